@@ -1,2 +1,5 @@
-//! One program for every PMM client program; the role is the name it is started under.
-fn main() {}
+//! The PMM client programs of the lab; see `standins::client`.
+
+fn main() -> std::process::ExitCode {
+    standins::client::main(std::env::args().collect())
+}
