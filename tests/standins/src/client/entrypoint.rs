@@ -1,0 +1,27 @@
+//! `pmm-agent-entrypoint`: what the client's container image starts.
+
+use super::out;
+use std::process::Command;
+
+/// Runs setup when asked to (at every start), then the agent. Takes no arguments.
+pub fn main(args: &[String]) -> u8 {
+    if !args.is_empty() {
+        out::error("pmm-agent-entrypoint takes no arguments; it is configured with PMM_AGENT_* variables.");
+        return 1;
+    }
+    let on = |name: &str| std::env::var(name).is_ok_and(|v| v == "1" || v == "true");
+    if on("PMM_AGENT_SETUP") {
+        match Command::new("pmm-agent").arg("setup").status() {
+            Ok(status) if status.success() => {}
+            _ => return 1,
+        }
+    }
+    loop {
+        let status = Command::new("pmm-agent").arg("run").status();
+        if !on("PMM_AGENT_SIDECAR") {
+            return status.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
+        }
+        let pause = std::env::var("PMM_AGENT_SIDECAR_SLEEP").ok().and_then(|v| v.parse().ok()).unwrap_or(5);
+        std::thread::sleep(std::time::Duration::from_secs(pause));
+    }
+}
