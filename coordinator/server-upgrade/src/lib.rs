@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Decisions of the PMM Server leg (skeleton).
+pub mod facts;
