@@ -1,0 +1,137 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use super::*;
+use crate::facts::UnitFacts;
+use std::collections::BTreeMap;
+
+fn package(name: &str, version: &str, state: PackageState) -> PackageFacts {
+    PackageFacts { name: name.into(), state, version: version.into() }
+}
+
+fn process(exe: &str, owner: Option<&str>, home: Home) -> ProcessFacts {
+    ProcessFacts { pid: 7, exe: exe.into(), owner: owner.map(str::to_owned), config_file: None, user: "pmm-agent".into(), home }
+}
+
+fn tree(dir: &str, owner: Option<&str>) -> TreeFacts {
+    TreeFacts { dir: dir.into(), owner: owner.map(str::to_owned), version: Some(PmmVersion::new(2, 41, 2)), user: "dba".into() }
+}
+
+fn service() -> Home { Home::Service("pmm-agent.service".into()) }
+
+fn deb() -> Facts {
+    Facts {
+        deb: vec![package("pmm2-client", "2.41.2-6.bookworm", PackageState::Installed)],
+        processes: vec![process("/usr/local/percona/pmm2/bin/pmm-agent", Some("pmm2-client"), service())],
+        units: vec![UnitFacts {
+            name: "pmm-agent.service".into(),
+            active: "active".into(),
+            file_state: "enabled".into(),
+            ..UnitFacts::default()
+        }],
+        trees: vec![tree("/usr/local/percona/pmm2", Some("pmm2-client"))],
+        ..Facts::default()
+    }
+}
+
+fn installed(facts: &Facts) -> Installation {
+    match detect(facts) {
+        Detection::Installed(installation) => *installation,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(facts: &Facts) -> String {
+    match detect(facts) {
+        Detection::Refused { code, .. } => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_package_with_its_service() {
+    let found = installed(&deb());
+    assert_eq!((found.method, found.version), (Method::Deb, PmmVersion::new(2, 41, 2)));
+    assert_eq!(found.run, RunKind::Systemd { unit: "pmm-agent.service".into(), enabled: true });
+    assert_eq!(found.config_file, "/usr/local/percona/pmm2/config/pmm-agent.yaml");
+    assert!(!found.configured);
+}
+
+#[test]
+fn left_over_configuration_is_no_installation() {
+    let mut facts = deb();
+    facts.deb = vec![
+        package("pmm2-client", "2.41.2-6.bookworm", PackageState::LeftOver),
+        package("pmm-client", "3.9.1-1.bookworm", PackageState::Installed),
+    ];
+    facts.trees = vec![tree("/usr/local/percona/pmm", Some("pmm-client"))];
+    facts.processes[0].owner = Some("pmm-client".into());
+    assert_eq!(installed(&facts).base_dir, "/usr/local/percona/pmm");
+}
+
+#[test]
+fn tarball_by_hand_in_a_custom_directory() {
+    let facts = Facts {
+        processes: vec![ProcessFacts {
+            config_file: Some("/home/dba/pmm/config/pmm-agent.yaml".into()),
+            user: "dba".into(),
+            ..process("/home/dba/pmm/bin/pmm-agent", None, Home::ByHand)
+        }],
+        trees: vec![tree("/home/dba/pmm", None)],
+        ..Facts::default()
+    };
+    let found = installed(&facts);
+    assert_eq!((found.method, found.run), (Method::Tarball, RunKind::ByHand { user: "dba".into() }));
+    assert_eq!(found.config_file, "/home/dba/pmm/config/pmm-agent.yaml");
+}
+
+#[test]
+fn package_and_tarball_are_refused_unless_the_policy_chooses() {
+    let mut facts = deb();
+    facts.trees.push(tree("/opt/pmm2", None));
+    assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
+    facts.mixed = Mixed::Package;
+    assert_eq!(installed(&facts).method, Method::Deb);
+    facts.mixed = Mixed::Tarball;
+    assert_eq!(installed(&facts).base_dir, "/opt/pmm2");
+}
+
+#[test]
+fn a_package_whose_running_client_is_from_elsewhere_is_refused() {
+    let mut facts = deb();
+    facts.processes[0] = process("/opt/pmm2/bin/pmm-agent", None, Home::ByHand);
+    assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
+}
+
+#[test]
+fn half_installed_pmm1_and_doubles_are_refused() {
+    let mut facts = deb();
+    facts.deb[0].state = PackageState::Broken;
+    assert_eq!(refused(&facts), codes::UNEXPECTED_STATE);
+    facts.deb[0] = package("pmm-client", "1.17.4-1.bionic", PackageState::Installed);
+    assert_eq!(refused(&facts), codes::NOT_APPLICABLE);
+    let mut facts = deb();
+    facts.rpm = vec![package("pmm-client", "3.9.1-1.el9", PackageState::Installed)];
+    assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
+    let facts = Facts { trees: vec![tree("/a", None), tree("/b", None)], ..Facts::default() };
+    assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
+}
+
+#[test]
+fn containers_are_reported_and_nothing_is_nothing() {
+    let mut facts = Facts::default();
+    assert_eq!(detect(&facts), Detection::NotInstalled);
+    facts.processes = vec![process("/usr/local/percona/pmm2/bin/pmm-agent", None, Home::Container("/docker/x".into()))];
+    assert_eq!(refused(&facts), codes::NOT_APPLICABLE);
+    let mut both = deb();
+    both.processes.extend(facts.processes);
+    assert_eq!(installed(&both).method, Method::Deb);
+}
+
+#[test]
+fn identity_comes_from_the_configuration() {
+    let mut facts = deb();
+    let text = b"id: /agent_id/4d5e\nserver:\n  address: pmm:443\n  username: api_key\n  password: x\n";
+    let path = "/usr/local/percona/pmm2/config/pmm-agent.yaml".to_owned();
+    facts.configs = BTreeMap::from([(path, crate::parse::config::parse(text))]);
+    let found = installed(&facts);
+    assert_eq!((found.agent_id.as_str(), found.credential.as_str(), found.configured), ("4d5e", "api_key", true));
+}

@@ -1,0 +1,61 @@
+//! `systemctl show`.
+
+use crate::facts::UnitFacts;
+use std::collections::BTreeMap;
+
+/// The properties to ask for.
+pub const PROPERTIES: &str =
+    "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,MainPID,User,Result,InvocationID";
+
+/// `key=value` lines.
+pub fn properties(text: &str) -> BTreeMap<String, String> {
+    text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// A unit, or `None` when systemd has none of that name.
+pub fn unit(text: &str) -> Option<UnitFacts> {
+    let map = properties(text);
+    let value = |key: &str| map.get(key).cloned().unwrap_or_default();
+    if value("LoadState") == "not-found" || value("Id").is_empty() {
+        return None;
+    }
+    Some(UnitFacts {
+        name: value("Id"),
+        active: value("ActiveState"),
+        file_state: value("UnitFileState"),
+        fragment: value("FragmentPath"),
+        drop_ins: value("DropInPaths").split_whitespace().map(str::to_owned).collect(),
+        exec_start: argv(&value("ExecStart")),
+        user: value("User"),
+    })
+}
+
+/// The argument vector in `{ path=... ; argv[]=... ; ignore_errors=no ; ... }`.
+fn argv(text: &str) -> Vec<String> {
+    text.split_once("argv[]=")
+        .map(|(_, rest)| rest.split(" ; ").next().unwrap_or_default())
+        .map(|words| words.split_whitespace().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_unit_is_read() {
+        let text = "Id=pmm-agent.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nUser=pmm-agent\n\
+                    FragmentPath=/lib/systemd/system/pmm-agent.service\nDropInPaths=/etc/systemd/system/pmm-agent.service.d/x.conf\n\
+                    ExecStart={ path=/usr/sbin/pmm-agent ; argv[]=/usr/sbin/pmm-agent --config-file=/c.yaml ; ignore_errors=no ; pid=1 }\n";
+        let unit = unit(text).unwrap();
+        assert!(unit.enabled());
+        assert_eq!(unit.exec_start, ["/usr/sbin/pmm-agent", "--config-file=/c.yaml"]);
+        assert_eq!(unit.drop_ins.len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_unit_is_none() {
+        assert_eq!(unit("Id=pmm-agent.service\nLoadState=not-found\n"), None);
+    }
+}
