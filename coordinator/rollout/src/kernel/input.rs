@@ -1,0 +1,221 @@
+//! What goes into the kernel and what comes out.
+
+use fleet_common::ids::{Epoch, HostId, LegId, OrderId, PlanId};
+use fleet_common::order::{Action, HostEvent};
+use fleet_common::server::{ServerEvent, ServerOrder};
+use fleet_common::verification::FleetSnapshot;
+use serde::{Deserialize, Serialize};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An event of a host, already acknowledged by number: each is given once, or again after a crash, which is a no-op.
+    Host {
+        /// The host.
+        host: HostId,
+        /// The order it belongs to; empty when none.
+        order_id: OrderId,
+        /// Epoch of the order.
+        epoch: Epoch,
+        /// What happened.
+        event: HostEvent,
+    },
+    /// A host's session is up. Open orders that it is not running are sent again.
+    Connected {
+        /// The host.
+        host: HostId,
+        /// The order that its journal holds unfinished.
+        running_order: Option<OrderId>,
+    },
+    /// A host's session is gone.
+    Disconnected {
+        /// The host.
+        host: HostId,
+    },
+    /// An event of the server driver.
+    Server {
+        /// The order it belongs to.
+        order: OrderId,
+        /// What happened.
+        event: ServerEvent,
+    },
+    /// PMM's own view; asked for by [`Output::want_server_view`].
+    ServerView(FleetSnapshot),
+    /// A person's command.
+    Operator {
+        /// Who.
+        by: String,
+        /// What.
+        command: Command,
+    },
+    /// Time passed. Give one at least every second, and one after each batch of other inputs: decisions are made here.
+    Tick,
+    /// A coordinator took over; the first input after [`super::Kernel::restore`].
+    CoordinatorStarted {
+        /// The new term; higher than every earlier one.
+        term: u64,
+    },
+}
+
+/// A person's command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Begin.
+    Start {
+        /// PMM clients without our agent that are accepted, by node name.
+        accept_unmatched: Vec<String>,
+    },
+    /// No new permits and no new hop; running work goes on.
+    Pause {
+        /// Why.
+        reason: String,
+    },
+    /// Go on. Failures so far are accepted: the threshold counts anew.
+    Resume {
+        /// Why.
+        reason: String,
+    },
+    /// End it. Hosts that did not begin are cancelled; those under way finish.
+    Abort {
+        /// Why.
+        reason: String,
+        /// Also take hosts back that are not verified yet, and stop the server hop.
+        force: bool,
+    },
+    /// Try again as a new attempt.
+    Retry {
+        /// Hosts by id or name. Empty without `server`: everything that failed, including the server.
+        hosts: Vec<String>,
+        /// The server leg.
+        server: bool,
+    },
+    /// Let a host not begin.
+    Hold {
+        /// Id or name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// Lift the hold.
+    Unhold {
+        /// Id or name.
+        host: String,
+    },
+    /// Free the slot of a host that ended without a working client.
+    FreeSlot {
+        /// Id or name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// Let a group begin that needs approval.
+    Approve {
+        /// Name.
+        group: String,
+    },
+    /// Leave a host out that did not begin.
+    Skip {
+        /// Id or name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What follows. Everything but `rows` may leave only after `rows` are committed.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// Changed state.
+    pub rows: Vec<Row>,
+    /// Orders to hosts. Sending one again is always safe.
+    pub orders: Vec<HostOrder>,
+    /// Orders to the server driver. Giving one again continues it.
+    pub server: Vec<ServerOrder>,
+    /// Server orders to stop at the next safe point; the driver then goes back to where the hop started.
+    pub cancel_server: Vec<OrderId>,
+    /// What the kernel wants to know from PMM from now on; holds until the next output.
+    pub want_server_view: Option<ViewRequest>,
+    /// What happened, for the log. The store numbers them.
+    pub events: Vec<FleetEvent>,
+    /// Answer to [`Input::Operator`].
+    pub answer: Option<Result<Accepted, Refusal>>,
+}
+
+/// A wish for [`Input::ServerView`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewRequest {
+    /// Start of the window for Query Analytics, Unix milliseconds.
+    pub qan_from_ms: u64,
+    /// Longest useful time between two views.
+    pub every_ms: u64,
+}
+
+/// One piece of state as it is stored. The newest row of a key counts; [`super::Kernel::restore`] takes all of them, in any order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Unique within the rollout, such as `host/clients-1/h-1`.
+    pub key: String,
+    /// The state.
+    pub json: String,
+}
+
+/// An order to one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostOrder {
+    /// The host.
+    pub host: HostId,
+    /// `<rollout>/<leg>/<host>/<attempt>/<action>`.
+    pub order: OrderId,
+    /// Orders below the highest epoch that an agent saw have no effect.
+    pub epoch: Epoch,
+    /// The plan.
+    pub plan_id: PlanId,
+    /// The leg.
+    pub leg: LegId,
+    /// This host's [`fleet_common::plan_entry::PlanEntry`], as stored.
+    pub entry: Vec<u8>,
+    /// What to do.
+    pub action: Action,
+    /// Milliseconds after receipt within which it must be finished.
+    pub deadline_for_ms: u64,
+    /// For switch and rollback: milliseconds after receipt within which the first change must begin. With 0 an agent that has not begun
+    /// must not begin: it answers `expired`.
+    pub start_within_ms: u64,
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetEvent {
+    /// When.
+    pub at_ms: u64,
+    /// `rollout`, `server`, `group:<name>` or `host:<id>`.
+    pub subject: String,
+    /// Stable name, such as `host_upgraded`.
+    pub code: String,
+    /// For people.
+    pub text: String,
+}
+
+/// A command was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    /// What follows from it, for people.
+    pub text: String,
+}
+
+/// A command was refused; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// Stable name, such as `not_paused`.
+    pub code: String,
+    /// Why.
+    pub reason: String,
+    /// What to do next; may be empty.
+    pub hint: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&self.reason) }
+}
+
+impl std::error::Error for Refusal {}

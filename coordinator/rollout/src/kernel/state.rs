@@ -1,0 +1,391 @@
+//! The state that is stored: one row for the rollout, one per leg, per group of a leg and per host of a leg.
+
+use fleet_common::ids::{Epoch, HostId, LegId, OrderId, RolloutId};
+use fleet_common::order::Action;
+use fleet_common::server::HopResult;
+use fleet_common::version::PmmVersion;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// State of the rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutPhase {
+    /// Waits for `start`.
+    Planned,
+    /// Under way.
+    Running,
+    /// Waits for a person.
+    Paused,
+    /// Everything is switched; the three checks are looked at.
+    Checking,
+    /// Hosts that were under way finish, no other begins.
+    Aborting,
+    /// Every host upgraded and all checks hold.
+    Succeeded,
+    /// It ended, but not every host is upgraded or not every check holds.
+    FinishedWithExceptions,
+    /// It ended and at least one host is lost.
+    FinishedWithLost,
+    /// Ended by the operator.
+    Aborted,
+}
+
+impl RolloutPhase {
+    /// Whether nothing follows any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::FinishedWithExceptions | Self::FinishedWithLost | Self::Aborted)
+    }
+}
+
+/// Why the rollout waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// `operator`, `threshold`, `slots_exhausted`, `survey`, `server_restored`, `server_refused`, `server_needs_operator`,
+    /// `server_view_missing`, `bridge_incomplete`.
+    pub code: String,
+    /// For people.
+    pub text: String,
+    /// What to do next.
+    pub hint: String,
+    /// Who.
+    pub by: String,
+    /// Since when.
+    pub since_ms: u64,
+    /// Next reminder.
+    pub remind_at_ms: u64,
+}
+
+/// One disturbance that the rollout went through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// `coordinator`, or the name of the host whose agent was hit.
+    pub target: String,
+    /// The step that was hit.
+    pub step: String,
+    /// When it was noticed, Unix milliseconds.
+    pub at: u64,
+}
+
+/// Row `rollout`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRow {
+    /// Its id.
+    pub id: RolloutId,
+    /// State.
+    pub phase: RolloutPhase,
+    /// Since when.
+    pub since_ms: u64,
+    /// The phase that a pause interrupted.
+    pub before_pause: Option<RolloutPhase>,
+    /// While paused.
+    pub pause: Option<Pause>,
+    /// Epoch of new orders.
+    pub epoch: Epoch,
+    /// When it was made.
+    pub created_at_ms: u64,
+    /// When it was started.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// Why and by whom it was aborted.
+    pub abort: Option<Abort>,
+    /// Unmatched PMM clients that were accepted.
+    pub accepted_unmatched: BTreeSet<String>,
+    /// What it went through.
+    pub disturbances: Vec<Disturbance>,
+    /// Hosts that failed the survey and whose exclusion a person accepted.
+    pub accepted: BTreeSet<HostId>,
+    /// Whether a person accepted that the server goes on although hosts missed the bridge.
+    pub bridge_accepted: bool,
+    /// End of the wait for the three checks.
+    pub check_until_ms: Option<u64>,
+    /// Transitions that were asked for and are not allowed; counted, never a panic.
+    pub illegal: u64,
+}
+
+/// An abort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abort {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Whether hosts that are not verified yet go back.
+    pub force: bool,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// State of a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegPhase {
+    /// An earlier leg is not settled.
+    Waiting,
+    /// Under way.
+    Running,
+    /// Done, as far as later legs are concerned.
+    Settled,
+    /// Server: the hop failed and the server runs the release it started from.
+    Restored,
+    /// Server: refused before anything changed.
+    Refused,
+    /// Server: a person must look.
+    NeedsOperator,
+    /// Ended by an abort.
+    Cancelled,
+}
+
+/// Row `leg/<leg>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegRow {
+    /// The leg.
+    pub leg: LegId,
+    /// State.
+    pub phase: LegPhase,
+    /// Since when.
+    pub since_ms: u64,
+    /// Hops of a server leg.
+    pub hops: Vec<HopRow>,
+    /// Clients: the end of the wait for hosts that were offline at their turn.
+    pub offline_until_ms: Option<u64>,
+}
+
+/// One hop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HopRow {
+    /// Position in the plan.
+    pub number: u32,
+    /// Release before.
+    pub from: PmmVersion,
+    /// Release after.
+    pub to: PmmVersion,
+    /// Attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// The order under way.
+    pub order: Option<OrderId>,
+    /// When the order was given.
+    pub started_at_ms: Option<u64>,
+    /// Silence past this means that a person must look.
+    pub deadline_ms: Option<u64>,
+    /// Steps of this attempt in the order they began.
+    pub steps: Vec<StepRow>,
+    /// How it ended.
+    pub result: Option<HopResult>,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+}
+
+/// One step of a hop or of a host's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// Name.
+    pub step: String,
+    /// Position, from 1.
+    pub index: u32,
+    /// Number of steps.
+    pub of: u32,
+    /// When it began.
+    pub since_ms: u64,
+    /// What it waits for; may be empty.
+    pub waits_for: String,
+    /// When it is given up.
+    pub deadline_ms: u64,
+    /// How long it took, once done.
+    pub took_ms: Option<u64>,
+}
+
+/// State of a group in a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupPhase {
+    /// An earlier group or leg is not done.
+    Pending,
+    /// Waits for approval.
+    Gated,
+    /// The first hosts, alone.
+    Canary,
+    /// Full width.
+    Ramping,
+    /// No host is left to begin; those under way finish.
+    Draining,
+    /// Waits before the next group.
+    Soaking,
+    /// Every host is settled, or waits offline for the end of the leg.
+    Done,
+    /// More failures than tolerated.
+    Breached,
+    /// Ended by an abort.
+    Cancelled,
+}
+
+/// Row `group/<leg>/<group>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// State.
+    pub phase: GroupPhase,
+    /// Since when.
+    pub since_ms: u64,
+    /// End of the soak.
+    pub soak_until_ms: Option<u64>,
+    /// Who let it begin.
+    pub approved_by: Option<String>,
+    /// Failed hosts that a person accepted by `resume`; they no longer count for the threshold.
+    pub forgiven: BTreeSet<HostId>,
+}
+
+/// State of a host in a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostPhase {
+    /// Nothing was ordered yet, or it must be asked anew.
+    Waiting,
+    /// Preflight or stage is ordered.
+    Preparing,
+    /// Waits for a permit.
+    Ready,
+    /// It may switch, and did not say that it began.
+    Permitted,
+    /// It is switching.
+    Switching,
+    /// The PMM Server's view is waited for.
+    Verifying,
+    /// Verified; what was saved for the way back is being removed.
+    Settling,
+    /// The way back is ordered.
+    RollingBack,
+    /// Surveyed (survey leg).
+    Surveyed,
+    /// On the target, verified, kept.
+    Upgraded,
+    /// It was on the target before.
+    AlreadyCurrent,
+    /// Back on the old version, verified.
+    RolledBack,
+    /// Failed before anything changed.
+    Failed,
+    /// Neither version could be verified.
+    Inconsistent,
+    /// Not begun, by a rule.
+    Refused,
+    /// Left out: held, offline, or by the operator.
+    Skipped,
+    /// Ended by an abort before it began.
+    Cancelled,
+    /// Silent after its permit. Reopens when the host returns.
+    Lost,
+}
+
+impl HostPhase {
+    /// Whether nothing follows without a person or, for lost hosts, without the host coming back.
+    pub fn is_final(self) -> bool { self >= Self::Surveyed }
+    /// Whether the host has a permit and has not ended.
+    pub fn in_flight(self) -> bool {
+        matches!(self, Self::Permitted | Self::Switching | Self::Verifying | Self::Settling | Self::RollingBack)
+    }
+    /// Whether it counts for the failure threshold.
+    pub fn is_failure(self) -> bool { matches!(self, Self::RolledBack | Self::Failed | Self::Inconsistent | Self::Lost) }
+    /// The word on screens and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Permitted => "permitted",
+            Self::Switching => "switching",
+            Self::Verifying => "verifying",
+            Self::Settling => "settling",
+            Self::RollingBack => "rolling_back",
+            Self::Surveyed => "surveyed",
+            Self::Upgraded => "upgraded",
+            Self::AlreadyCurrent => "already_current",
+            Self::RolledBack => "rolled_back",
+            Self::Failed => "failed",
+            Self::Inconsistent => "inconsistent",
+            Self::Refused => "refused",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// An order that was given and not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenOrder {
+    /// Its id.
+    pub id: OrderId,
+    /// What.
+    pub action: Action,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// When it was given first.
+    pub given_at_ms: u64,
+    /// Whether the agent's journal has it.
+    pub accepted: bool,
+    /// Longest duration.
+    pub deadline_for_ms: u64,
+    /// Time to begin within, from `given_at_ms`.
+    pub start_within_ms: u64,
+}
+
+/// Newest sample of one series while a host is verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Newest before the switch was done.
+    pub before_ms: u64,
+    /// Newest now.
+    pub last_ms: u64,
+    /// How often it rose after the switch was done.
+    pub rises: u32,
+}
+
+/// Row `host/<leg>/<host>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// State.
+    pub phase: HostPhase,
+    /// Since when.
+    pub since_ms: u64,
+    /// When silence ends this state.
+    pub deadline_ms: Option<u64>,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// The open order.
+    pub order: Option<OpenOrder>,
+    /// Number of orders of this action given within the attempt; makes their ids unique.
+    pub orders_given: BTreeMap<String, u32>,
+    /// The step under way.
+    pub step: Option<StepRow>,
+    /// Whether it holds a slot.
+    pub slot: bool,
+    /// Whether the preflight of this attempt passed.
+    pub preflighted: bool,
+    /// Whether the new version is on the host.
+    pub staged: bool,
+    /// One of [`fleet_common::codes`], or empty.
+    pub code: String,
+    /// Why it is in its state, for people.
+    pub reason: String,
+    /// The step that decided.
+    pub failed_step: String,
+    /// When its permit was given.
+    pub permitted_at_ms: Option<u64>,
+    /// When the host said that the switch was done.
+    pub switched_at_ms: Option<u64>,
+    /// When it reached its final state.
+    pub ended_at_ms: Option<u64>,
+    /// Release that runs, if the host said so.
+    pub running: Option<String>,
+    /// Milliseconds without a connected client, as the host measured.
+    pub client_gap_ms: u64,
+    /// Permits that ran out.
+    pub expired: u32,
+    /// Samples while verifying.
+    pub marks: BTreeMap<String, Mark>,
+    /// Views seen since the switch was done.
+    pub views: u32,
+    /// What a lost host was doing.
+    pub lost_in: Option<HostPhase>,
+}

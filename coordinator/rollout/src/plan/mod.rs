@@ -1,0 +1,312 @@
+//! The plan: what one rollout does with which host, resolved to integers, as one immutable document.
+//!
+//! A plan is stored as bytes and named by their hash; nothing is ever encoded again. The part of each host is stored inside as text of
+//! its own, so that an order carries exactly those bytes.
+
+mod groups;
+mod join;
+mod legs;
+mod lint;
+
+pub use join::join;
+
+use crate::fleet::Timing;
+use fleet_common::digest::sha256_hex;
+use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
+use fleet_common::inventory::{Inventory, Method};
+use fleet_common::plan_entry::PlanEntry;
+use fleet_common::server::Pmm2Update;
+use fleet_common::survey::{Finding, HostSurvey};
+use fleet_common::version::PmmVersion;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A host with our agent, as the store knows it.
+#[derive(Clone, Debug)]
+pub struct HostRecord {
+    /// The host.
+    pub host_id: HostId,
+    /// Its newest inventory.
+    pub inventory: Inventory,
+    /// Its newest preflight and when it was taken.
+    pub survey: Option<(u64, HostSurvey)>,
+    /// Reason of a hold, by the operator or by a person on the host.
+    pub held: Option<String>,
+}
+
+/// The PMM Server as it was found.
+#[derive(Clone, Debug)]
+pub struct ServerInput {
+    /// Release that runs.
+    pub running: PmmVersion,
+    /// Findings of the preflight. One that failed blocks `start`.
+    pub findings: Vec<Finding>,
+}
+
+/// A plan that was not stored yet.
+#[derive(Clone, Debug)]
+pub struct PlanDraft {
+    /// The document.
+    pub plan: Plan,
+}
+
+impl PlanDraft {
+    /// Names the plan that this one replaces.
+    #[must_use]
+    pub fn with_parent(mut self, parent: Option<PlanId>) -> Self {
+        self.plan.parent = parent;
+        self
+    }
+
+    /// The bytes to store and the id over them.
+    pub fn into_bytes(self) -> Result<(PlanId, Vec<u8>), serde_json::Error> {
+        let bytes = serde_json::to_vec_pretty(&self.plan)?;
+        Ok((plan_id(&bytes), bytes))
+    }
+}
+
+/// The id of a plan's stored bytes.
+pub fn plan_id(bytes: &[u8]) -> PlanId { PlanId::new(format!("plan-{}", &sha256_hex(bytes)[..16])) }
+
+/// The plan document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Form of this document: 1.
+    pub format: u32,
+    /// The plan that this one replaces.
+    pub parent: Option<PlanId>,
+    /// When it was made.
+    pub made_at_ms: u64,
+    /// The fleet file as typed.
+    pub fleet_file: String,
+    /// The PMM Server.
+    pub server: PlanServer,
+    /// Release of the clients at the end.
+    pub clients_to: PmmVersion,
+    /// Ordered parts. A leg waits for all earlier ones.
+    pub legs: Vec<Leg>,
+    /// Groups in the order of their turns.
+    pub groups: Vec<PlanGroup>,
+    /// Hosts of the rollout, in the order of groups and names. The refused ones stand here too.
+    pub hosts: Vec<PlanHost>,
+    /// Clients in PMM without our agent. They block `start` unless accepted by node name.
+    pub unmatched: Vec<UnmatchedClient>,
+    /// Agents whose client PMM does not know.
+    pub without_node: Vec<LeftOut>,
+    /// Hosts whose client reports to another PMM Server.
+    pub other_server: Vec<LeftOut>,
+    /// Hosts that no group matches. Never touched.
+    pub ungrouped: Vec<LeftOut>,
+    /// Hosts without a PMM client that no group needs to know about.
+    pub without_client: Vec<LeftOut>,
+    /// What blocks `start` whatever the operator accepts.
+    pub blockers: Vec<Finding>,
+    /// What is worth reading before `start`.
+    pub warnings: Vec<Warning>,
+    /// Durations.
+    pub timing: Timing,
+}
+
+/// The server's part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanServer {
+    /// Name on screens.
+    pub name: String,
+    /// Base URL.
+    pub url: String,
+    /// Release that ran when the plan was made.
+    pub from: PmmVersion,
+    /// Release at the end.
+    pub to: PmmVersion,
+}
+
+/// One ordered part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// `survey`, `server-1`, `clients-1`, `server-2`, ...
+    pub id: LegId,
+    /// What it does.
+    #[serde(flatten)]
+    pub kind: LegKind,
+}
+
+/// What a leg does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LegKind {
+    /// Preflight and stage on every host; changes nothing that runs.
+    Survey,
+    /// The server, hop by hop.
+    Server {
+        /// In order; never empty.
+        hops: Vec<Hop>,
+    },
+    /// The groups, in order.
+    Clients {
+        /// Release to reach.
+        to: PmmVersion,
+        /// Each host's part as its own JSON text: a [`PlanEntry`]. Hosts with nothing to do have none.
+        entries: BTreeMap<HostId, String>,
+    },
+}
+
+/// One hop of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Position in the whole plan, from 1.
+    pub number: u32,
+    /// Release before.
+    pub from: PmmVersion,
+    /// Release after.
+    pub to: PmmVersion,
+    /// How, if `to` is a PMM 2 release.
+    pub pmm2_update: Pmm2Update,
+    /// Whether it is the last of its leg.
+    pub last_of_leg: bool,
+}
+
+/// A group with all numbers resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanGroup {
+    /// Name.
+    pub name: GroupName,
+    /// Hosts in the order in which they are let through.
+    pub hosts: Vec<HostId>,
+    /// Hosts that must succeed before the full width is used.
+    pub canaries: u32,
+    /// Most hosts that may be without a working client at once.
+    pub max_unavailable: u32,
+    /// Tolerated failures; one more pauses.
+    pub failure_threshold: u32,
+    /// Wait after the last host.
+    pub soak_ms: u64,
+    /// Whether a person must let it begin.
+    pub approval: bool,
+}
+
+/// What the plan does with a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum HostAction {
+    /// Upgrade it.
+    Upgrade,
+    /// It runs the target already.
+    AlreadyCurrent,
+    /// It is left alone.
+    Refuse {
+        /// One of [`fleet_common::codes`].
+        code: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// One host of the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanHost {
+    /// The host.
+    pub host: HostId,
+    /// PMM node name.
+    pub name: String,
+    /// Its group.
+    pub group: GroupName,
+    /// What happens to it.
+    #[serde(flatten)]
+    pub action: HostAction,
+    /// Install method, if there is an installation.
+    pub method: Option<Method>,
+    /// Release before.
+    pub from: Option<PmmVersion>,
+    /// Release after.
+    pub to: PmmVersion,
+    /// Wave within the group: 1 for canaries, then by width.
+    pub wave: u32,
+    /// PMM agent id without prefix.
+    pub agent_id: String,
+    /// PMM node id without prefix.
+    pub node_id: String,
+    /// Whether PMM-run backups are scheduled on its node.
+    pub backups: bool,
+}
+
+/// A client in PMM without our agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmatchedClient {
+    /// Node name; what the operator accepts it by.
+    pub name: String,
+    /// PMM agent id.
+    pub agent_id: String,
+    /// Last release it reported.
+    pub version: Option<String>,
+}
+
+/// A host that the plan leaves out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The host.
+    pub host: HostId,
+    /// PMM node name or host name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A finding of the linter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Stable name, such as `threshold_capped`.
+    pub code: String,
+    /// `server`, `clients`, `group:<name>` or `host:<name>`.
+    pub subject: String,
+    /// What is worth knowing.
+    pub message: String,
+}
+
+/// Stored bytes that are not a plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Not the JSON of a plan.
+    #[error("the stored plan cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// Made by another version of this program.
+    #[error("the stored plan has form {0}; this program reads form 1")]
+    Format(u32),
+}
+
+impl Plan {
+    /// Reads stored bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PlanError> {
+        let plan: Self = serde_json::from_slice(bytes).map_err(PlanError::Json)?;
+        if plan.format == 1 { Ok(plan) } else { Err(PlanError::Format(plan.format)) }
+    }
+
+    /// The host's part of a leg.
+    pub fn entry(&self, leg: &LegId, host: &HostId) -> Option<PlanEntry> {
+        serde_json::from_str(self.entry_text(leg, host)?).ok()
+    }
+
+    /// The same as its stored bytes.
+    pub fn entry_text(&self, leg: &LegId, host: &HostId) -> Option<&str> {
+        match &self.legs.iter().find(|found| found.id == *leg)?.kind {
+            LegKind::Clients { entries, .. } => entries.get(host).map(String::as_str),
+            LegKind::Survey | LegKind::Server { .. } => None,
+        }
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &GroupName) -> Option<&PlanGroup> { self.groups.iter().find(|group| group.name == *name) }
+
+    /// The host of this id, name, or unambiguous beginning of an id.
+    pub fn find_host(&self, text: &str) -> Option<&PlanHost> {
+        let exact = self.hosts.iter().find(|host| host.host.as_str() == text || host.name == text);
+        exact.or_else(|| {
+            let mut starting = self.hosts.iter().filter(|host| !text.is_empty() && host.host.as_str().starts_with(text));
+            starting.next().filter(|_| starting.next().is_none())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
