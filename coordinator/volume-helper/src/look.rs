@@ -1,0 +1,67 @@
+//! What a PMM data directory says about itself without PMM running.
+
+use crate::entry::{Kind, Walk};
+use crate::error::{At, HelperError};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Markers, sizes and space.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Nothing at all in the directory.
+    pub empty: bool,
+    /// Text of `pmm-distribution`; PMM initialises a fresh instance when it is absent (percona/pmm `entrypoint.sh`).
+    pub distribution: Option<String>,
+    /// Text of `grafana/PERCONA_DASHBOARDS_VERSION`, the version marker on the volume.
+    pub dashboards_version: Option<String>,
+    /// Text of `postgres14/PG_VERSION`.
+    pub pg_version: Option<String>,
+    /// Size of `pmm-encryption.key`.
+    pub encryption_key: Option<u64>,
+    /// `uid:gid` of the directory itself.
+    pub owner: String,
+    /// Size of each file in `logs`, so that old lines are not taken for new ones.
+    pub logs: BTreeMap<String, u64>,
+    /// Files, if counted.
+    pub files: u64,
+    /// Bytes, if counted.
+    pub bytes: u64,
+    /// Bytes that the file system still takes.
+    pub free_bytes: u64,
+}
+
+/// Reads the markers below `root`.
+pub fn run(root: &Path, count: bool) -> Result<Report, HelperError> {
+    let meta = fs::symlink_metadata(root).at("look at", root)?;
+    let space = rustix::fs::statvfs(root).at("measure", root)?;
+    let mut report = Report {
+        empty: fs::read_dir(root).at("list", root)?.next().is_none(),
+        distribution: text(&root.join("pmm-distribution")),
+        dashboards_version: text(&root.join("grafana/PERCONA_DASHBOARDS_VERSION")),
+        pg_version: text(&root.join("postgres14/PG_VERSION")),
+        encryption_key: fs::metadata(root.join("pmm-encryption.key")).ok().map(|key| key.len()),
+        owner: format!("{}:{}", meta.uid(), meta.gid()),
+        free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+        ..Report::default()
+    };
+    for entry in fs::read_dir(root.join("logs")).into_iter().flatten().flatten() {
+        if let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) {
+            report.logs.insert(name, meta.len());
+        }
+    }
+    if count {
+        for found in Walk::new(root, true) {
+            let (_, meta) = found?;
+            if Kind::of(&meta) == Kind::File {
+                report.files += 1;
+                report.bytes += meta.len();
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn text(path: &Path) -> Option<String> { fs::read_to_string(path).ok().map(|text| text.trim().to_owned()) }
