@@ -1,0 +1,69 @@
+//! Our own agent as deb, rpm and tarball, built from `deploy/` and installed on the hosts the way an administrator would.
+
+use crate::build::{self, Programs, workspace};
+use crate::fleet::{Host, Kind};
+use crate::images::{self, Images};
+use crate::{docker, names, output};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+/// The built packages.
+pub struct Packages {
+    deb: PathBuf,
+    rpm: PathBuf,
+    tarball: PathBuf,
+}
+
+/// Builds the packages unless they are there for this content.
+pub fn build(tools: &Images, programs: &Programs) -> Result<Packages> {
+    let deploy = workspace().join("deploy");
+    let hash = images::content_hash(&[&deploy, &programs.agent], &[&tools.builder])?;
+    let out = build::state_dir()?.join("agent-packages");
+    let stamp = out.join("stamp");
+    if fs_err::read_to_string(&stamp).unwrap_or_default() != hash {
+        output::step("building our agent's deb, rpm and tarball");
+        if out.exists() {
+            fs_err::remove_dir_all(&out)?;
+        }
+        fs_err::create_dir_all(&out)?;
+        let input = build::state_dir()?.join("agent-in");
+        fs_err::create_dir_all(&input)?;
+        fs_err::copy(&programs.agent, input.join("pmm-upgrade-agent"))?;
+        docker::docker([
+            "run", "--rm", "--volume", &format!("{}:/deploy:ro", deploy.display()), "--volume", &format!("{}:/in:ro", input.display()),
+            "--volume", &format!("{}:/out", out.display()), &tools.builder, "sh", "/deploy/package/build.sh",
+        ])?;
+        fs_err::write(&stamp, &hash)?;
+    }
+    Ok(Packages { deb: one(&out, ".deb")?, rpm: one(&out, ".rpm")?, tarball: one(&out, ".tar.gz")? })
+}
+
+fn one(directory: &Path, suffix: &str) -> Result<PathBuf> {
+    for entry in fs_err::read_dir(directory)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(suffix) {
+            return Ok(path);
+        }
+    }
+    anyhow::bail!("deploy/package/build.sh made no {suffix} in {}", directory.display())
+}
+
+/// Installs the agent on a host by the host's own means.
+pub fn install(host: &Host, packages: &Packages) -> Result<()> {
+    let container = names::host(host.name);
+    let (file, argv): (&Path, Vec<String>) = match host.kind {
+        Kind::Deb => (&packages.deb, words(&["dpkg", "--install"])),
+        Kind::Rpm => (&packages.rpm, words(&["rpm", "--upgrade"])),
+        Kind::TarDefault | Kind::TarCustom => (&packages.tarball, words(&["tar", "-C", "/", "-xzf"])),
+    };
+    let name = file.file_name().context("a package file has a name")?.to_string_lossy().into_owned();
+    // `docker cp` cannot write below a tmpfs such as /tmp.
+    let inside = format!("/opt/{name}");
+    docker::docker(["cp", &file.display().to_string(), &format!("{container}:{inside}")])?;
+    let mut command: Vec<&str> = argv.iter().map(String::as_str).collect();
+    command.push(&inside);
+    docker::exec_must(&container, &command)?;
+    docker::exec_must(&container, &["systemctl", "daemon-reload"]).map(drop)
+}
+
+fn words(list: &[&str]) -> Vec<String> { list.iter().map(|word| (*word).to_owned()).collect() }

@@ -1,0 +1,81 @@
+//! Builds the programs under test and the stand-ins, and strips copies for the hosts.
+
+use crate::cmd;
+use crate::output;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// glibc of the hosts' base image (Debian 12). Programs built against a newer one would not start there.
+const HOSTS_GLIBC: (u32, u32) = (2, 36);
+
+/// The programs, ready to be copied.
+pub struct Programs {
+    /// `pmm-coordinator`.
+    pub coordinator: PathBuf,
+    /// `pmm-upgrade-agent`, stripped.
+    pub agent: PathBuf,
+    /// `standin-server`, stripped.
+    pub standin_server: PathBuf,
+    /// `standin-client`, stripped.
+    pub standin_client: PathBuf,
+}
+
+/// Root of the workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// Where the lab keeps its state; ignored by git.
+pub fn state_dir() -> Result<PathBuf> {
+    let directory = workspace().join(".lab");
+    fs_err::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// Builds everything; cheap when nothing changed.
+pub fn programs() -> Result<Programs> {
+    check_glibc()?;
+    output::step("building the programs and the stand-ins");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let packages = ["pmm-coordinator", "pmm-upgrade-agent", "standins"];
+    let mut args = vec!["build".to_owned(), "--quiet".to_owned(), "--locked".to_owned()];
+    args.extend(packages.iter().flat_map(|name| ["--package".to_owned(), (*name).to_owned()]));
+    args.extend(["--manifest-path".to_owned(), workspace().join("Cargo.toml").display().to_string()]);
+    cmd::must(&cargo.to_string_lossy(), &args).context("building the workspace")?;
+    let built = target_dir().join("debug");
+    let stripped = state_dir()?.join("bin");
+    fs_err::create_dir_all(&stripped)?;
+    Ok(Programs {
+        coordinator: built.join("pmm-coordinator"),
+        agent: strip(&built, &stripped, "pmm-upgrade-agent")?,
+        standin_server: strip(&built, &stripped, "standin-server")?,
+        standin_client: strip(&built, &stripped, "standin-client")?,
+    })
+}
+
+/// Cargo's target directory.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+fn strip(from: &Path, to: &Path, name: &str) -> Result<PathBuf> {
+    let target = to.join(name);
+    let source = from.join(name);
+    cmd::must("strip", ["-o", &target.display().to_string(), &source.display().to_string()])
+        .with_context(|| format!("stripping {name}; `strip` is part of binutils, which the Rust linker needs too"))?;
+    Ok(target)
+}
+
+fn check_glibc() -> Result<()> {
+    let text = cmd::must("ldd", ["--version"]).context("`ldd --version` tells the C library; is this Linux with glibc?")?;
+    let first = text.lines().next().unwrap_or_default();
+    let version = first.rsplit(' ').next().unwrap_or_default();
+    let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();
+    match numbers[..] {
+        [major, minor, ..] if (major, minor) <= HOSTS_GLIBC => Ok(()),
+        _ => bail!(
+            "this machine's C library ({first}) is newer than the lab hosts' (glibc 2.36): programs built here would not start there. \
+             Run the lab on Debian 12 or something as old"
+        ),
+    }
+}

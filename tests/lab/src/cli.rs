@@ -1,0 +1,103 @@
+//! The command line of the lab.
+
+use crate::scenario::{self, Scenario};
+use crate::{build, hosts, output, suite, verify};
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A fleet of real containers around the real programs.
+#[derive(Parser)]
+#[command(name = "cargo lab", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up PMM 2.41.2 with data and six hosts, and leave them up.
+    Up,
+    /// Bring the fleet up, migrate it to PMM 3 with the real programs, check the result, and take everything down again.
+    Demo {
+        /// Leave the fleet and the coordinator's data as they are at the end.
+        #[arg(long)]
+        keep: bool,
+        /// Write the product's report as JSON.
+        #[arg(long)]
+        report: Option<PathBuf>,
+        /// What goes wrong, or goes another way, on the road.
+        #[arg(long, value_enum, default_value_t = Scenario::Plain)]
+        scenario: Scenario,
+        /// Break one stand-in or one expectation on purpose; the run must then fail.
+        #[arg(long, value_enum)]
+        sabotage: Option<scenario::Sabotage>,
+        /// How PMM 2 reaches its last release: `image` or `api`.
+        #[arg(long, default_value = "image")]
+        pmm2_update: String,
+    },
+    /// Check the fleet that `demo --keep` left, without any product code.
+    Verify,
+    /// Run a suite of cases, or list them.
+    Suite {
+        /// Name of the suite; all cases of it must pass.
+        name: Option<String>,
+        /// Only cases whose name contains this.
+        #[arg(long)]
+        case: Option<String>,
+        /// Name every suite and case.
+        #[arg(long)]
+        list: bool,
+        /// With `--list`: as JSON.
+        #[arg(long, requires = "list")]
+        json: bool,
+    },
+    /// Remove everything the lab created.
+    Down {
+        /// Also remove the images it built, which otherwise stay as a cache.
+        #[arg(long)]
+        images: bool,
+    },
+}
+
+/// Runs the command.
+pub fn run() -> Result<ExitCode> {
+    let args = Args::parse();
+    if let Command::Suite { list: true, json, .. } = args.command {
+        output::line(&suite::list(json));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let _lock = lock()?;
+    match args.command {
+        Command::Up => {
+            hosts::down()?;
+            let fleet = hosts::up(&build::programs()?, "2.41.2")?;
+            output::line(&format!("the fleet is up; PMM 2.41.2 answers on https://127.0.0.1:{} ({} hosts)", crate::names::PMM_PORT, fleet.hosts));
+        }
+        Command::Demo { keep, report, scenario, sabotage, pmm2_update } => {
+            let options = scenario::Options { keep, report, scenario, sabotage, pmm2_update };
+            scenario::run(&options)?;
+        }
+        Command::Verify => verify::run()?,
+        Command::Suite { name, case, .. } => suite::run(&name.context("name a suite; `cargo lab suite --list` shows them")?, case.as_deref())?,
+        Command::Down { images } => {
+            hosts::down()?;
+            if images {
+                crate::images::remove_all()?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One lab at a time on a machine: its containers and ports have fixed names.
+fn lock() -> Result<fs_err::File> {
+    let path = std::env::temp_dir().join("fleetlab.lock");
+    let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    if file.file().try_lock().is_err() {
+        output::step("another lab run holds this machine's lab; waiting for it");
+        file.file().lock().context("waiting for the lab's lock")?;
+    }
+    Ok(file)
+}

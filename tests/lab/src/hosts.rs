@@ -1,0 +1,216 @@
+//! The fleet up and down: network, registry, repository, PMM Server, hosts with their PMM 2 clients and our agents.
+
+use crate::build::{self, Programs};
+use crate::fleet::{HOSTS, Host, Kind};
+use crate::wait::{self, Probe};
+use crate::{agent_package, cmd, docker, images, names, output, pmm, site};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+/// A fleet that is up.
+pub struct Fleet {
+    /// Number of hosts.
+    pub hosts: usize,
+    /// Tarballs on the download tree: file name and SHA-256.
+    pub tarballs: Vec<(String, String)>,
+}
+
+/// Brings everything up; returns when every service reports samples and queries.
+pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
+    let tools = images::tools(programs)?;
+    let site = site::build(&tools, programs)?;
+    let host_images = images::hosts()?;
+    output::step("starting network, registry and repository");
+    docker::docker(["network", "create", "--subnet", &format!("{}.0/24", names::SUBNET), names::NETWORK])?;
+    docker::docker(["network", "create", names::BACKUP_NETWORK])?;
+    images::start_registry(&tools, programs)?;
+    docker::docker([
+        "run", "--detach", "--name", names::REPO, "--network", names::NETWORK, "--ip", names::REPO_IP,
+        "--volume", &format!("{}:/srv/www:ro", site.www.display()), &tools.repo,
+    ])?;
+    let packages = agent_package::build(&tools, programs)?;
+    for host in &HOSTS {
+        start_host(host, &host_images)?;
+    }
+    pmm::start(release)?;
+    pmm::set_resolutions(1)?;
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let running: Vec<_> = HOSTS.iter().map(|host| scope.spawn(|| provision(host, release, &packages))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("provisioning panicked"))).collect()
+    });
+    for (host, result) in HOSTS.iter().zip(results) {
+        result.with_context(|| format!("provisioning {}", host.name))?;
+    }
+    wait_for_data()?;
+    Ok(Fleet { hosts: HOSTS.len(), tarballs: site.tarballs })
+}
+
+/// Removes every container, volume and network with the lab's prefix, and what the product made beside them.
+pub fn down() -> Result<()> {
+    let mut containers = docker::containers(names::PREFIX)?;
+    containers.sort();
+    containers.dedup();
+    if !containers.is_empty() {
+        output::step(&format!("removing {} containers", containers.len()));
+        let mut args = vec!["rm".to_owned(), "--force".to_owned(), "--volumes".to_owned()];
+        args.extend(containers);
+        docker::docker_list(&args)?;
+    }
+    for kind in ["volume", "network"] {
+        let ours = [format!("name={}", names::PREFIX), "label=io.pmm-fleet.managed=true".to_owned()];
+        for filter in &ours {
+            for name in docker::docker([kind, "ls", "--filter", filter, "--format", "{{.Name}}"])?.lines() {
+                docker::docker([kind, "rm", name])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
+    let container = names::host(host.name);
+    docker::docker([
+        "run", "--detach", "--name", &container, "--hostname", host.name, "--network", names::NETWORK,
+        "--add-host", &format!("pmm.lab:{}", names::GATEWAY), "--add-host", &format!("coordinator.lab:{}", names::GATEWAY),
+        "--add-host", &format!("repo.lab:{}", names::REPO_IP),
+        "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns=host",
+        "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
+        images.of(host.kind),
+    ])
+    .map(drop)
+}
+
+fn provision(host: &Host, release: &str, packages: &agent_package::Packages) -> Result<()> {
+    let container = names::host(host.name);
+    wait::until("systemd to be up", 60, || {
+        let done = docker::exec(&container, &["systemctl", "is-system-running"])?;
+        let state = done.stdout.trim().to_owned();
+        Ok(if matches!(state.as_str(), "running" | "degraded") { Probe::Ready(()) } else { Probe::NotYet(done.all()) })
+    })?;
+    let mut install = vec!["/opt/lab/install-client", release];
+    if host.kind == Kind::TarCustom {
+        install.extend([host.kind.base_v2(), "dba"]);
+    }
+    docker::exec_must(&container, &install)?;
+    let (user, secret) = if host.api_key { ("api_key".to_owned(), pmm::api_key(host.name)?) } else { (pmm::ADMIN.to_owned(), pmm::PASSWORD.to_owned()) };
+    let url = format!("https://{user}:{secret}@pmm.lab:{}", names::PMM_PORT);
+    docker::exec_must(&container, &["/opt/lab/connect-client", &url, host.name])?;
+    add_groups(host, &container)?;
+    add_services(host, &container)?;
+    agent_package::install(host, packages)
+}
+
+/// Supplementary groups, as they are added so that exporters can read logs and sockets.
+fn add_groups(host: &Host, container: &str) -> Result<()> {
+    if matches!(host.kind, Kind::Deb | Kind::Rpm) {
+        docker::exec_must(container, &["groupadd", "--force", "mysql"])?;
+        docker::exec_must(container, &["usermod", "--append", "--groups", "mysql,adm", "pmm-agent"])?;
+        docker::exec_must(container, &["systemctl", "restart", "pmm-agent"])?;
+    }
+    Ok(())
+}
+
+fn add_services(host: &Host, container: &str) -> Result<()> {
+    let (agent, node) = identity(container)?;
+    for (kind, name, idle) in host.services {
+        let labels = if *idle { json!({"standin_idle": "1"}) } else { json!({"team": "dba"}) };
+        let path = match *kind {
+            "mysql" => "/v1/management/MySQL/Add",
+            "mongodb" => "/v1/management/MongoDB/Add",
+            _ => "/v1/management/PostgreSQL/Add",
+        };
+        let mut body = json!({
+            "node_id": node, "pmm_agent_id": agent, "service_name": name, "address": "127.0.0.1", "port": 3306,
+            "environment": host.group, "cluster": format!("cluster-{}", host.name), "replication_set": "rs0",
+            "username": "pmm", "password": "pmm", "custom_labels": labels, "skip_connection_check": true,
+        });
+        let queries = match *kind {
+            "mysql" => "qan_mysql_slowlog",
+            "mongodb" => "qan_mongodb_profiler",
+            _ => "qan_postgresql_pgstatements_agent",
+        };
+        body[queries] = json!(true);
+        pmm::call(path, Some(&body)).with_context(|| format!("adding {name}"))?;
+    }
+    Ok(())
+}
+
+fn identity(container: &str) -> Result<(String, String)> {
+    wait::until("the client to be connected", 60, || {
+        let done = docker::exec(container, &["curl", "-s", "--max-time", "3", "http://127.0.0.1:7777/local/Status"])?;
+        let status: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
+        let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
+        let connected = status["server_info"]["connected"] == true && !text("runs_on_node_id").is_empty();
+        Ok(if connected { Probe::Ready((text("agent_id"), text("runs_on_node_id"))) } else { Probe::NotYet(done.all()) })
+    })
+}
+
+fn wait_for_data() -> Result<()> {
+    output::step("waiting until every service reports samples and queries");
+    let wanted: Vec<(&str, bool)> = HOSTS.iter().flat_map(|host| host.services.iter().map(|(_, name, idle)| (*name, *idle))).collect();
+    wait::until("samples and queries of every service", 90, || {
+        let sampled = crate::verify::server::sampled(None)?;
+        let now = pmm::now();
+        for (name, idle) in &wanted {
+            if !sampled.contains(*name) {
+                return Ok(Probe::NotYet(format!("no samples of {name}")));
+            }
+            if !idle && pmm::qan_queries(name, now - 300, now)? <= 0.0 {
+                return Ok(Probe::NotYet(format!("no queries of {name}")));
+            }
+        }
+        Ok(Probe::Ready(()))
+    })
+}
+
+/// Lets our agent join, with the token on its standard input.
+pub fn enrol(host: &Host, token: &str) -> Result<()> {
+    let container = names::host(host.name);
+    let coordinator = format!("https://coordinator.lab:{}", names::ENROL_PORT);
+    let session = format!("coordinator.lab:{}", names::SESSION_PORT);
+    let label = format!("tier={}", host.group);
+    let argv = ["pmm-upgrade-agent", "enrol", "--coordinator", &coordinator, "--session", &session, "--token-file", "-", "--label", &label];
+    let done = docker::exec_as(&container, "0", &[], &argv, Some(token.as_bytes()))?;
+    if !done.ok() {
+        bail!("{}: enrolment ended with {}: {}", host.name, done.code, done.all());
+    }
+    docker::exec_must(&container, &["systemctl", "start", "pmm-upgrade-agent"]).map(drop)
+}
+
+/// What the new package's maintainer scripts do on this host: `fail` or `hold`.
+pub fn script_mode(host: &Host, mode: &str) -> Result<()> {
+    let container = names::host(host.name);
+    if mode == "hold" {
+        docker::write_file(&container, "/run/standin-hold", "644", b"")?;
+    }
+    docker::write_file(&container, "/etc/standin/postinst-mode", "644", format!("{mode}\n").as_bytes())
+}
+
+/// Whether a held script is running: its package is unpacked and the script's shell waits.
+pub fn script_is_held(host: &Host) -> Result<bool> {
+    Ok(docker::exec(&names::host(host.name), &["pgrep", "-f", "pmm-client.postinst|rpm-tmp"])?.ok())
+}
+
+/// Lets a held script go on.
+pub fn release_script(host: &Host) -> Result<()> { docker::exec_must(&names::host(host.name), &["rm", "-f", "/run/standin-hold"]).map(drop) }
+
+/// Stops a client behind the product's back.
+pub fn stop_client(host: &Host) -> Result<()> { docker::exec_must(&names::host(host.name), &["systemctl", "stop", "pmm-agent"]).map(drop) }
+
+/// Removes a service from PMM's inventory.
+pub fn lose_service(name: &str) -> Result<()> {
+    let services = pmm::services()?;
+    let service = services.get(name).context("the service to lose")?;
+    match pmm::major()? {
+        pmm::Major::Two => pmm::call("/v1/inventory/Services/Remove", Some(&json!({"service_id": format!("/service_id/{}", service.id), "force": true}))),
+        pmm::Major::Three => pmm::request("DELETE", &format!("/v1/inventory/services/{}?force=true", service.id), None),
+    }
+    .map(drop)
+}
+
+/// Shows what a host's agent and client logged last; for a person who looks for the cause.
+pub fn journal(host: &Host) -> String {
+    let done = docker::exec(&names::host(host.name), &["journalctl", "--no-pager", "-n", "60", "-u", "pmm-upgrade-agent", "-u", "pmm-agent"]);
+    done.map_or_else(|error| error.to_string(), |done| cmd::tail(&done.all(), 60))
+}
+

@@ -1,0 +1,122 @@
+//! The coordinator as a process of this machine, driven by its command line.
+
+use crate::build::Programs;
+use crate::cmd::{self, Done};
+use crate::wait::{self, Probe};
+use crate::{names, output};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A coordinator and its data directory.
+pub struct Coordinator {
+    program: PathBuf,
+    data: PathBuf,
+    child: Option<Child>,
+}
+
+impl Coordinator {
+    /// A coordinator on an empty data directory: `init`, not yet running.
+    pub fn init(programs: &Programs, data: &Path) -> Result<Self> {
+        if data.exists() {
+            fs_err::remove_dir_all(data)?;
+        }
+        let this = Self { program: programs.coordinator.clone(), data: data.to_owned(), child: None };
+        this.must(&["init", "--name", "coordinator.lab"])?;
+        Ok(this)
+    }
+
+    /// The coordinator of an earlier `--keep` run.
+    pub fn existing(programs: &Programs, data: &Path) -> Self {
+        Self { program: programs.coordinator.clone(), data: data.to_owned(), child: None }
+    }
+
+    /// Starts `serve` and waits until it answers.
+    pub fn serve(&mut self) -> Result<()> {
+        let log = fs_err::OpenOptions::new().create(true).append(true).open(self.log())?.into_parts().0;
+        let child = Command::new(&self.program)
+            .args(["--data", &self.data.display().to_string(), "serve"])
+            .args(["--listen", &format!("0.0.0.0:{}", names::SESSION_PORT)])
+            .args(["--enrol-listen", &format!("0.0.0.0:{}", names::ENROL_PORT)])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting `pmm-coordinator serve`")?;
+        self.child = Some(child);
+        wait::until("the coordinator's operator socket", 30, || {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("`pmm-coordinator serve` ended with {status}:\n{}", cmd::tail(&fs_err::read_to_string(self.log())?, 30));
+            }
+            let done = self.run(&["host", "list", "--json"])?;
+            Ok(if done.ok() { Probe::Ready(()) } else { Probe::NotYet(done.stderr) })
+        })
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the coordinator is not running")?;
+        child.kill()?;
+        child.wait()?;
+        output::step("killed the coordinator with SIGKILL");
+        Ok(())
+    }
+
+    /// Its log.
+    pub fn log(&self) -> PathBuf { self.data.with_extension("log") }
+
+    /// Runs a command and returns whatever happened.
+    pub fn run(&self, args: &[&str]) -> Result<Done> {
+        let data = self.data.display().to_string();
+        let all = ["--data", &data].into_iter().chain(args.iter().copied());
+        cmd::run(&self.program.display().to_string(), all, None)
+    }
+
+    /// Runs a command that must succeed; returns its standard output.
+    pub fn must(&self, args: &[&str]) -> Result<String> {
+        let done = self.run(args)?;
+        if !done.ok() {
+            bail!("`pmm-coordinator {}` ended with {}:\n{}", args.join(" "), done.code, done.all());
+        }
+        Ok(done.stdout)
+    }
+
+    /// Runs a command with `--json`.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let mut all = args.to_vec();
+        all.push("--json");
+        let text = self.must(&all)?;
+        serde_json::from_str(&text).with_context(|| format!("`{}` printed no JSON: {text}", args.join(" ")))
+    }
+
+    /// Shows a command and its output as an operator sees them.
+    pub fn show(&self, args: &[&str]) -> Result<Done> {
+        output::line(&format!("\n$ pmm-coordinator {}", args.join(" ")));
+        let done = self.run(args)?;
+        output::line(done.all().trim_end());
+        Ok(done)
+    }
+
+    /// Starts a command whose output goes to this terminal.
+    pub fn spawn_shown(&self, args: &[&str]) -> Result<Child> {
+        output::line(&format!("\n$ pmm-coordinator {}", args.join(" ")));
+        Command::new(&self.program)
+            .args(["--data", &self.data.display().to_string()])
+            .args(args)
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting `pmm-coordinator {}`", args.join(" ")))
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

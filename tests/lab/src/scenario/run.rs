@@ -1,0 +1,138 @@
+//! The road of every scenario: fleet up, coordinator up, agents enrolled, survey, plan; then start, watch, report.
+
+use super::{Options, Scenario};
+use crate::fleet::{self, FileOptions, HOSTS};
+use crate::product::Coordinator;
+use crate::proxy::Proxy;
+use crate::report::Report;
+use crate::verify::Snapshot;
+use crate::wait::{self, Probe};
+use crate::{build, hosts, output, pmm, verify};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Everything that a scenario drives.
+pub struct Road {
+    /// The coordinator.
+    pub coordinator: Coordinator,
+    /// The lab's proxy on the Docker socket, which the coordinator uses.
+    pub proxy: Proxy,
+    /// The fleet before the migration.
+    pub before: Snapshot,
+}
+
+/// The coordinator's data directory.
+pub fn data_dir() -> Result<PathBuf> { Ok(build::state_dir()?.join("coordinator")) }
+
+impl Road {
+    /// Up to and including the plan.
+    pub fn prepare(options: &Options) -> Result<Self> {
+        hosts::down()?;
+        let programs = build::programs()?;
+        let fleet = hosts::up(&programs, "2.41.2")?;
+        let state = build::state_dir()?;
+        let proxy = Proxy::start(&state.join("docker.sock"))?;
+        let mut coordinator = Coordinator::init(&programs, &data_dir()?)?;
+        coordinator.serve()?;
+        enrol(&coordinator)?;
+        let credential_file = state.join("pmm-admin");
+        write_secret(&credential_file, &format!("{}:{}\n", pmm::ADMIN, pmm::PASSWORD))?;
+        let bridge = (options.scenario == Scenario::Bridge).then_some("3.2.0");
+        let file = fleet::fleet_file(&FileOptions {
+            docker_socket: proxy.socket.display().to_string(),
+            fingerprint: pmm::fingerprint()?,
+            credential_file: credential_file.display().to_string(),
+            target: "3.9.1",
+            bridge,
+            pmm2_update: if options.pmm2_update == "api" { "api" } else { "image" },
+            failure_threshold: 1,
+            tarballs: fleet.tarballs.clone(),
+        });
+        let path = state.join("fleet.toml");
+        fs_err::write(&path, file)?;
+        let path = path.display().to_string();
+        for args in [vec!["survey", "-f", &path], vec!["server", "preflight", "-f", &path], vec!["plan", "-f", &path]] {
+            let done = coordinator.show(&args)?;
+            if !done.ok() {
+                bail!("`pmm-coordinator {}` ended with {}; its log: {}", args.join(" "), done.code, coordinator.log().display());
+            }
+        }
+        let before = Snapshot::take()?;
+        before.save()?;
+        Ok(Self { coordinator, proxy, before })
+    }
+
+    /// `start`, then `watch` on this terminal until the rollout ends or pauses; returns the exit status of `watch`.
+    pub fn start_and_watch(&mut self) -> Result<i32> {
+        self.start()?;
+        self.watch()
+    }
+
+    /// `start`.
+    pub fn start(&mut self) -> Result<()> {
+        let done = self.coordinator.show(&["start"])?;
+        if !done.ok() { bail!("`pmm-coordinator start` ended with {}", done.code) }
+        Ok(())
+    }
+
+    /// `watch` until the rollout ends or pauses.
+    pub fn watch(&mut self) -> Result<i32> {
+        let mut watching = self.coordinator.spawn_shown(&["watch"])?;
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(1500);
+        loop {
+            if let Some(status) = watching.try_wait()? {
+                return status.code().context("`watch` was killed by a signal");
+            }
+            if std::time::Instant::now() > end {
+                watching.kill()?;
+                bail!("the rollout did not end within 25 minutes; log: {}", self.coordinator.log().display());
+            }
+            wait::pause(std::time::Duration::from_millis(200));
+        }
+    }
+
+    /// Waits for a condition on the status document.
+    pub fn until(&self, what: &str, seconds: u64, mut holds: impl FnMut(&Value) -> bool) -> Result<()> {
+        wait::until(what, seconds, || {
+            let status = self.coordinator.json(&["status"])?;
+            Ok(if holds(&status) { Probe::Ready(()) } else { Probe::NotYet(short(&status)) })
+        })
+    }
+
+    /// `report`, shown as text and kept as JSON.
+    pub fn report(&mut self, to: Option<&Path>) -> Result<Report> {
+        self.coordinator.show(&["report"])?;
+        let done = self.coordinator.run(&["report", "--json"])?;
+        let value: Value = serde_json::from_str(&done.stdout).with_context(|| format!("the report is no JSON: {}", done.all()))?;
+        let text = serde_json::to_vec_pretty(&value)?;
+        fs_err::write(verify::report_path()?, &text)?;
+        if let Some(path) = to {
+            fs_err::write(path, &text)?;
+        }
+        Ok(Report(value))
+    }
+}
+
+fn short(status: &Value) -> String { status.to_string().chars().take(600).collect() }
+
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs_err::write(path, text)?;
+    Ok(fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
+}
+
+fn enrol(coordinator: &Coordinator) -> Result<()> {
+    output::step("enrolling the agents");
+    let token = coordinator.json(&["token", "create", "--uses", "6", "--ttl", "1h"])?;
+    let token = token["token"].as_str().context("`token create --json` printed no token")?.to_owned();
+    for host in &HOSTS {
+        hosts::enrol(host, &token)?;
+    }
+    wait::until("all agents to be connected with their inventory", 60, || {
+        let list = coordinator.json(&["host", "list"])?;
+        let rows = list["hosts"].as_array().cloned().unwrap_or_default();
+        let connected = rows.iter().filter(|row| row["connected"] == true && !row["method"].is_null()).count();
+        Ok(if connected == HOSTS.len() { Probe::Ready(()) } else { Probe::NotYet(format!("{connected} connected: {list}")) })
+    })
+}
