@@ -1,0 +1,229 @@
+//! The one stream of a host: Hello, Welcome, then events up and orders and acknowledgements down.
+
+use super::connection::Peer;
+use super::ingest::IncomingEvent;
+use crate::clock;
+use crate::config;
+use crate::engine::EngineHandle;
+use crate::sessions::{Outgoing, Registered, Sessions, goodbye};
+use crate::store::{HelloFacts, Opened, SessionDecision, Store};
+use fleet_common::codes;
+use fleet_common::digest::sha256_hex;
+use fleet_common::ids::{HostId, OrderId, OutboxId};
+use fleet_common::inventory::Inventory;
+use fleet_proto::agent_link_server::AgentLink;
+use fleet_proto::coordinator_message::Body;
+use fleet_proto::{
+    AgentMessage, CoordinatorMessage, Goodbye, Hello, InventoryWanted, PROTOCOL_MAX, PROTOCOL_MIN, Welcome,
+    agent_message,
+};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service on the agents' listener.
+#[derive(Clone)]
+pub struct SessionService {
+    store: Store,
+    sessions: Sessions,
+    engine: EngineHandle,
+}
+
+impl SessionService {
+    pub fn new(store: Store, sessions: Sessions, engine: EngineHandle) -> Self { Self { store, sessions, engine } }
+}
+
+#[tonic::async_trait]
+impl AgentLink for SessionService {
+    type SessionStream = ReceiverStream<Outgoing>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let Some((host, address)) = peer.and_then(|peer| peer.host.map(|host| (host, peer.address))) else {
+            return Err(Status::unauthenticated("a client certificate with a host identity is required"));
+        };
+        let Registered { outbox, messages, ended } = Sessions::ends();
+        let service = self.clone();
+        let incoming = request.into_inner();
+        tokio::spawn(async move {
+            let mut session = Session { service, host: host.clone(), incoming, outbox, ended };
+            match session.run().await {
+                Ok(()) => tracing::info!(%host, peer = %address, "session ended"),
+                Err(refused) => {
+                    tracing::warn!(%host, peer = %address, code = refused.code, reason = refused.message, "session refused");
+                    // A peer that is gone needs no reason.
+                    let _ = session.say(Body::Goodbye(refused)).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}
+
+struct Session {
+    service: SessionService,
+    host: HostId,
+    incoming: Streaming<AgentMessage>,
+    outbox: tokio::sync::mpsc::Sender<Outgoing>,
+    ended: tokio_util::sync::CancellationToken,
+}
+
+impl Session {
+    async fn run(&mut self) -> Result<(), Goodbye> {
+        let Some(hello) = self.hello().await? else {
+            return Ok(());
+        };
+        let protocol = check_protocol(&hello)?;
+        if hello.host_id != self.host.as_str() {
+            return Err(goodbye(
+                codes::HOST_UNKNOWN,
+                &format!("the certificate is of host {}, the greeting of `{}`", self.host, hello.host_id),
+                config::REFUSED_RETRY_MS,
+                false,
+            ));
+        }
+        let opened = self.open(&hello).await?;
+        self.service.sessions.register(&self.host, opened.session_number, self.outbox.clone(), self.ended.clone());
+        let welcome = Welcome {
+            protocol,
+            session_number: opened.session_number,
+            epoch: Some(self.service.sessions.epoch().into()),
+            acknowledged: opened.acknowledged,
+            reconnect_cap_ms: config::RECONNECT_CAP_MS,
+            reconnect_spread_ms: config::RECONNECT_SPREAD_MS,
+        };
+        let mut alive = self.say(Body::Welcome(welcome)).await;
+        if opened.inventory_wanted {
+            alive = alive && self.say(Body::InventoryWanted(InventoryWanted {})).await;
+        }
+        tracing::info!(host = %self.host, name = opened.name, session = opened.session_number, "session opened");
+        let running = (!hello.running_order.is_empty()).then(|| OrderId::new(hello.running_order));
+        if alive {
+            self.service.engine.connected(self.host.clone(), opened.session_number, running).await;
+            self.listen(&opened).await;
+        }
+        if self.service.sessions.unregister(&self.host, opened.session_number) {
+            self.service.engine.disconnected(self.host.clone(), opened.session_number).await;
+            if let Err(error) = self.service.store.seen(&self.host, clock::now_ms()).await {
+                tracing::warn!(host = %self.host, %error, "last contact not stored");
+            }
+        }
+        Ok(())
+    }
+
+    async fn say(&self, body: Body) -> bool {
+        self.outbox.send(Ok(CoordinatorMessage { body: Some(body) })).await.is_ok()
+    }
+
+    /// The first message. `None` when the peer went away without a word.
+    async fn hello(&mut self) -> Result<Option<Hello>, Goodbye> {
+        let first = tokio::time::timeout(config::HELLO_TIMEOUT, self.incoming.next()).await;
+        match first {
+            Ok(None | Some(Err(_))) => Ok(None),
+            Ok(Some(Ok(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => Ok(Some(hello)),
+            Ok(Some(Ok(_))) => Err(goodbye(codes::UNSUPPORTED, "the first message must be Hello", 0, false)),
+            Err(_) => Err(goodbye(codes::DEADLINE, "no Hello within 10 s", 0, false)),
+        }
+    }
+
+    async fn open(&self, hello: &Hello) -> Result<Opened, Goodbye> {
+        let facts = HelloFacts {
+            session_number: hello.session_number,
+            boot_id: hello.boot_id.clone(),
+            agent_version: hello.agent_version.clone(),
+            outbox: OutboxId::new(hello.outbox_id.clone()),
+            inventory_sha256: hello.inventory_digest.clone(),
+            now_ms: clock::now_ms(),
+        };
+        match self.service.store.open_session(&self.host, facts).await {
+            Ok(SessionDecision::Open(opened)) => Ok(opened),
+            Ok(SessionDecision::Unknown) => Err(goodbye(
+                codes::HOST_UNKNOWN,
+                "this host is not known here or its identity was revoked; enrol it again",
+                config::REFUSED_RETRY_MS,
+                false,
+            )),
+            Ok(SessionDecision::Quarantined(reason)) => {
+                let message = goodbye(codes::FORK, &reason, config::REFUSED_RETRY_MS, true);
+                // The other side of the fork may be connected right now.
+                self.service.sessions.dismiss(&self.host, message.clone());
+                Err(message)
+            }
+            Err(error) => {
+                tracing::error!(host = %self.host, %error, "a session can't be opened");
+                Err(goodbye(codes::INTERNAL, "the coordinator's store refused; try again later", 5_000, false))
+            }
+        }
+    }
+
+    async fn listen(&mut self, opened: &Opened) {
+        let confirm = tokio::time::sleep(config::SESSION_CONFIRMED_AFTER);
+        tokio::pin!(confirm);
+        let mut confirmed = false;
+        let mut first_event = true;
+        loop {
+            let message = tokio::select! {
+                () = self.ended.cancelled() => return,
+                () = &mut confirm, if !confirmed => {
+                    confirmed = true;
+                    if let Err(error) = self.service.store.confirm_session(&self.host, opened.session_number).await {
+                        tracing::warn!(host = %self.host, %error, "session number not confirmed");
+                    }
+                    continue;
+                }
+                message = self.incoming.next() => message,
+            };
+            match message {
+                Some(Ok(AgentMessage { body })) => match body {
+                    Some(agent_message::Body::Event(event)) => {
+                        let event = IncomingEvent::new(self.host.clone(), opened.session_number, first_event, event);
+                        first_event = false;
+                        self.service.engine.event(event).await;
+                    }
+                    Some(agent_message::Body::Progress(progress)) => {
+                        self.service.sessions.set_progress(&self.host, progress);
+                    }
+                    Some(agent_message::Body::Inventory(inventory)) => self.inventory(inventory.document).await,
+                    Some(agent_message::Body::Hello(_)) | None => {
+                        tracing::warn!(host = %self.host, "an unexpected message was ignored");
+                    }
+                },
+                Some(Err(status)) => {
+                    tracing::info!(host = %self.host, reason = %status.message(), "session broke");
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn inventory(&self, document: Vec<u8>) {
+        let inventory: Inventory = match serde_json::from_slice(&document) {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                tracing::warn!(host = %self.host, %error, "an inventory that is not understood was ignored");
+                return;
+            }
+        };
+        let digest = sha256_hex(&document);
+        let name = inventory.hostname.clone();
+        let saved = self.service.store.save_inventory(&self.host, name, digest, document, clock::now_ms()).await;
+        match saved {
+            Ok(()) => self.service.engine.inventory(self.host.clone(), inventory).await,
+            Err(error) => tracing::error!(host = %self.host, %error, "an inventory could not be stored"),
+        }
+    }
+}
+
+fn check_protocol(hello: &Hello) -> Result<u32, Goodbye> {
+    fleet_proto::common_protocol(hello.protocol_min, hello.protocol_max).ok_or_else(|| {
+        let text = format!(
+            "the agent speaks protocol {} to {}, the coordinator {PROTOCOL_MIN} to {PROTOCOL_MAX}; bring both to the same release",
+            hello.protocol_min, hello.protocol_max
+        );
+        goodbye(codes::UNSUPPORTED, &text, config::REFUSED_RETRY_MS, false)
+    })
+}

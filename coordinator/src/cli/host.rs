@@ -1,0 +1,134 @@
+//! `host`: machines that have enrolled.
+
+use super::Ended;
+use super::client::{self, Client};
+use super::output::Output;
+use super::text::table;
+use crate::operator_api::documents::{DoneDocument, HostDocument, HostsDocument};
+use fleet_common::codes::exit;
+use fleet_proto::{HoldRequest, HostRequest};
+use std::fmt::Write as _;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// All hosts
+    List,
+    /// One host with its inventory and survey
+    Show {
+        /// Id, name or unique beginning of either
+        host: String,
+    },
+    /// Keep a host out of rollouts
+    Hold {
+        /// Id, name or unique beginning of either
+        host: String,
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a host take part again
+    Unhold {
+        /// Id, name or unique beginning of either
+        host: String,
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Give back the slot that a failed or lost host occupies in its group
+    FreeSlot {
+        /// Id, name or unique beginning of either
+        host: String,
+        /// Why it is safe to go on
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ended {
+    match command {
+        Command::List => {
+            let document: HostsDocument = client::read(client.list_hosts(client::empty()).await)?;
+            output.document(&document, list_text);
+        }
+        Command::Show { host } => {
+            let request = HostRequest { host, reason: String::new() };
+            let document: HostDocument = client::read(client.show_host(request).await)?;
+            output.document(&document, show_text);
+        }
+        Command::Hold { host, reason } => done(client.hold_host(HoldRequest { host, reason, hold: true }).await, output)?,
+        Command::Unhold { host, reason } => {
+            done(client.hold_host(HoldRequest { host, reason, hold: false }).await, output)?;
+        }
+        Command::FreeSlot { host, reason } => done(client.free_slot(HostRequest { host, reason }).await, output)?,
+    }
+    Ok(exit::OK)
+}
+
+fn done(
+    answer: Result<tonic::Response<fleet_proto::Document>, tonic::Status>,
+    output: &Output,
+) -> Result<(), crate::problem::Problems> {
+    let document: DoneDocument = client::read(answer)?;
+    output.document(&document, |document| document.done.clone());
+    Ok(())
+}
+
+fn list_text(document: &HostsDocument) -> String {
+    if document.hosts.is_empty() {
+        return "no host has enrolled yet; `pmm-coordinator token create` makes a join token".to_owned();
+    }
+    let rows: Vec<Vec<String>> = document
+        .hosts
+        .iter()
+        .map(|host| {
+            vec![
+                host.name.clone(),
+                if host.connected { "yes" } else { "no" }.to_owned(),
+                host.state.clone(),
+                host.method.clone(),
+                host.client_version.clone(),
+                host.run.clone(),
+                host.survey.clone(),
+                labels(host),
+                host.host.clone(),
+            ]
+        })
+        .collect();
+    table(&["NAME", "CONNECTED", "STATE", "METHOD", "CLIENT", "RUN", "SURVEY", "LABELS", "ID"], &rows)
+}
+
+fn labels(host: &HostDocument) -> String {
+    host.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn show_text(host: &HostDocument) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name:<12} {value}");
+        }
+    };
+    line("host", &host.name);
+    line("id", &host.host);
+    line("state", &host.state);
+    line("reason", host.reason.as_deref().unwrap_or_default());
+    line("connected", if host.connected { "yes" } else { "no" });
+    line("last seen", &host.last_seen);
+    line("enrolled", &host.enrolled_at);
+    line("agent", &host.agent_version);
+    line("labels", &labels(host));
+    line("method", &host.method);
+    line("client", &host.client_version);
+    line("run", &host.run);
+    if let Some(installation) = host.inventory.as_ref().and_then(|inventory| inventory.installation()) {
+        line("base dir", &installation.base_dir);
+        line("config", &installation.config_file);
+        line("pmm agent", &installation.agent_id);
+        line("pmm server", &installation.server_address);
+        line("credential", &installation.credential);
+    }
+    line("survey", &host.survey);
+    line("surveyed", &host.surveyed_at);
+    super::survey::findings_text(&mut text, &host.findings);
+    text
+}

@@ -1,0 +1,76 @@
+//! The one place that prints. A reader that went away (a closed pipe) is not an error.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use crate::problem::Problems;
+use serde::Serialize;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Where results go.
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub fn new(json: bool) -> Self { Self { json } }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(&self) -> bool { self.json }
+
+    /// Whether stdout is a terminal and colors are welcome.
+    pub fn colors(&self) -> bool {
+        !self.json && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+
+    /// Whether stdout is a terminal.
+    pub fn is_terminal(&self) -> bool { io::stdout().is_terminal() }
+
+    /// A result: the document as JSON, or its text.
+    pub fn document<T: Serialize>(&self, document: &T, text: impl FnOnce(&T) -> String) {
+        if self.json {
+            match serde_json::to_string_pretty(document) {
+                Ok(json) => self.line(&json),
+                Err(error) => eprintln!("error: the answer can't be printed: {error}"),
+            }
+        } else {
+            self.line(text(document).trim_end_matches('\n'));
+        }
+    }
+
+    /// A document as one line of JSON.
+    pub fn json_line<T: Serialize>(&self, document: &T) {
+        if let Ok(json) = serde_json::to_string(document) {
+            self.line(&json);
+        }
+    }
+
+    /// A line of a result.
+    pub fn line(&self, text: &str) { self.raw(&format!("{text}\n")); }
+
+    /// Text as it is. Ends the program quietly when nobody reads it.
+    pub fn raw(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if let Err(error) = written {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                std::process::exit(0);
+            }
+            eprintln!("error: can't write the result: {error}");
+        }
+    }
+
+    /// A remark that is not a result.
+    pub fn note(&self, text: &str) { eprintln!("{text}"); }
+
+    /// What went wrong.
+    pub fn problems(&self, problems: &Problems) {
+        if self.json {
+            if let Ok(json) = serde_json::to_string_pretty(problems) {
+                eprintln!("{json}");
+            }
+            return;
+        }
+        for problem in &problems.errors {
+            eprintln!("{}", problem.render());
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Who did what, for the record.
+
+use super::{Store, StoreError, int};
+use rusqlite::{Connection, params};
+
+/// One line of the audit.
+#[derive(Clone, Debug)]
+pub struct AuditEntry {
+    /// Unix milliseconds.
+    pub at_ms: u64,
+    /// `uid 0`, `host 1234`, `coordinator`.
+    pub who: String,
+    /// Verb, such as `hold`.
+    pub what: String,
+    /// Object and reason. Never a secret.
+    pub detail: String,
+}
+
+pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+    connection.prepare_cached("INSERT INTO audit (at_ms, who, what, detail) VALUES (?1, ?2, ?3, ?4)")?.execute(
+        params![int(entry.at_ms), entry.who, entry.what, entry.detail],
+    )?;
+    Ok(())
+}
+
+impl Store {
+    /// Records an act that changes nothing else in the store.
+    pub async fn audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.write(move |connection| append(connection, &entry)).await
+    }
+}

@@ -1,0 +1,172 @@
+//! The coordinator's memory: SQLite, one writer thread with group commit and full sync, readers on their own connections. SQL stays in
+//! this directory, behind methods named by use case.
+
+mod audit;
+mod documents;
+mod hosts;
+mod migrations;
+mod outbox;
+mod plans;
+mod rollouts;
+mod sessions;
+mod tokens;
+mod writer;
+
+pub use audit::AuditEntry;
+pub use hosts::HostRow;
+pub use outbox::{Cursor, NewEvent};
+pub use plans::PlanRow;
+pub use rollouts::{RolloutCommit, RolloutRow, StoredEvent};
+pub use sessions::{HelloFacts, Opened, SessionDecision};
+pub use tokens::{Enrolled, JoinTicket, NewToken, TokenRefusal};
+
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("SQLite: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The group that this write was part of could not be committed.
+    #[error("the commit failed: {0}")]
+    Commit(String),
+    /// The writer thread is gone.
+    #[error("the store is closed")]
+    Closed,
+    /// The file was written by a newer release.
+    #[error("the store has schema {found}, this release knows up to {known}")]
+    TooNew {
+        /// In the file.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// A stored document that can't be read back.
+    #[error("a stored document is not valid JSON")]
+    Document(#[from] serde_json::Error),
+    /// A second program holds the data directory.
+    #[error("the file system refused")]
+    Io(#[from] std::io::Error),
+}
+
+/// Handle to the store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: writer::Writer,
+    path: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+}
+
+/// Readers that are kept open. Views are short, so few are ever needed at once.
+const READERS: usize = 4;
+
+impl Store {
+    /// Makes the file and its schema; the file must not exist.
+    pub fn create(path: &Path) -> Result<(), StoreError> {
+        drop(std::fs::OpenOptions::new().write(true).create_new(true).open(path)?);
+        crate::config::permissions::mode_and_owner(path)?;
+        fs_err::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let mut connection = open_for_writing(path)?;
+        migrations::migrate(&mut connection)
+    }
+
+    /// Opens an existing store and starts its writer.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if !path.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::NotFound, format!("no store at {}", path.display())).into());
+        }
+        let mut connection = open_for_writing(path)?;
+        migrations::migrate(&mut connection)?;
+        let writer = writer::Writer::start(connection)?;
+        Ok(Self { inner: Arc::new(Inner { writer, path: path.to_owned(), readers: Mutex::new(Vec::new()) }) })
+    }
+
+    /// Runs one use case in the writer thread, in a savepoint of the next group commit; answers after the commit.
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.inner.writer.run(work).await
+    }
+
+    /// Runs a query on a reader connection, off the I/O threads.
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.read_now(work)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same on the calling thread.
+    fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let kept = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => open_for_reading(&self.inner.path)?,
+        };
+        let result = work(&connection);
+        let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() < READERS {
+            readers.push(connection);
+        }
+        result
+    }
+
+    /// SQLite's own check of the whole file; empty when all is well.
+    pub fn integrity(path: &Path) -> Result<Vec<String>, StoreError> {
+        let connection = open_for_reading(path)?;
+        let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        Ok(rows.into_iter().filter(|line| line != "ok").collect())
+    }
+}
+
+fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    Ok(connection)
+}
+
+fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+    use rusqlite::OpenFlags;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    Ok(connection)
+}
+
+/// SQLite integers are signed; our numbers never come near the limit.
+fn int(value: u64) -> i64 { i64::try_from(value).unwrap_or(i64::MAX) }
+
+/// Back from [`int`].
+fn uint(value: i64) -> u64 { u64::try_from(value).unwrap_or(0) }
+
+#[cfg(test)]
+pub mod testing {
+    #![allow(clippy::unwrap_used)]
+    //! A store in a temporary directory.
+    use super::Store;
+
+    /// The directory must be kept alive as long as the store.
+    pub fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.sqlite");
+        Store::create(&path).unwrap();
+        let store = Store::open(&path).unwrap();
+        (dir, store)
+    }
+}

@@ -1,0 +1,210 @@
+//! Rollouts: current state as rows, what happened as a numbered log. Both change in the commit that also takes in the events that
+//! caused it, so that a crash leaves all of it or nothing.
+
+use super::audit::{AuditEntry, append};
+use super::outbox::{NewEvent, append_events};
+use super::{Store, StoreError, int, uint};
+use fleet_common::ids::{HostId, PlanId, RolloutId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+/// A rollout as stored.
+#[derive(Clone, Debug)]
+pub struct RolloutRow {
+    /// Identity.
+    pub rollout: RolloutId,
+    /// Its plan.
+    pub plan: PlanId,
+    /// Unix milliseconds.
+    pub started_at_ms: u64,
+    /// Unix milliseconds.
+    pub finished_at_ms: Option<u64>,
+    /// PMM's inventory before the first change (JSON).
+    pub baseline: Vec<u8>,
+    /// The three checks at the end (JSON).
+    pub verification: Option<Vec<u8>>,
+    /// Final report (JSON).
+    pub report: Option<Vec<u8>>,
+}
+
+/// One numbered event of a rollout.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Number within the rollout, from 1.
+    pub sequence: u64,
+    /// JSON.
+    pub json: String,
+}
+
+/// Everything one decision changes.
+#[derive(Clone, Debug, Default)]
+pub struct RolloutCommit {
+    /// The rollout that rows and log belong to.
+    pub rollout: Option<RolloutId>,
+    /// State rows that changed: key and JSON.
+    pub rows: Vec<(String, String)>,
+    /// Log entries, JSON.
+    pub log: Vec<String>,
+    /// Events of agents that were taken in.
+    pub events: Vec<NewEvent>,
+    /// Surveys of hosts that came in: document and time.
+    pub surveys: Vec<(HostId, Vec<u8>, u64)>,
+    /// Audit lines of operators' acts.
+    pub audit: Vec<AuditEntry>,
+    /// The three checks, once they are known.
+    pub verification: Option<Vec<u8>>,
+    /// The final report and the time of the end.
+    pub finished: Option<(u64, Vec<u8>)>,
+}
+
+impl RolloutCommit {
+    /// Nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+            && self.log.is_empty()
+            && self.events.is_empty()
+            && self.surveys.is_empty()
+            && self.audit.is_empty()
+            && self.verification.is_none()
+            && self.finished.is_none()
+    }
+}
+
+fn rollout_row(row: &Row<'_>) -> rusqlite::Result<RolloutRow> {
+    Ok(RolloutRow {
+        rollout: RolloutId::new(row.get::<_, String>(0)?),
+        plan: PlanId::new(row.get::<_, String>(1)?),
+        started_at_ms: uint(row.get(2)?),
+        finished_at_ms: row.get::<_, Option<i64>>(3)?.map(uint),
+        baseline: row.get(4)?,
+        verification: row.get(5)?,
+        report: row.get(6)?,
+    })
+}
+
+const COLUMNS: &str = "rollout_id, plan_id, started_at_ms, finished_at_ms, baseline, verification, report";
+
+impl Store {
+    /// Begins a rollout with its baseline and first state. Refuses while another one is not finished; says whether it began.
+    pub async fn begin_rollout(&self, begin: RolloutRow, first: RolloutCommit) -> Result<bool, StoreError> {
+        self.write(move |connection| {
+            let open: i64 = connection
+                .query_row("SELECT count(*) FROM rollouts WHERE finished_at_ms IS NULL", [], |row| row.get(0))?;
+            if open > 0 {
+                return Ok(false);
+            }
+            connection.execute(
+                "INSERT INTO rollouts (rollout_id, plan_id, started_at_ms, baseline) VALUES (?1, ?2, ?3, ?4)",
+                params![begin.rollout.0, begin.plan.0, int(begin.started_at_ms), begin.baseline],
+            )?;
+            apply(connection, &first)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Commits one decision.
+    pub async fn commit(&self, commit: RolloutCommit) -> Result<(), StoreError> {
+        self.write(move |connection| apply(connection, &commit)).await
+    }
+
+    /// The newest rollout, finished or not.
+    pub async fn newest_rollout(&self) -> Result<Option<RolloutRow>, StoreError> {
+        self.read(|connection| {
+            Ok(connection
+                .query_row(
+                    &format!("SELECT {COLUMNS} FROM rollouts ORDER BY started_at_ms DESC, rowid DESC LIMIT 1"),
+                    [],
+                    rollout_row,
+                )
+                .optional()?)
+        })
+        .await
+    }
+
+    /// State rows of a rollout by key.
+    pub async fn rollout_rows(&self, rollout: &RolloutId) -> Result<Vec<(String, String)>, StoreError> {
+        let id = rollout.0.clone();
+        self.read(move |connection| {
+            let mut statement =
+                connection.prepare("SELECT key, json FROM rollout_rows WHERE rollout_id = ?1 ORDER BY key")?;
+            Ok(statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Log entries after a number.
+    pub async fn rollout_events(
+        &self,
+        rollout: &RolloutId,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let id = rollout.0.clone();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sequence, json FROM rollout_events WHERE rollout_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![id, int(after), int(limit)], |row| {
+                Ok(StoredEvent { sequence: uint(row.get(0)?), json: row.get(1)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
+
+fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreError> {
+    append_events(connection, &commit.events)?;
+    for (host, document, at_ms) in &commit.surveys {
+        connection
+            .prepare_cached("UPDATE hosts SET survey = ?2, survey_at_ms = ?3 WHERE host_id = ?1")?
+            .execute(params![host.0, document, int(*at_ms)])?;
+    }
+    for entry in &commit.audit {
+        append(connection, entry)?;
+    }
+    let Some(rollout) = &commit.rollout else {
+        return Ok(());
+    };
+    for (key, json) in &commit.rows {
+        connection
+            .prepare_cached(
+                "INSERT INTO rollout_rows (rollout_id, key, json) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (rollout_id, key) DO UPDATE SET json = excluded.json",
+            )?
+            .execute(params![rollout.0, key, json])?;
+    }
+    append_log(connection, rollout, &commit.log)?;
+    if let Some(verification) = &commit.verification {
+        connection.execute(
+            "UPDATE rollouts SET verification = ?2 WHERE rollout_id = ?1",
+            params![rollout.0, verification],
+        )?;
+    }
+    if let Some((at_ms, report)) = &commit.finished {
+        connection.execute(
+            "UPDATE rollouts SET finished_at_ms = ?2, report = ?3 WHERE rollout_id = ?1",
+            params![rollout.0, int(*at_ms), report],
+        )?;
+    }
+    Ok(())
+}
+
+fn append_log(connection: &Connection, rollout: &RolloutId, log: &[String]) -> Result<(), StoreError> {
+    if log.is_empty() {
+        return Ok(());
+    }
+    let mut sequence: i64 = connection
+        .prepare_cached("SELECT last_sequence FROM rollouts WHERE rollout_id = ?1")?
+        .query_row([&rollout.0], |row| row.get(0))?;
+    for json in log {
+        sequence += 1;
+        connection
+            .prepare_cached("INSERT INTO rollout_events (rollout_id, sequence, json) VALUES (?1, ?2, ?3)")?
+            .execute(params![rollout.0, sequence, json])?;
+    }
+    connection
+        .prepare_cached("UPDATE rollouts SET last_sequence = ?2 WHERE rollout_id = ?1")?
+        .execute(params![rollout.0, sequence])?;
+    Ok(())
+}

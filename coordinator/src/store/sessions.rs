@@ -1,0 +1,224 @@
+//! Opening a session: is the host known, and is its session number the one we gave? A stale number means that two machines use one
+//! identity; both are then quarantined until a person looked.
+
+use super::audit::{AuditEntry, append};
+use super::{Store, StoreError, int, uint};
+use fleet_common::ids::{HostId, OutboxId};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// What a Hello says that matters here.
+#[derive(Clone, Debug)]
+pub struct HelloFacts {
+    /// Number it was given last; 0 at first.
+    pub session_number: u64,
+    /// Boot of the machine.
+    pub boot_id: String,
+    /// Release of the agent.
+    pub agent_version: String,
+    /// Its outbox.
+    pub outbox: OutboxId,
+    /// Digest of the inventory it has.
+    pub inventory_sha256: String,
+    /// Unix milliseconds, ours.
+    pub now_ms: u64,
+}
+
+/// An opened session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its number.
+    pub session_number: u64,
+    /// Committed so far of this outbox.
+    pub acknowledged: u64,
+    /// The host's inventory is not the one we have.
+    pub inventory_wanted: bool,
+    /// Name on screens.
+    pub name: String,
+}
+
+/// Whether the session may open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionDecision {
+    /// Yes.
+    Open(Opened),
+    /// Unknown or revoked.
+    Unknown,
+    /// Quarantined, now or before; the reason.
+    Quarantined(String),
+}
+
+impl Store {
+    /// Decides about a session and gives it its number.
+    pub async fn open_session(&self, host: &HostId, hello: HelloFacts) -> Result<SessionDecision, StoreError> {
+        let id = host.0.clone();
+        self.write(move |connection| open(connection, &id, &hello)).await
+    }
+
+    /// The agent is known to have stored this number.
+    pub async fn confirm_session(&self, host: &HostId, number: u64) -> Result<(), StoreError> {
+        let id = host.0.clone();
+        self.write(move |connection| {
+            connection.execute(
+                "UPDATE hosts SET session_confirmed = ?2 WHERE host_id = ?1 AND session_confirmed < ?2",
+                params![id, int(number)],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the identity is accepted at all; the check at the handshake.
+    pub async fn admits(&self, host: &HostId) -> Result<bool, StoreError> {
+        let id = host.0.clone();
+        self.read(move |connection| {
+            Ok(connection
+                .query_row("SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0", [id], |_| Ok(()))
+                .optional()?
+                .is_some())
+        })
+        .await
+    }
+}
+
+struct Known {
+    revoked: bool,
+    quarantined: Option<String>,
+    given: u64,
+    confirmed: u64,
+    inventory: String,
+    name: String,
+}
+
+fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<SessionDecision, StoreError> {
+    let known = connection
+        .query_row(
+            "SELECT revoked, quarantined, session_given, session_confirmed, inventory_sha256, name FROM hosts WHERE host_id = ?1",
+            [id],
+            |row| {
+                Ok(Known {
+                    revoked: row.get::<_, i64>(0)? != 0,
+                    quarantined: row.get(1)?,
+                    given: uint(row.get(2)?),
+                    confirmed: uint(row.get(3)?),
+                    inventory: row.get(4)?,
+                    name: row.get(5)?,
+                })
+            },
+        )
+        .optional()?;
+    let Some(known) = known.filter(|known| !known.revoked) else {
+        return Ok(SessionDecision::Unknown);
+    };
+    if let Some(reason) = known.quarantined {
+        return Ok(SessionDecision::Quarantined(reason));
+    }
+    // A number between the confirmed and the given one is a Welcome that got lost on its way, which is normal after a kill.
+    let stale = hello.session_number < known.confirmed || hello.session_number > known.given;
+    if stale {
+        let reason = format!(
+            "session number {} was presented, but {} is known to be in use: two machines share this identity",
+            hello.session_number, known.confirmed
+        );
+        connection.execute("UPDATE hosts SET quarantined = ?2 WHERE host_id = ?1", params![id, reason])?;
+        let entry = AuditEntry {
+            at_ms: hello.now_ms,
+            who: "coordinator".to_owned(),
+            what: "quarantine".to_owned(),
+            detail: format!("host {id}: {reason}"),
+        };
+        append(connection, &entry)?;
+        return Ok(SessionDecision::Quarantined(reason));
+    }
+    let number = known.given + 1;
+    connection.execute(
+        "UPDATE hosts SET session_given = ?2, session_confirmed = ?3, last_seen_ms = ?4, agent_version = ?5, boot_id = ?6
+         WHERE host_id = ?1",
+        params![id, int(number), int(hello.session_number), int(hello.now_ms), hello.agent_version, hello.boot_id],
+    )?;
+    let acknowledged = connection
+        .query_row(
+            "SELECT acknowledged FROM outboxes WHERE host_id = ?1 AND outbox_id = ?2",
+            [id, hello.outbox.as_str()],
+            |row| row.get::<_, i64>(0),
+        )
+        .optional()?
+        .map_or(0, uint);
+    Ok(SessionDecision::Open(Opened {
+        session_number: number,
+        acknowledged,
+        inventory_wanted: known.inventory != hello.inventory_sha256,
+        name: known.name,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::testing;
+    use crate::store::{JoinTicket, NewToken};
+
+    async fn enrolled(store: &Store) -> HostId {
+        let token = NewToken {
+            token_id: "t".into(),
+            secret_sha256: "s".into(),
+            group_label: "g".into(),
+            uses: 1,
+            created_at_ms: 0,
+            expires_at_ms: 10,
+        };
+        let audit = AuditEntry { at_ms: 0, who: String::new(), what: String::new(), detail: String::new() };
+        store.create_token(token, audit).await.unwrap();
+        let ticket = JoinTicket {
+            token_id: "t".into(),
+            secret_sha256: "s".into(),
+            key_sha256: "k".into(),
+            hostname: "db-1".into(),
+            new_host: HostId::new("h"),
+            now_ms: 1,
+        };
+        store.enrol(ticket).await.unwrap().unwrap().host
+    }
+
+    fn hello(session_number: u64) -> HelloFacts {
+        HelloFacts {
+            session_number,
+            boot_id: "b".into(),
+            agent_version: "0".into(),
+            outbox: OutboxId::new("o"),
+            inventory_sha256: String::new(),
+            now_ms: 5,
+        }
+    }
+
+    fn number(decision: &SessionDecision) -> u64 {
+        match decision {
+            SessionDecision::Open(opened) => opened.session_number,
+            other => panic!("not opened: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_welcome_is_no_fork_but_a_clone_is() {
+        let (_dir, store) = testing::store();
+        let host = enrolled(&store).await;
+        assert_eq!(number(&store.open_session(&host, hello(0)).await.unwrap()), 1);
+        // The Welcome never arrived: the agent still has 0.
+        assert_eq!(number(&store.open_session(&host, hello(0)).await.unwrap()), 2);
+        store.confirm_session(&host, 2).await.unwrap();
+        assert_eq!(number(&store.open_session(&host, hello(2)).await.unwrap()), 3);
+        store.confirm_session(&host, 3).await.unwrap();
+        // A machine that was copied when the number was 2.
+        let clone = store.open_session(&host, hello(2)).await.unwrap();
+        assert!(matches!(clone, SessionDecision::Quarantined(_)));
+        let original = store.open_session(&host, hello(3)).await.unwrap();
+        assert!(matches!(original, SessionDecision::Quarantined(_)), "both sides stop");
+    }
+
+    #[tokio::test]
+    async fn strangers_are_unknown() {
+        let (_dir, store) = testing::store();
+        assert_eq!(store.open_session(&HostId::new("x"), hello(0)).await.unwrap(), SessionDecision::Unknown);
+        assert!(!store.admits(&HostId::new("x")).await.unwrap());
+    }
+}
