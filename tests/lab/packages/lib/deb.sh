@@ -31,7 +31,8 @@ build_client_deb() { # VERSION BUILD CODENAME ROOT
     rmdir "$tree/usr/lib/systemd" "$tree/usr/lib"
     # The entrypoint comes with the rpm only.
     rm -f "$tree/$(base_of "$1")/bin/pmm-agent-entrypoint"
-    fill "$PACKAGES/deb/$major/control" "$1" "$2" "$3" > "$tree/DEBIAN/control"
+    size=$(du -sk "$tree" | cut -f1)
+    fill "$PACKAGES/deb/$major/control" "$1" "$2" "$3" | sed "s/@SIZE@/$size/" > "$tree/DEBIAN/control"
     assemble "$PACKAGES/deb/preinst" "$tree/DEBIAN/preinst"
     assemble "$PACKAGES/deb/prerm" "$tree/DEBIAN/prerm"
     assemble "$PACKAGES/deb/$major/postinst" "$tree/DEBIAN/postinst"

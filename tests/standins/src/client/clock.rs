@@ -7,6 +7,12 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Waits: these programs pace themselves, as the real ones do.
+#[allow(clippy::disallowed_methods)]
+pub fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// A UTC timestamp in RFC 3339 with milliseconds.
 pub fn rfc3339(ms: u64) -> String {
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);

@@ -110,7 +110,7 @@ fn scrape_loop(config: &Path, queue: &Path) -> u8 {
         {
             out::log("ERRO", "vmagent", &format!("cannot keep samples: {e}"));
         }
-        thread::sleep(Duration::from_millis(200));
+        clock::pause(Duration::from_millis(200));
     }
 }
 
@@ -187,7 +187,7 @@ impl Sender {
                     pause = (pause * 2).min(2000);
                 }
             }
-            thread::sleep(Duration::from_millis(pause));
+            clock::pause(Duration::from_millis(pause));
         }
     }
 

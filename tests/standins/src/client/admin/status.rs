@@ -11,7 +11,7 @@ pub fn run(context: &Context) -> Result<Printed, String> {
     let deadline = Instant::now() + Duration::from_millis(wait);
     let status = loop {
         match context.set_up_status(true) {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_secs(1)),
+            Err(_) if Instant::now() < deadline => clock::pause(Duration::from_secs(1)),
             outcome => break outcome?,
         }
     };

@@ -22,7 +22,7 @@ pub fn spawn(shared: Arc<Shared>) {
         loop {
             let Some(endpoint) = shared.endpoint() else {
                 tell(&mut told, "Agent ID or server address is not provided, halting until the configuration is reloaded.");
-                thread::sleep(BACKOFF / 2);
+                crate::client::clock::pause(BACKOFF / 2);
                 continue;
             };
             let outcome = session(&shared, &endpoint);
@@ -37,7 +37,7 @@ pub fn spawn(shared: Arc<Shared>) {
             if let Err(e) = outcome {
                 tell(&mut told, &format!("Failed to establish or keep the connection to {}:{}: {e}", endpoint.host, endpoint.port));
             }
-            thread::sleep(BACKOFF);
+            crate::client::clock::pause(BACKOFF);
         }
     });
 }

@@ -20,7 +20,7 @@ pub fn spawn(shared: Arc<Shared>) {
     thread::spawn(move || {
         let mut last = 0;
         loop {
-            thread::sleep(Duration::from_millis(200));
+            clock::pause(Duration::from_millis(200));
             let mut inner = shared.lock();
             let period = inner.resolutions.mr.max(1);
             let start = clock::unix_ms() / 1000 / period * period;

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 const COMPONENT: &str = "agent-process";
@@ -45,12 +44,14 @@ pub fn run(shared: &Shared) -> u8 {
         if let Some(desired) = desired {
             reconcile(&mut slots, &desired);
         }
+        let taken: Vec<u16> = slots.values().filter(|s| s.child.is_some()).map(|s| s.port).collect();
+        let mut ports = Ports { config: &config, taken };
         for slot in slots.values_mut() {
-            drive(slot, &config, shared);
+            drive(slot, &mut ports, shared);
         }
         publish(shared, &slots, &config);
         write_scrape(shared, &slots, &config, &mut scraped);
-        thread::sleep(Duration::from_millis(150));
+        crate::client::clock::pause(Duration::from_millis(150));
     }
 }
 
@@ -86,7 +87,23 @@ fn stop(mut slot: Slot) {
     }
 }
 
-fn drive(slot: &mut Slot, config: &Config, shared: &Shared) {
+/// The port range and what is given out of it already, whether or not a child listens there yet.
+struct Ports<'a> {
+    config: &'a Config,
+    taken: Vec<u16>,
+}
+
+impl Ports<'_> {
+    /// The first port that nobody has.
+    fn next(&mut self) -> Option<u16> {
+        let port = (self.config.port_min..=self.config.port_max)
+            .find(|port| !self.taken.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())?;
+        self.taken.push(port);
+        Some(port)
+    }
+}
+
+fn drive(slot: &mut Slot, ports: &mut Ports<'_>, shared: &Shared) {
     if qan::is_builtin(&slot.spec.agent_type) {
         return;
     }
@@ -108,12 +125,12 @@ fn drive(slot: &mut Slot, config: &Config, shared: &Shared) {
     if Instant::now() < slot.not_before {
         return;
     }
-    let Some(port) = free_port(config) else {
+    let Some(port) = ports.next() else {
         out::log("ERRO", COMPONENT, "no free port in the configured range");
         postpone(slot);
         return;
     };
-    match start(slot, config, shared, port) {
+    match start(slot, ports.config, shared, port) {
         Ok(child) => {
             out::log("INFO", COMPONENT, &format!("Started {} {} as PID {} from {}.", slot.spec.agent_type, slot.spec.agent_id, child.id(), slot.path));
             slot.child = Some(child);
@@ -130,11 +147,6 @@ fn drive(slot: &mut Slot, config: &Config, shared: &Shared) {
 fn postpone(slot: &mut Slot) {
     slot.failures += 1;
     slot.not_before = Instant::now() + Duration::from_secs(u64::from(slot.failures.min(10)));
-}
-
-/// The first port that nobody listens on.
-fn free_port(config: &Config) -> Option<u16> {
-    (config.port_min..=config.port_max).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
 }
 
 fn path_key(agent_type: &str) -> &str {
