@@ -1,7 +1,7 @@
 //! The command line of the lab.
 
 use crate::scenario::{self, Scenario};
-use crate::{build, hosts, output, suite, verify};
+use crate::{build, hosts, lock, output, suite, verify};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -68,7 +68,8 @@ pub fn run() -> Result<ExitCode> {
         output::line(&suite::list(json));
         return Ok(ExitCode::SUCCESS);
     }
-    let _lock = lock()?;
+    // The fleet's containers and ports have fixed names. Suites that need the fleet take this lock themselves.
+    let _lock = if matches!(args.command, Command::Suite { .. }) { None } else { Some(lock::hold("fleet")?) };
     match args.command {
         Command::Up => {
             hosts::down()?;
@@ -82,22 +83,11 @@ pub fn run() -> Result<ExitCode> {
         Command::Verify => verify::run()?,
         Command::Suite { name, case, .. } => suite::run(&name.context("name a suite; `cargo lab suite --list` shows them")?, case.as_deref())?,
         Command::Down { images } => {
-            hosts::down()?;
+            hosts::down_all()?;
             if images {
                 crate::images::remove_all()?;
             }
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// One lab at a time on a machine: its containers and ports have fixed names.
-fn lock() -> Result<fs_err::File> {
-    let path = std::env::temp_dir().join("fleetlab.lock");
-    let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-    if file.file().try_lock().is_err() {
-        output::step("another lab run holds this machine's lab; waiting for it");
-        file.file().lock().context("waiting for the lab's lock")?;
-    }
-    Ok(file)
 }

@@ -45,9 +45,15 @@ pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
     Ok(Fleet { hosts: HOSTS.len(), tarballs: site.tarballs })
 }
 
-/// Removes every container, volume and network with the lab's prefix, and what the product made beside them.
-pub fn down() -> Result<()> {
+/// Removes the fleet and what the product made beside it; other suites' containers, which clean up after themselves, stay.
+pub fn down() -> Result<()> { remove(|name| !name.starts_with(names::TEETH)) }
+
+/// Removes every container, volume and network with the lab's prefix.
+pub fn down_all() -> Result<()> { remove(|_| true) }
+
+fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
     let mut containers = docker::containers(names::PREFIX)?;
+    containers.retain(|name| wanted(name));
     containers.sort();
     containers.dedup();
     if !containers.is_empty() {
@@ -57,9 +63,9 @@ pub fn down() -> Result<()> {
         docker::docker_list(&args)?;
     }
     for kind in ["volume", "network"] {
-        let ours = [format!("name={}", names::PREFIX), "label=io.pmm-fleet.managed=true".to_owned()];
-        for filter in &ours {
-            for name in docker::docker([kind, "ls", "--filter", filter, "--format", "{{.Name}}"])?.lines() {
+        {
+            let filter = &format!("name={}", names::PREFIX);
+            for name in docker::docker([kind, "ls", "--filter", filter, "--format", "{{.Name}}"])?.lines().filter(|name| wanted(name)) {
                 docker::docker([kind, "rm", name])?;
             }
         }

@@ -47,6 +47,7 @@ pub fn build(name: &str, context: &Path, files: &[&Path], args: &[(&str, &str)])
     inputs.extend(files);
     let hash = content_hash(&inputs, &extra.iter().map(String::as_str).collect::<Vec<_>>())?;
     let image = format!("{}{name}:{hash}", names::IMAGES);
+    let _lock = crate::lock::hold(&format!("image-{name}"))?;
     if exists(&image)? {
         return Ok(image);
     }
@@ -78,6 +79,7 @@ pub fn build(name: &str, context: &Path, files: &[&Path], args: &[(&str, &str)])
 /// The base image of everything: a minimal Debian with systemd.
 pub fn base() -> Result<String> {
     let image = format!("{}base:bookworm-1", names::IMAGES);
+    let _lock = crate::lock::hold("image-base")?;
     if exists(&image)? {
         return Ok(image);
     }
@@ -154,6 +156,7 @@ impl HostImages {
 /// Builds the images of the hosts. They share the files of `host-common`, which go into the context as `common`.
 pub fn hosts() -> Result<HostImages> {
     let base = base()?;
+    let _lock = crate::lock::hold("images-hosts")?;
     let common = crate::build::state_dir()?.join("common");
     if common.exists() {
         fs_err::remove_dir_all(&common)?;

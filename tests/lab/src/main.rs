@@ -11,6 +11,7 @@ mod docker;
 mod fleet;
 mod hosts;
 mod images;
+mod lock;
 mod names;
 mod output;
 mod pmm;

@@ -2,6 +2,8 @@
 
 /// Prefix of containers, volumes and the network.
 pub const PREFIX: &str = "fleetlab-";
+/// Prefix of what the suite `teeth` creates.
+pub const TEETH: &str = "fleetlab-teeth";
 /// Prefix of images the lab builds; they stay as a cache until `down --images`.
 pub const IMAGES: &str = "fleetlab/";
 /// The network of the hosts, the repository and the PMM Server.

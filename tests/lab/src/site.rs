@@ -16,6 +16,7 @@ pub struct Site {
 
 /// Builds the site unless its content is there already.
 pub fn build(tools: &Images, programs: &Programs) -> Result<Site> {
+    let _lock = crate::lock::hold("site")?;
     let packages = images::packages_dir();
     let hash = images::content_hash(&[&packages, &programs.standin_client], &[&tools.builder])?;
     let out = build::state_dir()?.join("site");

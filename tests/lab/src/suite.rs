@@ -1,7 +1,7 @@
 //! Suites: tables of cases. A case that did not run has failed.
 
 use crate::scenario::{self, Options, Sabotage, Scenario};
-use crate::{output, teeth};
+use crate::{lock, output, teeth};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
@@ -49,6 +49,7 @@ const SUITES: [Suite; 4] = [
 ];
 
 fn demo(scenario: Scenario, sabotage: Option<Sabotage>) -> Result<()> {
+    let _lock = lock::hold("fleet")?;
     scenario::run(&Options { keep: false, report: None, scenario, sabotage, pmm2_update: "image".to_owned() })
 }
 
