@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 
 const ENGINE: &str = "/var/run/docker.sock";
 
@@ -23,9 +23,9 @@ pub enum Rule {
         /// The volume the container gets.
         given: String,
     },
-    /// The first request that carries this text in its path or body is passed on, but its answer is held back until the client is gone.
-    HoldAnswer {
-        /// Text in the request line or body.
+    /// The start of the container that was created with this text in its name is passed on, but its answer never arrives.
+    HoldStart {
+        /// Text in the container's name.
         text: String,
     },
 }
@@ -40,7 +40,7 @@ pub struct Proxy {
 struct Shared {
     rule: Mutex<Option<Rule>>,
     hit: Mutex<u32>,
-    changed: Condvar,
+    armed: AtomicBool,
 }
 
 impl Proxy {
@@ -48,7 +48,7 @@ impl Proxy {
     pub fn start(socket: &Path) -> Result<Self> {
         let _ = fs_err::remove_file(socket);
         let listener = UnixListener::bind(socket).with_context(|| format!("listening on {}", socket.display()))?;
-        let shared = Arc::new(Shared { rule: Mutex::new(None), hit: Mutex::new(0), changed: Condvar::new() });
+        let shared = Arc::new(Shared { rule: Mutex::new(None), hit: Mutex::new(0), armed: AtomicBool::new(false) });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -131,14 +131,14 @@ fn apply(request: &mut Request, shared: &Shared, held: &AtomicBool) {
         Some(Rule::SwapVolume { images, wanted, given }) => {
             if request.swap_volume(&images, &wanted, &given) {
                 *lock(&shared.hit) += 1;
-                shared.changed.notify_all();
             }
         }
-        Some(Rule::HoldAnswer { text }) => {
-            if request.mentions(&text) && *lock(&shared.hit) == 0 {
+        Some(Rule::HoldStart { text }) => {
+            if request.posts("/containers/create") && request.posts(&text) {
+                shared.armed.store(true, Ordering::SeqCst);
+            } else if request.posts("/start") && shared.armed.swap(false, Ordering::SeqCst) {
                 held.store(true, Ordering::SeqCst);
                 *lock(&shared.hit) += 1;
-                shared.changed.notify_all();
             }
         }
         None => {}
@@ -193,10 +193,7 @@ impl Request {
         })
     }
 
-    fn mentions(&self, text: &str) -> bool {
-        self.head.first().is_some_and(|line| line.starts_with("POST") && line.contains(text))
-            || String::from_utf8_lossy(&self.body).contains(text)
-    }
+    fn posts(&self, text: &str) -> bool { self.head.first().is_some_and(|line| line.starts_with("POST") && line.contains(text)) }
 
     fn swap_volume(&mut self, images: &[String], wanted: &str, given: &str) -> bool {
         let creates = self.head.first().is_some_and(|line| line.contains("/containers/create"));

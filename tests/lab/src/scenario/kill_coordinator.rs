@@ -16,7 +16,7 @@ pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
         return road.start_and_watch();
     }
     // The helper that changes the ownership is started through the proxy; its answer never arrives.
-    road.proxy.set(Some(Rule::HoldAnswer { text: "ownership".to_owned() }));
+    road.proxy.set(Some(Rule::HoldStart { text: "ownership".to_owned() }));
     road.start()?;
     wait::until("the ownership change to be under way", 300, || {
         Ok(if road.proxy.hits() > 0 { Probe::Ready(()) } else { Probe::NotYet(server_step(&road.coordinator.json(&["status"])?)) })
