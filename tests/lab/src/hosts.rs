@@ -79,7 +79,7 @@ fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
         "run", "--detach", "--name", &container, "--hostname", host.name, "--network", names::NETWORK,
         "--add-host", &format!("pmm.lab:{}", names::GATEWAY), "--add-host", &format!("coordinator.lab:{}", names::GATEWAY),
         "--add-host", &format!("repo.lab:{}", names::REPO_IP),
-        "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns=host",
+        "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE", "--security-opt", "seccomp=unconfined", "--cgroupns=host",
         "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
         images.of(host.kind),
     ])
