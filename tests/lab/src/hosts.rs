@@ -75,15 +75,29 @@ fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
 
 fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
     let container = names::host(host.name);
-    docker::docker([
-        "run", "--detach", "--name", &container, "--hostname", host.name, "--network", names::NETWORK,
-        "--add-host", &format!("pmm.lab:{}", names::GATEWAY), "--add-host", &format!("coordinator.lab:{}", names::GATEWAY),
-        "--add-host", &format!("repo.lab:{}", names::REPO_IP),
-        "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE", "--security-opt", "seccomp=unconfined", "--cgroupns=host",
-        "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
-        images.of(host.kind),
-    ])
-    .map(drop)
+    let mut args: Vec<String> = ["run", "--detach", "--name", &container, "--hostname", host.name, "--network", names::NETWORK]
+        .iter()
+        .map(|text| (*text).to_owned())
+        .collect();
+    for (name, address) in [("pmm.lab", names::GATEWAY), ("coordinator.lab", names::GATEWAY), ("repo.lab", names::REPO_IP)] {
+        args.extend(["--add-host".to_owned(), format!("{name}:{address}")]);
+    }
+    args.extend(systemd_arguments()?);
+    args.push(images.of(host.kind).to_owned());
+    docker::docker_list(&args).map(drop)
+}
+
+/// What systemd needs to be PID 1 of a container, for both cgroup versions.
+pub fn systemd_arguments() -> Result<Vec<String>> {
+    let mut args = vec!["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined"];
+    args.extend(["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"]);
+    let unified = cmd::must("stat", ["-fc", "%T", "/sys/fs/cgroup"])? == "cgroup2fs";
+    if unified {
+        args.push("--cgroupns=private");
+    } else {
+        args.extend(["--cgroupns=host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]);
+    }
+    Ok(args.into_iter().map(str::to_owned).collect())
 }
 
 fn provision(host: &Host, release: &str, packages: &agent_package::Packages) -> Result<()> {

@@ -40,11 +40,16 @@ fn add(hash: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
 /// Whether an image is there.
 pub fn exists(image: &str) -> Result<bool> { Ok(docker::inspect("image", image)?.is_some()) }
 
-/// Builds `fleetlab/<name>:<hash>` from a directory unless it is there. `files` are copied into the context beside it.
-pub fn build(name: &str, context: &Path, files: &[&Path], args: &[(&str, &str)]) -> Result<String> {
+/// Builds `fleetlab/<name>:<hash>` unless it is there. The context is the contents of `directory` and, beside them, `others`.
+pub fn build(name: &str, directory: &Path, others: &[&Path], args: &[(&str, &str)]) -> Result<String> {
+    let mut parts = vec![directory.join(".")];
+    parts.extend(others.iter().map(|path| path.to_path_buf()));
+    assemble(name, &parts, "Dockerfile", args)
+}
+
+fn assemble(name: &str, parts: &[PathBuf], dockerfile: &str, args: &[(&str, &str)]) -> Result<String> {
     let extra: Vec<String> = args.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mut inputs = vec![context];
-    inputs.extend(files);
+    let inputs: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
     let hash = content_hash(&inputs, &extra.iter().map(String::as_str).collect::<Vec<_>>())?;
     let image = format!("{}{name}:{hash}", names::IMAGES);
     let _lock = crate::lock::hold(&format!("image-{name}"))?;
@@ -56,13 +61,13 @@ pub fn build(name: &str, context: &Path, files: &[&Path], args: &[(&str, &str)])
     if staging.exists() {
         fs_err::remove_dir_all(&staging)?;
     }
-    fs_err::create_dir_all(staging.parent().unwrap_or(&staging))?;
-    cmd::must("cp", ["-a", &context.display().to_string(), &staging.display().to_string()])?;
-    for file in files {
-        let target = staging.join(file.file_name().unwrap_or_default());
-        cmd::must("cp", ["-a", &file.display().to_string(), &target.display().to_string()])?;
+    fs_err::create_dir_all(&staging)?;
+    for part in parts {
+        // `directory/.` means the contents of the directory.
+        cmd::must("cp", ["-a", &part.display().to_string(), &staging.display().to_string()])?;
     }
-    let mut argv: Vec<String> = ["env", "DOCKER_BUILDKIT=0", "docker", "build", "--network", "host", "--tag", &image]
+    let file = staging.join(dockerfile).display().to_string();
+    let mut argv: Vec<String> = ["DOCKER_BUILDKIT=0", "docker", "build", "--network", "host", "--tag", &image, "--file", &file]
         .iter()
         .map(|text| (*text).to_owned())
         .collect();
@@ -70,8 +75,7 @@ pub fn build(name: &str, context: &Path, files: &[&Path], args: &[(&str, &str)])
         argv.extend(["--build-arg".to_owned(), pair.clone()]);
     }
     argv.push(staging.display().to_string());
-    let program = argv.remove(0);
-    cmd::must(&program, &argv).with_context(|| format!("building {image}"))?;
+    cmd::must("env", &argv).with_context(|| format!("building {image}"))?;
     fs_err::remove_dir_all(&staging)?;
     Ok(image)
 }
@@ -153,16 +157,13 @@ impl HostImages {
     }
 }
 
-/// Builds the images of the hosts. They share the files of `host-common`, which go into the context as `common`.
+/// Builds the images of the hosts; their context also holds `host-common`.
 pub fn hosts() -> Result<HostImages> {
     let base = base()?;
-    let _lock = crate::lock::hold("images-hosts")?;
-    let common = crate::build::state_dir()?.join("common");
-    if common.exists() {
-        fs_err::remove_dir_all(&common)?;
-    }
-    cmd::must("cp", ["-a", &images_dir().join("host-common/files").display().to_string(), &common.display().to_string()])?;
-    let one = |name: &str| build(name, &images_dir().join(name), &[&common], &[("BASE", &base)]);
+    let one = |name: &str| {
+        let parts = [images_dir().join(name), images_dir().join("host-common")];
+        assemble(name, &parts, &format!("{name}/Dockerfile"), &[("BASE", &base)])
+    };
     Ok(HostImages { deb: one("host-deb")?, rpm: one("host-rpm")?, tar: one("host-tar")? })
 }
 
