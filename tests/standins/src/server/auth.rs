@@ -108,7 +108,9 @@ impl Credential {
             return Some(Self::Token(token.trim().to_owned()));
         }
         let text = header.strip_prefix("Basic ")?;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text.trim())
+            .ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (user, password) = text.split_once(':')?;
         Some(match user {
@@ -141,9 +143,18 @@ mod tests {
     #[test]
     fn keys_come_in_three_forms() {
         let basic = |text: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text));
-        assert_eq!(Credential::parse("Bearer k"), Some(Credential::Token("k".to_owned())));
-        assert_eq!(Credential::parse(&basic("api_key:k")), Some(Credential::Token("k".to_owned())));
-        assert_eq!(Credential::parse(&basic("admin:a:b")), Some(Credential::Basic("admin".to_owned(), "a:b".to_owned())));
+        assert_eq!(
+            Credential::parse("Bearer k"),
+            Some(Credential::Token("k".to_owned()))
+        );
+        assert_eq!(
+            Credential::parse(&basic("api_key:k")),
+            Some(Credential::Token("k".to_owned()))
+        );
+        assert_eq!(
+            Credential::parse(&basic("admin:a:b")),
+            Some(Credential::Basic("admin".to_owned(), "a:b".to_owned()))
+        );
         assert_eq!(Credential::parse("nonsense"), None);
     }
 }

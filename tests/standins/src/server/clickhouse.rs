@@ -34,7 +34,11 @@ impl Store {
 
     fn open(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir.join("data/pmm/metrics"))?;
-        let mut store = Self { dir: dir.to_owned(), rows: Vec::new(), flushed: 0 };
+        let mut store = Self {
+            dir: dir.to_owned(),
+            rows: Vec::new(),
+            flushed: 0,
+        };
         let text = match std::fs::read_to_string(store.metrics()) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
@@ -43,7 +47,9 @@ impl Store {
         for (number, line) in text.lines().enumerate() {
             match serde_json::from_str(line) {
                 Ok(row) => store.rows.push(row),
-                Err(_) => log::line(format!("<Error> metrics: part all_1_1_0 is broken at row {number}, skipped")),
+                Err(_) => log::line(format!(
+                    "<Error> metrics: part all_1_1_0 is broken at row {number}, skipped"
+                )),
             }
         }
         store.flushed = store.rows.len();
@@ -59,7 +65,10 @@ impl Store {
             text.push_str(&row.to_string());
             text.push('\n');
         }
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.metrics())?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.metrics())?;
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
         self.flushed = self.rows.len();
@@ -82,20 +91,28 @@ async fn answer(store: Arc<Mutex<Store>>, req: Req) -> Resp {
             store.rows.extend(rows.as_array().cloned().unwrap_or_default());
             Resp::empty(200)
         }),
-        ("POST", "/truncate") => Ok(store.truncate().map_or_else(|e| Resp::new(500, "text/plain", e.to_string()), |()| Resp::empty(200))),
+        ("POST", "/truncate") => Ok(store.truncate().map_or_else(
+            |e| Resp::new(500, "text/plain", e.to_string()),
+            |()| Resp::empty(200),
+        )),
         ("GET", "/select") => {
             let from = req.param("from").parse().unwrap_or(0);
             let to = req.param("to").parse().unwrap_or(u64::MAX);
-            let rows: Vec<&Value> =
-                store.rows.iter().filter(|r| r["period_start"].as_u64().is_some_and(|t| t >= from && t < to)).collect();
+            let rows: Vec<&Value> = store
+                .rows
+                .iter()
+                .filter(|r| r["period_start"].as_u64().is_some_and(|t| t >= from && t < to))
+                .collect();
             Ok(Resp::json(200, &json!(rows)))
         }
         ("GET", "/schema_migrations") => Ok(match std::fs::read(&migrations) {
             Ok(text) => Resp::new(200, "application/json", text),
             Err(_) => Resp::json(200, &json!({"version": 0, "dirty": false})),
         }),
-        ("PUT", "/schema_migrations") => Ok(role::write_atomic(&migrations, &req.body)
-            .map_or_else(|e| Resp::new(500, "text/plain", e.to_string()), |()| Resp::empty(200))),
+        ("PUT", "/schema_migrations") => Ok(role::write_atomic(&migrations, &req.body).map_or_else(
+            |e| Resp::new(500, "text/plain", e.to_string()),
+            |()| Resp::empty(200),
+        )),
         _ => Ok(Resp::empty(404)),
     };
     result.unwrap_or_else(|resp| resp)
@@ -107,12 +124,18 @@ pub async fn run() -> io::Result<()> {
     role::claim(dir)?;
     let marker = Marker::take(&dir.join("status"))?;
     if marker.unclean {
-        log::line("<Warning> StatusFile: Status file /srv/clickhouse/status already exists - unclean restart.");
+        log::line(
+            "<Warning> StatusFile: Status file /srv/clickhouse/status already exists - unclean restart.",
+        );
     }
     let store = Arc::new(Mutex::new(Store::open(dir)?));
     let listener = role::listen(PORT).await?;
     log::line("<Information> Application: Ready for connections.");
-    tokio::spawn(http::serve(listener, None, http::handler(Arc::clone(&store), answer)));
+    tokio::spawn(http::serve(
+        listener,
+        None,
+        http::handler(Arc::clone(&store), answer),
+    ));
     let mut stop = std::pin::pin!(role::stop_signal());
     loop {
         tokio::select! {

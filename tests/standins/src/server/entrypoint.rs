@@ -49,7 +49,9 @@ pub fn run() -> i32 {
         log::say("panic: runtime error: invalid memory address or nil pointer dereference");
         return 2;
     }
-    let e = Command::new("supervisord").args(["-n", "-c", "/etc/supervisord.conf"]).exec();
+    let e = Command::new("supervisord")
+        .args(["-n", "-c", "/etc/supervisord.conf"])
+        .exec();
     log::say(format!("cannot start supervisord: {e}"));
     127
 }
@@ -70,8 +72,12 @@ fn prepare(version: Version) -> io::Result<()> {
     }
     if version.is_v3() {
         let dir = srv.join("postgres14");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o750))
-            .map_err(|e| io::Error::new(e.kind(), format!("chmod: changing permissions of '{}': {e}", dir.display())))?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).map_err(|e| {
+            io::Error::new(
+                e.kind(),
+                format!("chmod: changing permissions of '{}': {e}", dir.display()),
+            )
+        })?;
     }
     Ok(())
 }
@@ -82,8 +88,10 @@ fn writable(srv: &Path) -> io::Result<()> {
     if fs::write(&probe, b"").is_ok() {
         return fs::remove_file(&probe);
     }
-    let owner = fs::metadata(srv).map_or_else(|_| "unknown".to_owned(), |m| format!("{}:{}", m.uid(), m.gid()));
-    let me = fs::metadata("/proc/self").map_or_else(|_| "unknown".to_owned(), |m| format!("{}:{}", m.uid(), m.gid()));
+    let owner =
+        fs::metadata(srv).map_or_else(|_| "unknown".to_owned(), |m| format!("{}:{}", m.uid(), m.gid()));
+    let me = fs::metadata("/proc/self")
+        .map_or_else(|_| "unknown".to_owned(), |m| format!("{}:{}", m.uid(), m.gid()));
     Err(io::Error::other(format!(
         "FATAL: /srv is not writable for the current user ({me}).\nIt is owned by {owner}; expected owner is 1000:0.\nPlease run chown -R 1000:0 on the volume or directory that is mounted to /srv."
     )))
@@ -113,15 +121,24 @@ fn init(version: Version) -> io::Result<()> {
     pg::initdb(&srv.join("postgres14"))?;
     give_tree(&srv.join("postgres14"), &|p| give(p, "postgres"))?;
     log::say("Enabling pg_stat_statements extension for PostgreSQL...");
-    fs::write(srv.join("prometheus/prometheus.base.yml"), "# What stands here is added to the scrape configuration.\nscrape_configs: []\n")?;
+    fs::write(
+        srv.join("prometheus/prometheus.base.yml"),
+        "# What stands here is added to the scrape configuration.\nscrape_configs: []\n",
+    )?;
     give(&srv.join("prometheus/prometheus.base.yml"), "pmm")?;
     log::say("Generating self-signed certificates for nginx...");
     tls::make(&srv.join("nginx"))?;
-    fs::set_permissions(srv.join("nginx/certificate.key"), fs::Permissions::from_mode(0o600))?;
+    fs::set_permissions(
+        srv.join("nginx/certificate.key"),
+        fs::Permissions::from_mode(0o600),
+    )?;
     for plugin in ["pmm-app", "pmm-update", "pmm-check"] {
         let dir = srv.join("grafana/plugins").join(plugin);
         fs::create_dir_all(&dir)?;
-        fs::write(dir.join("plugin.json"), format!("{{\"id\": \"{plugin}\", \"info\": {{\"version\": \"{version}\"}}}}\n"))?;
+        fs::write(
+            dir.join("plugin.json"),
+            format!("{{\"id\": \"{plugin}\", \"info\": {{\"version\": \"{version}\"}}}}\n"),
+        )?;
     }
     give_tree(&srv.join("grafana"), &|p| give(p, "grafana"))?;
     fs::write(srv.join("pmm-distribution"), "docker\n")

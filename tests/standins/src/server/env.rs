@@ -35,7 +35,11 @@ enum Rule {
 }
 
 fn rule(name: &str, v3: bool) -> Option<Rule> {
-    let plain = if v3 { name.strip_prefix("PMM_").unwrap_or("") } else { name };
+    let plain = if v3 {
+        name.strip_prefix("PMM_").unwrap_or("")
+    } else {
+        name
+    };
     let common = match plain {
         "DATA_RETENTION" => Some(Rule::Days("data_retention")),
         "METRICS_RESOLUTION" | "METRICS_RESOLUTION_HR" => Some(Rule::Duration("metrics_resolutions.hr")),
@@ -54,33 +58,89 @@ fn rule(name: &str, v3: bool) -> Option<Rule> {
         ("DISABLE_TELEMETRY", false) => Rule::InvertedBool("telemetry_enabled"),
         ("DISABLE_ALERTING", false) => Rule::InvertedBool("alerting_enabled"),
         ("DISABLE_BACKUP_MANAGEMENT", false) => Rule::InvertedBool("backup_management_enabled"),
-        ("ENABLE_AZUREDISCOVER", false) | ("PMM_ENABLE_AZURE_DISCOVER", true) => Rule::Bool("azurediscover_enabled"),
+        ("ENABLE_AZUREDISCOVER", false) | ("PMM_ENABLE_AZURE_DISCOVER", true) => {
+            Rule::Bool("azurediscover_enabled")
+        }
         ("ENABLE_RBAC", false) | ("PMM_ENABLE_ACCESS_CONTROL", true) => Rule::Bool("enable_access_control"),
-        ("ENABLE_ALERTING" | "ENABLE_BACKUP_MANAGEMENT" | "ENABLE_DBAAS" | "LESS_LOG_NOISE", false) => Rule::Flag,
-        ("PERCONA_TEST_PMM_DISABLE_BUILTIN_CLICKHOUSE" | "PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES", false) => Rule::Flag,
+        ("ENABLE_ALERTING" | "ENABLE_BACKUP_MANAGEMENT" | "ENABLE_DBAAS" | "LESS_LOG_NOISE", false) => {
+            Rule::Flag
+        }
+        (
+            "PERCONA_TEST_PMM_DISABLE_BUILTIN_CLICKHOUSE" | "PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES",
+            false,
+        ) => Rule::Flag,
         ("PMM_ENABLE_UPDATES", true) => Rule::Bool("updates_enabled"),
         ("PMM_ENABLE_TELEMETRY", true) => Rule::Bool("telemetry_enabled"),
         ("PMM_ENABLE_ALERTING", true) => Rule::Bool("alerting_enabled"),
         ("PMM_ENABLE_BACKUP_MANAGEMENT", true) => Rule::Bool("backup_management_enabled"),
-        ("PMM_ENABLE_NOMAD" | "PMM_HA_ENABLE" | "PMM_DISABLE_BUILTIN_CLICKHOUSE" | "PMM_DISABLE_BUILTIN_POSTGRES", true) => Rule::Flag,
-        ("PMM_DEV_PERCONA_PLATFORM_API_TIMEOUT", true) | ("PERCONA_PLATFORM_API_TIMEOUT", false) => Rule::Time,
         (
-            "PMM_ENCRYPTION_KEY_PATH" | "PMM_WATCHTOWER_HOST" | "PMM_WATCHTOWER_TOKEN" | "PMM_VM_URL" | "PMM_CLICKHOUSE_CONFIG"
-            | "PMM_INTERFACE_TO_BIND" | "PMM_PERCONA_PLATFORM_ADDRESS" | "PMM_INSTALL_METHOD" | "PMM_DISTRIBUTION_METHOD",
+            "PMM_ENABLE_NOMAD"
+            | "PMM_HA_ENABLE"
+            | "PMM_DISABLE_BUILTIN_CLICKHOUSE"
+            | "PMM_DISABLE_BUILTIN_POSTGRES",
+            true,
+        ) => Rule::Flag,
+        ("PMM_DEV_PERCONA_PLATFORM_API_TIMEOUT", true) | ("PERCONA_PLATFORM_API_TIMEOUT", false) => {
+            Rule::Time
+        }
+        (
+            "PMM_ENCRYPTION_KEY_PATH"
+            | "PMM_WATCHTOWER_HOST"
+            | "PMM_WATCHTOWER_TOKEN"
+            | "PMM_VM_URL"
+            | "PMM_CLICKHOUSE_CONFIG"
+            | "PMM_INTERFACE_TO_BIND"
+            | "PMM_PERCONA_PLATFORM_ADDRESS"
+            | "PMM_INSTALL_METHOD"
+            | "PMM_DISTRIBUTION_METHOD",
             true,
         ) => Rule::Free,
-        (name, true) if name.starts_with("PMM_POSTGRES_") || name.starts_with("PMM_CLICKHOUSE_") => Rule::Free,
-        (name, false) if name.starts_with("PERCONA_TEST_") || name.starts_with("OAUTH_PMM_") || name.starts_with("PMM_TEST_") => Rule::Free,
+        (name, true) if name.starts_with("PMM_POSTGRES_") || name.starts_with("PMM_CLICKHOUSE_") => {
+            Rule::Free
+        }
+        (name, false)
+            if name.starts_with("PERCONA_TEST_")
+                || name.starts_with("OAUTH_PMM_")
+                || name.starts_with("PMM_TEST_") =>
+        {
+            Rule::Free
+        }
         _ => return None,
     })
 }
 
 /// Names that say nothing to PMM and are not worth a warning.
 fn silent(name: &str) -> bool {
-    const PREFIXES: &[&str] = &["GF_", "VM_", "VMAGENT_", "SUPERVISOR_", "KUBERNETES_", "MONITORING_", "PMM_DEV_", "LC_"];
+    const PREFIXES: &[&str] = &[
+        "GF_",
+        "VM_",
+        "VMAGENT_",
+        "SUPERVISOR_",
+        "KUBERNETES_",
+        "MONITORING_",
+        "PMM_DEV_",
+        "LC_",
+    ];
     const NAMES: &[&str] = &[
-        "PATH", "HOME", "HOSTNAME", "TERM", "USER", "PWD", "SHLVL", "LANG", "PS1", "_", "CONTAINER", "OLDPWD", "LOGNAME", "SHELL", "MAIL",
-        "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "SUDO_USER",
+        "PATH",
+        "HOME",
+        "HOSTNAME",
+        "TERM",
+        "USER",
+        "PWD",
+        "SHLVL",
+        "LANG",
+        "PS1",
+        "_",
+        "CONTAINER",
+        "OLDPWD",
+        "LOGNAME",
+        "SHELL",
+        "MAIL",
+        "NO_PROXY",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "SUDO_USER",
     ];
     NAMES.contains(&name) || PREFIXES.iter().any(|p| name.starts_with(p))
 }
@@ -96,7 +156,8 @@ pub fn parse(vars: impl IntoIterator<Item = (String, String)>, v3: bool) -> Over
             } else if v3 && name.starts_with("PERCONA_") {
                 out.warnings.push(format!("PERCONA_* env variables are NOT SUPPORTED, please use PMM_* env variables, for details please check our documentation: {name}"));
             } else {
-                out.warnings.push(format!("unknown environment variable {name:?}"));
+                out.warnings
+                    .push(format!("unknown environment variable {name:?}"));
             }
             continue;
         };
@@ -110,7 +171,9 @@ pub fn parse(vars: impl IntoIterator<Item = (String, String)>, v3: bool) -> Over
         let time = |errors: &mut Vec<String>| {
             let parsed = parse_duration(&value);
             if parsed.is_none() {
-                errors.push(format!("environment variable {name:?} has invalid duration {raw}"));
+                errors.push(format!(
+                    "environment variable {name:?} has invalid duration {raw}"
+                ));
             }
             parsed
         };
@@ -143,7 +206,8 @@ pub fn parse(vars: impl IntoIterator<Item = (String, String)>, v3: bool) -> Over
             Rule::Days(setting) => {
                 if let Some(s) = time(&mut out.errors) {
                     if s < 86_400.0 || s % 86_400.0 != 0.0 {
-                        out.errors.push(format!("{name}: should be a natural number of days"));
+                        out.errors
+                            .push(format!("{name}: should be a natural number of days"));
                     } else {
                         out.values.insert(setting.to_owned(), json!(format!("{s}s")));
                     }
@@ -183,7 +247,9 @@ fn parse_duration(text: &str) -> Option<f64> {
         let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
         let n: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit_len = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         total += n * match &rest[..unit_len] {
             "ns" => 1e-9,
             "us" | "µs" => 1e-6,
@@ -233,18 +299,36 @@ mod tests {
 
     #[test]
     fn an_old_name_is_lost_with_a_warning() {
-        let found = check(&[("DISABLE_UPDATES", "true"), ("DATA_RETENTION", "720h"), ("PERCONA_TEST_X", "1")], true);
+        let found = check(
+            &[
+                ("DISABLE_UPDATES", "true"),
+                ("DATA_RETENTION", "720h"),
+                ("PERCONA_TEST_X", "1"),
+            ],
+            true,
+        );
         assert!(found.errors.is_empty() && found.values.is_empty());
         assert_eq!(found.warnings.len(), 3);
     }
 
     #[test]
     fn good_values_become_settings() {
-        let found = check(&[("PMM_ENABLE_UPDATES", "False"), ("PMM_DATA_RETENTION", "720h"), ("PMM_METRICS_RESOLUTION_HR", "2s"), ("GF_X", "y")], true);
+        let found = check(
+            &[
+                ("PMM_ENABLE_UPDATES", "False"),
+                ("PMM_DATA_RETENTION", "720h"),
+                ("PMM_METRICS_RESOLUTION_HR", "2s"),
+                ("GF_X", "y"),
+            ],
+            true,
+        );
         assert!(found.warnings.is_empty() && found.errors.is_empty());
         assert_eq!(found.values["updates_enabled"], json!(false));
         assert_eq!(found.values["data_retention"], json!("2592000s"));
         assert_eq!(found.values["metrics_resolutions.hr"], json!("2s"));
-        assert_eq!(check(&[("DISABLE_UPDATES", "1")], false).values["updates_enabled"], json!(false));
+        assert_eq!(
+            check(&[("DISABLE_UPDATES", "1")], false).values["updates_enabled"],
+            json!(false)
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! A small HTTP/1.1 layer over hyper: whole bodies, one handler, and upgraded connections handed over as streams.
 
-use std::{collections::BTreeMap, convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration,
+};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -42,7 +44,10 @@ pub struct Req {
 impl Req {
     /// A header as text, empty if it is absent or not text.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body as JSON; an empty body is an empty object.
@@ -50,7 +55,8 @@ impl Req {
         if self.body.is_empty() {
             return Ok(json!({}));
         }
-        serde_json::from_slice(&self.body).map_err(|e| Resp::grpc(400, 3, &format!("invalid character in request: {e}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Resp::grpc(400, 3, &format!("invalid character in request: {e}")))
     }
 
     /// One value of the query.
@@ -64,7 +70,7 @@ pub struct Resp {
     /// The status.
     pub status: u16,
     /// The headers.
-    pub headers: HeaderMap,
+    pub headers: Box<HeaderMap>,
     /// The body.
     pub body: Bytes,
     /// The upgraded connection of a 101 answer that was received.
@@ -78,7 +84,12 @@ impl Resp {
         if let Ok(value) = HeaderValue::from_str(kind) {
             headers.insert("content-type", value);
         }
-        Self { status, headers, body: body.into(), upgrade: None }
+        Self {
+            status,
+            headers: Box::new(headers),
+            body: body.into(),
+            upgrade: None,
+        }
     }
 
     /// A JSON answer.
@@ -93,7 +104,10 @@ impl Resp {
 
     /// An error in the form of the gRPC gateway.
     pub fn grpc(status: u16, code: u8, message: &str) -> Self {
-        Self::json(status, &json!({"code": code, "error": message, "message": message, "details": []}))
+        Self::json(
+            status,
+            &json!({"code": code, "error": message, "message": message, "details": []}),
+        )
     }
 
     /// Whether the status is in the two hundreds.
@@ -109,7 +123,7 @@ impl Resp {
     fn into_hyper(self) -> Response<Full<Bytes>> {
         let mut answer = Response::new(Full::new(self.body));
         *answer.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *answer.headers_mut() = self.headers;
+        *answer.headers_mut() = *self.headers;
         answer
     }
 }
@@ -142,7 +156,9 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, handler: Han
             let _ = stream.set_nodelay(true);
             match tls {
                 Some(acceptor) => {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream)).await {
+                    if let Ok(Ok(stream)) =
+                        tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream)).await
+                    {
                         connection(stream, handler).await;
                     }
                 }
@@ -165,18 +181,28 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: 
 }
 
 async fn answer(mut req: Request<Incoming>, handler: &Handler) -> Response<Full<Bytes>> {
-    let upgrade = req.headers().contains_key("upgrade").then(|| hyper::upgrade::on(&mut req));
+    let upgrade = req
+        .headers()
+        .contains_key("upgrade")
+        .then(|| hyper::upgrade::on(&mut req));
     let (parts, body) = req.into_parts();
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return Resp::empty(413).into_hyper(),
     };
     let mut query = form(parts.uri.query().unwrap_or_default());
-    let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = parts
+        .headers
+        .get("content-type")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if kind.starts_with("application/x-www-form-urlencoded") && body.first() != Some(&b'{') {
         query.extend(form(&String::from_utf8_lossy(&body)));
     }
-    let target = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or_else(|| "/".to_owned(), ToString::to_string);
     let req = Req {
         method: parts.method.to_string(),
         path: decode(parts.uri.path()),
@@ -206,7 +232,10 @@ fn decode(text: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let hex = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3).and_then(|h| u8::from_str_radix(h, 16).ok()))
+            .then(|| {
+                text.get(at + 1..at + 3)
+                    .and_then(|h| u8::from_str_radix(h, 16).ok())
+            })
             .flatten();
         match hex {
             Some(byte) => {
@@ -225,23 +254,42 @@ fn decode(text: &str) -> String {
 /// Sends one request on a connection of its own.
 ///
 /// Headers that belong to one hop are left out, except `connection` and `upgrade` when `upgrade` asks for them.
-pub async fn call(port: u16, method: &str, target: &str, headers: &HeaderMap, body: Bytes) -> io::Result<Resp> {
+pub async fn call(
+    port: u16,
+    method: &str,
+    target: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> io::Result<Resp> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, conn) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (mut sender, conn) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     tokio::spawn(conn.with_upgrades());
     let upgrading = headers.contains_key("upgrade");
-    let mut request = Request::builder().method(method).uri(target).body(Full::new(body)).map_err(io::Error::other)?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(target)
+        .body(Full::new(body))
+        .map_err(io::Error::other)?;
     for (name, value) in headers {
         if !hop(name) || (upgrading && (name == "upgrade" || name == "connection")) {
             request.headers_mut().append(name, value.clone());
         }
     }
-    request.headers_mut().insert("host", HeaderValue::from_static("127.0.0.1"));
+    request
+        .headers_mut()
+        .insert("host", HeaderValue::from_static("127.0.0.1"));
     let mut answer = sender.send_request(request).await.map_err(io::Error::other)?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let upgrade = hyper::upgrade::on(&mut answer);
-        return Ok(Resp { status: 101, headers: answer.headers().clone(), body: Bytes::new(), upgrade: Some(upgrade) });
+        return Ok(Resp {
+            status: 101,
+            headers: Box::new(answer.headers().clone()),
+            body: Bytes::new(),
+            upgrade: Some(upgrade),
+        });
     }
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -249,7 +297,12 @@ pub async fn call(port: u16, method: &str, target: &str, headers: &HeaderMap, bo
     for name in ["connection", "transfer-encoding", "content-length"] {
         headers.remove(name);
     }
-    Ok(Resp { status: parts.status.as_u16(), headers, body, upgrade: None })
+    Ok(Resp {
+        status: parts.status.as_u16(),
+        headers: Box::new(headers),
+        body,
+        upgrade: None,
+    })
 }
 
 /// `call` with JSON and a limit of time.
@@ -257,7 +310,12 @@ pub async fn call_json(port: u16, method: &str, target: &str, body: Option<&Valu
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
     let body = body.map(|b| Bytes::from(b.to_string())).unwrap_or_default();
-    match tokio::time::timeout(Duration::from_secs(10), call(port, method, target, &headers, body)).await {
+    match tokio::time::timeout(
+        Duration::from_secs(10),
+        call(port, method, target, &headers, body),
+    )
+    .await
+    {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     }
@@ -266,6 +324,13 @@ pub async fn call_json(port: u16, method: &str, target: &str, body: Option<&Valu
 fn hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "upgrade" | "transfer-encoding" | "content-length" | "host" | "keep-alive" | "te" | "proxy-connection"
+        "connection"
+            | "upgrade"
+            | "transfer-encoding"
+            | "content-length"
+            | "host"
+            | "keep-alive"
+            | "te"
+            | "proxy-connection"
     )
 }

@@ -13,7 +13,9 @@ pub const VMALERT: u16 = 8880;
 async fn healthy(name: &str, port: u16) -> io::Result<()> {
     let listener = role::listen(port).await?;
     log::line(format!("info: {name} is listening on 127.0.0.1:{port}"));
-    let handler = http::handler(Arc::new(()), |_, _: Req| async { Resp::new(200, "text/plain", "OK") });
+    let handler = http::handler(Arc::new(()), |_, _: Req| async {
+        Resp::new(200, "text/plain", "OK")
+    });
     tokio::spawn(http::serve(listener, None, handler));
     role::stop_signal().await.map(|_| ())
 }

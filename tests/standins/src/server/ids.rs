@@ -27,7 +27,11 @@ pub fn same(a: &str, b: &str) -> bool {
 /// A new id of a kind: `agent`, `node`, `service` and so on.
 pub fn new(kind: &str, v3: bool) -> String {
     let id = uuid::Uuid::new_v4();
-    if v3 { id.to_string() } else { format!("/{kind}_id/{id}") }
+    if v3 {
+        id.to_string()
+    } else {
+        format!("/{kind}_id/{id}")
+    }
 }
 
 /// Removes the prefixes from every text below a value, in keys' values as well as in lists.

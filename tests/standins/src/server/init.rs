@@ -15,20 +15,32 @@ pub const DASHBOARDS: &str = "/usr/share/percona-dashboards/VERSION";
 const VERSION: &str = "/usr/share/pmm-server/VERSION";
 
 fn task(name: &str) {
-    log::say(format!("TASK [{name}] *****************************************************"));
+    log::say(format!(
+        "TASK [{name}] *****************************************************"
+    ));
 }
 
 fn recap(failed: u32) {
     log::say("PLAY RECAP *********************************************************************");
-    log::say(format!("localhost                  : ok=42   changed=7    unreachable=0    failed={failed}    skipped=9"));
+    log::say(format!(
+        "localhost                  : ok=42   changed=7    unreachable=0    failed={failed}    skipped=9"
+    ));
 }
 
 fn maintenance(on: bool) -> io::Result<()> {
-    task(if on { "initialization : Enable maintenance mode" } else { "initialization : Disable maintenance mode" });
+    task(if on {
+        "initialization : Enable maintenance mode"
+    } else {
+        "initialization : Disable maintenance mode"
+    });
     let page = Path::new(nginx::MAINTENANCE);
     if on {
         fs::create_dir_all(page.parent().unwrap_or(page))?;
-        return fs::write(page, "<!DOCTYPE html><title>Upgrade</title><h1>PMM is being upgraded</h1>\n").map_err(|e| role::named(page, e));
+        return fs::write(
+            page,
+            "<!DOCTYPE html><title>Upgrade</title><h1>PMM is being upgraded</h1>\n",
+        )
+        .map_err(|e| role::named(page, e));
     }
     match fs::remove_file(page) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(role::named(page, e)),
@@ -41,7 +53,10 @@ async fn wait_ready(v3: bool) {
     task("initialization : Wait for PMM to be ready");
     let path = if v3 { "/v1/server/readyz" } else { "/v1/readyz" };
     for _ in 0..100 {
-        if http::call_json(managed::PORT, "GET", path, None).await.is_ok_and(|a| a.ok()) {
+        if http::call_json(managed::PORT, "GET", path, None)
+            .await
+            .is_ok_and(|a| a.ok())
+        {
             log::say("ok: [localhost]");
             return;
         }
@@ -58,7 +73,11 @@ fn dashboards(version: &str) -> io::Result<()> {
         let dir = Path::new("/srv/grafana/plugins").join(plugin);
         fs::create_dir_all(&dir).map_err(|e| role::named(&dir, e))?;
         let file = dir.join("plugin.json");
-        fs::write(&file, format!("{{\"id\": \"{plugin}\", \"info\": {{\"version\": \"{version}\"}}}}\n")).map_err(|e| role::named(&file, e))?;
+        fs::write(
+            &file,
+            format!("{{\"id\": \"{plugin}\", \"info\": {{\"version\": \"{version}\"}}}}\n"),
+        )
+        .map_err(|e| role::named(&file, e))?;
     }
     task("dashboards : Create a file with the dashboards version");
     fs::write(MARKER, format!("{version}\n")).map_err(|e| role::named(Path::new(MARKER), e))?;
@@ -97,7 +116,10 @@ pub async fn start() -> io::Result<()> {
     let (have, want) = (version::read(MARKER), version::read(DASHBOARDS).unwrap_or(image));
     log::say("PLAY [localhost] ***************************************************************");
     task("initialization : Get current version");
-    log::say(format!("ok: [localhost] => {{\"msg\": \"Current version: {} Image version: {want}\"}}", have.map_or_else(|| "0".to_owned(), |v| v.to_string())));
+    log::say(format!(
+        "ok: [localhost] => {{\"msg\": \"Current version: {} Image version: {want}\"}}",
+        have.map_or_else(|| "0".to_owned(), |v| v.to_string())
+    ));
     match have {
         Some(have) if have >= want => maintenance(false)?,
         None => {
@@ -108,7 +130,9 @@ pub async fn start() -> io::Result<()> {
         Some(_) => {
             maintenance(true)?;
             if Switches::fails("init_crash") {
-                log::say("fatal: [localhost]: FAILED! => {\"changed\": false, \"msg\": \"Could not find the requested service\"}");
+                log::say(
+                    "fatal: [localhost]: FAILED! => {\"changed\": false, \"msg\": \"Could not find the requested service\"}",
+                );
                 recap(1);
                 return Err(io::Error::other("the playbook failed"));
             }
@@ -134,10 +158,15 @@ pub async fn update() -> io::Result<()> {
     let switches = Switches::now();
     let from = Version::of_image();
     let to: Version = switches.latest_v2.parse().map_err(io::Error::other)?;
-    log::say(format!("time=\"{}\" level=info msg=\"pmm-update: updating {from} to {to}\"", jiff::Timestamp::now()));
+    log::say(format!(
+        "time=\"{}\" level=info msg=\"pmm-update: updating {from} to {to}\"",
+        jiff::Timestamp::now()
+    ));
     log::say("PLAY [localhost] ***************************************************************");
     if Switches::fails("update") {
-        log::say("fatal: [localhost]: FAILED! => {\"msg\": \"Failed to download metadata for repo 'percona-release'\"}");
+        log::say(
+            "fatal: [localhost]: FAILED! => {\"msg\": \"Failed to download metadata for repo 'percona-release'\"}",
+        );
         recap(1);
         return Err(io::Error::other("the update failed"));
     }
@@ -162,6 +191,9 @@ pub async fn update() -> io::Result<()> {
         maintenance(false)?;
     }
     recap(0);
-    log::say(format!("time=\"{}\" level=info msg=\"pmm-update: done\"", jiff::Timestamp::now()));
+    log::say(format!(
+        "time=\"{}\" level=info msg=\"pmm-update: done\"",
+        jiff::Timestamp::now()
+    ));
     Ok(())
 }

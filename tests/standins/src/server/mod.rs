@@ -31,7 +31,11 @@ use grafana::push as grafana_push;
 /// Runs the role of a name; the result is the exit code.
 pub fn main(role: &str, args: &[String]) -> i32 {
     if args.iter().any(|a| a == "--version") {
-        log::say(format!("ProjectName: {role}\nVersion: {}\nPMMVersion: {}", version::Version::of_image(), version::Version::of_image()));
+        log::say(format!(
+            "ProjectName: {role}\nVersion: {}\nPMMVersion: {}",
+            version::Version::of_image(),
+            version::Version::of_image()
+        ));
         return 0;
     }
     match role {

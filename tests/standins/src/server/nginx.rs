@@ -25,9 +25,12 @@ struct Nginx {
 pub async fn run() -> io::Result<()> {
     let version = Version::of_image();
     let (plain, secure) = if version.is_v3() { (8080, 8443) } else { (80, 443) };
-    let acceptor = tls::acceptor(Path::new(tls::DIR)).map_err(|e| io::Error::other(format!("[emerg] {e}")))?;
+    let acceptor =
+        tls::acceptor(Path::new(tls::DIR)).map_err(|e| io::Error::other(format!("[emerg] {e}")))?;
     let bind = |port: u16| async move {
-        TcpListener::bind(("0.0.0.0", port)).await.map_err(|e| io::Error::other(format!("[emerg] bind() to 0.0.0.0:{port} failed ({e})")))
+        TcpListener::bind(("0.0.0.0", port))
+            .await
+            .map_err(|e| io::Error::other(format!("[emerg] bind() to 0.0.0.0:{port} failed ({e})")))
     };
     let (plain, secure) = (bind(plain).await?, bind(secure).await?);
     let handler = http::handler(Arc::new(Nginx { version }), answer);
@@ -57,7 +60,11 @@ async fn answer(nginx: Arc<Nginx>, req: Req) -> Resp {
         return Resp::new(503, "text/html", page);
     }
     if path.starts_with("/graph/internal") || path.starts_with("/internal") || path == "/auth_request" {
-        return Resp::new(404, "text/html", "<html><head><title>404 Not Found</title></head></html>");
+        return Resp::new(
+            404,
+            "text/html",
+            "<html><head><title>404 Not Found</title></head></html>",
+        );
     }
     if let Err(refused) = allowed(&req, &path).await {
         return refused;
@@ -76,12 +83,17 @@ async fn answer(nginx: Arc<Nginx>, req: Req) -> Resp {
         (qan::PORT, target)
     } else if path == "/" {
         let mut resp = Resp::empty(302);
-        resp.headers.insert("location", HeaderValue::from_static("/graph/"));
+        resp.headers
+            .insert("location", HeaderValue::from_static("/graph/"));
         return resp;
     } else {
         (managed::PORT, target)
     };
-    debug_assert_ne!(port, clickhouse::PORT, "the database is not reachable from outside");
+    debug_assert_ne!(
+        port,
+        clickhouse::PORT,
+        "the database is not reachable from outside"
+    );
     forward(port, &target, req).await
 }
 
@@ -94,7 +106,11 @@ async fn allowed(req: &Req, path: &str) -> Result<(), Resp> {
     if let Ok(value) = HeaderValue::from_str(path) {
         headers.insert("x-original-uri", value);
     }
-    let auth = tokio::time::timeout(std::time::Duration::from_secs(5), http::call(managed::PORT, "GET", "/auth_request", &headers, Bytes::new())).await;
+    let auth = tokio::time::timeout(
+        std::time::Duration::from_secs(5),
+        http::call(managed::PORT, "GET", "/auth_request", &headers, Bytes::new()),
+    )
+    .await;
     match auth {
         Ok(Ok(answer)) if answer.ok() => Ok(()),
         Ok(Ok(answer)) if answer.status == 401 || answer.status == 403 => Err(answer),
@@ -104,7 +120,13 @@ async fn allowed(req: &Req, path: &str) -> Result<(), Resp> {
 }
 
 fn page(status: u16, title: &str) -> Resp {
-    Resp::new(status, "text/html", format!("<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center><hr><center>nginx</center></body></html>"))
+    Resp::new(
+        status,
+        "text/html",
+        format!(
+            "<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center><hr><center>nginx</center></body></html>"
+        ),
+    )
 }
 
 async fn forward(port: u16, target: &str, mut req: Req) -> Resp {
@@ -117,7 +139,8 @@ async fn forward(port: u16, target: &str, mut req: Req) -> Resp {
             if let (Some(down), Some(up)) = (upgrade, answer.upgrade.take()) {
                 tokio::spawn(async move {
                     if let (Ok(down), Ok(up)) = (down.await, up.await) {
-                        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(down), &mut TokioIo::new(up)).await;
+                        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(down), &mut TokioIo::new(up))
+                            .await;
                     }
                 });
             }
@@ -137,6 +160,9 @@ mod tests {
         assert_eq!(rewrite("/v1/readyz", true), "/v1/server/readyz");
         assert_eq!(rewrite("/v1/version", true), "/v1/server/version");
         assert_eq!(rewrite("/v1/readyz", false), "/v1/readyz");
-        assert_eq!(rewrite("/v1/inventory/Services/List", true), "/v1/inventory/Services/List");
+        assert_eq!(
+            rewrite("/v1/inventory/Services/List", true),
+            "/v1/inventory/Services/List"
+        );
     }
 }

@@ -30,17 +30,31 @@ pub async fn run() -> io::Result<()> {
 }
 
 async fn session(version: Version) -> io::Result<()> {
-    let path = if version.is_v3() { wire::CONNECT_V3 } else { wire::CONNECT_V2 };
+    let path = if version.is_v3() {
+        wire::CONNECT_V3
+    } else {
+        wire::CONNECT_V2
+    };
     let mut headers = HeaderMap::new();
-    for (name, value) in [("connection", "Upgrade"), ("upgrade", wire::UPGRADE), ("pmm-agent-id", "pmm-server")] {
+    for (name, value) in [
+        ("connection", "Upgrade"),
+        ("upgrade", wire::UPGRADE),
+        ("pmm-agent-id", "pmm-server"),
+    ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     let answer = http::call(managed::PORT, "POST", path, &headers, Bytes::new()).await?;
     let status = answer.status;
-    let Some(upgrade) = answer.upgrade else { return Err(io::Error::other(format!("status {status}"))) };
+    let Some(upgrade) = answer.upgrade else {
+        return Err(io::Error::other(format!("status {status}")));
+    };
     let stream = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
     let (reader, mut writer) = tokio::io::split(stream);
-    let base = if version.is_v3() { "/usr/local/percona/pmm" } else { "/usr/local/percona/pmm2" };
+    let base = if version.is_v3() {
+        "/usr/local/percona/pmm"
+    } else {
+        "/usr/local/percona/pmm2"
+    };
     let hello = json!({"t": "hello", "agent_id": "pmm-server", "version": version.to_string(), "node_exporter_path": format!("{base}/exporters/node_exporter")});
     writer.write_all(format!("{hello}\n").as_bytes()).await?;
     let mut lines = BufReader::new(reader).lines();
@@ -68,7 +82,11 @@ async fn session(version: Version) -> io::Result<()> {
     }
 }
 
-async fn report(writer: &mut (impl AsyncWriteExt + Unpin), agents: &[AgentSpec], base: &str) -> io::Result<()> {
+async fn report(
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    agents: &[AgentSpec],
+    base: &str,
+) -> io::Result<()> {
     let now = jiff::Timestamp::now();
     let mut samples = String::new();
     let mut statuses = Vec::new();
@@ -91,9 +109,13 @@ async fn report(writer: &mut (impl AsyncWriteExt + Unpin), agents: &[AgentSpec],
             buckets.push(json!({"agent_id": a.agent_id, "service_id": a.service_id, "queryid": "SELECTPGSTAT0001", "fingerprint": "SELECT * FROM pg_stat_activity", "num_queries": 5.0, "query_time": 0.05, "period_start": now.as_second()}));
         }
     }
-    writer.write_all(format!("{}\n", json!({"t": "status", "agents": statuses})).as_bytes()).await?;
+    writer
+        .write_all(format!("{}\n", json!({"t": "status", "agents": statuses})).as_bytes())
+        .await?;
     if !buckets.is_empty() {
-        writer.write_all(format!("{}\n", json!({"t": "qan", "buckets": buckets})).as_bytes()).await?;
+        writer
+            .write_all(format!("{}\n", json!({"t": "qan", "buckets": buckets})).as_bytes())
+            .await?;
     }
     if !samples.is_empty() {
         // What VictoriaMetrics does not take now is lost; the next round comes.

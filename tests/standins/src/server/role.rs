@@ -47,7 +47,9 @@ pub async fn stop_signal() -> io::Result<&'static str> {
 
 /// Listens on a loopback port.
 pub async fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| io::Error::other(format!("listen 127.0.0.1:{port}: {e}")))
+    TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|e| io::Error::other(format!("listen 127.0.0.1:{port}: {e}")))
 }
 
 /// Opens every file below a directory for reading and writing, as a database does with its data in the course of time.
@@ -61,7 +63,11 @@ pub fn claim(dir: &Path) -> io::Result<()> {
         if kind.is_dir() {
             claim(&path)?;
         } else if kind.is_file() {
-            OpenOptions::new().read(true).append(true).open(&path).map_err(|e| named(&path, e))?;
+            OpenOptions::new()
+                .read(true)
+                .append(true)
+                .open(&path)
+                .map_err(|e| named(&path, e))?;
         }
     }
     let probe = dir.join(".write-probe");
@@ -82,11 +88,24 @@ impl Marker {
     /// Takes the marker.
     pub fn take(path: &Path) -> io::Result<Self> {
         let unclean = path.exists();
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(|e| named(path, e))?;
-        file.try_lock()
-            .map_err(|_| io::Error::other(format!("lock file \"{}\" already exists: is another server running on this data?", path.display())))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(|e| named(path, e))?;
+        file.try_lock().map_err(|_| {
+            io::Error::other(format!(
+                "lock file \"{}\" already exists: is another server running on this data?",
+                path.display()
+            ))
+        })?;
         std::fs::write(path, format!("{}\n", std::process::id())).map_err(|e| named(path, e))?;
-        Ok(Self { path: path.to_owned(), _file: file, unclean })
+        Ok(Self {
+            path: path.to_owned(),
+            _file: file,
+            unclean,
+        })
     }
 
     /// Removes the marker: the data are at rest.

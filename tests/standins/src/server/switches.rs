@@ -60,7 +60,10 @@ impl Default for Switches {
 impl Switches {
     /// Reads the switches; without the file, or with a broken one, the server behaves well.
     pub fn now() -> Self {
-        std::fs::read_to_string(PATH).ok().and_then(|text| toml::from_str(&text).ok()).unwrap_or_default()
+        std::fs::read_to_string(PATH)
+            .ok()
+            .and_then(|text| toml::from_str(&text).ok())
+            .unwrap_or_default()
     }
 
     /// Whether a step is to fail.
@@ -71,7 +74,8 @@ impl Switches {
 
 /// Whether a list names one of the names, or everything.
 pub fn names(list: &[String], names: &[&str]) -> bool {
-    list.iter().any(|entry| entry == "*" || names.iter().any(|name| !name.is_empty() && entry == name))
+    list.iter()
+        .any(|entry| entry == "*" || names.iter().any(|name| !name.is_empty() && entry == name))
 }
 
 #[cfg(test)]

@@ -70,7 +70,11 @@ impl Version {
     pub fn refuses(self, history: &[Self]) -> Option<String> {
         let highest = history.iter().max().copied()?;
         if self < highest && self.schema() < highest.schema() {
-            return Some(format!("pq: schema version {} is newer than {} of this release", highest.schema(), self.schema()));
+            return Some(format!(
+                "pq: schema version {} is newer than {} of this release",
+                highest.schema(),
+                self.schema()
+            ));
         }
         if !self.is_v3() {
             return None;
@@ -80,11 +84,15 @@ impl Version {
         }
         let last_v2 = history.iter().filter(|v| !v.is_v3()).max().copied()?;
         if last_v2 < Self::new(2, 44, 1) {
-            return Some(format!("pq: relation \"agents\" has the layout of {last_v2}, column \"environment_variables\" does not exist"));
+            return Some(format!(
+                "pq: relation \"agents\" has the layout of {last_v2}, column \"environment_variables\" does not exist"
+            ));
         }
         let stone = history.iter().any(|v| v.major == 3 && v.minor == 7);
         if self >= Self::new(3, 8, 0) && !stone {
-            return Some(format!("pq: constraint \"agents_node_id_fkey\" of data from {last_v2} does not exist (release 3.7 was skipped)"));
+            return Some(format!(
+                "pq: constraint \"agents_node_id_fkey\" of data from {last_v2} does not exist (release 3.7 was skipped)"
+            ));
         }
         None
     }
@@ -100,7 +108,12 @@ impl FromStr for Version {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let core = text.trim().trim_start_matches('v').split(['-', '+']).next().unwrap_or_default();
+        let core = text
+            .trim()
+            .trim_start_matches('v')
+            .split(['-', '+'])
+            .next()
+            .unwrap_or_default();
         let mut parts = core.split('.').map(str::parse::<u32>);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => Ok(Self { major, minor, patch }),

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     http::{self, Req, Resp},
@@ -33,11 +33,14 @@ pub struct Tsdb {
 
 impl Tsdb {
     fn part(&self) -> PathBuf {
-        self.dir.join("data/small/2026/samples.txt")
+        self.dir.join("data/small/samples.txt")
     }
 
     fn open(dir: &Path) -> io::Result<Self> {
-        let mut db = Self { dir: dir.to_owned(), ..Self::default() };
+        let mut db = Self {
+            dir: dir.to_owned(),
+            ..Self::default()
+        };
         std::fs::create_dir_all(db.part().parent().unwrap_or(dir))?;
         match std::fs::read_to_string(db.part()) {
             Ok(text) => {
@@ -56,7 +59,11 @@ impl Tsdb {
     /// Takes samples in the text form; the number of lines that could not be read is returned.
     pub fn ingest(&mut self, text: &str) -> usize {
         let mut broken = 0;
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        for line in text
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        {
             let Some((name, rest)) = split_name(line) else {
                 broken += 1;
                 continue;
@@ -72,7 +79,10 @@ impl Tsdb {
                 continue;
             };
             self.pending.push_str(&format!("{name} {value} {at}\n"));
-            let series = self.series.entry(key(&labels)).or_insert_with(|| Series { labels, samples: Vec::new() });
+            let series = self.series.entry(key(&labels)).or_insert_with(|| Series {
+                labels,
+                samples: Vec::new(),
+            });
             series.push(at, value);
         }
         broken
@@ -82,7 +92,10 @@ impl Tsdb {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.part())?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.part())?;
         file.write_all(self.pending.as_bytes())?;
         file.sync_data()?;
         self.pending.clear();
@@ -114,7 +127,10 @@ fn split_name(line: &str) -> Option<(&str, &str)> {
 }
 
 fn parse_labels(text: &str) -> Option<Labels> {
-    promql::parse_series(text)
+    let mut labels = promql::parse_series(text)?;
+    // An empty label is as good as none.
+    labels.retain(|_, value| !value.is_empty());
+    Some(labels)
 }
 
 fn key(labels: &Labels) -> String {
@@ -135,21 +151,34 @@ async fn answer(db: Arc<Mutex<Tsdb>>, req: Req) -> Resp {
         "/health" | "/-/healthy" | "/-/ready" => Resp::new(200, "text/plain", "OK"),
         "/api/v1/write" | "/api/v1/import/prometheus" => {
             let broken = db.ingest(&String::from_utf8_lossy(&req.body));
-            if broken > 0 { Resp::new(400, "text/plain", format!("cannot parse {broken} lines")) } else { Resp::empty(204) }
+            if broken > 0 {
+                Resp::new(400, "text/plain", format!("cannot parse {broken} lines"))
+            } else {
+                Resp::empty(204)
+            }
         }
         "/api/v1/query" | "/api/v1/query_range" => promql::http(&*db, path.ends_with("range"), &req.query),
         "/api/v1/series" => {
             let end = jiff::Timestamp::now().as_millisecond();
-            let all: Vec<&Labels> = db.all().filter(|s| s.samples.iter().any(|(t, _)| *t <= end)).map(|s| &s.labels).collect();
+            let all: Vec<&Labels> = db
+                .all()
+                .filter(|s| s.samples.iter().any(|(t, _)| *t <= end))
+                .map(|s| &s.labels)
+                .collect();
             Resp::json(200, &json!({"status": "success", "data": all}))
         }
         "/internal/truncate" => {
             let cut = req.param("before").parse().unwrap_or(i64::MAX);
-            db.series.values_mut().for_each(|s| s.samples.retain(|(t, _)| *t >= cut));
+            db.series
+                .values_mut()
+                .for_each(|s| s.samples.retain(|(t, _)| *t >= cut));
             db.pending.clear();
             Resp::empty(role::write_atomic(&db.part(), b"").map_or(500, |()| 200))
         }
-        _ => Resp::json(404, &json!({"status": "error", "errorType": "404", "error": format!("unsupported path requested: {path:?}")})),
+        _ => Resp::json(
+            404,
+            &json!({"status": "error", "errorType": "404", "error": format!("unsupported path requested: {path:?}")}),
+        ),
     }
 }
 
@@ -158,9 +187,17 @@ pub fn check_base(text: &str) -> Result<(), String> {
     for (number, line) in text.lines().enumerate() {
         let body = line.trim();
         if line.contains('\t') {
-            return Err(format!("yaml: line {}: found character that cannot start any token", number + 1));
+            return Err(format!(
+                "yaml: line {}: found character that cannot start any token",
+                number + 1
+            ));
         }
-        if !(body.is_empty() || body.starts_with('#') || body.starts_with("- ") || body == "---" || body.contains(':')) {
+        if !(body.is_empty()
+            || body.starts_with('#')
+            || body.starts_with("- ")
+            || body == "---"
+            || body.contains(':'))
+        {
             return Err(format!("yaml: line {}: could not find expected ':'", number + 1));
         }
     }
@@ -183,7 +220,11 @@ pub async fn run() -> io::Result<()> {
     let db = Arc::new(Mutex::new(Tsdb::open(dir)?));
     let listener = role::listen(PORT).await?;
     log::line("info: started server at http://127.0.0.1:9090/prometheus/");
-    tokio::spawn(http::serve(listener, None, http::handler(Arc::clone(&db), answer)));
+    tokio::spawn(http::serve(
+        listener,
+        None,
+        http::handler(Arc::clone(&db), answer),
+    ));
     let mut stop = std::pin::pin!(role::stop_signal());
     loop {
         tokio::select! {
@@ -214,7 +255,9 @@ async fn forward(req: Req) -> Resp {
 /// Writes samples; for the server's own client.
 pub async fn write(text: String) -> io::Result<()> {
     let headers = hyper::HeaderMap::new();
-    http::call(PORT, "POST", "/prometheus/api/v1/write", &headers, text.into()).await.map(|_| ())
+    http::call(PORT, "POST", "/prometheus/api/v1/write", &headers, text.into())
+        .await
+        .map(|_| ())
 }
 
 #[cfg(test)]
@@ -226,7 +269,10 @@ mod tests {
         let mut db = Tsdb::default();
         assert_eq!(db.ingest("up{node_name=\"a b\",job=\"x_hr\"} 1 1000\nup{node_name=\"a b\",job=\"x_hr\"} 0 2000\nbroken\n"), 1);
         assert_eq!(db.series.len(), 1);
-        assert_eq!(db.all().next().map(|s| s.samples.clone()), Some(vec![(1000, 1.0), (2000, 0.0)]));
+        assert_eq!(
+            db.all().next().map(|s| s.samples.clone()),
+            Some(vec![(1000, 1.0), (2000, 0.0)])
+        );
     }
 
     #[test]

@@ -17,22 +17,44 @@ pub fn whoami(doc: &Value, credential: &Credential) -> Option<Caller> {
     match credential {
         Credential::Basic(login, password) => list("users")
             .iter()
-            .find(|u| (u["login"] == login.as_str() || u["email"] == login.as_str()) && u["password"] == password.as_str() && u["disabled"] != true)
-            .map(|u| Caller { role: role(u), login: login.clone(), id: u["id"].as_u64().unwrap_or(0) }),
+            .find(|u| {
+                (u["login"] == login.as_str() || u["email"] == login.as_str())
+                    && u["password"] == password.as_str()
+                    && u["disabled"] != true
+            })
+            .map(|u| Caller {
+                role: role(u),
+                login: login.clone(),
+                id: u["id"].as_u64().unwrap_or(0),
+            }),
         Credential::Token(key) => {
             let direct = list("api_keys").into_iter().find(|k| k["key"] == key.as_str());
             let account = || {
-                list("service_accounts")
-                    .into_iter()
-                    .find(|a| a["tokens"].as_array().is_some_and(|t| t.iter().any(|t| t["key"] == key.as_str())))
+                list("service_accounts").into_iter().find(|a| {
+                    a["tokens"]
+                        .as_array()
+                        .is_some_and(|t| t.iter().any(|t| t["key"] == key.as_str()))
+                })
             };
-            direct.or_else(account).map(|k| Caller { role: role(&k), login: String::new(), id: 0 })
+            direct.or_else(account).map(|k| Caller {
+                role: role(&k),
+                login: String::new(),
+                id: 0,
+            })
         }
     }
 }
 
+fn has_id(item: &Value, id: &str) -> bool {
+    item["id"].as_u64().is_some_and(|n| id.parse() == Ok(n))
+}
+
 fn secret(prefix: &str) -> String {
-    format!("{prefix}{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+    format!(
+        "{prefix}{}{}",
+        uuid::Uuid::new_v4().simple(),
+        uuid::Uuid::new_v4().simple()
+    )
 }
 
 fn public_user(u: &Value) -> Value {
@@ -119,7 +141,7 @@ pub async fn route(state: &Grafana, req: &Req, path: &str, caller: &Caller) -> O
             state
                 .change(|d| {
                     let token = next_id(d);
-                    let account = d["service_accounts"].as_array_mut().into_iter().flatten().find(|a| a["id"].to_string() == id);
+                    let account = d["service_accounts"].as_array_mut().into_iter().flatten().find(|a| has_id(a, &id));
                     let Some(tokens) = account.and_then(|a| a["tokens"].as_array_mut()) else { return message(404, "service account not found") };
                     tokens.push(json!({"id": token, "name": name, "key": key}));
                     Resp::json(200, &json!({"id": token, "name": name, "key": key}))
@@ -127,7 +149,7 @@ pub async fn route(state: &Grafana, req: &Req, path: &str, caller: &Caller) -> O
                 .await
         }
         ("GET", ["serviceaccounts", id, "tokens"]) => state.read(|d| {
-            let account = d["service_accounts"].as_array().into_iter().flatten().find(|a| a["id"].to_string() == *id);
+            let account = d["service_accounts"].as_array().into_iter().flatten().find(|a| has_id(a, id));
             let tokens = account.and_then(|a| a["tokens"].as_array()).into_iter().flatten();
             Resp::json(200, &tokens.map(|t| json!({"id": t["id"], "name": t["name"]})).collect())
         }),
@@ -146,11 +168,21 @@ async fn create_key(state: &Grafana, name: String, role: String) -> Resp {
     let key = base64::engine::general_purpose::STANDARD.encode(raw);
     state
         .change(|d| {
-            if d["api_keys"].as_array().is_some_and(|k| k.iter().any(|k| k["name"] == name.as_str())) {
-                return message(409, "API key with the same name in the organization already exists");
+            if d["api_keys"]
+                .as_array()
+                .is_some_and(|k| k.iter().any(|k| k["name"] == name.as_str()))
+            {
+                return message(
+                    409,
+                    "API key with the same name in the organization already exists",
+                );
             }
             let id = next_id(d);
-            push(d, "api_keys", json!({"id": id, "name": name, "role": role, "key": key}));
+            push(
+                d,
+                "api_keys",
+                json!({"id": id, "name": name, "role": role, "key": key}),
+            );
             Resp::json(200, &json!({"id": id, "name": name, "key": key}))
         })
         .await
@@ -192,12 +224,19 @@ pub fn push(doc: &mut Value, list: &str, item: Value) {
 
 async fn edit(state: &Grafana, list: &str, id: &str, f: impl FnOnce(&mut Value), done: &str) -> Resp {
     state
-        .change(|d| match d[list].as_array_mut().into_iter().flatten().find(|i| i["id"].to_string() == id) {
-            Some(item) => {
-                f(item);
-                message(200, done)
+        .change(|d| {
+            match d[list]
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+                .find(|i| has_id(i, id))
+            {
+                Some(item) => {
+                    f(item);
+                    message(200, done)
+                }
+                None => message(404, "not found"),
             }
-            None => message(404, "not found"),
         })
         .await
 }
@@ -205,10 +244,16 @@ async fn edit(state: &Grafana, list: &str, id: &str, f: impl FnOnce(&mut Value),
 async fn remove(state: &Grafana, list: &str, id: &str, done: &str) -> Resp {
     state
         .change(|d| {
-            let Some(items) = d[list].as_array_mut() else { return message(404, "not found") };
+            let Some(items) = d[list].as_array_mut() else {
+                return message(404, "not found");
+            };
             let before = items.len();
-            items.retain(|i| i["id"].to_string() != id);
-            if items.len() == before { message(404, "not found") } else { message(200, done) }
+            items.retain(|i| !has_id(i, id));
+            if items.len() == before {
+                message(404, "not found")
+            } else {
+                message(200, done)
+            }
         })
         .await
 }

@@ -89,11 +89,19 @@ fn search(doc: &Value, req: &Req) -> Resp {
     let hit = |title: &Value| title.as_str().unwrap_or_default().to_lowercase().contains(&words);
     let mut found: Vec<Value> = Vec::new();
     if kind != "dash-folder" {
-        let boards = doc["dashboards"].as_array().into_iter().flatten().filter(|b| hit(&b["title"]));
+        let boards = doc["dashboards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|b| hit(&b["title"]));
         found.extend(boards.map(|b| json!({"uid": b["uid"], "title": b["title"], "type": "dash-db", "folderTitle": b["folderTitle"], "url": format!("/graph/d/{}", b["uid"].as_str().unwrap_or_default())})));
     }
     if kind != "dash-db" {
-        let folders = doc["folders"].as_array().into_iter().flatten().filter(|f| hit(&f["title"]));
+        let folders = doc["folders"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|f| hit(&f["title"]));
         found.extend(folders.map(|f| json!({"uid": f["uid"], "title": f["title"], "type": "dash-folder"})));
     }
     Resp::json(200, &json!(found))
@@ -103,12 +111,28 @@ fn search(doc: &Value, req: &Req) -> Resp {
 fn save_dashboard(doc: &mut Value, body: &Value) -> Resp {
     let board = &body["dashboard"];
     let id = next_id(doc);
-    let uid = board["uid"].as_str().map_or_else(|| format!("d{id}"), str::to_owned);
-    let folder = doc["folders"].as_array().into_iter().flatten().find(|f| f["uid"] == body["folderUid"]).map_or(Value::Null, |f| f["title"].clone());
-    let angular = board["panels"].as_array().is_some_and(|p| p.iter().any(|p| p["type"] == "graph" || p["type"] == "table-old"));
+    let uid = board["uid"]
+        .as_str()
+        .map_or_else(|| format!("d{id}"), str::to_owned);
+    let folder = doc["folders"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|f| f["uid"] == body["folderUid"])
+        .map_or(Value::Null, |f| f["title"].clone());
+    let angular = board["panels"]
+        .as_array()
+        .is_some_and(|p| p.iter().any(|p| p["type"] == "graph" || p["type"] == "table-old"));
     if let Some(list) = doc["dashboards"].as_array_mut() {
         list.retain(|b| b["uid"] != uid.as_str());
     }
-    push(doc, "dashboards", json!({"uid": uid, "title": board["title"], "folderTitle": folder, "dashboard": board, "version": 1, "angular": angular}));
-    Resp::json(200, &json!({"id": id, "uid": uid, "status": "success", "version": 1, "url": format!("/graph/d/{uid}")}))
+    push(
+        doc,
+        "dashboards",
+        json!({"uid": uid, "title": board["title"], "folderTitle": folder, "dashboard": board, "version": 1, "angular": angular}),
+    );
+    Resp::json(
+        200,
+        &json!({"id": id, "uid": uid, "status": "success", "version": 1, "url": format!("/graph/d/{uid}")}),
+    )
 }

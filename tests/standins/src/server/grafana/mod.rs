@@ -84,13 +84,19 @@ fn next_id(doc: &mut Value) -> u64 {
 
 /// Replaces the dashboards that come with the image; what users changed in them is lost, their own dashboards stay.
 fn provision(doc: &mut Value, version: Version) {
-    let Some(dashboards) = doc["dashboards"].as_array_mut() else { return };
+    let Some(dashboards) = doc["dashboards"].as_array_mut() else {
+        return;
+    };
     dashboards.retain(|d| d["provisioned"] != true);
     for (uid, title, folder) in [
         ("pmm-home", "Home Dashboard", "Insight"),
         ("node-instance-overview", "Nodes Overview", "OS"),
         ("mysql-instance-summary", "MySQL Instance Summary", "MySQL"),
-        ("postgresql-instance-summary", "PostgreSQL Instance Summary", "PostgreSQL"),
+        (
+            "postgresql-instance-summary",
+            "PostgreSQL Instance Summary",
+            "PostgreSQL",
+        ),
         ("mongodb-instance-summary", "MongoDB Instance Summary", "MongoDB"),
     ] {
         dashboards.push(json!({"uid": uid, "title": title, "folderTitle": folder, "provisioned": true, "version": 1, "of": version.to_string()}));
@@ -102,7 +108,9 @@ async fn open(version: Version) -> io::Result<Value> {
     let loaded = loop {
         match pg::load("grafana").await {
             Ok(doc) => break doc,
-            Err(e) if tries > 60 => return Err(io::Error::other(format!("failed to connect to database: {e}"))),
+            Err(e) if tries > 60 => {
+                return Err(io::Error::other(format!("failed to connect to database: {e}")));
+            }
             Err(_) => {
                 tries += 1;
                 role::sleep(0.5).await;
@@ -114,12 +122,22 @@ async fn open(version: Version) -> io::Result<Value> {
     let have = doc["grafana_version"].as_str().unwrap_or_default().to_owned();
     if have != version.grafana() {
         if !new && Switches::fails("grafana_db") {
-            return Err(io::Error::other("migration failed (id = alter table): pq: column \"uid\" contains null values"));
+            return Err(io::Error::other(
+                "migration failed (id = alter table): pq: column \"uid\" contains null values",
+            ));
         }
-        log::line(format!("logger=migrator level=info msg=\"Starting DB migrations\" from={have:?} to={:?}", version.grafana()));
+        log::line(format!(
+            "logger=migrator level=info msg=\"Starting DB migrations\" from={have:?} to={:?}",
+            version.grafana()
+        ));
         doc["grafana_version"] = json!(version.grafana());
     }
-    if version.is_v3() && !new && doc["dashboards"].as_array().is_some_and(|d| d.iter().any(|d| d["angular"] == true)) {
+    if version.is_v3()
+        && !new
+        && doc["dashboards"]
+            .as_array()
+            .is_some_and(|d| d.iter().any(|d| d["angular"] == true))
+    {
         log::line("logger=plugins level=warn msg=\"Angular panels are not supported any more\"");
     }
     provision(&mut doc, version);
@@ -131,10 +149,25 @@ async fn open(version: Version) -> io::Result<Value> {
 pub async fn run() -> io::Result<()> {
     let version = Version::of_image();
     role::claim(Path::new(DATA))?;
+    if version >= Version::new(3, 2, 0) && std::env::var_os("GF_DATABASE_URL").is_some() {
+        // Grafana 11 and newer mixes the URL up with the default settings (PMM docs: external_postgres_pmm_upgrade.md).
+        return Err(io::Error::other(
+            "failed to connect to database: unknown driver, GF_DATABASE_URL does not work alone",
+        ));
+    }
     let doc = open(version).await?;
-    let state = Arc::new(Grafana { version, doc: Mutex::new(doc), gate: tokio::sync::Mutex::default() });
+    // Loading plugins takes its time; until then readiness is answered with 500.
+    role::sleep(1.0).await;
+    let state = Arc::new(Grafana {
+        version,
+        doc: Mutex::new(doc),
+        gate: tokio::sync::Mutex::default(),
+    });
     let listener = role::listen(PORT).await?;
-    log::line(format!("logger=http.server level=info msg=\"HTTP Server Listen\" address=127.0.0.1:3000 version={}", version.grafana()));
+    log::line(format!(
+        "logger=http.server level=info msg=\"HTTP Server Listen\" address=127.0.0.1:3000 version={}",
+        version.grafana()
+    ));
     tokio::spawn(http::serve(listener, None, http::handler(state, answer)));
     role::stop_signal().await.map(|_| ())
 }
@@ -153,21 +186,37 @@ pub struct Caller {
 async fn answer(state: Arc<Grafana>, req: Req) -> Resp {
     let path = req.path.strip_prefix("/graph").unwrap_or(&req.path).to_owned();
     if path == "/api/health" {
-        return Resp::json(200, &json!({"commit": "", "database": "ok", "version": state.version.grafana()}));
+        return Resp::json(
+            200,
+            &json!({"commit": "", "database": "ok", "version": state.version.grafana()}),
+        );
     }
-    let caller = Credential::parse(req.header("authorization")).and_then(|c| state.read(|doc| accounts::whoami(doc, &c)));
+    let caller = Credential::parse(req.header("authorization"))
+        .and_then(|c| state.read(|doc| accounts::whoami(doc, &c)));
     if path == "/internal/whoami" {
         return match caller {
-            Some(caller) => Resp::json(200, &json!({"role": format!("{:?}", caller.role), "login": caller.login})),
+            Some(caller) => Resp::json(
+                200,
+                &json!({"role": format!("{:?}", caller.role), "login": caller.login}),
+            ),
             None => message(401, "Unauthorized"),
         };
     }
     if !path.starts_with("/api/") {
-        return Resp::new(200, "text/html", "<!DOCTYPE html><title>Percona Monitoring and Management</title>");
+        return Resp::new(
+            200,
+            "text/html",
+            "<!DOCTYPE html><title>Percona Monitoring and Management</title>",
+        );
     }
-    let Some(caller) = caller else { return message(401, "Unauthorized") };
+    let Some(caller) = caller else {
+        return message(401, "Unauthorized");
+    };
     if let Some(rest) = path.strip_prefix("/api/datasources/proxy/1/") {
-        let target = format!("/prometheus/{rest}{}", req.target.find('?').map_or("", |at| &req.target[at..]));
+        let target = format!(
+            "/prometheus/{rest}{}",
+            req.target.find('?').map_or("", |at| &req.target[at..])
+        );
         return http::call(super::vm::PORT, &req.method, &target, &req.headers, req.body)
             .await
             .unwrap_or_else(|e| message(502, &e.to_string()));

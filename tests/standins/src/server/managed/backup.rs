@@ -7,7 +7,11 @@ use crate::server::{grafana_push as push, http::Resp, ids};
 
 /// Adds an item with a new id to a list.
 pub async fn add(state: &Managed, list: &str, id_field: &str, req: &Value) -> Result<Value, Resp> {
-    let kind = id_field.trim_end_matches("_id");
+    let kind = if list == "scheduled_backups" {
+        "scheduled_task"
+    } else {
+        id_field.trim_end_matches("_id")
+    };
     let id = ids::new(kind, state.v3);
     let mut item = req.clone();
     item[id_field] = json!(id);
@@ -35,7 +39,15 @@ pub async fn v2(state: &Managed, path: &str, req: &Value) -> Option<Result<Value
     Some(match path.trim_start_matches("/v1/management/backup/") {
         "Backups/ListScheduled" => Ok(json!({"scheduled_backups": state.doc()["scheduled_backups"]})),
         "Backups/Schedule" => add(state, "scheduled_backups", "scheduled_backup_id", req).await,
-        "Backups/RemoveScheduled" => remove(state, "scheduled_backups", "scheduled_backup_id", text(req, "scheduled_backup_id")).await,
+        "Backups/RemoveScheduled" => {
+            remove(
+                state,
+                "scheduled_backups",
+                "scheduled_backup_id",
+                text(req, "scheduled_backup_id"),
+            )
+            .await
+        }
         "Artifacts/List" => Ok(json!({"artifacts": state.doc()["artifacts"]})),
         "Backups/Start" => add(state, "artifacts", "artifact_id", req).await,
         "Locations/List" => Ok(json!({"locations": state.doc()["backup_locations"]})),

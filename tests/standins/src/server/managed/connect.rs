@@ -30,7 +30,9 @@ pub fn accept(state: &Arc<Managed>, mut req: Req) -> Resp {
     let id = req.header("pmm-agent-id").to_owned();
     let known = {
         let doc = state.doc();
-        model::find(&doc, "agents", "agent_id", &id).filter(|a| text(a, "agent_type") == "pmm_agent").map(|a| text(a, "agent_id").to_owned())
+        model::find(&doc, "agents", "agent_id", &id)
+            .filter(|a| text(a, "agent_type") == "pmm_agent")
+            .map(|a| text(a, "agent_id").to_owned())
     };
     let Some(known) = known else {
         return Resp::grpc(404, 5, &format!("Agent with ID {id:?} not found."));
@@ -41,8 +43,10 @@ pub fn accept(state: &Arc<Managed>, mut req: Req) -> Resp {
     tokio::spawn(hold(Arc::clone(state), known, upgrade));
     let mut resp = Resp::empty(101);
     resp.headers.remove("content-type");
-    resp.headers.insert("connection", HeaderValue::from_static("Upgrade"));
-    resp.headers.insert("upgrade", HeaderValue::from_static(wire::UPGRADE));
+    resp.headers
+        .insert("connection", HeaderValue::from_static("Upgrade"));
+    resp.headers
+        .insert("upgrade", HeaderValue::from_static(wire::UPGRADE));
     resp
 }
 
@@ -57,17 +61,26 @@ async fn hold(state: Arc<Managed>, id: String, upgrade: OnUpgrade) {
     }
     let serial = state.serial.fetch_add(1, Ordering::Relaxed) + 1;
     let key = ids::bare(&id).to_owned();
-    state.connections.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), serial);
+    state
+        .connections
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(key.clone(), serial);
     // An older connection of the same client sees that it was replaced.
     state.changed.send_modify(|n| *n += 1);
-    log::line(format!("level=info msg=\"Connected pmm-agent: {id}\" agent_id={id}"));
+    log::line(format!(
+        "level=info msg=\"Connected pmm-agent: {id}\" agent_id={id}"
+    ));
     let end = talk(&state, &id, &key, serial, stream).await;
     let mut connections = state.connections.lock().unwrap_or_else(PoisonError::into_inner);
     if connections.get(&key) == Some(&serial) {
         connections.remove(&key);
     }
     drop(connections);
-    log::line(format!("level=info msg=\"Disconnecting client\" agent_id={id} reason={:?}", end.map_or_else(|e| e.to_string(), str::to_owned)));
+    log::line(format!(
+        "level=info msg=\"Disconnecting client\" agent_id={id} reason={:?}",
+        end.map_or_else(|e| e.to_string(), str::to_owned)
+    ));
 }
 
 async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
@@ -83,12 +96,19 @@ async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     let mut sent = String::new();
     let dead = Duration::from_secs(wire::DEAD_AFTER_S);
     loop {
-        let current = state.connections.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        let current = state
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .copied();
         if current != Some(serial) {
             send(&mut writer, &FromServer::Kicked {}).await?;
             return Ok("another connection of the same client");
         }
-        let Some(frame) = desired(state, id) else { return Ok("the client was removed from the inventory") };
+        let Some(frame) = desired(state, id) else {
+            return Ok("the client was removed from the inventory");
+        };
         let text = serde_json::to_string(&frame).map_err(io::Error::other)?;
         if text != sent {
             writer.write_all(format!("{text}\n").as_bytes()).await?;
@@ -132,17 +152,28 @@ fn desired(state: &Managed, id: &str) -> Option<FromServer> {
         .filter(|a| ids::same(text(a, "pmm_agent_id"), id) && a["disabled"] != true)
         .map(|a| {
             let service = model::find(&doc, "services", "service_id", text(a, "service_id"));
-            let custom = service.and_then(|s| s["custom_labels"].as_object()).into_iter().flatten();
+            let custom = service
+                .and_then(|s| s["custom_labels"].as_object())
+                .into_iter()
+                .flatten();
             AgentSpec {
                 agent_id: text(a, "agent_id").to_owned(),
                 agent_type: text(a, "agent_type").to_owned(),
                 service_id: text(a, "service_id").to_owned(),
                 service_name: service.map_or("", |s| text(s, "service_name")).to_owned(),
-                custom_labels: custom.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect(),
+                custom_labels: custom
+                    .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+                    .collect(),
             }
         })
         .collect();
-    Some(FromServer::State { node_id, node_name, server_version: state.version.to_string(), resolution_s, agents })
+    Some(FromServer::State {
+        node_id,
+        node_name,
+        server_version: state.version.to_string(),
+        resolution_s,
+        agents,
+    })
 }
 
 /// Sets fields of agents, and stores the document only if that changed anything.
@@ -176,13 +207,21 @@ async fn set(state: &Managed, changes: &[(String, Value)]) {
 }
 
 async fn hello(state: &Managed, id: &str, version: &str, path: &str) {
-    set(state, &[(id.to_owned(), json!({"version": version, "process_exec_path": path}))]).await;
+    set(
+        state,
+        &[(
+            id.to_owned(),
+            json!({"version": version, "process_exec_path": path}),
+        )],
+    )
+    .await;
 }
 
 async fn statuses(state: &Managed, id: &str, agents: &[AgentStatus]) {
     let own = |agent: &AgentStatus| {
         let doc = state.doc();
-        model::find(&doc, "agents", "agent_id", &agent.agent_id).is_some_and(|a| ids::same(text(a, "pmm_agent_id"), id))
+        model::find(&doc, "agents", "agent_id", &agent.agent_id)
+            .is_some_and(|a| ids::same(text(a, "pmm_agent_id"), id))
     };
     let changes: Vec<(String, Value)> = agents
         .iter()
@@ -216,7 +255,14 @@ async fn collect(state: &Managed, id: &str, buckets: Vec<Bucket>) {
     }
     match http::call_json(qan::PORT, "POST", "/internal/collect", Some(&json!(rows))).await {
         Ok(answer) if answer.ok() => {}
-        Ok(answer) => log::line(format!("level=error msg=\"Failed to send {} QAN buckets: status {}\"", rows.len(), answer.status)),
-        Err(e) => log::line(format!("level=error msg=\"Failed to send {} QAN buckets: {e}\"", rows.len())),
+        Ok(answer) => log::line(format!(
+            "level=error msg=\"Failed to send {} QAN buckets: status {}\"",
+            rows.len(),
+            answer.status
+        )),
+        Err(e) => log::line(format!(
+            "level=error msg=\"Failed to send {} QAN buckets: {e}\"",
+            rows.len()
+        )),
     }
 }

@@ -17,7 +17,8 @@ use crate::server::{
 /// Whether a client is shown as connected; the switch makes it a lie.
 fn shown_connected(state: &Managed, doc: &Value, agent: &Value) -> bool {
     let id = text(agent, "agent_id");
-    let node = model::find(doc, "nodes", "node_id", text(agent, "runs_on_node_id")).map_or("", |n| text(n, "node_name"));
+    let node = model::find(doc, "nodes", "node_id", text(agent, "runs_on_node_id"))
+        .map_or("", |n| text(n, "node_name"));
     state.connected(id) && !switches::names(&Switches::now().connected_lie, &[id, ids::bare(id), node])
 }
 
@@ -44,7 +45,13 @@ fn agent_json(state: &Managed, doc: &Value, agent: &Value) -> Value {
         out["process_exec_path"] = json!(text(agent, "process_exec_path"));
         return out;
     }
-    for field in ["pmm_agent_id", "service_id", "node_id", "username", "process_exec_path"] {
+    for field in [
+        "pmm_agent_id",
+        "service_id",
+        "node_id",
+        "username",
+        "process_exec_path",
+    ] {
         out[field] = json!(text(agent, field));
     }
     out["disabled"] = json!(agent["disabled"] == true);
@@ -52,7 +59,11 @@ fn agent_json(state: &Managed, doc: &Value, agent: &Value) -> Value {
     out["push_metrics_enabled"] = json!(agent["push_metrics"] == true);
     // External exporters have no status before the newer 3.x.
     if text(agent, "agent_type") != "external_exporter" || state.version >= Version::new(3, 7, 0) {
-        out["status"] = json!(model::spelled("AGENT_STATUS_", &status(state, doc, agent), state.v3));
+        out["status"] = json!(model::spelled(
+            "AGENT_STATUS_",
+            &status(state, doc, agent),
+            state.v3
+        ));
     }
     if state.v3 {
         out["log_level"] = json!("LOG_LEVEL_UNSPECIFIED");
@@ -64,7 +75,11 @@ fn agent_json(state: &Managed, doc: &Value, agent: &Value) -> Value {
 pub fn agents(state: &Managed, req: &Value) -> Result<Value, Resp> {
     let filters = ["pmm_agent_id", "node_id", "service_id"];
     if filters.iter().filter(|f| !text(req, f).is_empty()).count() > 1 {
-        return Err(Resp::grpc(400, 3, "expected at most one param: pmm_agent_id, node_id or service_id"));
+        return Err(Resp::grpc(
+            400,
+            3,
+            "expected at most one param: pmm_agent_id, node_id or service_id",
+        ));
     }
     let doc = state.doc();
     let mut out = Map::new();
@@ -72,7 +87,11 @@ pub fn agents(state: &Managed, req: &Value) -> Result<Value, Resp> {
         let wanted = asks_for(text(req, "agent_type"), "AGENT_TYPE_", &kind.list.to_uppercase());
         let list = items(&doc, "agents")
             .filter(|a| wanted && text(a, "agent_type") == kind.stored)
-            .filter(|a| filters.iter().all(|f| text(req, f).is_empty() || ids::same(text(req, f), text(a, f))))
+            .filter(|a| {
+                filters
+                    .iter()
+                    .all(|f| text(req, f).is_empty() || ids::same(text(req, f), text(a, f)))
+            })
             .map(|a| agent_json(state, &doc, a))
             .collect();
         out.insert(kind.list.to_owned(), Value::Array(list));
@@ -83,8 +102,12 @@ pub fn agents(state: &Managed, req: &Value) -> Result<Value, Resp> {
 /// One agent.
 pub fn agent(state: &Managed, id: &str) -> Result<Value, Resp> {
     let doc = state.doc();
-    let agent = model::find(&doc, "agents", "agent_id", id).ok_or_else(|| Resp::grpc(404, 5, &format!("Agent with ID \"{id}\" not found.")))?;
-    let list = KINDS.iter().find(|k| k.stored == text(agent, "agent_type")).map_or("pmm_agent", |k| k.list);
+    let agent = model::find(&doc, "agents", "agent_id", id)
+        .ok_or_else(|| Resp::grpc(404, 5, &format!("Agent with ID \"{id}\" not found.")))?;
+    let list = KINDS
+        .iter()
+        .find(|k| k.stored == text(agent, "agent_type"))
+        .map_or("pmm_agent", |k| k.list);
     Ok(json!({list: agent_json(state, &doc, agent)}))
 }
 
@@ -92,8 +115,16 @@ fn management_agent(state: &Managed, doc: &Value, agent: &Value) -> Value {
     let stored = text(agent, "agent_type");
     let client = stored == "pmm_agent";
     let parent = model::find(doc, "agents", "agent_id", text(agent, "pmm_agent_id"));
-    let connected = if client { shown_connected(state, doc, agent) } else { parent.is_some_and(|p| shown_connected(state, doc, p)) };
-    let status = if client { String::new() } else { model::spelled("AGENT_STATUS_", &status(state, doc, agent), state.v3) };
+    let connected = if client {
+        shown_connected(state, doc, agent)
+    } else {
+        parent.is_some_and(|p| shown_connected(state, doc, p))
+    };
+    let status = if client {
+        String::new()
+    } else {
+        model::spelled("AGENT_STATUS_", &status(state, doc, agent), state.v3)
+    };
     json!({
         "agent_id": agent["agent_id"],
         "agent_type": KINDS.iter().find(|k| k.stored == stored).map_or(stored, |k| k.model),
@@ -120,17 +151,32 @@ pub fn management_agents(state: &Managed, req: &Value) -> Result<Value, Resp> {
     let all: Vec<&Value> = match (service, node) {
         ("", "") => return Err(Resp::grpc(400, 3, "Either service_id or node_id is expected.")),
         ("", node) => {
-            let mine = |a: &&Value| ids::same(text(a, "node_id"), node) || ids::same(text(a, "runs_on_node_id"), node);
+            let mine = |a: &&Value| {
+                ids::same(text(a, "node_id"), node) || ids::same(text(a, "runs_on_node_id"), node)
+            };
             items(&doc, "agents").filter(mine).collect()
         }
         (service, "") => {
-            let own: Vec<&Value> = items(&doc, "agents").filter(|a| ids::same(text(a, "service_id"), service)).collect();
+            let own: Vec<&Value> = items(&doc, "agents")
+                .filter(|a| ids::same(text(a, "service_id"), service))
+                .collect();
             let clients: Vec<&Value> = items(&doc, "agents")
-                .filter(|c| text(c, "agent_type") == "pmm_agent" && own.iter().any(|a| ids::same(text(a, "pmm_agent_id"), text(c, "agent_id"))))
+                .filter(|c| {
+                    text(c, "agent_type") == "pmm_agent"
+                        && own
+                            .iter()
+                            .any(|a| ids::same(text(a, "pmm_agent_id"), text(c, "agent_id")))
+                })
                 .collect();
             own.into_iter().chain(clients).collect()
         }
-        _ => return Err(Resp::grpc(400, 3, "Either service_id or node_id is expected, not both.")),
+        _ => {
+            return Err(Resp::grpc(
+                400,
+                3,
+                "Either service_id or node_id is expected, not both.",
+            ));
+        }
     };
     Ok(json!({"agents": all.into_iter().map(|a| management_agent(state, &doc, a)).collect::<Vec<_>>()}))
 }
@@ -143,9 +189,15 @@ pub fn management_services(state: &Managed) -> Value {
             let mut out = service_json(s, state.v3);
             let id = text(s, "service_id");
             out["service_type"] = json!(text(s, "service_type"));
-            out["node_name"] = json!(model::find(&doc, "nodes", "node_id", text(s, "node_id")).map_or("", |n| text(n, "node_name")));
+            out["node_name"] = json!(
+                model::find(&doc, "nodes", "node_id", text(s, "node_id"))
+                    .map_or("", |n| text(n, "node_name"))
+            );
             out["status"] = json!(if state.v3 { "STATUS_UP" } else { "UP" });
-            out["agents"] = items(&doc, "agents").filter(|a| text(a, "service_id") == id).map(|a| management_agent(state, &doc, a)).collect();
+            out["agents"] = items(&doc, "agents")
+                .filter(|a| text(a, "service_id") == id)
+                .map(|a| management_agent(state, &doc, a))
+                .collect();
             out
         })
         .collect();
@@ -210,9 +262,18 @@ mod tests {
     #[test]
     fn an_older_major_is_critical() {
         let server = Version::new(3, 7, 1);
-        assert_eq!(severity(Version::new(2, 44, 1), server), "UPDATE_SEVERITY_CRITICAL");
-        assert_eq!(severity(Version::new(3, 2, 0), server), "UPDATE_SEVERITY_REQUIRED");
+        assert_eq!(
+            severity(Version::new(2, 44, 1), server),
+            "UPDATE_SEVERITY_CRITICAL"
+        );
+        assert_eq!(
+            severity(Version::new(3, 2, 0), server),
+            "UPDATE_SEVERITY_REQUIRED"
+        );
         assert_eq!(severity(server, server), "UPDATE_SEVERITY_UP_TO_DATE");
-        assert_eq!(severity(Version::new(3, 9, 1), server), "UPDATE_SEVERITY_UNSUPPORTED");
+        assert_eq!(
+            severity(Version::new(3, 9, 1), server),
+            "UPDATE_SEVERITY_UNSUPPORTED"
+        );
     }
 }

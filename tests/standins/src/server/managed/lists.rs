@@ -10,7 +10,18 @@ use crate::server::{http::Resp, ids};
 
 fn node_json(node: &Value, v3: bool) -> Value {
     let mut out = json!({});
-    for field in ["node_id", "node_name", "address", "machine_id", "distro", "node_model", "region", "az", "container_id", "container_name"] {
+    for field in [
+        "node_id",
+        "node_name",
+        "address",
+        "machine_id",
+        "distro",
+        "node_model",
+        "region",
+        "az",
+        "container_id",
+        "container_name",
+    ] {
         out[field] = json!(text(node, field));
     }
     out["custom_labels"] = labels(node);
@@ -23,7 +34,10 @@ fn node_json(node: &Value, v3: bool) -> Value {
 
 /// The custom labels of an item.
 pub fn labels(item: &Value) -> Value {
-    item.get("custom_labels").filter(|l| l.is_object()).cloned().unwrap_or_else(|| json!({}))
+    item.get("custom_labels")
+        .filter(|l| l.is_object())
+        .cloned()
+        .unwrap_or_else(|| json!({}))
 }
 
 /// Nodes by type.
@@ -32,7 +46,10 @@ pub fn nodes(state: &Managed, req: &Value) -> Value {
     let mut out = Map::new();
     for (kind, word) in NODES {
         let wanted = asks_for(text(req, "node_type"), "NODE_TYPE_", word);
-        let list = items(&doc, "nodes").filter(|n| wanted && text(n, "node_type") == *kind).map(|n| node_json(n, state.v3)).collect();
+        let list = items(&doc, "nodes")
+            .filter(|n| wanted && text(n, "node_type") == *kind)
+            .map(|n| node_json(n, state.v3))
+            .collect();
         out.insert((*kind).to_owned(), Value::Array(list));
     }
     Value::Object(out)
@@ -41,14 +58,24 @@ pub fn nodes(state: &Managed, req: &Value) -> Value {
 /// One node.
 pub fn node(state: &Managed, id: &str) -> Result<Value, Resp> {
     let doc = state.doc();
-    let node = model::find(&doc, "nodes", "node_id", id).ok_or_else(|| Resp::grpc(404, 5, &format!("Node with ID \"{id}\" not found.")))?;
+    let node = model::find(&doc, "nodes", "node_id", id)
+        .ok_or_else(|| Resp::grpc(404, 5, &format!("Node with ID \"{id}\" not found.")))?;
     Ok(json!({text(node, "node_type"): node_json(node, state.v3)}))
 }
 
 /// A service as the inventory shows it.
 pub fn service_json(service: &Value, v3: bool) -> Value {
     let mut out = json!({});
-    for field in ["service_id", "service_name", "node_id", "address", "socket", "environment", "cluster", "replication_set"] {
+    for field in [
+        "service_id",
+        "service_name",
+        "node_id",
+        "address",
+        "socket",
+        "environment",
+        "cluster",
+        "replication_set",
+    ] {
         out[field] = json!(text(service, field));
     }
     out["port"] = json!(service["port"].as_u64().unwrap_or(0));
@@ -78,7 +105,11 @@ pub fn services(state: &Managed, req: &Value) -> Value {
         }
         let wanted = asks_for(text(req, "service_type"), "SERVICE_TYPE_", word);
         let list = items(&doc, "services")
-            .filter(|s| wanted && text(s, "service_type") == *kind && (node.is_empty() || ids::same(node, text(s, "node_id"))))
+            .filter(|s| {
+                wanted
+                    && text(s, "service_type") == *kind
+                    && (node.is_empty() || ids::same(node, text(s, "node_id")))
+            })
             .map(|s| service_json(s, state.v3))
             .collect();
         out.insert((*kind).to_owned(), Value::Array(list));
@@ -89,8 +120,8 @@ pub fn services(state: &Managed, req: &Value) -> Value {
 /// One service.
 pub fn service(state: &Managed, id: &str) -> Result<Value, Resp> {
     let doc = state.doc();
-    let service =
-        model::find(&doc, "services", "service_id", id).ok_or_else(|| Resp::grpc(404, 5, &format!("Service with ID \"{id}\" not found.")))?;
+    let service = model::find(&doc, "services", "service_id", id)
+        .ok_or_else(|| Resp::grpc(404, 5, &format!("Service with ID \"{id}\" not found.")))?;
     Ok(json!({text(service, "service_type"): service_json(service, state.v3)}))
 }
 

@@ -7,7 +7,12 @@ use crate::server::{ids, version::Version};
 
 /// The releases whose pmm-managed ran on the data.
 pub fn passed(doc: &Value) -> Vec<Version> {
-    doc["schema"]["passed"].as_array().into_iter().flatten().filter_map(|v| v.as_str()?.parse().ok()).collect()
+    doc["schema"]["passed"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str()?.parse().ok())
+        .collect()
 }
 
 /// Whether there is anything to do.
@@ -41,16 +46,24 @@ fn step(doc: &mut Value, number: u32) -> Result<(), String> {
             doc["ia_channels"] = json!([]);
             drop_fields(&mut doc["settings"], &["email_alerting", "slack_alerting"]);
         }
-        102 => drop_fields(&mut doc["settings"], &["alert_manager_url", "alert_manager_rules"]),
+        102 => drop_fields(
+            &mut doc["settings"],
+            &["alert_manager_url", "alert_manager_rules"],
+        ),
         103 => {
             for name in ["updates", "telemetry", "alerting", "backup_management"] {
-                let old = doc["settings"][format!("{name}_disabled")].as_bool().unwrap_or(false);
+                let old = doc["settings"][format!("{name}_disabled")]
+                    .as_bool()
+                    .unwrap_or(false);
                 drop_fields(&mut doc["settings"], &[&format!("{name}_disabled")]);
                 doc["settings"][format!("{name}_enabled")] = json!(!old);
             }
         }
         104 => {
-            for (old, new) in [("stt_enabled", "advisor_enabled"), ("stt_check_intervals", "advisor_run_intervals")] {
+            for (old, new) in [
+                ("stt_enabled", "advisor_enabled"),
+                ("stt_check_intervals", "advisor_run_intervals"),
+            ] {
                 doc["settings"][new] = doc["settings"][old].take();
                 drop_fields(&mut doc["settings"], &[old]);
             }
@@ -69,7 +82,10 @@ fn step(doc: &mut Value, number: u32) -> Result<(), String> {
                 .map(|s| text(s, "service_id").to_owned())
                 .collect();
             items_mut(doc, "agents")
-                .filter(|a| text(a, "agent_type") == "qan_postgresql_pgstatements_agent" && own.iter().any(|id| id == text(a, "service_id")))
+                .filter(|a| {
+                    text(a, "agent_type") == "qan_postgresql_pgstatements_agent"
+                        && own.iter().any(|id| id == text(a, "service_id"))
+                })
                 .for_each(|a| a["disabled"] = json!(true));
         }
         115 => items_mut(doc, "nodes").for_each(|n| {
@@ -84,7 +100,8 @@ fn step(doc: &mut Value, number: u32) -> Result<(), String> {
 
 /// Step 105 adds the foreign keys again; a row that points nowhere makes it fail.
 fn check_keys(doc: &Value) -> Result<(), String> {
-    let known = |list: &str, field: &str, id: &str| id.is_empty() || items(doc, list).any(|i| text(i, field) == id);
+    let known =
+        |list: &str, field: &str, id: &str| id.is_empty() || items(doc, list).any(|i| text(i, field) == id);
     for service in items(doc, "services") {
         if !known("nodes", "node_id", text(service, "node_id")) {
             return Err("pq: insert or update on table \"services\" violates foreign key constraint \"services_node_id_fkey\"".to_owned());
@@ -123,8 +140,13 @@ mod tests {
         let mut doc = model::fresh(v("2.44.1"));
         doc["settings"]["updates_disabled"] = json!(true);
         doc["settings"]["alert_manager_url"] = json!("http://am");
-        doc["nodes"].as_array_mut().unwrap().push(json!({"node_id": "/node_id/n1", "node_name": "db1"}));
-        doc["agents"].as_array_mut().unwrap().push(json!({"agent_id": "/agent_id/a1", "agent_type": "pmm_agent", "runs_on_node_id": "/node_id/n1"}));
+        doc["nodes"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"node_id": "/node_id/n1", "node_name": "db1"}));
+        doc["agents"].as_array_mut().unwrap().push(
+            json!({"agent_id": "/agent_id/a1", "agent_type": "pmm_agent", "runs_on_node_id": "/node_id/n1"}),
+        );
         doc["ia_rules"] = json!([{"name": "mine"}]);
         doc
     }
@@ -138,7 +160,9 @@ mod tests {
         assert_eq!(doc["settings"]["telemetry_enabled"], true);
         assert!(doc["settings"].get("alert_manager_url").is_none());
         assert_eq!(doc["ia_rules"], json!([]));
-        let disabled = items(&doc, "agents").find(|a| a["agent_type"] == "qan_postgresql_pgstatements_agent").unwrap();
+        let disabled = items(&doc, "agents")
+            .find(|a| a["agent_type"] == "qan_postgresql_pgstatements_agent")
+            .unwrap();
         assert_eq!(disabled["disabled"], true);
         migrate(&mut doc, v("3.9.1")).unwrap();
         assert_eq!(passed(&doc), [v("2.44.1"), v("3.7.1"), v("3.9.1")]);
@@ -155,7 +179,10 @@ mod tests {
     #[test]
     fn an_orphan_row_makes_it_fail() {
         let mut doc = old();
-        doc["services"].as_array_mut().unwrap().push(json!({"service_id": "/service_id/s", "node_id": "/node_id/gone"}));
+        doc["services"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"service_id": "/service_id/s", "node_id": "/node_id/gone"}));
         assert!(migrate(&mut doc, v("3.7.1")).unwrap_err().contains("foreign key"));
     }
 }

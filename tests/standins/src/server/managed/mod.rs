@@ -73,14 +73,19 @@ impl Managed {
         let _gate = self.gate.lock().await;
         let mut doc = self.doc().clone();
         let answer = f(&mut doc)?;
-        pg::store("pmm-managed", &doc).await.map_err(|e| Resp::grpc(500, 13, &format!("Internal server error: {e}")))?;
+        pg::store("pmm-managed", &doc)
+            .await
+            .map_err(|e| Resp::grpc(500, 13, &format!("Internal server error: {e}")))?;
         *self.doc() = doc;
         self.changed.send_modify(|n| *n += 1);
         Ok(answer)
     }
 
     fn connected(&self, id: &str) -> bool {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).contains_key(super::ids::bare(id))
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(super::ids::bare(id))
     }
 }
 
@@ -90,7 +95,10 @@ fn encryption_key(doc: &mut Value) -> io::Result<()> {
     let path = Path::new(&path);
     if !path.exists() {
         if doc["key_fingerprint"].is_string() {
-            return Err(io::Error::other(format!("encryption key {} is missing, but the database is encrypted", path.display())));
+            return Err(io::Error::other(format!(
+                "encryption key {} is missing, but the database is encrypted",
+                path.display()
+            )));
         }
         role::write_atomic(path, format!("{}\n", uuid::Uuid::new_v4().simple()).as_bytes())?;
     }
@@ -123,15 +131,23 @@ async fn setup(version: Version) -> io::Result<(Value, bool)> {
     }
     let pending = migrate::pending(&doc, version);
     if pending {
-        log::line(format!("level=info msg=\"Current database schema version: {}. Latest version: {}.\"", doc["schema"]["version"], version.schema()));
+        log::line(format!(
+            "level=info msg=\"Current database schema version: {}. Latest version: {}.\"",
+            doc["schema"]["version"],
+            version.schema()
+        ));
         role::sleep(Switches::now().migration_seconds).await;
         if Switches::fails("migrate_db") {
-            return Err(io::Error::other("pq: password authentication failed for user \"pmm-managed\""));
+            return Err(io::Error::other(
+                "pq: password authentication failed for user \"pmm-managed\"",
+            ));
         }
         let lost = Switches::now().lose_agents;
         let from_v2 = migrate::passed(&doc).last().is_some_and(|v| !v.is_v3()) && version.is_v3();
         if Switches::fails("fk") {
-            return Err(io::Error::other("pq: insert or update on table \"agents\" violates foreign key constraint \"agents_node_id_fkey\""));
+            return Err(io::Error::other(
+                "pq: insert or update on table \"agents\" violates foreign key constraint \"agents_node_id_fkey\"",
+            ));
         }
         migrate::migrate(&mut doc, version).map_err(io::Error::other)?;
         if !lost.is_empty() {
@@ -213,7 +229,12 @@ async fn auth_request(state: &Managed, req: &Req) -> Resp {
     if auth::Credential::parse(&header).is_none() {
         return unauthorized();
     }
-    let cached = state.roles.lock().unwrap_or_else(PoisonError::into_inner).get(&header).copied();
+    let cached = state
+        .roles
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&header)
+        .copied();
     let role = match cached {
         Some((at, role)) if at.elapsed() < Duration::from_secs(3) => role,
         _ => {
@@ -221,19 +242,34 @@ async fn auth_request(state: &Managed, req: &Req) -> Resp {
             if let Some(value) = req.headers.get("authorization") {
                 headers.insert("authorization", value.clone());
             }
-            let role = match http::call(grafana::PORT, "GET", "/internal/whoami", &headers, Bytes::new()).await {
-                Ok(answer) if answer.ok() => Some(Role::parse(answer.value()["role"].as_str().unwrap_or_default())),
-                Ok(answer) if answer.status == 401 => None,
-                _ => return Resp::grpc(500, 13, "Internal server error."),
-            };
-            state.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(header, (Instant::now(), role));
+            let role =
+                match http::call(grafana::PORT, "GET", "/internal/whoami", &headers, Bytes::new()).await {
+                    Ok(answer) if answer.ok() => {
+                        Some(Role::parse(answer.value()["role"].as_str().unwrap_or_default()))
+                    }
+                    Ok(answer) if answer.status == 401 => None,
+                    _ => return Resp::grpc(500, 13, "Internal server error."),
+                };
+            state
+                .roles
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(header, (Instant::now(), role));
             role
         }
     };
     match role {
         None => unauthorized(),
         Some(role) if role >= needed => Resp::empty(200),
-        Some(_) => Resp::grpc(if state.version >= Version::new(3, 9, 0) { 403 } else { 401 }, 7, "Access denied."),
+        Some(_) => Resp::grpc(
+            if state.version >= Version::new(3, 9, 0) {
+                403
+            } else {
+                401
+            },
+            7,
+            "Access denied.",
+        ),
     }
 }
 
@@ -243,12 +279,18 @@ fn unauthorized() -> Resp {
 
 /// Readiness: Grafana, VictoriaMetrics, vmalert, and in later releases qan-api2; nothing about the data.
 async fn readyz(state: &Managed) -> Resp {
-    let mut probes = vec![(grafana::PORT, "/api/health"), (super::vm::PORT, "/health"), (super::idle::VMALERT, "/health")];
+    let mut probes = vec![
+        (grafana::PORT, "/api/health"),
+        (super::vm::PORT, "/health"),
+        (super::idle::VMALERT, "/health"),
+    ];
     if state.version >= Version::new(3, 9, 0) {
         probes.push((super::qan::PORT, "/health"));
     }
     for (port, path) in probes {
-        let up = http::call_json(port, "GET", path, None).await.is_ok_and(|a| a.ok());
+        let up = http::call_json(port, "GET", path, None)
+            .await
+            .is_ok_and(|a| a.ok());
         if !up {
             return Resp::grpc(500, 13, "PMM Server is not ready yet.");
         }

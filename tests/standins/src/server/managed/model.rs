@@ -17,7 +17,12 @@ pub struct Kind {
 }
 
 const fn kind(stored: &'static str, list: &'static str, model: &'static str, v3_only: bool) -> Kind {
-    Kind { stored, list, model, v3_only }
+    Kind {
+        stored,
+        list,
+        model,
+        v3_only,
+    }
 }
 
 /// Every kind of agent.
@@ -27,20 +32,75 @@ pub const KINDS: &[Kind] = &[
     kind("node_exporter", "node_exporter", "node_exporter", false),
     kind("mysqld_exporter", "mysqld_exporter", "mysqld_exporter", false),
     kind("mongodb_exporter", "mongodb_exporter", "mongodb_exporter", false),
-    kind("postgres_exporter", "postgres_exporter", "postgres_exporter", false),
-    kind("proxysql_exporter", "proxysql_exporter", "proxysql_exporter", false),
-    kind("qan_mysql_perfschema_agent", "qan_mysql_perfschema_agent", "qan-mysql-perfschema-agent", false),
-    kind("qan_mysql_slowlog_agent", "qan_mysql_slowlog_agent", "qan-mysql-slowlog-agent", false),
-    kind("qan_mongodb_profiler_agent", "qan_mongodb_profiler_agent", "qan-mongodb-profiler-agent", false),
-    kind("qan_postgresql_pgstatements_agent", "qan_postgresql_pgstatements_agent", "qan-postgresql-pgstatements-agent", false),
-    kind("qan_postgresql_pgstatmonitor_agent", "qan_postgresql_pgstatmonitor_agent", "qan-postgresql-pgstatmonitor-agent", false),
+    kind(
+        "postgres_exporter",
+        "postgres_exporter",
+        "postgres_exporter",
+        false,
+    ),
+    kind(
+        "proxysql_exporter",
+        "proxysql_exporter",
+        "proxysql_exporter",
+        false,
+    ),
+    kind(
+        "qan_mysql_perfschema_agent",
+        "qan_mysql_perfschema_agent",
+        "qan-mysql-perfschema-agent",
+        false,
+    ),
+    kind(
+        "qan_mysql_slowlog_agent",
+        "qan_mysql_slowlog_agent",
+        "qan-mysql-slowlog-agent",
+        false,
+    ),
+    kind(
+        "qan_mongodb_profiler_agent",
+        "qan_mongodb_profiler_agent",
+        "qan-mongodb-profiler-agent",
+        false,
+    ),
+    kind(
+        "qan_postgresql_pgstatements_agent",
+        "qan_postgresql_pgstatements_agent",
+        "qan-postgresql-pgstatements-agent",
+        false,
+    ),
+    kind(
+        "qan_postgresql_pgstatmonitor_agent",
+        "qan_postgresql_pgstatmonitor_agent",
+        "qan-postgresql-pgstatmonitor-agent",
+        false,
+    ),
     kind("rds_exporter", "rds_exporter", "rds_exporter", false),
-    kind("external_exporter", "external_exporter", "external-exporter", false),
-    kind("azure_database_exporter", "azure_database_exporter", "azure_database_exporter", false),
+    kind(
+        "external_exporter",
+        "external_exporter",
+        "external-exporter",
+        false,
+    ),
+    kind(
+        "azure_database_exporter",
+        "azure_database_exporter",
+        "azure_database_exporter",
+        false,
+    ),
     kind("nomad_agent", "nomad_agent", "nomad-agent", true),
     kind("valkey_exporter", "valkey_exporter", "valkey_exporter", true),
-    kind("qan_mongodb_mongolog_agent", "qan_mongodb_mongolog_agent", "qan-mongodb-mongolog-agent", true),
-    kind("rta_mongodb_agent", "rta_mongodb_agent", "rta-mongodb-agent", true),
+    kind(
+        "qan_mongodb_mongolog_agent",
+        "qan_mongodb_mongolog_agent",
+        "qan-mongodb-mongolog-agent",
+        true,
+    ),
+    kind(
+        "rta_mongodb_agent",
+        "rta_mongodb_agent",
+        "rta-mongodb-agent",
+        true,
+    ),
 ];
 
 /// The service types, with their enum values in PMM 2.
@@ -80,7 +140,9 @@ pub fn text<'a>(item: &'a Value, field: &str) -> &'a str {
 
 /// The item whose id is the given one, in whatever form.
 pub fn find<'a>(doc: &'a Value, list: &str, field: &str, id: &str) -> Option<&'a Value> {
-    (!id.is_empty()).then(|| items(doc, list).find(|i| ids::same(text(i, field), id))).flatten()
+    (!id.is_empty())
+        .then(|| items(doc, list).find(|i| ids::same(text(i, field), id)))
+        .flatten()
 }
 
 /// What a new installation has: the server's own node, client, database and agents.
@@ -92,7 +154,11 @@ pub fn fresh(version: Version) -> Value {
         merge(&mut agent, more);
         agent
     };
-    let base = if v3 { "/usr/local/percona/pmm" } else { "/usr/local/percona/pmm2" };
+    let base = if v3 {
+        "/usr/local/percona/pmm"
+    } else {
+        "/usr/local/percona/pmm2"
+    };
     json!({
         "schema": {"version": version.schema(), "passed": [version.to_string()]},
         "nodes": [{"node_id": "pmm-server", "node_type": "generic", "node_name": "pmm-server", "address": "127.0.0.1"}],
@@ -122,7 +188,11 @@ pub fn merge(into: &mut Value, from: Value) {
 
 /// The text of an enum's value on the wire of a major: `MYSQL_SERVICE` or `SERVICE_TYPE_MYSQL_SERVICE`.
 pub fn spelled(prefix: &str, word: &str, v3: bool) -> String {
-    if v3 { format!("{prefix}{word}") } else { word.to_owned() }
+    if v3 {
+        format!("{prefix}{word}")
+    } else {
+        word.to_owned()
+    }
 }
 
 /// Whether a requested enum value means a word; empty and unspecified requests mean everything.

@@ -17,11 +17,20 @@ fn conflict(what: &str, name: &str) -> Resp {
 pub async fn node(state: &Managed, req: &Value) -> Result<Value, Resp> {
     let name = text(req, "node_name").to_owned();
     if name.is_empty() {
-        return Err(Resp::grpc(400, 3, "invalid RegisterNodeRequest.NodeName: value length must be at least 1 runes"));
+        return Err(Resp::grpc(
+            400,
+            3,
+            "invalid RegisterNodeRequest.NodeName: value length must be at least 1 runes",
+        ));
     }
-    let kind = if text(req, "node_type").ends_with("CONTAINER_NODE") { "container" } else { "generic" };
+    let kind = if text(req, "node_type").ends_with("CONTAINER_NODE") {
+        "container"
+    } else {
+        "generic"
+    };
     let v3 = state.v3;
-    let push_metrics = text(req, "metrics_mode") != "PULL" && text(req, "metrics_mode") != "METRICS_MODE_PULL";
+    let push_metrics =
+        text(req, "metrics_mode") != "PULL" && text(req, "metrics_mode") != "METRICS_MODE_PULL";
     state
         .change(|doc| {
             let old = items(doc, "nodes").find(|n| text(n, "node_name") == name).map(|n| text(n, "node_id").to_owned());
@@ -64,14 +73,22 @@ fn child(kind: &str, pmm_agent_id: &str, v3: bool, more: Value) -> Value {
 }
 
 fn drop_node(doc: &mut Value, id: &str) {
-    let services: Vec<String> =
-        items(doc, "services").filter(|s| ids::same(text(s, "node_id"), id)).map(|s| text(s, "service_id").to_owned()).collect();
-    let clients: Vec<String> =
-        items(doc, "agents").filter(|a| ids::same(text(a, "runs_on_node_id"), id)).map(|a| text(a, "agent_id").to_owned()).collect();
-    retain(doc, "services", |s| !services.iter().any(|i| i == text(s, "service_id")));
+    let services: Vec<String> = items(doc, "services")
+        .filter(|s| ids::same(text(s, "node_id"), id))
+        .map(|s| text(s, "service_id").to_owned())
+        .collect();
+    let clients: Vec<String> = items(doc, "agents")
+        .filter(|a| ids::same(text(a, "runs_on_node_id"), id))
+        .map(|a| text(a, "agent_id").to_owned())
+        .collect();
+    retain(doc, "services", |s| {
+        !services.iter().any(|i| i == text(s, "service_id"))
+    });
     retain(doc, "agents", |a| {
         !(ids::same(text(a, "node_id"), id)
-            || clients.iter().any(|c| c == text(a, "agent_id") || c == text(a, "pmm_agent_id"))
+            || clients
+                .iter()
+                .any(|c| c == text(a, "agent_id") || c == text(a, "pmm_agent_id"))
             || services.iter().any(|s| s == text(a, "service_id")))
     });
     retain(doc, "nodes", |n| !ids::same(text(n, "node_id"), id));
@@ -107,11 +124,21 @@ fn agents_of(kind: &str) -> &'static [(&'static str, &'static str)] {
             ("qan_mysql_slowlog_agent", "qan_mysql_slowlog"),
             ("qan_mysql_perfschema_agent", "qan_mysql_perfschema"),
         ],
-        "mongodb" => &[("mongodb_exporter", ""), ("qan_mongodb_profiler_agent", "qan_mongodb_profiler"), ("qan_mongodb_mongolog_agent", "qan_mongodb_mongolog")],
+        "mongodb" => &[
+            ("mongodb_exporter", ""),
+            ("qan_mongodb_profiler_agent", "qan_mongodb_profiler"),
+            ("qan_mongodb_mongolog_agent", "qan_mongodb_mongolog"),
+        ],
         "postgresql" => &[
             ("postgres_exporter", ""),
-            ("qan_postgresql_pgstatements_agent", "qan_postgresql_pgstatements_agent"),
-            ("qan_postgresql_pgstatmonitor_agent", "qan_postgresql_pgstatmonitor_agent"),
+            (
+                "qan_postgresql_pgstatements_agent",
+                "qan_postgresql_pgstatements_agent",
+            ),
+            (
+                "qan_postgresql_pgstatmonitor_agent",
+                "qan_postgresql_pgstatmonitor_agent",
+            ),
         ],
         _ => &[("proxysql_exporter", "")],
     }
@@ -121,7 +148,11 @@ fn agents_of(kind: &str) -> &'static [(&'static str, &'static str)] {
 pub async fn service(state: &Managed, kind: &'static str, req: &Value) -> Result<Value, Resp> {
     let name = text(req, "service_name").to_owned();
     if name.is_empty() {
-        return Err(Resp::grpc(400, 3, "invalid AddServiceParams.ServiceName: value length must be at least 1 runes"));
+        return Err(Resp::grpc(
+            400,
+            3,
+            "invalid AddServiceParams.ServiceName: value length must be at least 1 runes",
+        ));
     }
     let v3 = state.v3;
     state
@@ -164,7 +195,11 @@ pub async fn service(state: &Managed, kind: &'static str, req: &Value) -> Result
 /// PMM 3 encrypts what it stores; here it is enough that it cannot be read by eye.
 fn secret(text: &str, v3: bool) -> String {
     use base64::Engine;
-    if v3 && !text.is_empty() { format!("enc:{}", base64::engine::general_purpose::STANDARD.encode(text)) } else { text.to_owned() }
+    if v3 && !text.is_empty() {
+        format!("enc:{}", base64::engine::general_purpose::STANDARD.encode(text))
+    } else {
+        text.to_owned()
+    }
 }
 
 /// PMM 3 adds every kind of service at one address.
@@ -183,9 +218,15 @@ pub async fn remove_service(state: &Managed, req: &Value) -> Result<Value, Resp>
     state
         .change(|doc| {
             let found = items(doc, "services")
-                .find(|s| (!id.is_empty() && ids::same(text(s, "service_id"), id)) || (!name.is_empty() && text(s, "service_name") == name) || text(s, "service_name") == id)
+                .find(|s| {
+                    (!id.is_empty() && ids::same(text(s, "service_id"), id))
+                        || (!name.is_empty() && text(s, "service_name") == name)
+                        || text(s, "service_name") == id
+                })
                 .map(|s| text(s, "service_id").to_owned());
-            let Some(found) = found else { return Err(Resp::grpc(404, 5, &format!("Service with ID {id:?} not found."))) };
+            let Some(found) = found else {
+                return Err(Resp::grpc(404, 5, &format!("Service with ID {id:?} not found.")));
+            };
             retain(doc, "agents", |a| text(a, "service_id") != found);
             retain(doc, "services", |s| text(s, "service_id") != found);
             Ok(json!({}))
@@ -196,7 +237,10 @@ pub async fn remove_service(state: &Managed, req: &Value) -> Result<Value, Resp>
 /// Drops the rows of clients that a broken migration loses.
 pub fn lose(doc: &mut Value, names: &[String]) {
     let nodes: Vec<String> = items(doc, "nodes")
-        .filter(|n| switches::names(names, &[text(n, "node_id"), text(n, "node_name")]) && text(n, "node_id") != "pmm-server")
+        .filter(|n| {
+            switches::names(names, &[text(n, "node_id"), text(n, "node_name")])
+                && text(n, "node_id") != "pmm-server"
+        })
         .map(|n| text(n, "node_id").to_owned())
         .collect();
     for id in nodes {

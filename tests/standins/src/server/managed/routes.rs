@@ -21,7 +21,11 @@ pub async fn answer(state: Arc<Managed>, req: Req) -> Resp {
         wire::CONNECT_V3 if state.v3 => return connect::accept(&state, req),
         _ => {}
     }
-    let result = if state.v3 { v3(&state, &req).await } else { v2(&state, &req).await };
+    let result = if state.v3 {
+        v3(&state, &req).await
+    } else {
+        v2(&state, &req).await
+    };
     let mut resp = match result {
         Some(Ok(value)) if state.v3 => Resp::json(200, &value),
         Some(Ok(mut value)) => {
@@ -55,7 +59,9 @@ async fn common(state: &Managed, req: &Req, path: &str) -> Routed {
                 Ok(body) => body,
                 Err(resp) => return Some(Err(resp)),
             };
-            let done = state.change(|doc| settings::change(&mut doc["settings"], &body, &state.env, state.version)).await;
+            let done = state
+                .change(|doc| settings::change(&mut doc["settings"], &body, &state.env, state.version))
+                .await;
             Some(done.map(|()| settings::show(&state.settings(), state.version)))
         }
         _ => None,
@@ -63,7 +69,9 @@ async fn common(state: &Managed, req: &Req, path: &str) -> Routed {
 }
 
 /// The end record of an archive without entries.
-const EMPTY_ZIP: &[u8] = &[0x50, 0x4b, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const EMPTY_ZIP: &[u8] = &[
+    0x50, 0x4b, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
 
 async fn v2(state: &Managed, req: &Req) -> Routed {
     let body = match req.json() {
@@ -89,7 +97,14 @@ async fn v2(state: &Managed, req: &Req) -> Routed {
         ("POST", "/v1/management/Service/List") => Some(Ok(inventory::management_services(state))),
         ("POST", "/v1/management/Node/List") => Some(Ok(inventory::management_nodes(state))),
         ("POST", "/v1/management/Node/Register") => Some(register::node(state, b).await),
-        ("POST", "/v1/management/Node/Unregister") => Some(register::unregister(state, b["node_id"].as_str().unwrap_or_default(), b["force"] == true).await),
+        ("POST", "/v1/management/Node/Unregister") => Some(
+            register::unregister(
+                state,
+                b["node_id"].as_str().unwrap_or_default(),
+                b["force"] == true,
+            )
+            .await,
+        ),
         ("POST", "/v1/management/MySQL/Add") => Some(register::service(state, "mysql", b).await),
         ("POST", "/v1/management/PostgreSQL/Add") => Some(register::service(state, "postgresql", b).await),
         ("POST", "/v1/management/MongoDB/Add") => Some(register::service(state, "mongodb", b).await),
@@ -97,9 +112,15 @@ async fn v2(state: &Managed, req: &Req) -> Routed {
         ("POST", "/v1/management/Service/Remove") => Some(register::remove_service(state, b).await),
         ("POST", path) if path.starts_with("/v1/management/backup/") => backup::v2(state, path, b).await,
         ("POST", "/v1/management/ia/Rules/List") => Some(Ok(json!({"rules": state.doc()["ia_rules"]}))),
-        ("POST", "/v1/management/ia/Rules/Create") => Some(backup::add(state, "ia_rules", "rule_id", b).await),
-        ("POST", "/v1/management/ia/Channels/List") => Some(Ok(json!({"channels": state.doc()["ia_channels"]}))),
-        ("POST", "/v1/management/ia/Channels/Add") => Some(backup::add(state, "ia_channels", "channel_id", b).await),
+        ("POST", "/v1/management/ia/Rules/Create") => {
+            Some(backup::add(state, "ia_rules", "rule_id", b).await)
+        }
+        ("POST", "/v1/management/ia/Channels/List") => {
+            Some(Ok(json!({"channels": state.doc()["ia_channels"]})))
+        }
+        ("POST", "/v1/management/ia/Channels/Add") => {
+            Some(backup::add(state, "ia_channels", "channel_id", b).await)
+        }
         _ => None,
     }
 }
@@ -115,13 +136,23 @@ async fn v3(state: &Managed, req: &Req) -> Routed {
     let b = &body;
     let parts: Vec<&str> = req.path.trim_start_matches("/v1/").split('/').collect();
     match (req.method.as_str(), parts.as_slice()) {
-        ("GET", ["server", what @ ("readyz" | "leaderHealthCheck" | "version" | "settings" | "logs.zip")]) => common(state, req, what).await,
+        (
+            "GET",
+            [
+                "server",
+                what @ ("readyz" | "leaderHealthCheck" | "version" | "settings" | "logs.zip"),
+            ],
+        ) => common(state, req, what).await,
         ("GET", ["server", "settings", "readonly"]) => common(state, req, "settings").await,
         ("PUT", ["server", "settings"]) => common(state, req, "change").await,
         ("GET", ["server", "updates"]) => Some(Ok(updates::check_v3(state))),
-        ("GET", ["server", "updates", "changelogs"]) => Some(Ok(json!({"updates": [], "last_check": updates::now()}))),
+        ("GET", ["server", "updates", "changelogs"]) => {
+            Some(Ok(json!({"updates": [], "last_check": updates::now()})))
+        }
         ("POST", ["server", "updates:start"]) => Some(updates::start_v3(state)),
-        ("POST", ["server", "updates:getStatus"]) => Some(Ok(json!({"log_lines": [], "log_offset": 0, "done": !std::path::Path::new("/srv/pmm-update.json").exists()}))),
+        ("POST", ["server", "updates:getStatus"]) => Some(Ok(
+            json!({"log_lines": [], "log_offset": 0, "done": !std::path::Path::new("/srv/pmm-update.json").exists()}),
+        )),
         ("GET", ["inventory", "services"]) => Some(Ok(lists::services(state, b))),
         ("GET", ["inventory", "services", id]) => Some(lists::service(state, id)),
         ("POST", ["inventory", "services:getTypes"]) => Some(Ok(lists::service_types(state))),
@@ -134,9 +165,13 @@ async fn v3(state: &Managed, req: &Req) -> Routed {
         ("GET", ["management", "services"]) => Some(Ok(inventory::management_services(state))),
         ("GET", ["management", "nodes"]) => Some(Ok(inventory::management_nodes(state))),
         ("POST", ["management", "nodes"]) => Some(register::node(state, b).await),
-        ("DELETE", ["management", "nodes", id]) => Some(register::unregister(state, id, req.param("force") == "true").await),
+        ("DELETE", ["management", "nodes", id]) => {
+            Some(register::unregister(state, id, req.param("force") == "true").await)
+        }
         ("POST", ["management", "services"]) => Some(register::service_v3(state, b).await),
-        ("DELETE", ["management", "services", id]) => Some(register::remove_service(state, &json!({"service_id": id})).await),
+        ("DELETE", ["management", "services", id]) => {
+            Some(register::remove_service(state, &json!({"service_id": id})).await)
+        }
         (_, ["backups", rest @ ..]) => backup::v3(state, &req.method, rest, b).await,
         _ => None,
     }

@@ -38,12 +38,20 @@ pub fn check_v2(state: &Managed, req: &Value) -> Value {
     if req["only_installed_version"] == true {
         return json!({"installed": installed});
     }
-    let mut checked = state.update_checked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut checked = state
+        .update_checked
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     if req["force"] == true {
         *checked = Some(now());
     }
-    let Some(at) = checked.clone() else { return json!({"installed": installed}) };
-    let latest: Version = Switches::now().latest_v2.parse().unwrap_or(Version::new(2, 44, 1));
+    let Some(at) = checked.clone() else {
+        return json!({"installed": installed});
+    };
+    let latest: Version = Switches::now()
+        .latest_v2
+        .parse()
+        .unwrap_or(Version::new(2, 44, 1));
     json!({
         "installed": installed,
         "latest": info(latest),
@@ -64,7 +72,11 @@ fn program_runs(name: &str) -> bool {
 /// Starts the update program.
 pub async fn start_v2(state: &Managed) -> Result<Value, Resp> {
     if state.env.values.get("updates_enabled") == Some(&json!(false)) {
-        return Err(Resp::grpc(400, 9, "Updates are disabled via DISABLE_UPDATES environment variable."));
+        return Err(Resp::grpc(
+            400,
+            9,
+            "Updates are disabled via DISABLE_UPDATES environment variable.",
+        ));
     }
     if state.settings()["updates_disabled"] == true {
         return Err(Resp::grpc(400, 9, "Updates are disabled."));
@@ -80,10 +92,16 @@ pub async fn start_v2(state: &Managed) -> Result<Value, Resp> {
             Ok(())
         })
         .await?;
-    let started = Command::new("supervisorctl").args(["start", "pmm-update-perform"]).output();
+    let started = Command::new("supervisorctl")
+        .args(["start", "pmm-update-perform"])
+        .output();
     match started {
         Ok(out) if out.status.success() => Ok(json!({"auth_token": token, "log_offset": offset})),
-        Ok(out) => Err(Resp::grpc(500, 13, &format!("supervisorctl: {}", String::from_utf8_lossy(&out.stdout)))),
+        Ok(out) => Err(Resp::grpc(
+            500,
+            13,
+            &format!("supervisorctl: {}", String::from_utf8_lossy(&out.stdout)),
+        )),
         Err(e) => Err(Resp::grpc(500, 13, &format!("supervisorctl: {e}"))),
     }
 }
@@ -95,12 +113,20 @@ pub fn status_v2(state: &Managed, req: &Value) -> Result<Value, Resp> {
         return Err(Resp::grpc(403, 7, "Invalid authentication token."));
     }
     let running = program_runs("pmm-update-perform");
-    let offset = req["log_offset"].as_u64().or_else(|| req["log_offset"].as_str().and_then(|t| t.parse().ok())).unwrap_or(0);
+    let offset = req["log_offset"]
+        .as_u64()
+        .or_else(|| req["log_offset"].as_str().and_then(|t| t.parse().ok()))
+        .unwrap_or(0);
     let text = std::fs::read(LOG).unwrap_or_default();
-    let new = text.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let new = text
+        .get(usize::try_from(offset).unwrap_or(usize::MAX)..)
+        .unwrap_or_default();
     // Only whole lines count; the rest comes with the next question.
     let end = new.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    let lines: Vec<String> = String::from_utf8_lossy(&new[..end]).lines().map(str::to_owned).collect();
+    let lines: Vec<String> = String::from_utf8_lossy(&new[..end])
+        .lines()
+        .map(str::to_owned)
+        .collect();
     Ok(json!({"log_lines": lines, "log_offset": offset + end as u64, "done": !running}))
 }
 
@@ -119,8 +145,16 @@ pub fn check_v3(state: &Managed) -> Value {
 /// PMM 3 would ask a Watchtower to do it, and there is none.
 pub fn start_v3(state: &Managed) -> Result<Value, Resp> {
     if state.settings()["updates_enabled"] == false {
-        return Err(Resp::grpc(400, 9, "Updates are disabled via PMM_ENABLE_UPDATES environment variable."));
+        return Err(Resp::grpc(
+            400,
+            9,
+            "Updates are disabled via PMM_ENABLE_UPDATES environment variable.",
+        ));
     }
     debug_assert!(Path::new("/srv").exists(), "runs in the image");
-    Err(Resp::grpc(400, 9, "PMM_WATCHTOWER_TOKEN or PMM_WATCHTOWER_HOST is not set or Watchtower does not answer."))
+    Err(Resp::grpc(
+        400,
+        9,
+        "PMM_WATCHTOWER_TOKEN or PMM_WATCHTOWER_HOST is not set or Watchtower does not answer.",
+    ))
 }

@@ -30,27 +30,49 @@ pub enum Eval {
 pub fn evaluate(expr: &Expr, source: &impl Source, at: i64) -> Result<Eval, String> {
     Ok(match expr {
         Expr::Number(n) => Eval::Scalar(*n),
-        Expr::Selector { name, matchers, range, offset } => {
+        Expr::Selector {
+            name,
+            matchers,
+            range,
+            offset,
+        } => {
             let end = at - offset;
-            let hits = source.series().filter(|s| selects(name.as_deref(), matchers, &s.labels));
+            let hits = source
+                .series()
+                .filter(|s| selects(name.as_deref(), matchers, &s.labels));
             match range {
                 Some(range) => Eval::Matrix(
-                    hits.map(|s| Series { labels: s.labels.clone(), samples: s.range(end - range, end).to_vec() })
-                        .filter(|s| !s.samples.is_empty())
-                        .collect(),
+                    hits.map(|s| Series {
+                        labels: s.labels.clone(),
+                        samples: s.range(end - range, end).to_vec(),
+                    })
+                    .filter(|s| !s.samples.is_empty())
+                    .collect(),
                 ),
                 None => Eval::Vector(
                     hits.filter_map(|s| {
                         let (t, value) = *s.range(end - LOOKBACK_MS, end).last()?;
-                        Some(Row { labels: s.labels.clone(), value, at: t })
+                        Some(Row {
+                            labels: s.labels.clone(),
+                            value,
+                            at: t,
+                        })
                     })
                     .collect(),
                 ),
             }
         }
-        Expr::Aggregate { op, labels, without, arg } => {
-            Eval::Vector(aggregate(op, labels, *without, vector(evaluate(arg, source, at)?)?))
-        }
+        Expr::Aggregate {
+            op,
+            labels,
+            without,
+            arg,
+        } => Eval::Vector(aggregate(
+            op,
+            labels,
+            *without,
+            vector(evaluate(arg, source, at)?)?,
+        )),
         Expr::Call(name, args) => call(name, args, source, at)?,
         Expr::Binary(op, a, b) => binary(op, evaluate(a, source, at)?, evaluate(b, source, at)?)?,
     })
@@ -73,8 +95,21 @@ fn selects(name: Option<&str>, matchers: &[Matcher], labels: &Labels) -> bool {
 fn vector(value: Eval) -> Result<Vec<Row>, String> {
     match value {
         Eval::Vector(rows) => Ok(rows),
-        Eval::Scalar(value) => Ok(vec![Row { labels: Labels::new(), value, at: 0 }]),
-        Eval::Matrix(rows) => Ok(rows.into_iter().filter_map(|s| s.samples.last().map(|(at, value)| Row { labels: s.labels.clone(), value: *value, at: *at })).collect()),
+        Eval::Scalar(value) => Ok(vec![Row {
+            labels: Labels::new(),
+            value,
+            at: 0,
+        }]),
+        Eval::Matrix(rows) => Ok(rows
+            .into_iter()
+            .filter_map(|s| {
+                s.samples.last().map(|(at, value)| Row {
+                    labels: s.labels.clone(),
+                    value: *value,
+                    at: *at,
+                })
+            })
+            .collect()),
     }
 }
 
@@ -87,9 +122,16 @@ fn aggregate(op: &str, by: &[String], without: bool, rows: Vec<Row>) -> Vec<Row>
     let mut groups: BTreeMap<Labels, Vec<Row>> = BTreeMap::new();
     for row in rows {
         let labels = if without {
-            nameless(row.labels.clone()).into_iter().filter(|(l, _)| !by.contains(l)).collect()
+            nameless(row.labels.clone())
+                .into_iter()
+                .filter(|(l, _)| !by.contains(l))
+                .collect()
         } else {
-            row.labels.clone().into_iter().filter(|(l, _)| by.contains(l)).collect()
+            row.labels
+                .clone()
+                .into_iter()
+                .filter(|(l, _)| by.contains(l))
+                .collect()
         };
         groups.entry(labels).or_default().push(row);
     }
@@ -106,26 +148,50 @@ fn aggregate(op: &str, by: &[String], without: bool, rows: Vec<Row>) -> Vec<Row>
                 "group" => 1.0,
                 _ => n,
             };
-            Row { labels, value, at: rows.iter().map(|r| r.at).max().unwrap_or(0) }
+            Row {
+                labels,
+                value,
+                at: rows.iter().map(|r| r.at).max().unwrap_or(0),
+            }
         })
         .collect()
 }
 
+/// The value of a series' samples in a range.
+type Fold = dyn Fn(&[(i64, f64)]) -> Option<f64>;
+
 fn call(name: &str, args: &[Expr], source: &impl Source, at: i64) -> Result<Eval, String> {
-    let argument = || args.last().ok_or_else(|| format!("{name} needs an argument")).and_then(|a| evaluate(a, source, at));
-    let over = |f: &dyn Fn(&[(i64, f64)]) -> Option<f64>| match argument()? {
+    let argument = || {
+        args.last()
+            .ok_or_else(|| format!("{name} needs an argument"))
+            .and_then(|a| evaluate(a, source, at))
+    };
+    let over = |f: &Fold| match argument()? {
         Eval::Matrix(rows) => Ok(Eval::Vector(
             rows.into_iter()
                 .filter_map(|s| {
                     let last = s.samples.last()?.0;
-                    f(&s.samples).map(|value| Row { labels: nameless(s.labels.clone()), value, at: last })
+                    f(&s.samples).map(|value| Row {
+                        labels: nameless(s.labels.clone()),
+                        value,
+                        at: last,
+                    })
                 })
                 .collect(),
         )),
         _ => Err(format!("{name} needs a range vector")),
     };
     let each = |f: &dyn Fn(&Row) -> f64| -> Result<Eval, String> {
-        Ok(Eval::Vector(vector(argument()?)?.into_iter().map(|r| Row { value: f(&r), labels: nameless(r.labels), at: r.at }).collect()))
+        Ok(Eval::Vector(
+            vector(argument()?)?
+                .into_iter()
+                .map(|r| Row {
+                    value: f(&r),
+                    labels: nameless(r.labels),
+                    at: r.at,
+                })
+                .collect(),
+        ))
     };
     match name {
         "time" => Ok(Eval::Scalar(at as f64 / 1000.0)),
@@ -134,7 +200,11 @@ fn call(name: &str, args: &[Expr], source: &impl Source, at: i64) -> Result<Eval
         "abs" => each(&|r| r.value.abs()),
         "sort" | "sort_desc" | "last" => argument(),
         "absent" => Ok(Eval::Vector(if vector(argument()?)?.is_empty() {
-            vec![Row { labels: Labels::new(), value: 1.0, at }]
+            vec![Row {
+                labels: Labels::new(),
+                value: 1.0,
+                at,
+            }]
         } else {
             Vec::new()
         })),
@@ -152,7 +222,13 @@ fn call(name: &str, args: &[Expr], source: &impl Source, at: i64) -> Result<Eval
         "rate" | "increase" | "delta" => over(&|s| {
             let ((t0, v0), (t1, v1)) = (s.first()?, s.last()?);
             let seconds = (t1 - t0) as f64 / 1000.0;
-            (seconds > 0.0).then(|| if name == "rate" { (v1 - v0) / seconds } else { v1 - v0 })
+            (seconds > 0.0).then(|| {
+                if name == "rate" {
+                    (v1 - v0) / seconds
+                } else {
+                    v1 - v0
+                }
+            })
         }),
         _ => Err(format!("unknown func {name:?}")),
     }
@@ -176,10 +252,22 @@ fn binary(op: &str, a: Eval, b: Eval) -> Result<Eval, String> {
         _ => x % y,
     };
     let apply = |row: Row, x: f64, y: f64| -> Option<Row> {
-        if is_compare { compare(x, y).then_some(row) } else { Some(Row { value: math(x, y), labels: nameless(row.labels), at: row.at }) }
+        if is_compare {
+            compare(x, y).then_some(row)
+        } else {
+            Some(Row {
+                value: math(x, y),
+                labels: nameless(row.labels),
+                at: row.at,
+            })
+        }
     };
     Ok(match (a, b) {
-        (Eval::Scalar(x), Eval::Scalar(y)) => Eval::Scalar(if is_compare { f64::from(u8::from(compare(x, y))) } else { math(x, y) }),
+        (Eval::Scalar(x), Eval::Scalar(y)) => Eval::Scalar(if is_compare {
+            f64::from(u8::from(compare(x, y)))
+        } else {
+            math(x, y)
+        }),
         (Eval::Vector(rows), Eval::Scalar(y)) => Eval::Vector(
             rows.into_iter()
                 .filter_map(|r| {
@@ -197,14 +285,19 @@ fn binary(op: &str, a: Eval, b: Eval) -> Result<Eval, String> {
                 .collect(),
         ),
         (Eval::Vector(left), Eval::Vector(right)) => {
-            let other: BTreeMap<Labels, f64> = right.iter().map(|r| (nameless(r.labels.clone()), r.value)).collect();
+            let other: BTreeMap<Labels, f64> = right
+                .iter()
+                .map(|r| (nameless(r.labels.clone()), r.value))
+                .collect();
             let found = |r: &Row| other.get(&nameless(r.labels.clone())).copied();
             Eval::Vector(match op {
                 "and" => left.into_iter().filter(|r| found(r).is_some()).collect(),
                 "unless" => left.into_iter().filter(|r| found(r).is_none()).collect(),
                 "or" => {
                     let have: Vec<Labels> = left.iter().map(|r| nameless(r.labels.clone())).collect();
-                    let more = right.into_iter().filter(|r| !have.contains(&nameless(r.labels.clone())));
+                    let more = right
+                        .into_iter()
+                        .filter(|r| !have.contains(&nameless(r.labels.clone())));
                     left.into_iter().chain(more).collect()
                 }
                 _ => left

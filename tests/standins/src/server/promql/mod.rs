@@ -64,7 +64,9 @@ impl Source for Vec<Series> {
 
 /// Reads `name{label="value",...}` without operators other than `=`.
 pub fn parse_series(text: &str) -> Option<Labels> {
-    let Ok(Expr::Selector { name, matchers, .. }) = parse(text) else { return None };
+    let Ok(Expr::Selector { name, matchers, .. }) = parse(text) else {
+        return None;
+    };
     let mut labels: Labels = matchers.into_iter().map(|m| (m.label, m.value)).collect();
     if let Some(name) = name {
         labels.insert("__name__".to_owned(), name);
@@ -76,12 +78,18 @@ pub fn parse_series(text: &str) -> Option<Labels> {
 pub fn http(source: &impl Source, range: bool, params: &BTreeMap<String, String>) -> Resp {
     match answer(source, range, params) {
         Ok(data) => Resp::json(200, &json!({"status": "success", "data": data})),
-        Err(message) => Resp::json(422, &json!({"status": "error", "errorType": "422", "error": message})),
+        Err(message) => Resp::json(
+            422,
+            &json!({"status": "error", "errorType": "422", "error": message}),
+        ),
     }
 }
 
 fn answer(source: &impl Source, range: bool, params: &BTreeMap<String, String>) -> Result<Value, String> {
-    let query = params.get("query").filter(|q| !q.trim().is_empty()).ok_or("missing `query` arg")?;
+    let query = params
+        .get("query")
+        .filter(|q| !q.trim().is_empty())
+        .ok_or("missing `query` arg")?;
     let expr = parse(query).map_err(|e| format!("error when parsing query {query:?}: {e}"))?;
     let now = jiff::Timestamp::now().as_millisecond();
     if !range {
@@ -89,18 +97,27 @@ fn answer(source: &impl Source, range: bool, params: &BTreeMap<String, String>) 
         return Ok(match evaluate(&expr, source, at)? {
             Eval::Scalar(v) => json!({"resultType": "scalar", "result": [seconds(at), number(v)]}),
             Eval::Vector(rows) => {
-                let rows: Vec<Value> =
-                    rows.iter().map(|r| json!({"metric": r.labels, "value": [seconds(at), number(r.value)]})).collect();
+                let rows: Vec<Value> = rows
+                    .iter()
+                    .map(|r| json!({"metric": r.labels, "value": [seconds(at), number(r.value)]}))
+                    .collect();
                 json!({"resultType": "vector", "result": rows})
             }
-            Eval::Matrix(rows) => json!({"resultType": "matrix", "result": rows.iter().map(matrix).collect::<Vec<_>>()}),
+            Eval::Matrix(rows) => {
+                json!({"resultType": "matrix", "result": rows.iter().map(matrix).collect::<Vec<_>>()})
+            }
         });
     }
     let (start, end) = (
-        params.get("start").map_or(Ok(now - LOOKBACK_MS), |t| time_ms(t))?,
+        params
+            .get("start")
+            .map_or(Ok(now - LOOKBACK_MS), |t| time_ms(t))?,
         params.get("end").map_or(Ok(now), |t| time_ms(t))?,
     );
-    let step = params.get("step").map_or(Ok(60_000), |s| parse::duration_ms(s))?.max(1000);
+    let step = params
+        .get("step")
+        .map_or(Ok(60_000), |s| parse::duration_ms(s))?
+        .max(1000);
     if (end - start) / step > 11_000 {
         return Err("too many points for the given start, end and step".to_owned());
     }
@@ -109,12 +126,23 @@ fn answer(source: &impl Source, range: bool, params: &BTreeMap<String, String>) 
     while at <= end {
         let rows = match evaluate(&expr, source, at)? {
             Eval::Vector(rows) => rows,
-            Eval::Scalar(value) => vec![eval::Row { labels: Labels::new(), value, at }],
+            Eval::Scalar(value) => vec![eval::Row {
+                labels: Labels::new(),
+                value,
+                at,
+            }],
             Eval::Matrix(_) => return Err("a range vector cannot be graphed".to_owned()),
         };
         for row in rows {
             let key = format!("{:?}", row.labels);
-            found.entry(key).or_insert_with(|| Series { labels: row.labels, samples: Vec::new() }).samples.push((at, row.value));
+            found
+                .entry(key)
+                .or_insert_with(|| Series {
+                    labels: row.labels,
+                    samples: Vec::new(),
+                })
+                .samples
+                .push((at, row.value));
         }
         at += step;
     }
@@ -122,7 +150,11 @@ fn answer(source: &impl Source, range: bool, params: &BTreeMap<String, String>) 
 }
 
 fn matrix(series: &Series) -> Value {
-    let values: Vec<Value> = series.samples.iter().map(|(t, v)| json!([seconds(*t), number(*v)])).collect();
+    let values: Vec<Value> = series
+        .samples
+        .iter()
+        .map(|(t, v)| json!([seconds(*t), number(*v)]))
+        .collect();
     json!({"metric": series.labels, "values": values})
 }
 
@@ -131,18 +163,28 @@ fn time_ms(text: &str) -> Result<i64, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Ok((seconds * 1000.0).round() as i64);
     }
-    text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).map_err(|e| format!("cannot parse time {text:?}: {e}"))
+    text.parse::<jiff::Timestamp>()
+        .map(jiff::Timestamp::as_millisecond)
+        .map_err(|e| format!("cannot parse time {text:?}: {e}"))
 }
 
 fn seconds(at: i64) -> Value {
-    if at % 1000 == 0 { json!(at / 1000) } else { json!(at as f64 / 1000.0) }
+    if at % 1000 == 0 {
+        json!(at / 1000)
+    } else {
+        json!(at as f64 / 1000.0)
+    }
 }
 
 fn number(value: f64) -> String {
     if value.is_nan() {
         "NaN".to_owned()
     } else if value.is_infinite() {
-        if value > 0.0 { "+Inf".to_owned() } else { "-Inf".to_owned() }
+        if value > 0.0 {
+            "+Inf".to_owned()
+        } else {
+            "-Inf".to_owned()
+        }
     } else {
         format!("{value}")
     }

@@ -59,7 +59,10 @@ const AGGREGATES: &[&str] = &["sum", "count", "min", "max", "avg", "group"];
 
 /// Reads a query.
 pub fn parse(text: &str) -> Result<Expr, String> {
-    let mut p = Parser { tokens: tokens(text)?, at: 0 };
+    let mut p = Parser {
+        tokens: tokens(text)?,
+        at: 0,
+    };
     let expr = p.binary(0)?;
     match p.tokens.get(p.at) {
         None => Ok(expr),
@@ -75,8 +78,12 @@ pub fn duration_ms(text: &str) -> Result<i64, String> {
     let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(|| format!("cannot parse duration {text:?}"))?;
-        let n: f64 = rest[..digits].parse().map_err(|_| format!("cannot parse duration {text:?}"))?;
+        let digits = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .ok_or_else(|| format!("cannot parse duration {text:?}"))?;
+        let n: f64 = rest[..digits]
+            .parse()
+            .map_err(|_| format!("cannot parse duration {text:?}"))?;
         rest = &rest[digits..];
         let len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         total += n * match &rest[..len] {
@@ -97,7 +104,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     let chars: Vec<char> = text.chars().collect();
     let mut out = Vec::new();
     let mut i = 0;
-    let run = |from: usize, keep: &dyn Fn(char) -> bool| chars[from..].iter().take_while(|c| keep(**c)).count();
+    let run =
+        |from: usize, keep: &dyn Fn(char) -> bool| chars[from..].iter().take_while(|c| keep(**c)).count();
     while let Some(&c) = chars.get(i) {
         match c {
             _ if c.is_whitespace() => i += 1,
@@ -187,19 +195,33 @@ impl Parser {
     }
 
     fn expect(&mut self, op: &str) -> Result<(), String> {
-        if self.take_op(op) { Ok(()) } else { Err(format!("expected {op:?}, found {:?}", self.peek())) }
+        if self.take_op(op) {
+            Ok(())
+        } else {
+            Err(format!("expected {op:?}, found {:?}", self.peek()))
+        }
     }
 
     fn word(&mut self) -> Option<String> {
-        let Some(Token::Word(word)) = self.peek() else { return None };
+        let Some(Token::Word(word)) = self.peek() else {
+            return None;
+        };
         let word = word.clone();
         self.at += 1;
         Some(word)
     }
 
     fn binary(&mut self, level: usize) -> Result<Expr, String> {
-        const LEVELS: &[&[&str]] = &[&["or"], &["and", "unless"], &["==", "!=", ">", "<", ">=", "<="], &["+", "-"], &["*", "/", "%"]];
-        let Some(ops) = LEVELS.get(level) else { return self.unary() };
+        const LEVELS: &[&[&str]] = &[
+            &["or"],
+            &["and", "unless"],
+            &["==", "!=", ">", "<", ">=", "<="],
+            &["+", "-"],
+            &["*", "/", "%"],
+        ];
+        let Some(ops) = LEVELS.get(level) else {
+            return self.unary();
+        };
         let mut left = self.binary(level + 1)?;
         loop {
             let op = match self.peek() {
@@ -217,7 +239,11 @@ impl Parser {
 
     fn unary(&mut self) -> Result<Expr, String> {
         if self.take_op("-") {
-            return Ok(Expr::Binary("-".to_owned(), Box::new(Expr::Number(0.0)), Box::new(self.unary()?)));
+            return Ok(Expr::Binary(
+                "-".to_owned(),
+                Box::new(Expr::Number(0.0)),
+                Box::new(self.unary()?),
+            ));
         }
         if self.take_op("(") {
             let inner = self.binary(0)?;
@@ -232,7 +258,9 @@ impl Parser {
         if self.is_op("{") {
             return self.selector(None);
         }
-        let word = self.word().ok_or_else(|| format!("unexpected {:?}", self.peek()))?;
+        let word = self
+            .word()
+            .ok_or_else(|| format!("unexpected {:?}", self.peek()))?;
         if AGGREGATES.contains(&word.as_str()) {
             return self.aggregate(word);
         }
@@ -259,7 +287,12 @@ impl Parser {
         if let Some((after, w)) = self.grouping()? {
             (labels, without) = (after, w);
         }
-        Ok(Expr::Aggregate { op, labels, without, arg })
+        Ok(Expr::Aggregate {
+            op,
+            labels,
+            without,
+            arg,
+        })
     }
 
     fn grouping(&mut self) -> Result<Option<(Vec<String>, bool)>, String> {
@@ -285,16 +318,25 @@ impl Parser {
         let mut matchers = Vec::new();
         if self.take_op("{") {
             while let Some(label) = self.word() {
-                let Some(Token::Op(op)) = self.peek().cloned() else { return Err("expected a matcher".to_owned()) };
+                let Some(Token::Op(op)) = self.peek().cloned() else {
+                    return Err("expected a matcher".to_owned());
+                };
                 self.at += 1;
-                let Some(Token::Text(value)) = self.peek().cloned() else { return Err("expected a string".to_owned()) };
+                let Some(Token::Text(value)) = self.peek().cloned() else {
+                    return Err("expected a string".to_owned());
+                };
                 self.at += 1;
                 let pattern = if op.contains('~') {
                     Some(regex::Regex::new(&format!("^(?:{value})$")).map_err(|e| e.to_string())?)
                 } else {
                     None
                 };
-                matchers.push(Matcher { label, op, value, pattern });
+                matchers.push(Matcher {
+                    label,
+                    op,
+                    value,
+                    pattern,
+                });
                 if !self.take_op(",") {
                     break;
                 }
@@ -309,10 +351,17 @@ impl Parser {
         let mut offset = 0;
         if matches!(self.peek(), Some(Token::Word(w)) if w == "offset") {
             self.at += 1;
-            let Some(Token::Number(seconds)) = self.peek() else { return Err("expected an offset".to_owned()) };
+            let Some(Token::Number(seconds)) = self.peek() else {
+                return Err("expected an offset".to_owned());
+            };
             offset = (seconds * 1000.0) as i64;
             self.at += 1;
         }
-        Ok(Expr::Selector { name, matchers, range, offset })
+        Ok(Expr::Selector {
+            name,
+            matchers,
+            range,
+            offset,
+        })
     }
 }
