@@ -158,7 +158,7 @@ fn aggregate(op: &str, by: &[String], without: bool, rows: Vec<Row>) -> Vec<Row>
 }
 
 /// The value of a series' samples in a range.
-type Fold = dyn Fn(&[(i64, f64)]) -> Option<f64>;
+type Fold<'a> = dyn Fn(&[(i64, f64)]) -> Option<f64> + 'a;
 
 fn call(name: &str, args: &[Expr], source: &impl Source, at: i64) -> Result<Eval, String> {
     let argument = || {
@@ -166,7 +166,7 @@ fn call(name: &str, args: &[Expr], source: &impl Source, at: i64) -> Result<Eval
             .ok_or_else(|| format!("{name} needs an argument"))
             .and_then(|a| evaluate(a, source, at))
     };
-    let over = |f: &Fold| match argument()? {
+    let over = |f: &Fold<'_>| match argument()? {
         Eval::Matrix(rows) => Ok(Eval::Vector(
             rows.into_iter()
                 .filter_map(|s| {
