@@ -63,7 +63,13 @@ impl Config {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let doc = yaml::parse(bytes)?;
         let top = |key: &str| doc.get(key).and_then(Node::text).unwrap_or_default().to_string();
-        let sub = |block: &str, key: &str| doc.get(block).and_then(|b| b.get(key)).and_then(Node::text).unwrap_or_default().to_string();
+        let sub = |block: &str, key: &str| {
+            doc.get(block)
+                .and_then(|b| b.get(key))
+                .and_then(Node::text)
+                .unwrap_or_default()
+                .to_string()
+        };
         let mut paths = BTreeMap::new();
         if let Some(Node::Map(entries)) = doc.get("paths") {
             for (key, value) in entries {
@@ -100,19 +106,33 @@ impl Config {
         set(&mut self.server_username, "server-username");
         set(&mut self.server_password, "server-password");
         set(&mut self.log_level, "log-level");
-        for (slot, name) in [(&mut self.listen_port, "listen-port"), (&mut self.port_min, "ports-min"), (&mut self.port_max, "ports-max")] {
+        for (slot, name) in [
+            (&mut self.listen_port, "listen-port"),
+            (&mut self.port_min, "ports-min"),
+            (&mut self.port_max, "ports-max"),
+        ] {
             if let Some(value) = get(name) {
                 *slot = number(&value)?;
             }
         }
-        for (slot, name) in [(&mut self.insecure_tls, "server-insecure-tls"), (&mut self.without_tls, "server-without-tls")] {
+        for (slot, name) in [
+            (&mut self.insecure_tls, "server-insecure-tls"),
+            (&mut self.without_tls, "server-without-tls"),
+        ] {
             if let Some(value) = get(name) {
                 *slot = ["1", "true", "t", "yes"].contains(&value.to_ascii_lowercase().as_str());
             }
         }
-        let names = PATH_KEYS.iter().map(|(key, _, _)| *key).chain(["paths_base", "exporters_base"]);
+        let names = PATH_KEYS
+            .iter()
+            .map(|(key, _, _)| *key)
+            .chain(["paths_base", "exporters_base"]);
         for key in names {
-            let flag = if key == "paths_base" { "paths-base".into() } else { format!("paths-{}", key.replace('_', "-")) };
+            let flag = if key == "paths_base" {
+                "paths-base".into()
+            } else {
+                format!("paths-{}", key.replace('_', "-"))
+            };
             if let Some(value) = get(&flag) {
                 self.paths.insert(key.into(), value);
             }
@@ -123,7 +143,8 @@ impl Config {
     /// Completes the defaults of a release. PMM 3 strips the id prefix of PMM 2; PMM 2 keeps its buffers in the system's temporary directory.
     pub fn fill(&mut self, release: &Release) {
         if release.is_v3() && self.id.starts_with("/agent_id/") {
-            self.warnings.push("PMM 2 agent id prefix '/agent_id/' found in the configuration and removed".into());
+            self.warnings
+                .push("PMM 2 agent id prefix '/agent_id/' found in the configuration and removed".into());
             self.id = self.id.trim_start_matches("/agent_id/").to_string();
         }
         default(&mut self.listen_address, "127.0.0.1");
@@ -139,12 +160,25 @@ impl Config {
         if !self.server_address.is_empty() && !self.server_address.contains(':') {
             self.server_address.push_str(":443");
         }
-        let base = self.paths.get("paths_base").filter(|b| !b.is_empty()).cloned().unwrap_or_else(|| release.default_base().into());
+        let base = self
+            .paths
+            .get("paths_base")
+            .filter(|b| !b.is_empty())
+            .cloned()
+            .unwrap_or_else(|| release.default_base().into());
         self.paths.insert("paths_base".into(), base.clone());
-        let exporters = self.paths.get("exporters_base").filter(|b| !b.is_empty()).cloned().unwrap_or_else(|| format!("{base}/exporters"));
+        let exporters = self
+            .paths
+            .get("exporters_base")
+            .filter(|b| !b.is_empty())
+            .cloned()
+            .unwrap_or_else(|| format!("{base}/exporters"));
         self.paths.insert("exporters_base".into(), exporters.clone());
         for (key, place, since) in PATH_KEYS {
-            if since > release.major() || place.is_empty() || (key == "valkey_exporter" && release.numbers() < (3, 5)) {
+            if since > release.major()
+                || place.is_empty()
+                || (key == "valkey_exporter" && release.numbers() < (3, 5))
+            {
                 continue;
             }
             let system_temp = key == "tempdir" && !release.is_v3();
@@ -157,7 +191,14 @@ impl Config {
             if slot.is_empty() {
                 *slot = fallback;
             } else if !slot.starts_with('/') {
-                *slot = format!("{}/{slot}", if place.starts_with("exporters/") { &exporters } else { &base });
+                *slot = format!(
+                    "{}/{slot}",
+                    if place.starts_with("exporters/") {
+                        &exporters
+                    } else {
+                        &base
+                    }
+                );
             }
         }
     }
@@ -189,13 +230,18 @@ impl Config {
             out.push_str("    without-tls: true\n");
         }
         out.push_str("paths:\n");
-        let order = ["paths_base", "exporters_base"].into_iter().chain(PATH_KEYS.iter().map(|(key, _, _)| *key));
+        let order = ["paths_base", "exporters_base"]
+            .into_iter()
+            .chain(PATH_KEYS.iter().map(|(key, _, _)| *key));
         for key in order {
             if let Some(value) = self.paths.get(key).filter(|v| !v.is_empty()) {
                 out.push_str(&format!("    {}", line(key, value)));
             }
         }
-        out.push_str(&format!("ports:\n    min: {}\n    max: {}\n", self.port_min, self.port_max));
+        out.push_str(&format!(
+            "ports:\n    min: {}\n    max: {}\n",
+            self.port_min, self.port_max
+        ));
         if !self.log_level.is_empty() {
             out.push_str(&line("log-level", &self.log_level));
         }
@@ -213,7 +259,8 @@ impl Config {
             .mode(0o640)
             .open(path)
             .map_err(|e| format!("open {}: {e}", path.display()))?;
-        std::io::Write::write_all(&mut file, self.to_yaml().as_bytes()).map_err(|e| format!("write {}: {e}", path.display()))
+        std::io::Write::write_all(&mut file, self.to_yaml().as_bytes())
+            .map_err(|e| format!("write {}: {e}", path.display()))
     }
 }
 
@@ -224,7 +271,12 @@ fn default(slot: &mut String, value: &str) {
 }
 
 fn number(text: &str) -> Result<u16, String> {
-    if text.is_empty() { Ok(0) } else { text.parse().map_err(|_| format!("cannot read {text:?} as a port")) }
+    if text.is_empty() {
+        Ok(0)
+    } else {
+        text.parse()
+            .map_err(|_| format!("cannot read {text:?} as a port"))
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +290,11 @@ mod tests {
 
     #[test]
     fn setup_pins_every_path_to_the_release_that_wrote_it() {
-        let mut old = Config { id: "/agent_id/a".into(), server_address: "pmm.lab".into(), ..Config::default() };
+        let mut old = Config {
+            id: "/agent_id/a".into(),
+            server_address: "pmm.lab".into(),
+            ..Config::default()
+        };
         old.fill(&release("2.41.2"));
         assert_eq!(old.server_address, "pmm.lab:443");
         assert_eq!((old.path("tempdir"), old.path("nomad")), ("/tmp", ""));
@@ -246,7 +302,10 @@ mod tests {
         new.fill(&release("3.9.1"));
         assert_eq!(new.id, "a");
         assert_eq!(new.warnings.len(), 1);
-        assert_eq!(new.path("node_exporter"), "/usr/local/percona/pmm2/exporters/node_exporter");
+        assert_eq!(
+            new.path("node_exporter"),
+            "/usr/local/percona/pmm2/exporters/node_exporter"
+        );
         assert_eq!(new.path("nomad"), "/usr/local/percona/pmm2/tools/nomad");
         assert_eq!(new.path("tempdir"), "/tmp");
     }
@@ -266,7 +325,9 @@ mod tests {
     #[test]
     fn environment_wins_over_the_file() {
         let mut config = Config::from_bytes(b"id: a\nlisten-port: 7777\n").unwrap();
-        config.override_with(&|name| (name == "listen-port").then(|| "7778".to_string())).unwrap();
+        config
+            .override_with(&|name| (name == "listen-port").then(|| "7778".to_string()))
+            .unwrap();
         assert_eq!(config.listen_port, 7778);
     }
 }

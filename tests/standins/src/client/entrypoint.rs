@@ -19,9 +19,16 @@ pub fn main(args: &[String]) -> u8 {
     loop {
         let status = Command::new("pmm-agent").arg("run").status();
         if !on("PMM_AGENT_SIDECAR") {
-            return status.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
+            return status
+                .ok()
+                .and_then(|s| s.code())
+                .and_then(|c| u8::try_from(c).ok())
+                .unwrap_or(1);
         }
-        let pause = std::env::var("PMM_AGENT_SIDECAR_SLEEP").ok().and_then(|v| v.parse().ok()).unwrap_or(5);
+        let pause = std::env::var("PMM_AGENT_SIDECAR_SLEEP")
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(5);
         crate::client::clock::pause(std::time::Duration::from_secs(pause));
     }
 }

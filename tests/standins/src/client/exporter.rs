@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 /// Runs one exporter until it is stopped.
 pub fn main(release: &Release, program: &str, args: &[String]) -> u8 {
     if args.iter().any(|a| a == "--version" || a == "-version") {
-        out::line(&format!("{program}, version {} (branch: main, revision: {})", release.version, release.commit));
+        out::line(&format!(
+            "{program}, version {} (branch: main, revision: {})",
+            release.version, release.commit
+        ));
         return 0;
     }
     die_with_parent();
@@ -30,7 +33,12 @@ pub fn main(release: &Release, program: &str, args: &[String]) -> u8 {
 
 /// The value of `--name=value` or `-name=value`.
 pub fn value(args: &[String], name: &str) -> Option<String> {
-    args.iter().find_map(|a| a.trim_start_matches('-').strip_prefix(name)?.strip_prefix('=').map(ToString::to_string))
+    args.iter().find_map(|a| {
+        a.trim_start_matches('-')
+            .strip_prefix(name)?
+            .strip_prefix('=')
+            .map(ToString::to_string)
+    })
 }
 
 fn serve(tcp: &TcpStream, program: &str, args: &[String], started: Instant) -> std::io::Result<()> {
@@ -40,7 +48,12 @@ fn serve(tcp: &TcpStream, program: &str, args: &[String], started: Instant) -> s
     if !target.starts_with("/metrics") {
         return respond(tcp, "404 Not Found", "text/plain", b"not found\n");
     }
-    respond(tcp, "200 OK", "text/plain; version=0.0.4", page(program, args, resolution, started).as_bytes())
+    respond(
+        tcp,
+        "200 OK",
+        "text/plain; version=0.0.4",
+        page(program, args, resolution, started).as_bytes(),
+    )
 }
 
 fn page(program: &str, args: &[String], resolution: &str, started: Instant) -> String {
@@ -57,7 +70,10 @@ fn page(program: &str, args: &[String], resolution: &str, started: Instant) -> S
                 add("node_uname_info{sysname=\"Linux\"} 1".into());
                 add(format!("node_time_seconds {seconds}"));
                 add(format!("node_load1 {}.{}", seconds % 4, seconds % 10));
-                add(format!("node_cpu_seconds_total{{cpu=\"0\",mode=\"user\"}} {}", seconds % 1_000_000));
+                add(format!(
+                    "node_cpu_seconds_total{{cpu=\"0\",mode=\"user\"}} {}",
+                    seconds % 1_000_000
+                ));
             }
             "mysqld_exporter" => {
                 add("mysql_up 1".into());
@@ -87,8 +103,15 @@ fn page(program: &str, args: &[String], resolution: &str, started: Instant) -> S
 
 /// Metrics that an administrator left in the textfile collector's directory.
 fn textfiles(args: &[String], resolution: &str, text: &mut String) {
-    for (name, content) in files(args, &format!("collector.textfile.directory.{resolution}"), "prom") {
-        for line in content.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
+    for (name, content) in files(
+        args,
+        &format!("collector.textfile.directory.{resolution}"),
+        "prom",
+    ) {
+        for line in content
+            .lines()
+            .filter(|l| !l.trim().is_empty() && !l.starts_with('#'))
+        {
             text.push_str(line.trim());
             text.push('\n');
         }
@@ -98,11 +121,18 @@ fn textfiles(args: &[String], resolution: &str, text: &mut String) {
 
 /// One series per `- name:` or top-level key of the custom query files: enough to see which of them a client runs.
 fn custom_queries(args: &[String], resolution: &str, text: &mut String) {
-    for (name, content) in files(args, &format!("collect.custom_query.{resolution}.directory"), "yml") {
+    for (name, content) in files(
+        args,
+        &format!("collect.custom_query.{resolution}.directory"),
+        "yml",
+    ) {
         for line in content.lines() {
             let top_level = line.ends_with(':') && !line.starts_with([' ', '#', '-']);
             if top_level {
-                text.push_str(&format!("standin_custom_query{{file=\"{name}\",query=\"{}\"}} 1\n", line.trim_end_matches(':')));
+                text.push_str(&format!(
+                    "standin_custom_query{{file=\"{name}\",query=\"{}\"}} 1\n",
+                    line.trim_end_matches(':')
+                ));
             }
         }
     }
@@ -117,7 +147,12 @@ fn files(args: &[String], flag: &str, extension: &str) -> Vec<(String, String)> 
         .flatten()
         .flatten()
         .filter(|e| e.path().extension().is_some_and(|x| x == extension))
-        .filter_map(|e| Some((e.file_name().to_string_lossy().into_owned(), std::fs::read_to_string(e.path()).ok()?)))
+        .filter_map(|e| {
+            Some((
+                e.file_name().to_string_lossy().into_owned(),
+                std::fs::read_to_string(e.path()).ok()?,
+            ))
+        })
         .collect();
     found.sort();
     found
@@ -134,7 +169,12 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("mine.prom"), "# c\nmy_metric 5\n").unwrap();
         std::fs::write(dir.join("mine.yml"), "mysql_mine:\n  query: select 1\n").unwrap();
-        let text = page("node_exporter", &[format!("--collector.textfile.directory.hr={}", dir.display())], "hr", Instant::now());
+        let text = page(
+            "node_exporter",
+            &[format!("--collector.textfile.directory.hr={}", dir.display())],
+            "hr",
+            Instant::now(),
+        );
         assert!(text.contains("my_metric 5") && text.contains("node_load1"));
         let args = [format!("--collect.custom_query.mr.directory={}", dir.display())];
         assert!(page("mysqld_exporter", &args, "mr", Instant::now()).contains("query=\"mysql_mine\""));

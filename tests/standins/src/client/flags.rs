@@ -20,14 +20,20 @@ impl Flags {
                 flags.words.push(arg.clone());
                 continue;
             };
-            let (name, inline) = flag.split_once('=').map_or((flag, None), |(n, v)| (n, Some(v.to_string())));
+            let (name, inline) = flag
+                .split_once('=')
+                .map_or((flag, None), |(n, v)| (n, Some(v.to_string())));
             let positive = name.strip_prefix("no-").unwrap_or(name);
             if switches.contains(&name) {
-                flags.values.insert(name.into(), inline.unwrap_or_else(|| "true".into()));
+                flags
+                    .values
+                    .insert(name.into(), inline.unwrap_or_else(|| "true".into()));
             } else if switches.contains(&positive) {
                 flags.values.insert(positive.into(), "false".into());
             } else if known.contains(&name) {
-                let value = inline.or_else(|| rest.next().cloned()).ok_or_else(|| format!("expected argument for flag '--{name}'"))?;
+                let value = inline
+                    .or_else(|| rest.next().cloned())
+                    .ok_or_else(|| format!("expected argument for flag '--{name}'"))?;
                 flags.values.insert(name.into(), value);
             } else {
                 return Err(format!("unknown flag --{name}"));
@@ -58,7 +64,9 @@ pub fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
         .map(str::trim)
         .filter(|p| !p.is_empty())
         .map(|pair| {
-            let (k, v) = pair.split_once('=').ok_or_else(|| format!("wrong custom label format: {pair:?}"))?;
+            let (k, v) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("wrong custom label format: {pair:?}"))?;
             Ok((k.trim().to_string(), v.trim().to_string()))
         })
         .collect()
@@ -71,11 +79,23 @@ mod tests {
 
     #[test]
     fn flags_words_and_switches() {
-        let args: Vec<String> = ["add", "--json", "--server-url=https://x", "mysql", "--username", "root"].map(Into::into).to_vec();
+        let args: Vec<String> = [
+            "add",
+            "--json",
+            "--server-url=https://x",
+            "mysql",
+            "--username",
+            "root",
+        ]
+        .map(Into::into)
+        .to_vec();
         let flags = Flags::parse(&args, &["json"], &["server-url", "username"]).unwrap();
         assert_eq!(flags.words, ["add", "mysql"]);
         assert!(flags.on("json"));
-        assert_eq!((flags.text("server-url"), flags.text("username")), ("https://x".into(), "root".into()));
+        assert_eq!(
+            (flags.text("server-url"), flags.text("username")),
+            ("https://x".into(), "root".into())
+        );
         assert!(Flags::parse(&["--what".into()], &[], &[]).is_err());
     }
 

@@ -57,7 +57,10 @@ pub fn authorization(username: &str, password: &str, v3: bool) -> Option<String>
 impl Endpoint {
     /// Opens a connection; reads give up after `read_timeout`, writes after five seconds.
     pub fn connect(&self, read_timeout: Duration) -> io::Result<Box<dyn Stream>> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("lookup {}: no such host", self.host));
+        let mut last = io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("lookup {}: no such host", self.host),
+        );
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
                 Ok(tcp) => return self.wrap(tcp, read_timeout),
@@ -88,9 +91,18 @@ impl Endpoint {
 
     /// Text of a request head.
     pub fn head(&self, method: &str, path: &str, extra: &str, length: Option<usize>) -> String {
-        let auth = self.authorization.as_ref().map(|a| format!("Authorization: {a}\r\n")).unwrap_or_default();
-        let length = length.map(|n| format!("Content-Length: {n}\r\n")).unwrap_or_default();
-        format!("{method} {path} HTTP/1.1\r\nHost: {}:{}\r\nUser-Agent: pmm-client\r\n{auth}{length}{extra}\r\n", self.host, self.port)
+        let auth = self
+            .authorization
+            .as_ref()
+            .map(|a| format!("Authorization: {a}\r\n"))
+            .unwrap_or_default();
+        let length = length
+            .map(|n| format!("Content-Length: {n}\r\n"))
+            .unwrap_or_default();
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}:{}\r\nUser-Agent: pmm-client\r\n{auth}{length}{extra}\r\n",
+            self.host, self.port
+        )
     }
 
     /// Sends one request on its own connection and reads the whole answer.
@@ -112,8 +124,15 @@ impl Endpoint {
 fn read_answer(stream: Box<dyn Stream>) -> io::Result<Answer> {
     let mut reader = BufReader::new(stream);
     let (first, headers) = read_head(&mut reader)?;
-    let status = first.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| io::Error::other("malformed HTTP status line"))?;
-    let body = if headers.get("transfer-encoding").is_some_and(|v| v.contains("chunked")) {
+    let status = first
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .ok_or_else(|| io::Error::other("malformed HTTP status line"))?;
+    let body = if headers
+        .get("transfer-encoding")
+        .is_some_and(|v| v.contains("chunked"))
+    {
         read_chunked(&mut reader)?
     } else if let Some(length) = headers.get("content-length").and_then(|v| v.parse().ok()) {
         let mut body = Vec::new();
@@ -134,7 +153,8 @@ fn read_chunked(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let size = u64::from_str_radix(line.trim().split(';').next().unwrap_or("0"), 16).map_err(io::Error::other)?;
+        let size = u64::from_str_radix(line.trim().split(';').next().unwrap_or("0"), 16)
+            .map_err(io::Error::other)?;
         reader.by_ref().take(size).read_to_end(&mut body)?;
         let mut end = String::new();
         reader.read_line(&mut end)?;
@@ -169,7 +189,11 @@ pub fn read_request(tcp: &TcpStream) -> io::Result<(String, String, Vec<u8>)> {
     let mut parts = first.split(' ');
     let method = parts.next().unwrap_or_default().to_string();
     let path = parts.next().unwrap_or_default().to_string();
-    let length = headers.get("content-length").and_then(|v| v.parse::<u64>().ok()).unwrap_or(0).min(1 << 20);
+    let length = headers
+        .get("content-length")
+        .and_then(|v| v.parse::<u64>().ok())
+        .unwrap_or(0)
+        .min(1 << 20);
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
     Ok((method, path, body))
@@ -177,14 +201,19 @@ pub fn read_request(tcp: &TcpStream) -> io::Result<(String, String, Vec<u8>)> {
 
 /// Answers a request of a small server and closes.
 pub fn respond(mut tcp: &TcpStream, status: &str, content_type: &str, body: &[u8]) -> io::Result<()> {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     tcp.write_all(head.as_bytes())?;
     tcp.write_all(body)
 }
 
 /// Splits `https://user:password@host:port/` into an endpoint and its credentials, which may be percent-encoded.
 pub fn parse_server_url(url: &str) -> Result<(String, String, String, bool), String> {
-    let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("cannot parse server URL {url:?}"))?;
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or_else(|| format!("cannot parse server URL {url:?}"))?;
     let tls = match scheme {
         "https" => true,
         "http" => false,
@@ -193,7 +222,11 @@ pub fn parse_server_url(url: &str) -> Result<(String, String, String, bool), Str
     let rest = rest.split('/').next().unwrap_or(rest);
     let (user, address) = rest.rsplit_once('@').map_or(("", rest), |(u, a)| (u, a));
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let address = if address.contains(':') { address.to_string() } else { format!("{address}:{}", if tls { 443 } else { 80 }) };
+    let address = if address.contains(':') {
+        address.to_string()
+    } else {
+        format!("{address}:{}", if tls { 443 } else { 80 })
+    };
     Ok((address, decode(name), decode(password), tls))
 }
 
@@ -202,7 +235,10 @@ fn decode(text: &str) -> String {
     let mut out = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten().and_then(|h| std::str::from_utf8(h).ok());
+        let hex = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|h| std::str::from_utf8(h).ok());
         if let Some(value) = hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
             out.push(value);
             at += 3;
@@ -216,7 +252,15 @@ fn decode(text: &str) -> String {
 
 /// Percent-encodes user information of a URL.
 pub fn encode(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -227,7 +271,10 @@ mod tests {
     #[test]
     fn urls_give_up_their_credentials() {
         let (address, user, password, tls) = parse_server_url("https://admin:p%40ss@pmm.lab:8443/").unwrap();
-        assert_eq!((address.as_str(), user.as_str(), password.as_str(), tls), ("pmm.lab:8443", "admin", "p@ss", true));
+        assert_eq!(
+            (address.as_str(), user.as_str(), password.as_str(), tls),
+            ("pmm.lab:8443", "admin", "p@ss", true)
+        );
         assert_eq!(parse_server_url("https://pmm.lab").unwrap().0, "pmm.lab:443");
         assert!(parse_server_url("pmm.lab").is_err());
         assert_eq!(decode(&encode("a:b@c/d %é")), "a:b@c/d %é");
@@ -237,7 +284,11 @@ mod tests {
     fn only_pmm3_takes_service_tokens_as_bearer() {
         assert_eq!(authorization("api_key", "k", false), Some("Bearer k".into()));
         assert_eq!(authorization("service_token", "k", true), Some("Bearer k".into()));
-        assert!(authorization("service_token", "k", false).unwrap().starts_with("Basic "));
+        assert!(
+            authorization("service_token", "k", false)
+                .unwrap()
+                .starts_with("Basic ")
+        );
         assert_eq!(authorization("", "", true), None);
     }
 }

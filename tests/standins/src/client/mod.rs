@@ -50,13 +50,17 @@ pub fn main(mut args: Vec<String>) -> ExitCode {
 }
 
 fn base_name(path: &str) -> String {
-    Path::new(path).file_name().map_or_else(|| path.to_string(), |n| n.to_string_lossy().into_owned())
+    Path::new(path)
+        .file_name()
+        .map_or_else(|| path.to_string(), |n| n.to_string_lossy().into_owned())
 }
 
 /// Ends a child together with the `pmm-agent` that started it, as the real one arranges for its exporters.
 pub(crate) fn die_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let expected = std::env::var("STANDIN_PARENT_PID").ok().and_then(|v| v.parse::<i32>().ok());
+    let expected = std::env::var("STANDIN_PARENT_PID")
+        .ok()
+        .and_then(|v| v.parse::<i32>().ok());
     let actual = rustix::process::getppid().map(|p| p.as_raw_nonzero().get());
     if let (Some(expected), Some(actual)) = (expected, actual)
         && expected != actual

@@ -16,5 +16,9 @@ pub fn error(text: &str) {
 /// Logs in the shape of the real programs: level, time, message, component.
 pub fn log(level: &str, component: &str, message: &str) {
     let now = super::clock::unix_ms();
-    let _ = writeln!(std::io::stderr(), "{level}[{}] {message}  component={component}", super::clock::rfc3339(now));
+    let _ = writeln!(
+        std::io::stderr(),
+        "{level}[{}] {message}  component={component}",
+        super::clock::rfc3339(now)
+    );
 }

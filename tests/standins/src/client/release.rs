@@ -23,12 +23,18 @@ impl Release {
     /// Reads the release from the end of the running executable; `STANDIN_PMM_VERSION` serves programs without one.
     pub fn current() -> Self {
         let tail = read_tail().unwrap_or_default();
-        Self::from_tail(&tail).unwrap_or_else(|| Self::plain(&std::env::var("STANDIN_PMM_VERSION").unwrap_or_else(|_| "2.41.2".into())))
+        Self::from_tail(&tail).unwrap_or_else(|| {
+            Self::plain(&std::env::var("STANDIN_PMM_VERSION").unwrap_or_else(|_| "2.41.2".into()))
+        })
     }
 
     /// A release known by its version alone.
     pub fn plain(version: &str) -> Self {
-        Self { version: version.into(), timestamp: "1970-01-01 00:00:00 (UTC)".into(), commit: "0".repeat(40) }
+        Self {
+            version: version.into(),
+            timestamp: "1970-01-01 00:00:00 (UTC)".into(),
+            commit: "0".repeat(40),
+        }
     }
 
     fn from_tail(tail: &[u8]) -> Option<Self> {
@@ -61,7 +67,11 @@ impl Release {
 
     /// The default program directory of the release.
     pub fn default_base(&self) -> &'static str {
-        if self.is_v3() { "/usr/local/percona/pmm" } else { "/usr/local/percona/pmm2" }
+        if self.is_v3() {
+            "/usr/local/percona/pmm"
+        } else {
+            "/usr/local/percona/pmm2"
+        }
     }
 
     /// Text of `--version`.
@@ -97,10 +107,21 @@ mod tests {
 
     #[test]
     fn reads_the_document_behind_the_mark() {
-        let tail = b"\x7fELF..\nSTANDIN-PMM-RELEASE:{\"version\":\"3.9.1\",\"timestamp\":\"t\",\"commit\":\"c\"}\n";
+        let tail =
+            b"\x7fELF..\nSTANDIN-PMM-RELEASE:{\"version\":\"3.9.1\",\"timestamp\":\"t\",\"commit\":\"c\"}\n";
         let release = Release::from_tail(tail).unwrap();
-        assert_eq!((release.version.as_str(), release.is_v3(), release.numbers()), ("3.9.1", true, (3, 9)));
-        assert!(release.text("pmm-agent").lines().nth(1).unwrap().ends_with("3.9.1"));
+        assert_eq!(
+            (release.version.as_str(), release.is_v3(), release.numbers()),
+            ("3.9.1", true, (3, 9))
+        );
+        assert!(
+            release
+                .text("pmm-agent")
+                .lines()
+                .nth(1)
+                .unwrap()
+                .ends_with("3.9.1")
+        );
         assert_eq!(Release::from_tail(b"nothing"), None);
     }
 }

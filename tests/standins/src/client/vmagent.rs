@@ -55,8 +55,12 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
         out::error("vmagent: -remoteWrite.url is missing or malformed");
         return 1;
     };
-    let queue = PathBuf::from(value(args, "remoteWrite.tmpDataPath").unwrap_or_else(|| "vmagent-remotewrite-data".into()));
-    let limit = value(args, "remoteWrite.maxDiskUsagePerURL").and_then(|v| v.parse().ok()).unwrap_or(1 << 30);
+    let queue = PathBuf::from(
+        value(args, "remoteWrite.tmpDataPath").unwrap_or_else(|| "vmagent-remotewrite-data".into()),
+    );
+    let limit = value(args, "remoteWrite.maxDiskUsagePerURL")
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1 << 30);
     if let Err(e) = std::fs::create_dir_all(&queue) {
         out::error(&format!("vmagent: cannot create {}: {e}", queue.display()));
         return 1;
@@ -64,7 +68,12 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
     let config = PathBuf::from(value(args, "promscrape.config").unwrap_or_default());
     let listen = value(args, "httpListenAddr").unwrap_or_default();
     thread::spawn(move || own_metrics(&listen));
-    let sender = Sender { endpoint, path, queue: queue.clone(), limit };
+    let sender = Sender {
+        endpoint,
+        path,
+        queue: queue.clone(),
+        limit,
+    };
     thread::spawn(move || sender.run());
     scrape_loop(&config, &queue)
 }
@@ -74,9 +83,20 @@ fn endpoint(args: &[String]) -> Option<(Endpoint, String)> {
     let (address, _, _, tls) = parse_server_url(&url).ok()?;
     let (host, port) = address.rsplit_once(':')?;
     let insecure = value(args, "remoteWrite.tlsInsecureSkipVerify").is_some_and(|v| v == "true");
-    let authorization = std::env::var("remoteWrite_authorization").ok().filter(|a| !a.is_empty());
+    let authorization = std::env::var("remoteWrite_authorization")
+        .ok()
+        .filter(|a| !a.is_empty());
     let path = format!("/{}", url.splitn(4, '/').nth(3).unwrap_or_default());
-    Some((Endpoint { host: host.into(), port: port.parse().ok()?, tls, insecure, authorization }, path))
+    Some((
+        Endpoint {
+            host: host.into(),
+            port: port.parse().ok()?,
+            tls,
+            insecure,
+            authorization,
+        },
+        path,
+    ))
 }
 
 fn own_metrics(listen: &str) {
@@ -92,7 +112,10 @@ fn own_metrics(listen: &str) {
 fn scrape_loop(config: &Path, queue: &Path) -> u8 {
     let mut due: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
     loop {
-        let scrape: Scrape = std::fs::read(config).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+        let scrape: Scrape = std::fs::read(config)
+            .ok()
+            .and_then(|b| serde_json::from_slice(&b).ok())
+            .unwrap_or_default();
         let now = clock::unix_ms();
         let mut text = String::new();
         for target in &scrape.targets {
@@ -115,11 +138,27 @@ fn scrape_loop(config: &Path, queue: &Path) -> u8 {
 }
 
 fn sample(scrape: &Scrape, target: &Target, resolution: &str, now: u64, text: &mut String) {
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port: target.port, tls: false, insecure: false, authorization: None };
-    let page = endpoint.request("GET", &format!("/metrics?resolution={resolution}"), "text/plain", b"").ok().filter(|a| a.status == 200);
+    let endpoint = Endpoint {
+        host: "127.0.0.1".into(),
+        port: target.port,
+        tls: false,
+        insecure: false,
+        authorization: None,
+    };
+    let page = endpoint
+        .request(
+            "GET",
+            &format!("/metrics?resolution={resolution}"),
+            "text/plain",
+            b"",
+        )
+        .ok()
+        .filter(|a| a.status == 200);
     let labels = labels(scrape, target, resolution);
     text.push_str(&format!("up{{{labels}}} {} {now}\n", u8::from(page.is_some())));
-    let body = page.map(|p| String::from_utf8_lossy(&p.body).into_owned()).unwrap_or_default();
+    let body = page
+        .map(|p| String::from_utf8_lossy(&p.body).into_owned())
+        .unwrap_or_default();
     for line in body.lines() {
         if let Some(line) = relabel(line, &labels, now) {
             text.push_str(&line);
@@ -142,7 +181,10 @@ fn labels(scrape: &Scrape, target: &Target, resolution: &str) -> String {
         pairs.push(("service_id", target.service_id.clone()));
         pairs.push(("service_name", target.service_name.clone()));
     }
-    let quoted: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\""))).collect();
+    let quoted: Vec<String> = pairs
+        .iter()
+        .map(|(k, v)| format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\"")))
+        .collect();
     quoted.join(",")
 }
 
@@ -183,7 +225,14 @@ impl Sender {
             match self.send(&batches) {
                 Ok(()) => pause = 200,
                 Err(e) => {
-                    out::log("WARN", "vmagent", &format!("couldn't send samples to {}:{}: {e}; they are kept", self.endpoint.host, self.endpoint.port));
+                    out::log(
+                        "WARN",
+                        "vmagent",
+                        &format!(
+                            "couldn't send samples to {}:{}: {e}; they are kept",
+                            self.endpoint.host, self.endpoint.port
+                        ),
+                    );
                     pause = (pause * 2).min(2000);
                 }
             }
@@ -225,7 +274,10 @@ impl Sender {
                 body.extend(std::fs::read(&batches[to]).unwrap_or_default());
                 to += 1;
             }
-            let answer = self.endpoint.request("POST", &self.path, "text/plain", &body).map_err(|e| e.to_string())?;
+            let answer = self
+                .endpoint
+                .request("POST", &self.path, "text/plain", &body)
+                .map_err(|e| e.to_string())?;
             if !matches!(answer.status, 200 | 204) {
                 return Err(format!("unexpected status code {}", answer.status));
             }
@@ -246,14 +298,21 @@ mod tests {
     #[test]
     fn labels_are_added_to_both_forms() {
         assert_eq!(relabel("a 1", "x=\"y\"", 5).unwrap(), "a{x=\"y\"} 1 5");
-        assert_eq!(relabel("a{b=\"c\"} 1.5", "x=\"y\"", 5).unwrap(), "a{b=\"c\",x=\"y\"} 1.5 5");
+        assert_eq!(
+            relabel("a{b=\"c\"} 1.5", "x=\"y\"", 5).unwrap(),
+            "a{b=\"c\",x=\"y\"} 1.5 5"
+        );
         assert_eq!(relabel("# HELP", "", 5), None);
         assert_eq!(relabel("a b", "", 5), None);
     }
 
     #[test]
     fn the_job_ends_with_the_resolution() {
-        let target = Target { agent_id: "/agent_id/1".into(), agent_type: "mysqld_exporter".into(), ..Target::default() };
+        let target = Target {
+            agent_id: "/agent_id/1".into(),
+            agent_type: "mysqld_exporter".into(),
+            ..Target::default()
+        };
         assert!(labels(&Scrape::default(), &target, "mr").contains("job=\"mysqld_exporter_agent_id_1_mr\""));
     }
 }

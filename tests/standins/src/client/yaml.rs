@@ -37,7 +37,10 @@ pub fn parse(bytes: &[u8]) -> Result<Node, String> {
             continue;
         }
         if raw.starts_with('\t') || raw.contains('\0') {
-            return Err(format!("yaml: line {}: found character that cannot start any token", number + 1));
+            return Err(format!(
+                "yaml: line {}: found character that cannot start any token",
+                number + 1
+            ));
         }
         lines.push((number + 1, raw.len() - trimmed.len(), trimmed.trim_end()));
     }
@@ -106,18 +109,34 @@ fn unquote(text: &str) -> Result<String, String> {
         }
         return Ok(out);
     }
-    Ok(if text == "null" || text == "~" { String::new() } else { text.to_string() })
+    Ok(if text == "null" || text == "~" {
+        String::new()
+    } else {
+        text.to_string()
+    })
 }
 
 /// Writes a scalar so that [`parse`] and real YAML readers return the same text.
 pub fn scalar(text: &str) -> String {
-    let plain_start = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '/' || c == '_');
-    let plain_rest = text.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-:@+=,".contains(c)) && !text.ends_with(':');
-    let ambiguous = ["null", "true", "false", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str()) || text.parse::<f64>().is_ok();
+    let plain_start = text
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphanumeric() || c == '/' || c == '_');
+    let plain_rest = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "/_.-:@+=,".contains(c))
+        && !text.ends_with(':');
+    let ambiguous = ["null", "true", "false", "yes", "no", "on", "off"]
+        .contains(&text.to_ascii_lowercase().as_str())
+        || text.parse::<f64>().is_ok();
     if plain_start && plain_rest && !ambiguous {
         return text.to_string();
     }
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
+    let escaped = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+        .replace('\t', "\\t");
     format!("\"{escaped}\"")
 }
 
@@ -131,9 +150,18 @@ mod tests {
         let doc = b"# Updated by `pmm-agent setup`.\n---\nid: /agent_id/1\nlisten-port: 7777\nserver:\n    address: pmm.lab:443\n    password: 'p''w: #1' \npaths:\n    tempdir: /tmp # here\nports: {}\n";
         let node = parse(doc).unwrap();
         assert_eq!(node.get("id").unwrap().text(), Some("/agent_id/1"));
-        assert_eq!(node.get("server").unwrap().get("address").unwrap().text(), Some("pmm.lab:443"));
-        assert_eq!(node.get("server").unwrap().get("password").unwrap().text(), Some("p'w: #1"));
-        assert_eq!(node.get("paths").unwrap().get("tempdir").unwrap().text(), Some("/tmp"));
+        assert_eq!(
+            node.get("server").unwrap().get("address").unwrap().text(),
+            Some("pmm.lab:443")
+        );
+        assert_eq!(
+            node.get("server").unwrap().get("password").unwrap().text(),
+            Some("p'w: #1")
+        );
+        assert_eq!(
+            node.get("paths").unwrap().get("tempdir").unwrap().text(),
+            Some("/tmp")
+        );
     }
 
     #[test]
@@ -146,7 +174,17 @@ mod tests {
 
     #[test]
     fn scalars_survive_a_round_trip() {
-        for text in ["admin", "p\"w\\d'#: x", "/usr/local", "true", "123", "", "pmm.lab:443", "a\nb", "glsa_x"] {
+        for text in [
+            "admin",
+            "p\"w\\d'#: x",
+            "/usr/local",
+            "true",
+            "123",
+            "",
+            "pmm.lab:443",
+            "a\nb",
+            "glsa_x",
+        ] {
             let node = parse(format!("k: {}\n", scalar(text)).as_bytes()).unwrap();
             assert_eq!(node.get("k").unwrap().text(), Some(text));
         }

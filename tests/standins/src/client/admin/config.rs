@@ -25,12 +25,19 @@ pub fn run(context: &Context) -> u8 {
 
 fn arguments(context: &Context) -> Result<Vec<String>, String> {
     let flags = &context.flags;
-    let url = flags.get("server-url").ok_or("Failed to configure: --server-url is required.")?;
+    let url = flags
+        .get("server-url")
+        .ok_or("Failed to configure: --server-url is required.")?;
     let (address, user, password, tls) = parse_server_url(&url)?;
-    let status = context.local_status(false).map_err(|e| format!("{e}\nPlease start pmm-agent first."))?;
+    let status = context
+        .local_status(false)
+        .map_err(|e| format!("{e}\nPlease start pmm-agent first."))?;
     let mut list = vec![
         "setup".to_string(),
-        format!("--config-file={}", status["config_filepath"].as_str().unwrap_or_default()),
+        format!(
+            "--config-file={}",
+            status["config_filepath"].as_str().unwrap_or_default()
+        ),
         format!("--server-address={address}"),
     ];
     let mut value = |name: &str, text: String| {
@@ -40,10 +47,23 @@ fn arguments(context: &Context) -> Result<Vec<String>, String> {
     };
     value("server-username", user);
     value("server-password", password);
-    for name in ["metrics-mode", "custom-labels", "region", "az", "node-model", "agent-password", "disable-collectors", "paths-base"] {
+    for name in [
+        "metrics-mode",
+        "custom-labels",
+        "region",
+        "az",
+        "node-model",
+        "agent-password",
+        "disable-collectors",
+        "paths-base",
+    ] {
         value(name, flags.text(name));
     }
-    for (on, name) in [(flags.on("server-insecure-tls"), "server-insecure-tls"), (!tls, "server-without-tls"), (flags.on("force"), "force")] {
+    for (on, name) in [
+        (flags.on("server-insecure-tls"), "server-insecure-tls"),
+        (!tls, "server-without-tls"),
+        (flags.on("force"), "force"),
+    ] {
         if on {
             list.push(format!("--{name}"));
         }
@@ -62,9 +82,22 @@ pub fn unregister(context: &Context) -> Result<Printed, String> {
     let server = context.server()?;
     let force = context.flags.on("force");
     if context.v3() {
-        context.call(&server, "DELETE", &format!("/v1/management/nodes/{node}?force={force}"), &Value::Null)?;
+        context.call(
+            &server,
+            "DELETE",
+            &format!("/v1/management/nodes/{node}?force={force}"),
+            &Value::Null,
+        )?;
     } else {
-        context.call(&server, "POST", "/v1/inventory/Nodes/Remove", &json!({"node_id": node, "force": force}))?;
+        context.call(
+            &server,
+            "POST",
+            "/v1/inventory/Nodes/Remove",
+            &json!({"node_id": node, "force": force}),
+        )?;
     }
-    Ok(Printed { text: format!("Node with ID {node} unregistered."), json: json!({"node_id": node}) })
+    Ok(Printed {
+        text: format!("Node with ID {node} unregistered."),
+        json: json!({"node_id": node}),
+    })
 }

@@ -21,25 +21,46 @@ pub fn run(context: &Context) -> Result<Printed, String> {
         None => status["runs_on_node_id"].as_str().unwrap_or_default().to_string(),
     };
     if node.is_empty() {
-        return Err("Failed to get the node of the local pmm-agent: it is not connected to PMM Server.".into());
+        return Err(
+            "Failed to get the node of the local pmm-agent: it is not connected to PMM Server.".into(),
+        );
     }
     let server = context.server()?;
     let (services, agents) = if context.v3() {
         (
-            context.call(&server, "GET", &format!("/v1/inventory/services?node_id={node}"), &Value::Null)?,
+            context.call(
+                &server,
+                "GET",
+                &format!("/v1/inventory/services?node_id={node}"),
+                &Value::Null,
+            )?,
             context.call(&server, "GET", "/v1/inventory/agents", &Value::Null)?,
         )
     } else {
         (
-            context.call(&server, "POST", "/v1/inventory/Services/List", &json!({"node_id": node}))?,
+            context.call(
+                &server,
+                "POST",
+                "/v1/inventory/Services/List",
+                &json!({"node_id": node}),
+            )?,
             context.call(&server, "POST", "/v1/inventory/Agents/List", &json!({}))?,
         )
     };
     let services = service_rows(&services, context.v3());
     let agents = agent_rows(&agents, &node, context.v3());
     let text = text(&services, &agents);
-    let list = |rows: Vec<Value>| if rows.is_empty() { Value::Null } else { Value::Array(rows) };
-    Ok(Printed { text, json: json!({"service": list(services), "agent": list(agents)}) })
+    let list = |rows: Vec<Value>| {
+        if rows.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(rows)
+        }
+    };
+    Ok(Printed {
+        text,
+        json: json!({"service": list(services), "agent": list(agents)}),
+    })
 }
 
 fn service_rows(reply: &Value, v3: bool) -> Vec<Value> {
@@ -48,7 +69,11 @@ fn service_rows(reply: &Value, v3: bool) -> Vec<Value> {
         for service in reply[key].as_array().into_iter().flatten() {
             let text = |name: &str| service[name].as_str().unwrap_or_default();
             let port = service["port"].as_u64().unwrap_or(0);
-            let address = if text("socket").is_empty() { format!("{}:{port}", text("address")) } else { text("socket").to_string() };
+            let address = if text("socket").is_empty() {
+                format!("{}:{port}", text("address"))
+            } else {
+                text("socket").to_string()
+            };
             rows.push(json!({
                 "service_type": if v3 { format!("SERVICE_TYPE_{kind}") } else { kind.to_string() },
                 "service_id": text("service_id"),
@@ -71,7 +96,12 @@ fn agent_rows(reply: &Value, node: &str, v3: bool) -> Vec<Value> {
     let text = |agent: &Value, name: &str| agent[name].as_str().unwrap_or_default().to_string();
     let mut own = Vec::new();
     let mut rows = Vec::new();
-    for agent in groups.get("pmm_agent").and_then(Value::as_array).into_iter().flatten() {
+    for agent in groups
+        .get("pmm_agent")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         if bare(&text(agent, "runs_on_node_id")) != bare(node) {
             continue;
         }
@@ -123,9 +153,16 @@ fn text(services: &[Value], agents: &[Value]) -> String {
     let mut text = String::from("Service type        Service name         Address and port  Service ID\n");
     for row in services {
         let kind = super::status::human(&word(row, "service_type"));
-        text.push_str(&format!("{kind:<19} {:<20} {:<17} {}\n", word(row, "service_name"), word(row, "address_port"), word(row, "service_id")));
+        text.push_str(&format!(
+            "{kind:<19} {:<20} {:<17} {}\n",
+            word(row, "service_name"),
+            word(row, "address_port"),
+            word(row, "service_id")
+        ));
     }
-    text.push_str("\nAgent type                    Status           Metrics Mode        Agent ID  Service ID  Port\n");
+    text.push_str(
+        "\nAgent type                    Status           Metrics Mode        Agent ID  Service ID  Port\n",
+    );
     for row in agents {
         let kind = super::status::human(&word(row, "agent_type"));
         let status = super::status::human(&word(row, "status"));
@@ -154,7 +191,13 @@ mod tests {
         let rows = agent_rows(&reply, "/node_id/n", false);
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0]["status"], "CONNECTED");
-        assert_eq!((rows[1]["push_metrics_enabled"].clone(), rows[1]["port"].clone()), (json!("push"), json!(42001)));
-        assert_eq!(agent_rows(&reply, "/node_id/n", true)[1]["agent_type"], "AGENT_TYPE_MYSQLD_EXPORTER");
+        assert_eq!(
+            (rows[1]["push_metrics_enabled"].clone(), rows[1]["port"].clone()),
+            (json!("push"), json!(42001))
+        );
+        assert_eq!(
+            agent_rows(&reply, "/node_id/n", true)[1]["agent_type"],
+            "AGENT_TYPE_MYSQLD_EXPORTER"
+        );
     }
 }

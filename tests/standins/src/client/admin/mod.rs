@@ -80,7 +80,11 @@ pub struct Printed {
 pub fn main(release: &Release, args: &[String]) -> u8 {
     let json = args.iter().any(|a| a == "--json");
     if args.iter().any(|a| a == "--version") {
-        out::line(&if json { release.json("pmm-admin") } else { release.text("pmm-admin") });
+        out::line(&if json {
+            release.json("pmm-admin")
+        } else {
+            release.text("pmm-admin")
+        });
         return 0;
     }
     let mut flags = match Flags::parse(args, &SWITCHES, &VALUES) {
@@ -90,8 +94,15 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
             return 1;
         }
     };
-    let command = if flags.words.is_empty() { "help".to_string() } else { flags.words.remove(0) };
-    let context = Context { release: release.clone(), flags };
+    let command = if flags.words.is_empty() {
+        "help".to_string()
+    } else {
+        flags.words.remove(0)
+    };
+    let context = Context {
+        release: release.clone(),
+        flags,
+    };
     let outcome = match command.as_str() {
         "status" => status::run(&context),
         "list" => list::run(&context),
@@ -101,14 +112,20 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
         "unregister" => config::unregister(&context),
         "summary" => summary::run(&context),
         "help" => {
-            out::line("usage: pmm-admin [flags] status | list | config | add | remove | unregister | summary");
+            out::line(
+                "usage: pmm-admin [flags] status | list | config | add | remove | unregister | summary",
+            );
             return 0;
         }
         other => Err(format!("unexpected argument {other}")),
     };
     match outcome {
         Ok(printed) => {
-            out::line(&if json { printed.json.to_string() } else { printed.text });
+            out::line(&if json {
+                printed.json.to_string()
+            } else {
+                printed.text
+            });
             0
         }
         Err(e) => {
@@ -130,7 +147,11 @@ impl Context {
 
     /// The local API.
     pub fn local(&self) -> Endpoint {
-        let port = self.flags.get("pmm-agent-listen-port").and_then(|p| p.parse().ok()).unwrap_or(7777);
+        let port = self
+            .flags
+            .get("pmm-agent-listen-port")
+            .and_then(|p| p.parse().ok())
+            .unwrap_or(7777);
         super::agent::setup::local_endpoint("127.0.0.1", port)
     }
 
@@ -140,7 +161,14 @@ impl Context {
             .local()
             .json("POST", "/local/Status", &json!({"get_network_info": network}))
             .map_err(|e| format!("Failed to get PMM Agent status from local pmm-agent: {e}.\nPlease check that pmm-agent is running."))?;
-        if answer.status == 200 { Ok(answer.json()) } else { Err(format!("Failed to get PMM Agent status from local pmm-agent: status {}.", answer.status)) }
+        if answer.status == 200 {
+            Ok(answer.json())
+        } else {
+            Err(format!(
+                "Failed to get PMM Agent status from local pmm-agent: status {}.",
+                answer.status
+            ))
+        }
     }
 
     /// The status of an agent that is set up.
@@ -159,26 +187,47 @@ impl Context {
             None => {
                 let status = self.set_up_status(false)?;
                 let info = &status["server_info"];
-                (info["url"].as_str().unwrap_or_default().to_string(), info["insecure_tls"].as_bool().unwrap_or(false))
+                (
+                    info["url"].as_str().unwrap_or_default().to_string(),
+                    info["insecure_tls"].as_bool().unwrap_or(false),
+                )
             }
         };
         let (address, user, password, tls) = parse_server_url(&url)?;
         let (host, port) = address.rsplit_once(':').ok_or("server address has no port")?;
-        let port = port.parse().map_err(|_| "port of the server address is not a number".to_string())?;
-        Ok(Endpoint { host: host.into(), port, tls, insecure, authorization: authorization(&user, &password, self.v3()) })
+        let port = port
+            .parse()
+            .map_err(|_| "port of the server address is not a number".to_string())?;
+        Ok(Endpoint {
+            host: host.into(),
+            port,
+            tls,
+            insecure,
+            authorization: authorization(&user, &password, self.v3()),
+        })
     }
 
     /// Calls the server; every answer but 200 is an error.
     pub fn call(&self, server: &Endpoint, method: &str, path: &str, body: &Value) -> Result<Value, String> {
-        let answer = server.json(method, path, body).map_err(|e| format!("{method} {path}: {e}"))?;
-        if answer.status == 200 { Ok(answer.json()) } else { Err(failure(&answer, path)) }
+        let answer = server
+            .json(method, path, body)
+            .map_err(|e| format!("{method} {path}: {e}"))?;
+        if answer.status == 200 {
+            Ok(answer.json())
+        } else {
+            Err(failure(&answer, path))
+        }
     }
 }
 
 /// The text of a refused call.
 fn failure(answer: &Answer, path: &str) -> String {
     let json = answer.json();
-    let detail = json.get("message").or_else(|| json.get("error")).and_then(Value::as_str).unwrap_or_default();
+    let detail = json
+        .get("message")
+        .or_else(|| json.get("error"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     match answer.status {
         401 => "Unauthorized. Please check username and password.".into(),
         404 if detail.is_empty() => format!("unknown endpoint {path} (status 404)"),

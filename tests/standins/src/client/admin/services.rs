@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 /// Adds a service: `add mysql|postgresql|mongodb [name] [address:port]`.
 pub fn add(context: &Context) -> Result<Printed, String> {
     let flags = &context.flags;
-    let kind = flags.words.first().cloned().ok_or("expected a service type after `add`")?;
+    let kind = flags
+        .words
+        .first()
+        .cloned()
+        .ok_or("expected a service type after `add`")?;
     let (path, port, source) = match kind.as_str() {
         "mysql" => ("/v1/management/MySQL/Add", 3306, "slowlog"),
         "postgresql" => ("/v1/management/PostgreSQL/Add", 5432, "pgstatements"),
@@ -15,7 +19,9 @@ pub fn add(context: &Context) -> Result<Printed, String> {
         other => return Err(format!("unexpected service type {other}")),
     };
     let status = context.set_up_status(false)?;
-    let node = flags.get("node-id").unwrap_or_else(|| status["runs_on_node_id"].as_str().unwrap_or_default().to_string());
+    let node = flags
+        .get("node-id")
+        .unwrap_or_else(|| status["runs_on_node_id"].as_str().unwrap_or_default().to_string());
     if node.is_empty() {
         return Err("Failed to add the service: the local pmm-agent is not connected to PMM Server.".into());
     }
@@ -59,8 +65,14 @@ pub fn add(context: &Context) -> Result<Printed, String> {
         "postgresql" => "PostgreSQL",
         _ => "MongoDB",
     };
-    let text = format!("{label} Service added.\nService ID  : {}\nService name: {name}", service["service_id"].as_str().unwrap_or_default());
-    Ok(Printed { text, json: json!({"service": service}) })
+    let text = format!(
+        "{label} Service added.\nService ID  : {}\nService name: {name}",
+        service["service_id"].as_str().unwrap_or_default()
+    );
+    Ok(Printed {
+        text,
+        json: json!({"service": service}),
+    })
 }
 
 /// The request's key for a query source; `none` collects no queries.
@@ -79,24 +91,47 @@ fn query_source(kind: &str, source: &str) -> Result<Option<&'static str>, String
 /// Finds the object named `service` at any depth of the first levels of an answer.
 fn find_service(reply: &Value) -> Option<Value> {
     let object = reply.as_object()?;
-    object.get("service").cloned().or_else(|| object.values().find_map(find_service))
+    object
+        .get("service")
+        .cloned()
+        .or_else(|| object.values().find_map(find_service))
 }
 
 /// Removes a service by type and name: `remove mysql NAME`.
 pub fn remove(context: &Context) -> Result<Printed, String> {
-    let kind = context.flags.words.first().cloned().ok_or("expected a service type after `remove`")?;
-    let name = context.flags.get("service-name").or_else(|| context.flags.words.get(1).cloned());
+    let kind = context
+        .flags
+        .words
+        .first()
+        .cloned()
+        .ok_or("expected a service type after `remove`")?;
+    let name = context
+        .flags
+        .get("service-name")
+        .or_else(|| context.flags.words.get(1).cloned());
     let server = context.server()?;
     let upper = format!("{}_SERVICE", kind.to_ascii_uppercase());
     let id = context.flags.text("service-id");
     if context.v3() {
-        let subject = if id.is_empty() { name.clone().unwrap_or_default() } else { id };
-        context.call(&server, "DELETE", &format!("/v1/management/services/{subject}?service_type=SERVICE_TYPE_{upper}"), &Value::Null)?;
+        let subject = if id.is_empty() {
+            name.clone().unwrap_or_default()
+        } else {
+            id
+        };
+        context.call(
+            &server,
+            "DELETE",
+            &format!("/v1/management/services/{subject}?service_type=SERVICE_TYPE_{upper}"),
+            &Value::Null,
+        )?;
     } else {
         let body = json!({"service_type": upper, "service_name": name.unwrap_or_default(), "service_id": id});
         context.call(&server, "POST", "/v1/management/Service/Remove", &body)?;
     }
-    Ok(Printed { text: "Service removed.".into(), json: json!({}) })
+    Ok(Printed {
+        text: "Service removed.".into(),
+        json: json!({}),
+    })
 }
 
 #[cfg(test)]
@@ -106,14 +141,23 @@ mod tests {
 
     #[test]
     fn sources_fit_their_service_only() {
-        assert_eq!(query_source("mysql", "perfschema").unwrap(), Some("qan_mysql_perfschema"));
+        assert_eq!(
+            query_source("mysql", "perfschema").unwrap(),
+            Some("qan_mysql_perfschema")
+        );
         assert_eq!(query_source("mongodb", "none").unwrap(), None);
         assert!(query_source("mongodb", "slowlog").is_err());
     }
 
     #[test]
     fn the_service_is_found_in_both_answers() {
-        assert_eq!(find_service(&json!({"service": {"service_id": "1"}})).unwrap()["service_id"], "1");
-        assert_eq!(find_service(&json!({"mysql": {"service": {"service_id": "2"}}})).unwrap()["service_id"], "2");
+        assert_eq!(
+            find_service(&json!({"service": {"service_id": "1"}})).unwrap()["service_id"],
+            "1"
+        );
+        assert_eq!(
+            find_service(&json!({"mysql": {"service": {"service_id": "2"}}})).unwrap()["service_id"],
+            "2"
+        );
     }
 }

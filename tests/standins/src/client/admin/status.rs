@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 /// Asks the local agent. Exit code 0 says nothing about the connection: a disconnected agent is a success too.
 pub fn run(context: &Context) -> Result<Printed, String> {
-    let wait = context.flags.get("wait").and_then(|w| clock::parse_duration_ms(&w)).unwrap_or(0);
+    let wait = context
+        .flags
+        .get("wait")
+        .and_then(|w| clock::parse_duration_ms(&w))
+        .unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(wait);
     let status = loop {
         match context.set_up_status(true) {
@@ -28,7 +32,10 @@ pub fn run(context: &Context) -> Result<Printed, String> {
         "connected": info["connected"],
         "connection_uptime": status["connection_uptime"],
     });
-    for (key, source) in [("server_clock_drift", "clock_drift"), ("server_latency", "latency")] {
+    for (key, source) in [
+        ("server_clock_drift", "clock_drift"),
+        ("server_latency", "latency"),
+    ] {
         if let Some(ns) = info[source].as_str().and_then(nanoseconds) {
             reply[key] = json!(ns);
         }
@@ -37,14 +44,18 @@ pub fn run(context: &Context) -> Result<Printed, String> {
         reply["node_name"] = status["node_name"].clone();
     }
     let text = text(context, &reply);
-    Ok(Printed { text, json: json!({"pmm_agent_status": reply, "pmm_admin_version": context.release.version}) })
+    Ok(Printed {
+        text,
+        json: json!({"pmm_agent_status": reply, "pmm_admin_version": context.release.version}),
+    })
 }
 
 fn agents(status: &Value) -> Vec<Value> {
     let list = status["agents_info"].as_array().cloned().unwrap_or_default();
     list.iter()
         .map(|a| {
-            let mut agent = json!({"agent_id": a["agent_id"], "agent_type": a["agent_type"], "status": a["status"]});
+            let mut agent =
+                json!({"agent_id": a["agent_id"], "agent_type": a["agent_type"], "status": a["status"]});
             if a["listen_port"].as_u64().unwrap_or(0) > 0 {
                 agent["listen_port"] = a["listen_port"].clone();
             }
@@ -55,7 +66,11 @@ fn agents(status: &Value) -> Vec<Value> {
 
 fn text(context: &Context, reply: &Value) -> String {
     let word = |key: &str| reply[key].as_str().unwrap_or_default().to_string();
-    let name = if context.v3() { format!("Node name: {}\n", word("node_name")) } else { String::new() };
+    let name = if context.v3() {
+        format!("Node name: {}\n", word("node_name"))
+    } else {
+        String::new()
+    };
     let mut text = format!(
         "Agent ID : {}\nNode ID  : {}\n{name}\nPMM Server:\n\tURL    : {}\n\tVersion: {}\n\nPMM Client:\n\tConnected        : {}\n\tConnection uptime: {}\n\tpmm-admin version: {}\n\tpmm-agent version: {}\nAgents:\n",
         word("agent_id"),
@@ -69,20 +84,35 @@ fn text(context: &Context, reply: &Value) -> String {
     );
     for agent in reply["agents"].as_array().into_iter().flatten() {
         let field = |key: &str| agent[key].as_str().unwrap_or_default();
-        let port = agent["listen_port"].as_u64().map(|p| p.to_string()).unwrap_or_default();
-        text.push_str(&format!("\t{} {} {} {port}\n", field("agent_id"), human(field("agent_type")), human(field("status"))));
+        let port = agent["listen_port"]
+            .as_u64()
+            .map(|p| p.to_string())
+            .unwrap_or_default();
+        text.push_str(&format!(
+            "\t{} {} {} {port}\n",
+            field("agent_id"),
+            human(field("agent_type")),
+            human(field("status"))
+        ));
     }
     text
 }
 
 /// `AGENT_STATUS_RUNNING` and `RUNNING` are both shown as `Running`.
 pub fn human(name: &str) -> String {
-    let bare = ["AGENT_TYPE_", "AGENT_STATUS_", "SERVICE_TYPE_"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name).to_ascii_lowercase();
+    let bare = ["AGENT_TYPE_", "AGENT_STATUS_", "SERVICE_TYPE_"]
+        .iter()
+        .find_map(|p| name.strip_prefix(p))
+        .unwrap_or(name)
+        .to_ascii_lowercase();
     if bare.contains('_') {
         return bare;
     }
     let mut letters = bare.chars();
-    letters.next().map(|c| c.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+    letters
+        .next()
+        .map(|c| c.to_ascii_uppercase().to_string() + letters.as_str())
+        .unwrap_or_default()
 }
 
 fn without_password(url: &str) -> String {

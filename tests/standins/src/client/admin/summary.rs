@@ -7,17 +7,34 @@ use std::io::Write;
 /// Writes the archive as an uncompressed zip file.
 pub fn run(context: &Context) -> Result<Printed, String> {
     let host = crate::client::agent::setup::hostname();
-    let name = context.flags.get("filename").unwrap_or_else(|| format!("summary_{host}.zip"));
+    let name = context
+        .flags
+        .get("filename")
+        .unwrap_or_else(|| format!("summary_{host}.zip"));
     let status = context.local_status(false)?;
     let file = status["config_filepath"].as_str().unwrap_or_default().to_string();
     let entries = [
-        ("client/status.json", serde_json::to_vec_pretty(&status).unwrap_or_default()),
-        ("client/pmm-agent-config.yaml", std::fs::read(&file).unwrap_or_default()),
-        ("client/pmm-admin-version.txt", context.release.text("pmm-admin").into_bytes()),
+        (
+            "client/status.json",
+            serde_json::to_vec_pretty(&status).unwrap_or_default(),
+        ),
+        (
+            "client/pmm-agent-config.yaml",
+            std::fs::read(&file).unwrap_or_default(),
+        ),
+        (
+            "client/pmm-admin-version.txt",
+            context.release.text("pmm-admin").into_bytes(),
+        ),
     ];
     let archive = zip(&entries);
-    std::fs::File::create(&name).and_then(|mut f| f.write_all(&archive)).map_err(|e| format!("open {name}: {e}"))?;
-    Ok(Printed { text: format!("{name} created."), json: json!({"filename": name}) })
+    std::fs::File::create(&name)
+        .and_then(|mut f| f.write_all(&archive))
+        .map_err(|e| format!("open {name}: {e}"))?;
+    Ok(Printed {
+        text: format!("{name} created."),
+        json: json!({"filename": name}),
+    })
 }
 
 /// A zip archive with stored entries.
@@ -61,7 +78,11 @@ fn crc32(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xEDB8_8320
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc

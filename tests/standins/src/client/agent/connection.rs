@@ -21,7 +21,10 @@ pub fn spawn(shared: Arc<Shared>) {
         let mut told = String::new();
         loop {
             let Some(endpoint) = shared.endpoint() else {
-                tell(&mut told, "Agent ID or server address is not provided, halting until the configuration is reloaded.");
+                tell(
+                    &mut told,
+                    "Agent ID or server address is not provided, halting until the configuration is reloaded.",
+                );
                 crate::client::clock::pause(BACKOFF / 2);
                 continue;
             };
@@ -35,7 +38,13 @@ pub fn spawn(shared: Arc<Shared>) {
             }
             shared.lock().set_disconnected();
             if let Err(e) = outcome {
-                tell(&mut told, &format!("Failed to establish or keep the connection to {}:{}: {e}", endpoint.host, endpoint.port));
+                tell(
+                    &mut told,
+                    &format!(
+                        "Failed to establish or keep the connection to {}:{}: {e}",
+                        endpoint.host, endpoint.port
+                    ),
+                );
             }
             crate::client::clock::pause(BACKOFF);
         }
@@ -85,10 +94,18 @@ impl Lines {
 fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
     let (generation, agent_id, exporter) = {
         let inner = shared.lock();
-        (inner.generation, inner.config.id.clone(), inner.config.path("node_exporter").to_string())
+        (
+            inner.generation,
+            inner.config.id.clone(),
+            inner.config.path("node_exporter").to_string(),
+        )
     };
     let mut lines = open(shared, endpoint, &agent_id)?;
-    lines.send(&FromClient::Hello { agent_id, version: shared.release.version.clone(), node_exporter_path: exporter })?;
+    lines.send(&FromClient::Hello {
+        agent_id,
+        version: shared.release.version.clone(),
+        node_exporter_path: exporter,
+    })?;
     let mut heard = Instant::now();
     let mut pinged = Instant::now();
     let mut reported = Instant::now();
@@ -100,10 +117,23 @@ fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
         if let Some(line) = lines.next()? {
             heard = Instant::now();
             match serde_json::from_str(&line) {
-                Ok(FromServer::State { node_id, node_name, server_version, resolution_s, agents }) => {
+                Ok(FromServer::State {
+                    node_id,
+                    node_name,
+                    server_version,
+                    resolution_s,
+                    agents,
+                }) => {
                     let mut inner = shared.lock();
                     if !inner.link.connected {
-                        out::log("INFO", COMPONENT, &format!("Connected to {}:{}, server version {server_version}.", endpoint.host, endpoint.port));
+                        out::log(
+                            "INFO",
+                            COMPONENT,
+                            &format!(
+                                "Connected to {}:{}, server version {server_version}.",
+                                endpoint.host, endpoint.port
+                            ),
+                        );
                     }
                     inner.set_connected();
                     inner.node = (node_id.clone(), node_name.clone());
@@ -114,14 +144,25 @@ fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
                     inner.desired = Some(agents);
                 }
                 Ok(FromServer::Pong {}) => {
-                    shared.lock().link.latency_ns = u64::try_from(pinged.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    shared.lock().link.latency_ns =
+                        u64::try_from(pinged.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 }
-                Ok(FromServer::Kicked {}) => return Err(io::Error::other("another connection with the same agent id has replaced this one")),
-                Err(e) => out::log("WARN", COMPONENT, &format!("unknown message from the server: {e}")),
+                Ok(FromServer::Kicked {}) => {
+                    return Err(io::Error::other(
+                        "another connection with the same agent id has replaced this one",
+                    ));
+                }
+                Err(e) => out::log(
+                    "WARN",
+                    COMPONENT,
+                    &format!("unknown message from the server: {e}"),
+                ),
             }
         }
         if heard.elapsed() > Duration::from_secs(DEAD_AFTER_S) {
-            return Err(io::Error::other("no word from the server, closing the connection"));
+            return Err(io::Error::other(
+                "no word from the server, closing the connection",
+            ));
         }
         if pinged.elapsed() >= PING_EVERY {
             pinged = Instant::now();
@@ -156,7 +197,9 @@ fn send_buckets(shared: &Shared, lines: &mut Lines) -> io::Result<()> {
         }
         std::mem::take(&mut inner.buckets)
     };
-    if let Err(e) = lines.send(&FromClient::Qan { buckets: buckets.clone() }) {
+    if let Err(e) = lines.send(&FromClient::Qan {
+        buckets: buckets.clone(),
+    }) {
         let mut inner = shared.lock();
         let newer = std::mem::replace(&mut inner.buckets, buckets);
         inner.buckets.extend(newer);
@@ -169,17 +212,30 @@ type Status = (String, String, u16, String);
 
 fn statuses(shared: &Shared) -> Vec<Status> {
     let inner = shared.lock();
-    inner.agents.values().map(|a| (a.agent_id.clone(), a.status.clone(), a.port, a.exec_path.clone())).collect()
+    inner
+        .agents
+        .values()
+        .map(|a| (a.agent_id.clone(), a.status.clone(), a.port, a.exec_path.clone()))
+        .collect()
 }
 
 fn open(shared: &Shared, endpoint: &Endpoint, agent_id: &str) -> io::Result<Lines> {
     let mut stream = endpoint.connect(POLL)?;
-    let path = if shared.release.is_v3() { CONNECT_V3 } else { CONNECT_V2 };
-    let extra =
-        format!("Connection: Upgrade\r\nUpgrade: {UPGRADE}\r\nPmm-Agent-Id: {agent_id}\r\nPmm-Agent-Version: {}\r\n", shared.release.version);
+    let path = if shared.release.is_v3() {
+        CONNECT_V3
+    } else {
+        CONNECT_V2
+    };
+    let extra = format!(
+        "Connection: Upgrade\r\nUpgrade: {UPGRADE}\r\nPmm-Agent-Id: {agent_id}\r\nPmm-Agent-Version: {}\r\n",
+        shared.release.version
+    );
     stream.write_all(endpoint.head("POST", path, &extra, Some(0)).as_bytes())?;
     stream.flush()?;
-    let mut lines = Lines { stream, buffer: Vec::new() };
+    let mut lines = Lines {
+        stream,
+        buffer: Vec::new(),
+    };
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut status = None;
     while Instant::now() < deadline {
@@ -192,7 +248,9 @@ fn open(shared: &Shared, endpoint: &Endpoint, agent_id: &str) -> io::Result<Line
                     None => Err(io::Error::other("malformed answer")),
                 };
             }
-            Some(line) if status.is_none() => status = line.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok()),
+            Some(line) if status.is_none() => {
+                status = line.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok())
+            }
             Some(_) => {}
         }
     }

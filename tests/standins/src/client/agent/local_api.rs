@@ -28,14 +28,26 @@ fn serve(shared: &Shared, tcp: &TcpStream) -> std::io::Result<()> {
     let (method, target, body) = read_request(tcp)?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let network = query.contains("get_network_info=true")
-        || serde_json::from_slice::<Value>(&body).is_ok_and(|v| v.get("get_network_info").and_then(Value::as_bool).unwrap_or(false));
+        || serde_json::from_slice::<Value>(&body).is_ok_and(|v| {
+            v.get("get_network_info")
+                .and_then(Value::as_bool)
+                .unwrap_or(false)
+        });
     match (method.as_str(), path) {
         ("GET" | "POST", "/local/Status") => answer(tcp, "200 OK", &status(shared, network)),
         ("POST", "/local/Reload") => match shared.reload() {
             Ok(()) => answer(tcp, "200 OK", &json!({})),
-            Err(e) => answer(tcp, "400 Bad Request", &json!({"error": e, "code": 9, "message": e, "details": []})),
+            Err(e) => answer(
+                tcp,
+                "400 Bad Request",
+                &json!({"error": e, "code": 9, "message": e, "details": []}),
+            ),
         },
-        _ => answer(tcp, "404 Not Found", &json!({"error": "Not Found", "code": 5, "message": "Not Found", "details": []})),
+        _ => answer(
+            tcp,
+            "404 Not Found",
+            &json!({"error": "Not Found", "code": 5, "message": "Not Found", "details": []}),
+        ),
     }
 }
 
@@ -46,13 +58,21 @@ fn answer(tcp: &TcpStream, status: &str, body: &Value) -> std::io::Result<()> {
 
 /// Spelling of an agent type in the local API of a major.
 pub fn type_name(agent_type: &str, v3: bool) -> String {
-    let bare = if agent_type == "vmagent" { "VM_AGENT".to_string() } else { agent_type.to_ascii_uppercase() };
+    let bare = if agent_type == "vmagent" {
+        "VM_AGENT".to_string()
+    } else {
+        agent_type.to_ascii_uppercase()
+    };
     if v3 { format!("AGENT_TYPE_{bare}") } else { bare }
 }
 
 /// Spelling of a status in the local API of a major.
 pub fn status_name(status: &str, v3: bool) -> String {
-    if v3 { format!("AGENT_STATUS_{status}") } else { status.to_string() }
+    if v3 {
+        format!("AGENT_STATUS_{status}")
+    } else {
+        status.to_string()
+    }
 }
 
 fn status(shared: &Shared, network: bool) -> Value {
@@ -64,7 +84,11 @@ fn status(shared: &Shared, network: bool) -> Value {
         let user = if config.server_username.is_empty() {
             String::new()
         } else {
-            format!("{}:{}@", encode(&config.server_username), encode(&config.server_password))
+            format!(
+                "{}:{}@",
+                encode(&config.server_username),
+                encode(&config.server_password)
+            )
         };
         let latency = (network && inner.link.connected).then(|| duration(inner.link.latency_ns));
         let drift = (network && inner.link.connected).then(|| duration(inner.link.latency_ns / 2));
@@ -121,6 +145,9 @@ mod tests {
     fn spellings_differ_by_major() {
         assert_eq!(type_name("vmagent", false), "VM_AGENT");
         assert_eq!(type_name("mysqld_exporter", true), "AGENT_TYPE_MYSQLD_EXPORTER");
-        assert_eq!((status_name("RUNNING", false), status_name("RUNNING", true)), ("RUNNING".into(), "AGENT_STATUS_RUNNING".into()));
+        assert_eq!(
+            (status_name("RUNNING", false), status_name("RUNNING", true)),
+            ("RUNNING".into(), "AGENT_STATUS_RUNNING".into())
+        );
     }
 }

@@ -17,7 +17,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) const SWITCHES: [&str; 10] = [
-    "json", "version", "help", "debug", "trace", "server-insecure-tls", "server-without-tls", "force", "skip-registration", "expose-exporter",
+    "json",
+    "version",
+    "help",
+    "debug",
+    "trace",
+    "server-insecure-tls",
+    "server-without-tls",
+    "force",
+    "skip-registration",
+    "expose-exporter",
 ];
 pub(crate) const VALUES: [&str; 42] = [
     "config-file",
@@ -79,7 +88,11 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
             return 1;
         }
     };
-    let command = if flags.words.is_empty() { "run".to_string() } else { flags.words.remove(0) };
+    let command = if flags.words.is_empty() {
+        "run".to_string()
+    } else {
+        flags.words.remove(0)
+    };
     match command.as_str() {
         "run" => run(release, flags),
         "setup" => setup::main(release, &flags),
@@ -94,12 +107,22 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
 fn version_text(release: &Release, project: &str, args: &[String]) -> Option<String> {
     let at = args.iter().position(|a| a == "--version")?;
     let json = args[..at].iter().any(|a| a == "--json");
-    Some(if json { release.json(project) } else { release.text(project) })
+    Some(if json {
+        release.json(project)
+    } else {
+        release.text(project)
+    })
 }
 
 /// Finds a setting by flag, then by `PMM_AGENT_*` variable.
 pub(crate) fn lookup(flags: &Flags, name: &str) -> Option<String> {
-    flags.get(name).or_else(|| std::env::var(format!("PMM_AGENT_{}", name.replace('-', "_").to_ascii_uppercase())).ok())
+    flags.get(name).or_else(|| {
+        std::env::var(format!(
+            "PMM_AGENT_{}",
+            name.replace('-', "_").to_ascii_uppercase()
+        ))
+        .ok()
+    })
 }
 
 /// Loads the file named by the flags (or none) and applies precedence and defaults.
@@ -109,10 +132,13 @@ pub(crate) fn load(release: &Release, flags: &Flags) -> Result<(Config, Option<P
         None => Config::default(),
         Some(path) => {
             let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => format!("configuration file {} does not exist", path.display()),
+                std::io::ErrorKind::NotFound => {
+                    format!("configuration file {} does not exist", path.display())
+                }
                 _ => format!("open {}: {e}", path.display()),
             })?;
-            Config::from_bytes(&bytes).map_err(|e| format!("failed to load configuration from {}: {e}", path.display()))?
+            Config::from_bytes(&bytes)
+                .map_err(|e| format!("failed to load configuration from {}: {e}", path.display()))?
         }
     };
     config.override_with(&|name| lookup(flags, name))?;
@@ -121,7 +147,11 @@ pub(crate) fn load(release: &Release, flags: &Flags) -> Result<(Config, Option<P
 }
 
 fn absolute(path: &Path) -> PathBuf {
-    if path.is_absolute() { path.into() } else { std::env::current_dir().unwrap_or_default().join(path) }
+    if path.is_absolute() {
+        path.into()
+    } else {
+        std::env::current_dir().unwrap_or_default().join(path)
+    }
 }
 
 fn run(release: &Release, flags: Flags) -> u8 {
@@ -133,14 +163,26 @@ fn run(release: &Release, flags: Flags) -> u8 {
         }
     };
     match &file {
-        Some(path) => out::log("INFO", "main", &format!("Loaded configuration from {}.", path.display())),
-        None => out::log("INFO", "main", "No configuration file is given; flags and environment only."),
+        Some(path) => out::log(
+            "INFO",
+            "main",
+            &format!("Loaded configuration from {}.", path.display()),
+        ),
+        None => out::log(
+            "INFO",
+            "main",
+            "No configuration file is given; flags and environment only.",
+        ),
     }
     let address = format!("{}:{}", config.listen_address, config.listen_port);
     let listener = match TcpListener::bind(&address) {
         Ok(listener) => listener,
         Err(e) => {
-            out::log("FATA", "local-server", &format!("listen tcp {address}: bind: {e}"));
+            out::log(
+                "FATA",
+                "local-server",
+                &format!("listen tcp {address}: bind: {e}"),
+            );
             return 1;
         }
     };
@@ -160,8 +202,16 @@ mod tests {
     fn json_counts_only_before_version() {
         let release = Release::plain("2.41.2");
         let args = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert!(version_text(&release, "pmm-agent", &args(&["--json", "--version"])).unwrap().starts_with('{'));
-        assert!(version_text(&release, "pmm-agent", &args(&["--version", "--json"])).unwrap().starts_with("ProjectName"));
+        assert!(
+            version_text(&release, "pmm-agent", &args(&["--json", "--version"]))
+                .unwrap()
+                .starts_with('{')
+        );
+        assert!(
+            version_text(&release, "pmm-agent", &args(&["--version", "--json"]))
+                .unwrap()
+                .starts_with("ProjectName")
+        );
         assert_eq!(version_text(&release, "pmm-agent", &args(&["run"])), None);
     }
 }

@@ -56,7 +56,10 @@ pub fn status(spec: &AgentSpec, prefix: &str) -> &'static str {
 fn collect(inner: &Inner, period_start: u64, v3: bool) -> Vec<Bucket> {
     let mut buckets = Vec::new();
     for spec in inner.desired.iter().flatten() {
-        let running = inner.agents.get(&spec.agent_id).is_some_and(|a| a.status == "RUNNING");
+        let running = inner
+            .agents
+            .get(&spec.agent_id)
+            .is_some_and(|a| a.status == "RUNNING");
         if !is_builtin(&spec.agent_type) || !running || spec.custom_labels.contains_key(IDLE_LABEL) {
             continue;
         }
@@ -79,11 +82,21 @@ fn collect(inner: &Inner, period_start: u64, v3: bool) -> Vec<Bucket> {
 
 fn fingerprints(agent_type: &str) -> &'static [&'static str] {
     if agent_type.contains("mongodb") {
-        &["db.orders.find({\"customer\":\"?\"})", "db.orders.aggregate([{\"$group\":\"?\"}])"]
+        &[
+            "db.orders.find({\"customer\":\"?\"})",
+            "db.orders.aggregate([{\"$group\":\"?\"}])",
+        ]
     } else if agent_type.contains("postgresql") {
-        &["SELECT * FROM accounts WHERE id = $1", "UPDATE accounts SET balance = balance + $1 WHERE id = $2"]
+        &[
+            "SELECT * FROM accounts WHERE id = $1",
+            "UPDATE accounts SET balance = balance + $1 WHERE id = $2",
+        ]
     } else {
-        &["SELECT c FROM sbtest1 WHERE id = ?", "UPDATE sbtest1 SET k = k + ? WHERE id = ?", "COMMIT"]
+        &[
+            "SELECT c FROM sbtest1 WHERE id = ?",
+            "UPDATE sbtest1 SET k = k + ? WHERE id = ?",
+            "COMMIT",
+        ]
     }
 }
 

@@ -91,14 +91,23 @@ impl Shared {
             link: Link::default(),
             desired: None,
             node: Default::default(),
-            resolutions: Resolutions { hr: 5, mr: 10, lr: 60 },
+            resolutions: Resolutions {
+                hr: 5,
+                mr: 10,
+                lr: 60,
+            },
             agents: BTreeMap::new(),
             buckets: Vec::new(),
             started_ms: clock::unix_ms(),
             connected_since: None,
             connected_ms: 0,
         };
-        Self { release, flags, file, inner: Mutex::new(inner) }
+        Self {
+            release,
+            flags,
+            file,
+            inner: Mutex::new(inner),
+        }
     }
 
     /// Locks the state.
@@ -173,6 +182,9 @@ impl Inner {
         let now = clock::unix_ms();
         let connected = self.connected_ms + self.connected_since.map_or(0, |since| now.saturating_sub(since));
         let whole = now.saturating_sub(self.started_ms).max(1);
-        ((connected as f64 / whole as f64) * 10_000.0).round().clamp(0.0, 10_000.0) / 100.0
+        ((connected as f64 / whole as f64) * 10_000.0)
+            .round()
+            .clamp(0.0, 10_000.0)
+            / 100.0
     }
 }

@@ -44,8 +44,15 @@ pub fn run(shared: &Shared) -> u8 {
         if let Some(desired) = desired {
             reconcile(&mut slots, &desired);
         }
-        let taken: Vec<u16> = slots.values().filter(|s| s.child.is_some()).map(|s| s.port).collect();
-        let mut ports = Ports { config: &config, taken };
+        let taken: Vec<u16> = slots
+            .values()
+            .filter(|s| s.child.is_some())
+            .map(|s| s.port)
+            .collect();
+        let mut ports = Ports {
+            config: &config,
+            taken,
+        };
         for slot in slots.values_mut() {
             drive(slot, &mut ports, shared);
         }
@@ -56,7 +63,11 @@ pub fn run(shared: &Shared) -> u8 {
 }
 
 fn reconcile(slots: &mut BTreeMap<String, Slot>, desired: &[AgentSpec]) {
-    let gone: Vec<String> = slots.keys().filter(|id| !desired.iter().any(|d| &d.agent_id == *id)).cloned().collect();
+    let gone: Vec<String> = slots
+        .keys()
+        .filter(|id| !desired.iter().any(|d| &d.agent_id == *id))
+        .cloned()
+        .collect();
     for id in gone {
         if let Some(slot) = slots.remove(&id) {
             stop(slot);
@@ -116,7 +127,11 @@ fn drive(slot: &mut Slot, ports: &mut Ports<'_>, shared: &Shared) {
                 return;
             }
             ended => {
-                out::log("WARN", COMPONENT, &format!("{} {} ended: {ended:?}", slot.spec.agent_type, slot.spec.agent_id));
+                out::log(
+                    "WARN",
+                    COMPONENT,
+                    &format!("{} {} ended: {ended:?}", slot.spec.agent_type, slot.spec.agent_id),
+                );
                 slot.child = None;
                 postpone(slot);
             }
@@ -132,13 +147,27 @@ fn drive(slot: &mut Slot, ports: &mut Ports<'_>, shared: &Shared) {
     };
     match start(slot, ports.config, shared, port) {
         Ok(child) => {
-            out::log("INFO", COMPONENT, &format!("Started {} {} as PID {} from {}.", slot.spec.agent_type, slot.spec.agent_id, child.id(), slot.path));
+            out::log(
+                "INFO",
+                COMPONENT,
+                &format!(
+                    "Started {} {} as PID {} from {}.",
+                    slot.spec.agent_type,
+                    slot.spec.agent_id,
+                    child.id(),
+                    slot.path
+                ),
+            );
             slot.child = Some(child);
             slot.port = port;
             slot.up_since = Instant::now();
         }
         Err(e) => {
-            out::log("ERRO", COMPONENT, &format!("cannot start {} from {:?}: {e}", slot.spec.agent_type, slot.path));
+            out::log(
+                "ERRO",
+                COMPONENT,
+                &format!("cannot start {} from {:?}: {e}", slot.spec.agent_type, slot.path),
+            );
             postpone(slot);
         }
     }
@@ -167,7 +196,10 @@ fn start(slot: &mut Slot, config: &Config, shared: &Shared, port: u16) -> Result
     let dir = agent_dir(config, &slot.spec);
     std::fs::create_dir_all(&dir).map_err(|e| format!("mkdir {}: {e}", dir.display()))?;
     let mut command = Command::new(&slot.path);
-    command.env_clear().env("STANDIN_PARENT_PID", std::process::id().to_string()).stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("STANDIN_PARENT_PID", std::process::id().to_string())
+        .stdin(Stdio::null());
     if key == "vmagent" {
         vmagent_arguments(&mut command, config, shared, port, &dir)?;
     } else {
@@ -179,7 +211,13 @@ fn start(slot: &mut Slot, config: &Config, shared: &Shared, port: u16) -> Result
             }
         }
         for database in ["mysql", "postgresql"] {
-            if key == if database == "mysql" { "mysqld_exporter" } else { "postgres_exporter" } {
+            if key
+                == if database == "mysql" {
+                    "mysqld_exporter"
+                } else {
+                    "postgres_exporter"
+                }
+            {
                 for (short, long) in [("hr", "high"), ("mr", "medium"), ("lr", "low")] {
                     command.arg(format!("--collect.custom_query.{short}.directory={base}/collectors/custom-queries/{database}/{long}-resolution"));
                 }
@@ -194,17 +232,35 @@ fn agent_dir(config: &Config, spec: &AgentSpec) -> PathBuf {
     Path::new(config.path("tempdir")).join(&spec.agent_type).join(id)
 }
 
-fn vmagent_arguments(command: &mut Command, config: &Config, shared: &Shared, port: u16, dir: &Path) -> Result<(), String> {
+fn vmagent_arguments(
+    command: &mut Command,
+    config: &Config,
+    shared: &Shared,
+    port: u16,
+    dir: &Path,
+) -> Result<(), String> {
     let endpoint = endpoint(config, shared.release.is_v3()).ok_or("no server is configured")?;
     let scheme = if endpoint.tls { "https" } else { "http" };
     command
-        .arg(format!("-remoteWrite.url={scheme}://{}:{}/victoriametrics/api/v1/write", endpoint.host, endpoint.port))
-        .arg(format!("-remoteWrite.tlsInsecureSkipVerify={}", endpoint.insecure))
-        .arg(format!("-remoteWrite.tmpDataPath={}/vmagent-temp-dir", config.path("tempdir")))
+        .arg(format!(
+            "-remoteWrite.url={scheme}://{}:{}/victoriametrics/api/v1/write",
+            endpoint.host, endpoint.port
+        ))
+        .arg(format!(
+            "-remoteWrite.tlsInsecureSkipVerify={}",
+            endpoint.insecure
+        ))
+        .arg(format!(
+            "-remoteWrite.tmpDataPath={}/vmagent-temp-dir",
+            config.path("tempdir")
+        ))
         .arg("-remoteWrite.maxDiskUsagePerURL=1073741824")
         .arg(format!("-promscrape.config={}/vmagentscrapecfg", dir.display()))
         .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
-        .env("remoteWrite_authorization", endpoint.authorization.unwrap_or_default());
+        .env(
+            "remoteWrite_authorization",
+            endpoint.authorization.unwrap_or_default(),
+        );
     Ok(())
 }
 
@@ -231,21 +287,34 @@ fn publish(shared: &Shared, slots: &BTreeMap<String, Slot>, config: &Config) {
 
 /// Tells vmagent what to scrape; the file is replaced only when it changes.
 fn write_scrape(shared: &Shared, slots: &BTreeMap<String, Slot>, config: &Config, last: &mut String) {
-    let Some(vmagent) = slots.values().find(|s| path_key(&s.spec.agent_type) == "vmagent" && s.child.is_some()) else {
+    let Some(vmagent) = slots
+        .values()
+        .find(|s| path_key(&s.spec.agent_type) == "vmagent" && s.child.is_some())
+    else {
         return;
     };
     let (node, resolutions) = {
         let inner = shared.lock();
         (inner.node.clone(), inner.resolutions)
     };
-    let targets = slots.values().filter(|s| s.child.is_some() && !qan::is_builtin(&s.spec.agent_type)).map(|s| Target {
-        agent_id: s.spec.agent_id.clone(),
-        agent_type: s.spec.agent_type.clone(),
-        service_id: s.spec.service_id.clone(),
-        service_name: s.spec.service_name.clone(),
-        port: s.port,
-    });
-    let scrape = Scrape { node_id: node.0, node_name: node.1, hr: resolutions.hr, mr: resolutions.mr, lr: resolutions.lr, targets: targets.collect() };
+    let targets = slots
+        .values()
+        .filter(|s| s.child.is_some() && !qan::is_builtin(&s.spec.agent_type))
+        .map(|s| Target {
+            agent_id: s.spec.agent_id.clone(),
+            agent_type: s.spec.agent_type.clone(),
+            service_id: s.spec.service_id.clone(),
+            service_name: s.spec.service_name.clone(),
+            port: s.port,
+        });
+    let scrape = Scrape {
+        node_id: node.0,
+        node_name: node.1,
+        hr: resolutions.hr,
+        mr: resolutions.mr,
+        lr: resolutions.lr,
+        targets: targets.collect(),
+    };
     let Ok(text) = serde_json::to_string_pretty(&scrape) else {
         return;
     };
@@ -254,7 +323,10 @@ fn write_scrape(shared: &Shared, slots: &BTreeMap<String, Slot>, config: &Config
         return;
     }
     let temporary = path.with_extension("new");
-    if std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path)).is_ok() {
+    if std::fs::write(&temporary, &text)
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .is_ok()
+    {
         *last = text;
     }
 }
