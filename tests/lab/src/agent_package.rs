@@ -63,7 +63,12 @@ pub fn install(host: &Host, packages: &Packages) -> Result<()> {
     let mut command: Vec<&str> = argv.iter().map(String::as_str).collect();
     command.push(&inside);
     docker::exec_must(&container, &command)?;
-    docker::exec_must(&container, &["systemctl", "daemon-reload"]).map(drop)
+    docker::write_file(&container, "/etc/pmm-upgrade-agent/policy.toml", "644", POLICY.as_bytes())?;
+    docker::exec_must(&container, &["systemctl", "daemon-reload"])?;
+    docker::exec_must(&container, &["systemctl", "enable", "pmm-upgrade-agent"]).map(drop)
 }
+
+/// The administrator of the hosts allows the lab's own package site and nothing else.
+const POLICY: &str = "sources = [\"http://repo.lab\"]\n";
 
 fn words(list: &[&str]) -> Vec<String> { list.iter().map(|word| (*word).to_owned()).collect() }
