@@ -5,21 +5,36 @@
 //! ```
 //!
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
-//! fit the state is counted (`RolloutRow::illegal`) or is a repetition and does nothing.
+//! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 
+mod commands;
+mod decide;
+mod groups;
+mod health;
+mod hosts;
 mod input;
+mod orders;
+mod rows;
+mod server;
+mod start;
 mod state;
+mod timers;
+mod waiting;
 
 pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
+pub use waiting::{Duty, Owner};
+
 pub use state::{
     Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder, Pause, RolloutPhase,
     RolloutRow, StepRow,
 };
 
-use crate::plan::{Plan, PlanError, plan_id};
+use crate::plan::{Plan, PlanError, PlanHost};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, PlanId, RolloutId};
 use fleet_common::verification::{FleetSnapshot, Verification};
+use rows::Key;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Stored bytes that are not a rollout's.
 #[derive(Debug, thiserror::Error)]
@@ -41,39 +56,77 @@ pub enum KernelError {
     NoRollout,
 }
 
+/// A host's session. Not stored: after a start every host is away until it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub connected: bool,
+    pub since_ms: u64,
+}
+
 /// One rollout.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) plan_id: PlanId,
     pub(crate) rollout: RolloutRow,
     pub(crate) legs: Vec<LegRow>,
-    pub(crate) groups: BTreeMap<(LegId, GroupName), GroupRow>,
-    pub(crate) hosts: BTreeMap<(LegId, HostId), HostRow>,
+    pub(crate) groups: BTreeMap<LegId, BTreeMap<GroupName, GroupRow>>,
+    pub(crate) hosts: BTreeMap<LegId, BTreeMap<HostId, HostRow>>,
     pub(crate) holds: BTreeMap<HostId, String>,
     pub(crate) baseline: Option<FleetSnapshot>,
     pub(crate) verification: Option<Verification>,
-    dirty: BTreeSet<String>,
+    /// Newest view. Not stored: the next one comes soon.
+    pub(crate) last_view: Option<FleetSnapshot>,
+    pub(crate) links: BTreeMap<HostId, Link>,
+    /// Position of each host in the plan.
+    index: Arc<BTreeMap<HostId, usize>>,
+    /// Absence before this moment does not count.
+    absence_from_ms: u64,
+    dirty: BTreeSet<Key>,
     out: Output,
 }
 
 impl Kernel {
-    /// A rollout of this plan that waits for `start`.
+    /// A rollout of this plan that waits for `start`. Its rows come with the first output.
     pub fn new(id: RolloutId, plan_bytes: &[u8], epoch: Epoch, now_ms: u64) -> Result<Self, KernelError> {
-        let _ = (id, epoch, now_ms, plan_id(plan_bytes), Plan::parse(plan_bytes)?);
-        Err(KernelError::NoRollout)
+        Self::first(id, plan_bytes, epoch, now_ms)
     }
 
-    /// A rollout from its stored rows.
-    pub fn restore(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> {
-        let _ = (rows, Plan::parse(plan_bytes)?);
-        Err(KernelError::NoRollout)
-    }
+    /// A rollout from its stored rows. The first input must be [`Input::CoordinatorStarted`].
+    pub fn restore(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> { Self::from_rows(plan_bytes, rows) }
 
-    /// Takes one input.
+    /// Takes one input. The rows of the output must be committed before anything else of it leaves.
     pub fn handle(&mut self, input: Input, now_ms: u64) -> Output {
-        let _ = (input, now_ms, &self.dirty);
-        std::mem::take(&mut self.out)
+        match input {
+            Input::Host { host, order_id, event, .. } => self.host_event(&host, &order_id, event, now_ms),
+            Input::Connected { host, running_order } => self.connected(&host, running_order.as_ref(), now_ms),
+            Input::Disconnected { host } => {
+                self.links.insert(host, Link { connected: false, since_ms: now_ms });
+            }
+            Input::Server { order, event } => {
+                self.server_event(&order, event, now_ms);
+                self.decide(now_ms);
+            }
+            Input::ServerView(view) => {
+                self.server_view(view, now_ms);
+                self.decide(now_ms);
+            }
+            Input::Operator { by, command } => {
+                let answer = self.command(&by, command, now_ms);
+                self.out.answer = Some(answer);
+                self.decide(now_ms);
+            }
+            Input::Tick => self.decide(now_ms),
+            Input::CoordinatorStarted { term } => {
+                self.coordinator_started(term, now_ms);
+                self.decide(now_ms);
+            }
+        }
+        let rows = self.changed_rows();
+        let mut out = std::mem::take(&mut self.out);
+        out.rows = rows;
+        out.want_server_view = self.wanted_view(now_ms);
+        out
     }
 
     /// The plan.
@@ -82,14 +135,42 @@ impl Kernel {
     pub fn plan_id(&self) -> &PlanId { &self.plan_id }
     /// The rollout's id.
     pub fn rollout_id(&self) -> &RolloutId { &self.rollout.id }
+    /// The rollout's row.
+    pub fn rollout(&self) -> &RolloutRow { &self.rollout }
     /// The rollout's state.
     pub fn phase(&self) -> RolloutPhase { self.rollout.phase }
     /// Epoch of new orders.
     pub fn epoch(&self) -> Epoch { self.rollout.epoch }
-    /// Whether nothing follows any more.
+    /// Whether nothing follows any more, unless a lost host returns.
     pub fn is_final(&self) -> bool { self.rollout.phase.is_final() }
     /// PMM's view from before the first change, once it is known.
     pub fn baseline(&self) -> Option<&FleetSnapshot> { self.baseline.as_ref() }
     /// The three checks, once they were looked at.
     pub fn verification(&self) -> Option<&Verification> { self.verification.as_ref() }
+    /// The legs in order.
+    pub fn legs(&self) -> &[LegRow] { &self.legs }
+    /// A host in a leg.
+    pub fn host(&self, leg: &LegId, host: &HostId) -> Option<&HostRow> { self.hosts.get(leg)?.get(host) }
+    /// A group in a client leg.
+    pub fn group(&self, leg: &LegId, group: &GroupName) -> Option<&GroupRow> { self.groups.get(leg)?.get(group) }
+
+    pub(crate) fn is_connected(&self, host: &HostId) -> bool { self.links.get(host).is_some_and(|link| link.connected) }
+
+    /// PMM node name of a host, or its id.
+    pub(crate) fn name<'a>(&'a self, host: &'a HostId) -> &'a str {
+        self.planned(host).map_or(host.as_str(), |found| &found.name)
+    }
+
+    /// A host of the plan.
+    pub(crate) fn planned(&self, host: &HostId) -> Option<&PlanHost> { self.plan.hosts.get(*self.index.get(host)?) }
+
+    fn event(&mut self, now_ms: u64, subject: impl Into<String>, code: &str, text: impl Into<String>) {
+        self.out.events.push(FleetEvent { at_ms: now_ms, subject: subject.into(), code: code.to_owned(), text: text.into() });
+    }
+
+    fn illegal(&mut self, now_ms: u64, subject: String, text: String) {
+        self.rollout.illegal += 1;
+        self.dirty.insert(Key::Rollout);
+        self.event(now_ms, subject, "illegal", text);
+    }
 }

@@ -173,6 +173,8 @@ pub struct HopRow {
     pub steps: Vec<StepRow>,
     /// How it ended.
     pub result: Option<HopResult>,
+    /// How earlier attempts ended.
+    pub earlier: Vec<HopResult>,
     /// When it ended.
     pub ended_at_ms: Option<u64>,
 }
@@ -284,8 +286,6 @@ impl HostPhase {
     pub fn in_flight(self) -> bool {
         matches!(self, Self::Permitted | Self::Switching | Self::Verifying | Self::Settling | Self::RollingBack)
     }
-    /// Whether it counts for the failure threshold.
-    pub fn is_failure(self) -> bool { matches!(self, Self::RolledBack | Self::Failed | Self::Inconsistent | Self::Lost) }
     /// The word on screens and in reports.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -354,10 +354,10 @@ pub struct HostRow {
     pub attempt: u32,
     /// The open order.
     pub order: Option<OpenOrder>,
-    /// Number of orders of this action given within the attempt; makes their ids unique.
-    pub orders_given: BTreeMap<String, u32>,
     /// The step under way.
     pub step: Option<StepRow>,
+    /// Whether its end counts for the failure threshold.
+    pub counts: bool,
     /// Whether it holds a slot.
     pub slot: bool,
     /// Whether the preflight of this attempt passed.
@@ -380,7 +380,7 @@ pub struct HostRow {
     pub running: Option<String>,
     /// Milliseconds without a connected client, as the host measured.
     pub client_gap_ms: u64,
-    /// Permits that ran out.
+    /// Permits that ran out, and preparations that were not answered.
     pub expired: u32,
     /// Samples while verifying.
     pub marks: BTreeMap<String, Mark>,

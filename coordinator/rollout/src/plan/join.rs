@@ -1,8 +1,23 @@
-//! The join of three lists.
-use super::{HostRecord, PlanDraft, ServerInput};
-use crate::fleet::{Fleet, FleetError};
+//! The join of three lists: hosts with our agent, the PMM Server's inventory, and the groups.
+
+use super::legs::{Route, route};
+use super::{
+    HostAction, HostRecord, Leg, LegKind, LeftOut, Plan, PlanDraft, PlanHost, PlanServer, ServerInput, UnmatchedClient, Warning,
+    groups, lint,
+};
+use crate::fleet::{Fleet, FleetError, Group, HostFacts, duration_text};
+use fleet_common::codes;
 use fleet_common::compat::CompatibilityTable;
-use fleet_common::verification::FleetSnapshot;
+use fleet_common::ids::{GroupName, LegId};
+use fleet_common::inventory::{Detection, Installation, Method};
+use fleet_common::plan_entry::{Expect, PlanEntry};
+use fleet_common::survey::Verdict;
+use fleet_common::verification::{FleetSnapshot, PmmClient};
+use fleet_common::version::PmmVersion;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Base directory of PMM 3 packages (PMM client packages, deb and rpm).
+const PMM3_BASE: &str = "/usr/local/percona/pmm";
 
 /// Joins the hosts with our agent, the PMM Server's inventory and the groups into a plan.
 pub fn join(
@@ -13,6 +28,311 @@ pub fn join(
     table: &CompatibilityTable,
     now_ms: u64,
 ) -> Result<PlanDraft, Vec<FleetError>> {
-    let _ = (hosts, pmm, server, table, now_ms);
-    Err(vec![fleet.error(None, "not there yet", "")])
+    let route = route(fleet, server.running, pmm2_clients(hosts, pmm, server.running), table)?;
+    let mut sorted = Sorted::new(fleet, hosts, pmm, &route, now_ms);
+    for host in hosts {
+        sorted.sort(host);
+    }
+    let upgrades = sorted.planned.iter().filter(|(host, _)| host.action == HostAction::Upgrade).count();
+    if upgrades > 0 && sorted.unsurveyed == upgrades {
+        sorted.errors.push(fleet.error(
+            None,
+            format!("no host was surveyed in the last {}", duration_text(fleet.timing.survey_max_age_ms)),
+            "run `pmm-coordinator survey` first",
+        ));
+    }
+    if !sorted.errors.is_empty() {
+        return Err(sorted.errors);
+    }
+    let known: BTreeSet<&str> = sorted.by_agent.keys().copied().collect();
+    let unmatched = pmm
+        .clients
+        .iter()
+        .filter(|(agent_id, _)| !known.contains(agent_id.as_str()))
+        .map(|(agent_id, client)| UnmatchedClient {
+            name: client.node_name.clone(),
+            agent_id: agent_id.clone(),
+            version: client.version.clone(),
+        })
+        .collect();
+    let order: BTreeMap<&str, usize> = fleet.groups.iter().enumerate().map(|(at, group)| (group.name.as_str(), at)).collect();
+    let mut planned = sorted.planned;
+    planned.sort_by_key(|(host, _)| (order.get(host.group.as_str()).copied(), !host.backups, host.name.clone(), host.host.clone()));
+    let legs = legs(fleet, &route, &planned);
+    let mut plan_hosts: Vec<PlanHost> = planned.into_iter().map(|(host, _)| host).collect();
+    let mut warnings = sorted.warnings;
+    let plan_groups = groups::resolve(fleet, &mut plan_hosts, &mut warnings)?;
+
+    let mut plan = Plan {
+        format: 1,
+        parent: None,
+        made_at_ms: now_ms,
+        fleet_file: fleet.file.clone(),
+        server: PlanServer {
+            name: fleet.server.name.clone(),
+            url: fleet.server.url.clone(),
+            from: server.running,
+            to: fleet.server.target,
+        },
+        server_findings: server.findings.clone(),
+        clients_to: fleet.clients.target,
+        legs,
+        groups: plan_groups,
+        hosts: plan_hosts,
+        unmatched,
+        without_node: sorted.without_node,
+        other_server: sorted.other_server,
+        ungrouped: sorted.ungrouped,
+        without_client: sorted.without_client,
+        blockers: server.findings.iter().filter(|finding| finding.verdict == Verdict::Fail).cloned().collect(),
+        warnings: Vec::new(),
+        timing: fleet.timing.clone(),
+    };
+    warnings.extend(lint::warnings(&plan, fleet, &route, table));
+    plan.warnings = warnings;
+    Ok(PlanDraft { plan })
+}
+
+/// Clients that run PMM 2 now. Where PMM does not tell a release, the major of the server counts.
+fn pmm2_clients(hosts: &[HostRecord], pmm: &FleetSnapshot, running: PmmVersion) -> usize {
+    let mut majors: BTreeMap<&str, u32> = BTreeMap::new();
+    for (agent_id, client) in &pmm.clients {
+        let told = client.version.as_deref().and_then(|text| PmmVersion::from_package_version(text).ok());
+        majors.insert(agent_id, told.map_or(running.major, |release| release.major));
+    }
+    for installation in hosts.iter().filter_map(|host| host.inventory.installation()) {
+        if let Some(major) = majors.get_mut(installation.agent_id.as_str()) {
+            *major = installation.version.major;
+        }
+    }
+    majors.values().filter(|major| **major == 2).count()
+}
+
+struct Sorted<'a> {
+    fleet: &'a Fleet,
+    pmm: &'a FleetSnapshot,
+    now_ms: u64,
+    /// Releases that the client legs go to.
+    releases: Vec<PmmVersion>,
+    /// Number of hosts that claim the identity of a client.
+    by_agent: BTreeMap<&'a str, u32>,
+    facts_by_node: BTreeMap<&'a str, HostFacts>,
+    planned: Vec<(PlanHost, Option<&'a Installation>)>,
+    without_node: Vec<LeftOut>,
+    other_server: Vec<LeftOut>,
+    ungrouped: Vec<LeftOut>,
+    without_client: Vec<LeftOut>,
+    /// Hosts to upgrade without a fresh survey.
+    unsurveyed: usize,
+    warnings: Vec<Warning>,
+    errors: Vec<FleetError>,
+}
+
+impl<'a> Sorted<'a> {
+    fn new(fleet: &'a Fleet, hosts: &'a [HostRecord], pmm: &'a FleetSnapshot, route: &Route, now_ms: u64) -> Self {
+        let mut by_agent = BTreeMap::new();
+        for installation in hosts.iter().filter_map(|host| host.inventory.installation()) {
+            *by_agent.entry(installation.agent_id.as_str()).or_insert(0) += 1;
+        }
+        let mut facts_by_node: BTreeMap<&str, HostFacts> = BTreeMap::new();
+        for service in pmm.services.values() {
+            let facts = facts_by_node.entry(service.node_id.as_str()).or_default();
+            facts.environments.insert(service.environment.clone());
+            facts.clusters.insert(service.cluster.clone());
+            facts.replication_sets.insert(service.replication_set.clone());
+        }
+        Self {
+            fleet,
+            pmm,
+            now_ms,
+            releases: route.stages.iter().map(|stage| stage.clients_to).collect(),
+            by_agent,
+            facts_by_node,
+            planned: Vec::new(),
+            without_node: Vec::new(),
+            other_server: Vec::new(),
+            ungrouped: Vec::new(),
+            without_client: Vec::new(),
+            unsurveyed: 0,
+            warnings: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Puts one host where it belongs.
+    fn sort(&mut self, host: &'a HostRecord) {
+        let installation = host.inventory.installation();
+        let client = installation.and_then(|found| self.pmm.clients.get(&found.agent_id));
+        let name = client.map_or(host.inventory.hostname.as_str(), |client| client.node_name.as_str()).to_owned();
+        let left_out = |reason: String| LeftOut { host: host.host_id.clone(), name: name.clone(), reason };
+        let Some(group) = self.group_of(host, client, &name) else {
+            match installation {
+                None => self.without_client.push(left_out("no PMM client that could be upgraded".to_owned())),
+                Some(_) => self.ungrouped.push(left_out("no group matches".to_owned())),
+            }
+            return;
+        };
+        if let (Some(installation), None) = (installation, client) {
+            let configured = host_of(&installation.server_address);
+            if installation.configured && !configured.is_empty() && configured != host_of(&self.fleet.server.url) {
+                self.other_server.push(left_out(format!("its client reports to {configured}")));
+            } else {
+                self.without_node.push(left_out(format!("PMM does not know its client `{}`", installation.agent_id)));
+            }
+            return;
+        }
+        let action = self.action(host, installation);
+        let to = self.fleet.clients.target;
+        let node_id = client.map_or_else(String::new, |client| client.node_id.clone());
+        let planned = PlanHost {
+            host: host.host_id.clone(),
+            name,
+            group: GroupName::new(group),
+            action,
+            method: installation.map(|found| found.method),
+            from: installation.map(|found| found.version),
+            to,
+            wave: 0,
+            agent_id: installation.map_or_else(String::new, |found| found.agent_id.clone()),
+            backups: self.pmm.backups_scheduled_on.contains(&node_id),
+            node_id,
+            held: host.held.clone().or_else(|| host.inventory.held.clone()),
+        };
+        self.planned.push((planned, installation));
+    }
+
+    /// The one group that matches; two are an error of the fleet file.
+    fn group_of(&mut self, host: &HostRecord, client: Option<&PmmClient>, name: &str) -> Option<&'a str> {
+        let mut facts = client.and_then(|client| self.facts_by_node.get(client.node_id.as_str())).cloned().unwrap_or_default();
+        facts.labels = host.inventory.labels.clone();
+        facts.names = [name.to_owned(), host.inventory.hostname.clone()].into();
+        let matching: Vec<&'a Group> = self.fleet.groups.iter().filter(|group| group.matches.matches(&facts)).collect();
+        if let [first, second, ..] = matching[..] {
+            self.errors.push(self.fleet.error(
+                Some(second.line),
+                format!("groups `{}` and `{}` overlap: both match host {name}", first.name, second.name),
+                "a host may belong to one group only; make the match of one of them narrower",
+            ));
+        }
+        matching.first().map(|group| group.name.as_str())
+    }
+
+    fn action(&mut self, host: &HostRecord, installation: Option<&Installation>) -> HostAction {
+        let refuse = |code: &str, reason: String, hint: &str| HostAction::Refuse { code: code.to_owned(), reason, hint: hint.to_owned() };
+        let Some(installation) = installation else {
+            return match &host.inventory.client {
+                Detection::Refused { code, message, .. } => refuse(code, message.clone(), "see `pmm-upgrade-agent detect` on the host"),
+                Detection::NotInstalled | Detection::Installed(_) => {
+                    refuse(codes::NOT_INSTALLED, "there is no PMM client on this host".to_owned(), "take it out of the group, or install a client")
+                }
+            };
+        };
+        let target = self.fleet.clients.target;
+        if self.by_agent.get(installation.agent_id.as_str()).is_some_and(|claims| *claims > 1) {
+            let reason = format!("more than one host claims to be PMM client `{}`", installation.agent_id);
+            return refuse(codes::FORK, reason, "find the cloned machine and give it an identity of its own");
+        }
+        if installation.version > target {
+            let reason = format!("the target {target} is older than the installed release {}", installation.version);
+            return refuse(codes::UNEXPECTED_STATE, reason, "raise clients.target, or leave the host out");
+        }
+        if installation.version == target && installation.running_version.is_none_or(|running| running == target) {
+            return HostAction::AlreadyCurrent;
+        }
+        let unpinned = self.releases.iter().find(|release| **release > installation.version && !self.pinned(**release));
+        if let (Method::Tarball, Some(release)) = (installation.method, unpinned) {
+            let reason = format!("no digest is pinned for the tarball of {release}");
+            return refuse(codes::PREFLIGHT, reason, "add it under [clients.tarball] sha256");
+        }
+        let oldest = self.now_ms.saturating_sub(self.fleet.timing.survey_max_age_ms);
+        match &host.survey {
+            Some((taken, survey)) if *taken >= oldest => {
+                let failed = survey.findings.iter().find(|finding| finding.verdict == Verdict::Fail);
+                failed.map_or(HostAction::Upgrade, |finding| {
+                    refuse(codes::PREFLIGHT, format!("{}: {}", finding.check, finding.message), &finding.hint)
+                })
+            }
+            _ => {
+                self.unsurveyed += 1;
+                self.warnings.push(Warning {
+                    code: "survey_missing".to_owned(),
+                    subject: format!("host:{}", host.inventory.hostname),
+                    message: format!(
+                        "no survey of this host in the last {}; the rollout asks it before the server is touched",
+                        duration_text(self.fleet.timing.survey_max_age_ms)
+                    ),
+                });
+                HostAction::Upgrade
+            }
+        }
+    }
+
+    /// Whether a digest is pinned for some architecture of this release.
+    fn pinned(&self, release: PmmVersion) -> bool {
+        let name = format!("pmm-client-{release}");
+        let after = |file: &String| file.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['-', '.']));
+        self.fleet.clients.source.tarball_sha256.keys().any(|file| after(file))
+    }
+}
+
+/// The host of a URL or of `host:port`.
+fn host_of(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split(['/', ':']).next().unwrap_or(rest)
+}
+
+fn legs(fleet: &Fleet, route: &Route, planned: &[(PlanHost, Option<&Installation>)]) -> Vec<Leg> {
+    let mut legs = vec![Leg { id: LegId::new("survey"), kind: LegKind::Survey }];
+    let mut previous: Option<PmmVersion> = None;
+    for stage in &route.stages {
+        if !stage.hops.is_empty() {
+            legs.push(Leg { id: stage.server_leg.clone(), kind: LegKind::Server { hops: stage.hops.clone() } });
+        }
+        let mut entries = BTreeMap::new();
+        for (host, installation) in planned.iter().filter(|(host, _)| host.action == HostAction::Upgrade) {
+            let Some(installation) = installation else { continue };
+            if let Some(entry) = entry(fleet, host, installation, stage.clients_to, &stage.clients_leg, previous) {
+                // An entry has no map keys or numbers that JSON can't hold.
+                entries.insert(host.host.clone(), serde_json::to_string(&entry).unwrap_or_default());
+            }
+        }
+        if !entries.is_empty() || planned.iter().any(|(host, _)| host.action == HostAction::AlreadyCurrent) {
+            legs.push(Leg { id: stage.clients_leg.clone(), kind: LegKind::Clients { to: stage.clients_to, entries } });
+        }
+        previous = Some(stage.clients_to);
+    }
+    legs
+}
+
+/// One host's part of a client leg; `None` when it is there or past it already.
+fn entry(
+    fleet: &Fleet,
+    host: &PlanHost,
+    installation: &Installation,
+    to: PmmVersion,
+    leg: &LegId,
+    previous: Option<PmmVersion>,
+) -> Option<PlanEntry> {
+    let from = previous.map_or(installation.version, |previous| previous.max(installation.version));
+    if from >= to && !(from == to && installation.running_version.is_some_and(|running| running != to)) {
+        return None;
+    }
+    let moved = from.major > installation.version.major && installation.method != Method::Tarball;
+    Some(PlanEntry {
+        host: host.host.to_string(),
+        name: host.name.clone(),
+        group: host.group.to_string(),
+        leg: leg.to_string(),
+        expect: Expect {
+            method: installation.method,
+            from_min: from,
+            from_max: from,
+            base_dir: if moved { PMM3_BASE.to_owned() } else { installation.base_dir.clone() },
+            agent_id: installation.agent_id.clone(),
+        },
+        to,
+        source: fleet.clients.source.clone(),
+        verify_for_ms: fleet.timing.verify_ms,
+    })
 }

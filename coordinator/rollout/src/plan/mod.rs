@@ -81,6 +81,8 @@ pub struct Plan {
     pub fleet_file: String,
     /// The PMM Server.
     pub server: PlanServer,
+    /// Findings of the server's preflight when the plan was made.
+    pub server_findings: Vec<Finding>,
     /// Release of the clients at the end.
     pub clients_to: PmmVersion,
     /// Ordered parts. A leg waits for all earlier ones.
@@ -229,6 +231,8 @@ pub struct PlanHost {
     pub node_id: String,
     /// Whether PMM-run backups are scheduled on its node.
     pub backups: bool,
+    /// Reason of a hold when the plan was made.
+    pub held: Option<String>,
 }
 
 /// A client in PMM without our agent.

@@ -1,0 +1,307 @@
+//! What happens next: legs in order, then the three checks, then the end.
+
+use super::Kernel;
+use super::rows::Key;
+use super::state::{HostPhase, LegPhase, Pause, RolloutPhase};
+use crate::plan::LegKind;
+use fleet_common::ids::{HostId, LegId};
+use fleet_common::order::Action;
+use std::sync::Arc;
+
+/// Hosts that are asked or download at once; a wider storm would only be a longer one for the package server.
+pub(super) const PREPARE_WIDTH: usize = 200;
+/// The PMM Server should have answered by then.
+const VIEW_PATIENCE_MS: u64 = 600_000;
+
+impl Kernel {
+    pub(super) fn decide(&mut self, now_ms: u64) {
+        match self.rollout.phase {
+            RolloutPhase::Planned => return self.remind(now_ms),
+            phase if phase.is_final() => return,
+            _ => {}
+        }
+        self.expire(now_ms);
+        if self.rollout.abort.is_some() {
+            return self.drive_abort(now_ms);
+        }
+        self.return_late_hosts(now_ms);
+        // Each pass settles at most every leg once.
+        for _ in 0..=self.legs.len() {
+            let Some(at) = self.legs.iter().position(|leg| leg.phase != LegPhase::Settled) else { break };
+            if !self.drive_leg(at, now_ms) {
+                break;
+            }
+        }
+        if self.legs.iter().all(|leg| leg.phase == LegPhase::Settled) {
+            self.drive_checks(now_ms);
+        }
+        self.remind(now_ms);
+    }
+
+    /// Works on a leg. True when it is settled.
+    fn drive_leg(&mut self, at: usize, now_ms: u64) -> bool {
+        let plan = Arc::clone(&self.plan);
+        let kind = &plan.legs[at].kind;
+        if self.legs[at].phase == LegPhase::Waiting {
+            if self.rollout.phase != RolloutPhase::Running || !self.may_begin(at, kind, now_ms) {
+                return false;
+            }
+            self.set_leg(at, LegPhase::Running, now_ms);
+        }
+        if self.legs[at].phase != LegPhase::Running {
+            return false;
+        }
+        match kind {
+            LegKind::Survey => self.drive_survey(at, now_ms),
+            LegKind::Server { .. } => self.drive_server(at, now_ms),
+            LegKind::Clients { .. } => self.drive_clients(at, now_ms),
+        }
+        self.legs[at].phase == LegPhase::Settled
+    }
+
+    fn may_begin(&mut self, at: usize, kind: &LegKind, now_ms: u64) -> bool {
+        let leg = self.legs[at].leg.clone();
+        let earlier = self.plan.legs[..at].iter().rev().find(|leg| matches!(leg.kind, LegKind::Clients { .. })).map(|leg| leg.id.clone());
+        let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
+            let made_it = |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
+            kernel.hosts[earlier].iter().filter(|(_, row)| !made_it(row)).map(|(host, _)| host.clone()).collect()
+        };
+        match kind {
+            LegKind::Survey => true,
+            LegKind::Server { .. } => {
+                let Some(earlier) = earlier else { return true };
+                let behind = missed(self, &earlier);
+                if behind.is_empty() || self.rollout.bridge_accepted {
+                    return true;
+                }
+                let names: Vec<&str> = behind.iter().take(5).map(|host| self.name(host)).collect();
+                let text = format!("{} host{} did not reach {earlier}'s release and would lose the next server: {}", behind.len(), if behind.len() == 1 { "" } else { "s" }, names.join(", "));
+                self.pause("bridge_incomplete", &text, "`retry` the hosts, or `resume` to go on without them", "coordinator", now_ms);
+                false
+            }
+            LegKind::Clients { .. } => {
+                let refused: Vec<HostId> = self.rollout.accepted.iter().cloned().collect();
+                for host in refused {
+                    self.leave_out(&leg, &host, HostPhase::Refused, "it failed the survey and the rollout was resumed without it", now_ms);
+                }
+                if let Some(earlier) = earlier {
+                    for host in missed(self, &earlier) {
+                        self.leave_out(&leg, &host, HostPhase::Skipped, &format!("it did not make it in {earlier}"), now_ms);
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    fn leave_out(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, reason: &str, now_ms: u64) {
+        if self.host(leg, host).is_some_and(|row| !row.phase.is_final()) {
+            self.enter(leg, host, phase, now_ms, |row| {
+                fleet_common::codes::PREFLIGHT.clone_into(&mut row.code);
+                reason.clone_into(&mut row.reason);
+            });
+        }
+    }
+
+    /// Asks every host, at most [`PREPARE_WIDTH`] at once.
+    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], now_ms: u64) {
+        if self.rollout.phase != RolloutPhase::Running {
+            return;
+        }
+        let busy = self.hosts[leg].values().filter(|row| row.phase == HostPhase::Preparing).count();
+        let mut free = PREPARE_WIDTH.saturating_sub(busy);
+        for host in hosts {
+            if free == 0 {
+                break;
+            }
+            if self.hosts[leg].get(host).is_some_and(|row| row.phase == HostPhase::Waiting) && self.can_be_asked(host) {
+                self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
+                self.give(leg, host, Action::Preflight, now_ms);
+                free -= 1;
+            }
+        }
+    }
+
+    pub(super) fn can_be_asked(&self, host: &HostId) -> bool { self.is_connected(host) && !self.holds.contains_key(host) }
+
+    /// Whether every host of the survey has ended there.
+    pub(super) fn survey_answered(&self) -> bool {
+        self.legs.first().is_some_and(|leg| self.hosts[&leg.leg].values().all(|row| row.phase.is_final()))
+    }
+
+    fn drive_survey(&mut self, at: usize, now_ms: u64) {
+        let leg = self.legs[at].leg.clone();
+        if self.legs[at].offline_until_ms.is_none() {
+            self.legs[at].offline_until_ms = Some(now_ms + self.plan.timing.offline_for_ms);
+            self.dirty.insert(Key::Leg(leg.clone()));
+        }
+        let hosts: Vec<HostId> = self.plan.hosts.iter().map(|host| host.host.clone()).collect();
+        self.prepare(&leg, &hosts, now_ms);
+        let waits = |kernel: &Self, held: bool| {
+            kernel.hosts[&leg].iter().any(|(host, row)| !row.phase.is_final() && (held || !kernel.holds.contains_key(host)))
+        };
+        let timed_out = self.legs[at].offline_until_ms.is_some_and(|until| until <= now_ms);
+        if timed_out || !waits(self, false) {
+            // Those that are away or held are asked again at their turn.
+            let away: Vec<HostId> = self.hosts[&leg].iter().filter(|(_, row)| row.phase == HostPhase::Waiting).map(|(host, _)| host.clone()).collect();
+            self.skip_left_behind(at, &away, now_ms);
+        }
+        if waits(self, true) {
+            return;
+        }
+        let failed: Vec<HostId> = self.hosts[&leg]
+            .iter()
+            .filter(|(host, row)| row.counts && !self.rollout.accepted.contains(*host))
+            .map(|(host, _)| host.clone())
+            .collect();
+        if !failed.is_empty() {
+            let first = self.host(&leg, &failed[0]).map(|row| row.reason.clone()).unwrap_or_default();
+            let text = format!("{} host{} failed the survey, first {}: {first}", failed.len(), if failed.len() == 1 { "" } else { "s" }, self.name(&failed[0]));
+            self.pause("survey", &text, "repair and `retry`, or `resume` to go on without them", "coordinator", now_ms);
+        } else if self.baseline.is_some() {
+            self.set_leg(at, LegPhase::Settled, now_ms);
+        } else if self.legs[at].since_ms + VIEW_PATIENCE_MS + self.plan.timing.offline_for_ms <= now_ms && self.pause_is_over(now_ms) {
+            self.pause("server_view_missing", "the PMM Server could not be asked for the baseline", "make it reachable for the coordinator, then `resume`", "coordinator", now_ms);
+        }
+    }
+
+    /// Whether the last `resume` is long enough ago to complain about the same thing again.
+    fn pause_is_over(&self, now_ms: u64) -> bool { self.rollout.since_ms + VIEW_PATIENCE_MS <= now_ms }
+
+    /// A host of a settled leg that has to begin again, because it came back or is tried again.
+    fn return_late_hosts(&mut self, now_ms: u64) {
+        for at in 0..self.legs.len() {
+            let leg = self.legs[at].leg.clone();
+            if self.legs[at].phase != LegPhase::Settled || self.groups[&leg].is_empty() {
+                continue;
+            }
+            let begins = |phase| matches!(phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready);
+            let late: Vec<HostId> = self.hosts[&leg].iter().filter(|(_, row)| begins(row.phase)).map(|(host, _)| host.clone()).collect();
+            if late.is_empty() {
+                continue;
+            }
+            if self.legs.get(at + 1).is_none_or(|next| next.phase == LegPhase::Waiting) {
+                self.legs[at].offline_until_ms = None;
+                self.set_leg(at, LegPhase::Running, now_ms);
+                if self.rollout.phase == RolloutPhase::Checking {
+                    self.set_rollout(RolloutPhase::Running, "a host begins again", now_ms);
+                }
+            } else {
+                for host in late {
+                    self.enter(&leg, &host, HostPhase::Skipped, now_ms, |row| {
+                        row.slot = false;
+                        row.order = None;
+                        "it came back after its leg was over".clone_into(&mut row.reason);
+                    });
+                }
+            }
+        }
+    }
+
+    fn anything_in_flight(&self) -> bool { self.hosts.values().any(|rows| rows.values().any(|row| row.phase.in_flight())) }
+
+    fn drive_checks(&mut self, now_ms: u64) {
+        if self.anything_in_flight() {
+            return;
+        }
+        if self.rollout.phase == RolloutPhase::Running {
+            self.verification = None;
+            self.dirty.insert(Key::Verification);
+            self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
+            self.set_rollout(RolloutPhase::Checking, "clients, services, metrics and Query Analytics", now_ms);
+        }
+        if self.rollout.phase != RolloutPhase::Checking {
+            return;
+        }
+        let over = self.rollout.check_until_ms.is_none_or(|until| until <= now_ms);
+        if self.checks_are_as_good_as_they_get() || (over && self.verification.is_some()) {
+            self.finish(now_ms);
+        } else if over {
+            self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
+            self.pause("server_view_missing", "the PMM Server could not be asked for the three checks", "make it reachable for the coordinator, then `resume`", "coordinator", now_ms);
+        }
+    }
+
+    fn finish(&mut self, now_ms: u64) {
+        let lost = self.lost_hosts();
+        let well = |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
+        let last: Option<&LegId> = self.plan.legs.iter().rev().find(|leg| matches!(leg.kind, LegKind::Clients { .. })).map(|leg| &leg.id);
+        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(well));
+        let holds = self.verification.as_ref().is_some_and(fleet_common::verification::Verification::holds);
+        let refused = last.is_none() && self.plan.hosts.iter().any(|host| host.action != crate::plan::HostAction::AlreadyCurrent);
+        let (phase, text) = if !lost.is_empty() {
+            (RolloutPhase::FinishedWithLost, format!("lost: {}", lost.into_iter().collect::<Vec<_>>().join(", ")))
+        } else if all_well && holds && !refused {
+            (RolloutPhase::Succeeded, "every host is upgraded and all three checks hold".to_owned())
+        } else if all_well && !refused {
+            (RolloutPhase::FinishedWithExceptions, "every host is upgraded, but not every check holds".to_owned())
+        } else {
+            (RolloutPhase::FinishedWithExceptions, "not every host is upgraded".to_owned())
+        };
+        self.rollout.ended_at_ms = Some(now_ms);
+        self.set_rollout(phase, &text, now_ms);
+    }
+
+    fn drive_abort(&mut self, now_ms: u64) {
+        let force = self.rollout.abort.as_ref().is_some_and(|abort| abort.force);
+        let all: Vec<(LegId, HostId, HostPhase)> = self
+            .hosts
+            .iter()
+            .flat_map(|(leg, rows)| rows.iter().map(move |(host, row)| (leg.clone(), host.clone(), row.phase)))
+            .collect();
+        for (leg, host, phase) in all {
+            match phase {
+                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready => self.cancel(&leg, &host, now_ms),
+                HostPhase::Verifying if force => self.go_back(&leg, &host, "the rollout was aborted by force", now_ms),
+                _ => {}
+            }
+        }
+        if self.open_hop().is_some() && self.legs.iter().all(|leg| leg.phase != LegPhase::NeedsOperator) || self.anything_in_flight() {
+            return;
+        }
+        for at in 0..self.legs.len() {
+            if matches!(self.legs[at].phase, LegPhase::Waiting | LegPhase::Running) {
+                self.set_leg(at, LegPhase::Cancelled, now_ms);
+            }
+        }
+        self.cancel_groups(now_ms);
+        self.rollout.ended_at_ms = Some(now_ms);
+        self.set_rollout(RolloutPhase::Aborted, "nothing is under way any more", now_ms);
+    }
+
+    pub(super) fn set_rollout(&mut self, phase: RolloutPhase, text: &str, now_ms: u64) {
+        let word = |phase: RolloutPhase| serde_json::to_value(phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let line = format!("rollout: {} -> {}: {text}", word(self.rollout.phase), word(phase));
+        self.rollout.phase = phase;
+        self.rollout.since_ms = now_ms;
+        self.dirty.insert(Key::Rollout);
+        self.event(now_ms, "rollout", &format!("rollout_{}", word(phase)), line);
+    }
+
+    /// Lets nothing begin any more until a person says so. The first reason stands.
+    pub(super) fn pause(&mut self, code: &str, text: &str, hint: &str, by: &str, now_ms: u64) -> bool {
+        if !matches!(self.rollout.phase, RolloutPhase::Running | RolloutPhase::Checking) {
+            return false;
+        }
+        self.rollout.before_pause = Some(self.rollout.phase);
+        self.rollout.pause = Some(Pause {
+            code: code.to_owned(),
+            text: text.to_owned(),
+            hint: hint.to_owned(),
+            by: by.to_owned(),
+            since_ms: now_ms,
+            remind_at_ms: now_ms + self.plan.timing.reminder_ms,
+        });
+        self.set_rollout(RolloutPhase::Paused, text, now_ms);
+        true
+    }
+
+    fn remind(&mut self, now_ms: u64) {
+        let every = self.plan.timing.reminder_ms.max(1);
+        let Some(pause) = self.rollout.pause.as_mut().filter(|pause| pause.remind_at_ms <= now_ms) else { return };
+        pause.remind_at_ms = now_ms + every;
+        let text = format!("still paused: {}; {}", pause.text, pause.hint);
+        self.dirty.insert(Key::Rollout);
+        self.event(now_ms, "rollout", "reminder", text);
+    }
+}

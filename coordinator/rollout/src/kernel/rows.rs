@@ -1,0 +1,259 @@
+//! Making the first rows, and reading and writing stored ones.
+
+use super::state::{GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow};
+use super::{Kernel, KernelError, Output, Row};
+use crate::plan::{HostAction, LegKind, Plan, PlanHost, plan_id};
+use fleet_common::ids::{Epoch, GroupName, HostId, LegId, RolloutId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What changed since the last output.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Rollout,
+    Leg(LegId),
+    Group(LegId, GroupName),
+    Host(LegId, HostId),
+    Hold(HostId),
+    Baseline,
+    Verification,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rollout => f.write_str("rollout"),
+            Self::Leg(leg) => write!(f, "leg/{leg}"),
+            Self::Group(leg, group) => write!(f, "group/{leg}/{group}"),
+            Self::Host(leg, host) => write!(f, "host/{leg}/{host}"),
+            Self::Hold(host) => write!(f, "hold/{host}"),
+            Self::Baseline => f.write_str("baseline"),
+            Self::Verification => f.write_str("verification"),
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    // Rows have no map keys or numbers that JSON can't hold.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn read<T: DeserializeOwned>(row: &Row) -> Result<T, KernelError> {
+    serde_json::from_str(&row.json).map_err(|source| KernelError::Row { key: row.key.clone(), source })
+}
+
+impl Kernel {
+    pub(super) fn first(id: RolloutId, plan_bytes: &[u8], epoch: Epoch, now_ms: u64) -> Result<Self, KernelError> {
+        let plan = Arc::new(Plan::parse(plan_bytes)?);
+        let rollout = RolloutRow {
+            id,
+            phase: RolloutPhase::Planned,
+            since_ms: now_ms,
+            before_pause: None,
+            pause: None,
+            epoch,
+            created_at_ms: now_ms,
+            started_at_ms: None,
+            ended_at_ms: None,
+            abort: None,
+            accepted_unmatched: BTreeSet::new(),
+            disturbances: Vec::new(),
+            accepted: BTreeSet::new(),
+            bridge_accepted: false,
+            check_until_ms: None,
+            illegal: 0,
+        };
+        let mut kernel = Self::empty(plan, plan_bytes, rollout);
+        kernel.fill(now_ms);
+        kernel.holds = kernel.plan.hosts.iter().filter_map(|host| Some((host.host.clone(), host.held.clone()?))).collect();
+        let mut keys = vec![Key::Rollout];
+        keys.extend(kernel.legs.iter().map(|row| Key::Leg(row.leg.clone())));
+        for (leg, rows) in &kernel.groups {
+            keys.extend(rows.keys().map(|group| Key::Group(leg.clone(), group.clone())));
+        }
+        for (leg, rows) in &kernel.hosts {
+            keys.extend(rows.keys().map(|host| Key::Host(leg.clone(), host.clone())));
+        }
+        keys.extend(kernel.holds.keys().map(|host| Key::Hold(host.clone())));
+        kernel.dirty.extend(keys);
+        Ok(kernel)
+    }
+
+    fn empty(plan: Arc<Plan>, plan_bytes: &[u8], rollout: RolloutRow) -> Self {
+        let index = plan.hosts.iter().enumerate().map(|(at, host)| (host.host.clone(), at)).collect();
+        Self {
+            plan,
+            index: Arc::new(index),
+            plan_id: plan_id(plan_bytes),
+            rollout,
+            legs: Vec::new(),
+            groups: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            baseline: None,
+            verification: None,
+            last_view: None,
+            links: BTreeMap::new(),
+            absence_from_ms: 0,
+            dirty: BTreeSet::new(),
+            out: Output::default(),
+        }
+    }
+
+    /// The rows that follow from the plan alone.
+    fn fill(&mut self, now_ms: u64) {
+        let plan = Arc::clone(&self.plan);
+        for leg in &plan.legs {
+            let mut hops = Vec::new();
+            let mut groups = BTreeMap::new();
+            let mut hosts = BTreeMap::new();
+            match &leg.kind {
+                LegKind::Server { hops: planned } => {
+                    hops.extend(planned.iter().map(|hop| HopRow {
+                        number: hop.number,
+                        from: hop.from,
+                        to: hop.to,
+                        attempt: 0,
+                        order: None,
+                        started_at_ms: None,
+                        deadline_ms: None,
+                        steps: Vec::new(),
+                        result: None,
+                        earlier: Vec::new(),
+                        ended_at_ms: None,
+                    }));
+                }
+                LegKind::Survey => {
+                    let to_do = plan.hosts.iter().filter(|host| self.entry_leg(&host.host).is_some());
+                    hosts.extend(to_do.map(|host| (host.host.clone(), fresh(HostPhase::Waiting, now_ms))));
+                }
+                LegKind::Clients { entries, .. } => {
+                    hosts.extend(plan.hosts.iter().map(|host| (host.host.clone(), client_row(host, entries, now_ms))));
+                    groups.extend(plan.groups.iter().map(|group| {
+                        let row = GroupRow {
+                            phase: GroupPhase::Pending,
+                            since_ms: now_ms,
+                            soak_until_ms: None,
+                            approved_by: None,
+                            forgiven: BTreeSet::new(),
+                        };
+                        (group.name.clone(), row)
+                    }));
+                }
+            }
+            self.legs.push(LegRow { leg: leg.id.clone(), phase: LegPhase::Waiting, since_ms: now_ms, hops, offline_until_ms: None });
+            self.groups.insert(leg.id.clone(), groups);
+            self.hosts.insert(leg.id.clone(), hosts);
+        }
+    }
+
+    pub(super) fn from_rows(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> {
+        let plan = Arc::new(Plan::parse(plan_bytes)?);
+        let rollout: RolloutRow = read(rows.iter().find(|row| row.key == "rollout").ok_or(KernelError::NoRollout)?)?;
+        let created = rollout.created_at_ms;
+        let mut kernel = Self::empty(plan, plan_bytes, rollout);
+        kernel.fill(created);
+        for row in rows {
+            let parts: Vec<&str> = row.key.splitn(3, '/').collect();
+            match parts[..] {
+                ["leg", leg] => {
+                    let value: LegRow = read(row)?;
+                    if let Some(place) = kernel.legs.iter_mut().find(|known| known.leg.as_str() == leg) {
+                        *place = value;
+                    }
+                }
+                ["group", leg, group] => {
+                    if let Some(groups) = kernel.groups.get_mut(&LegId::from(leg)) {
+                        groups.insert(GroupName::from(group), read(row)?);
+                    }
+                }
+                ["host", leg, host] => {
+                    if let Some(hosts) = kernel.hosts.get_mut(&LegId::from(leg)) {
+                        hosts.insert(HostId::from(host), read(row)?);
+                    }
+                }
+                ["baseline"] => kernel.baseline = read(row)?,
+                ["verification"] => kernel.verification = read(row)?,
+                _ => {}
+            }
+            if let Some(host) = row.key.strip_prefix("hold/") {
+                match read::<Option<String>>(row)? {
+                    Some(reason) => kernel.holds.insert(HostId::from(host), reason),
+                    None => kernel.holds.remove(&HostId::from(host)),
+                };
+            }
+        }
+        Ok(kernel)
+    }
+
+    /// The changed rows.
+    pub(super) fn changed_rows(&mut self) -> Vec<Row> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty
+            .iter()
+            .filter_map(|key| {
+                let json = match key {
+                    Key::Rollout => json(&self.rollout),
+                    Key::Leg(leg) => json(self.legs.iter().find(|row| row.leg == *leg)?),
+                    Key::Group(leg, group) => json(self.groups.get(leg)?.get(group)?),
+                    Key::Host(leg, host) => json(self.hosts.get(leg)?.get(host)?),
+                    Key::Hold(host) => json(&self.holds.get(host)),
+                    Key::Baseline => json(&self.baseline),
+                    Key::Verification => json(&self.verification),
+                };
+                Some(Row { key: key.to_string(), json })
+            })
+            .collect()
+    }
+
+    /// The first client leg with something to do for a host; its entry goes with the survey's orders.
+    pub(crate) fn entry_leg(&self, host: &HostId) -> Option<&LegId> {
+        self.plan.legs.iter().find_map(|leg| match &leg.kind {
+            LegKind::Clients { entries, .. } if entries.contains_key(host) => Some(&leg.id),
+            LegKind::Clients { .. } | LegKind::Survey | LegKind::Server { .. } => None,
+        })
+    }
+}
+
+fn client_row(host: &PlanHost, entries: &BTreeMap<HostId, String>, now_ms: u64) -> HostRow {
+    match &host.action {
+        HostAction::Upgrade if entries.contains_key(&host.host) => fresh(HostPhase::Waiting, now_ms),
+        HostAction::Upgrade => HostRow {
+            reason: "it is past this leg's release already".to_owned(),
+            ..fresh(HostPhase::AlreadyCurrent, now_ms)
+        },
+        HostAction::AlreadyCurrent => fresh(HostPhase::AlreadyCurrent, now_ms),
+        HostAction::Refuse { code, reason, .. } => {
+            HostRow { code: code.clone(), reason: reason.clone(), ..fresh(HostPhase::Refused, now_ms) }
+        }
+    }
+}
+
+fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
+    HostRow {
+        phase,
+        since_ms: now_ms,
+        deadline_ms: None,
+        attempt: 1,
+        order: None,
+        step: None,
+        counts: false,
+        slot: false,
+        preflighted: false,
+        staged: false,
+        code: String::new(),
+        reason: String::new(),
+        failed_step: String::new(),
+        permitted_at_ms: None,
+        switched_at_ms: None,
+        ended_at_ms: None,
+        running: None,
+        client_gap_ms: 0,
+        expired: 0,
+        marks: BTreeMap::new(),
+        views: 0,
+        lost_in: None,
+    }
+}

@@ -1,0 +1,73 @@
+//! A coordinator took over.
+
+use super::orders::GRACE_MS;
+use super::rows::Key;
+use super::state::{HostPhase, RolloutPhase};
+use super::{Kernel, Link};
+use fleet_common::ids::{Epoch, HostId, LegId};
+use std::collections::BTreeSet;
+
+/// Agents try to reconnect at least every 20 s; with 30 s on top every agent that lives has done so. Until then nobody counts as absent.
+pub(super) const ABSENCE_SUSPENDED_MS: u64 = 20_000 + 30_000;
+
+impl Kernel {
+    pub(super) fn coordinator_started(&mut self, term: u64, now_ms: u64) {
+        if term <= self.rollout.epoch.term {
+            self.illegal(now_ms, "rollout".to_owned(), format!("term {term} is not above {}", self.rollout.epoch.term));
+        }
+        let term = term.max(self.rollout.epoch.term);
+        self.rollout.epoch = Epoch { term, counter: self.rollout.epoch.counter + 1 };
+        self.dirty.insert(Key::Rollout);
+        self.absence_from_ms = now_ms + ABSENCE_SUSPENDED_MS;
+        self.links = self.plan.hosts.iter().map(|host| (host.host.clone(), Link { connected: false, since_ms: now_ms })).collect();
+        let under_way = !self.rollout.phase.is_final() && self.rollout.phase != RolloutPhase::Planned;
+        if under_way {
+            let step = self.what_was_hit();
+            self.event(now_ms, "rollout", "coordinator_started", format!("a coordinator took over with term {term}; under way was: {step}"));
+            self.disturbed("coordinator".to_owned(), step, now_ms);
+        }
+        self.renew_orders(now_ms);
+        self.resend_server(now_ms);
+        if self.rollout.abort.as_ref().is_some_and(|abort| abort.force) {
+            self.cancel_server();
+        }
+    }
+
+    /// The steps that were open: of the server, or of the hosts.
+    fn what_was_hit(&self) -> String {
+        if let Some((leg, hop)) = self.open_hop() {
+            return hop.steps.last().map_or_else(|| format!("{} hop {}", leg.leg, hop.number), |step| step.step.clone());
+        }
+        let mut steps = BTreeSet::new();
+        for row in self.hosts.values().flat_map(|rows| rows.values()) {
+            if row.phase.in_flight() || row.phase == HostPhase::Preparing {
+                steps.insert(row.step.as_ref().map_or_else(|| row.phase.as_str().to_owned(), |step| step.step.clone()));
+            }
+        }
+        if steps.is_empty() { "nothing".to_owned() } else { steps.into_iter().collect::<Vec<_>>().join(", ") }
+    }
+
+    /// What was ordered is still meant, unless the rollout was aborted: open orders go on under the new epoch, and nobody's time ran out
+    /// while there was no coordinator to hear the answer.
+    fn renew_orders(&mut self, now_ms: u64) {
+        let epoch = self.rollout.epoch;
+        let aborted = self.rollout.abort.is_some();
+        let open: Vec<(LegId, HostId)> = self
+            .hosts
+            .iter()
+            .flat_map(|(leg, rows)| rows.iter().map(move |(host, row)| (leg, host, row)))
+            .filter(|(_, _, row)| row.deadline_ms.is_some() || row.order.is_some())
+            .map(|(leg, host, _)| (leg.clone(), host.clone()))
+            .collect();
+        for (leg, host) in open {
+            self.edit(&leg, &host, |row| {
+                if let Some(deadline) = &mut row.deadline_ms {
+                    *deadline = (*deadline).max(now_ms + ABSENCE_SUSPENDED_MS + GRACE_MS);
+                }
+                if let Some(order) = row.order.as_mut().filter(|_| !aborted) {
+                    order.epoch = epoch;
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Silence past a deadline ends in a named state.
+
+use super::hosts::PATIENCE;
+use super::Kernel;
+use super::state::{HostPhase, HostRow, LegPhase};
+use fleet_common::codes;
+use fleet_common::ids::{HostId, LegId};
+
+impl Kernel {
+    pub(super) fn expire(&mut self, now_ms: u64) {
+        let mut due: Vec<(LegId, HostId)> = Vec::new();
+        for (leg, rows) in &self.hosts {
+            due.extend(rows.iter().filter(|(host, row)| self.is_due(host, row, now_ms)).map(|(host, _)| (leg.clone(), host.clone())));
+        }
+        for (leg, host) in due {
+            self.expire_host(&leg, &host, now_ms);
+        }
+        self.server_silent(now_ms);
+    }
+
+    fn is_due(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+        if row.phase.is_final() {
+            return false;
+        }
+        let absent = matches!(row.phase, HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack)
+            && self.absent_since(host, now_ms).is_some_and(|since| since + self.plan.timing.lost_after_ms <= now_ms);
+        absent || row.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+    }
+
+    /// Since when a host is away. Right after a start of the coordinator nobody is.
+    pub(crate) fn absent_since(&self, host: &HostId, now_ms: u64) -> Option<u64> {
+        match self.links.get(host) {
+            Some(link) if link.connected => None,
+            Some(link) => Some(link.since_ms.max(self.absence_from_ms)).filter(|since| *since <= now_ms),
+            None => Some(self.absence_from_ms).filter(|since| *since <= now_ms),
+        }
+    }
+
+    fn expire_host(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        let Some(row) = self.host(leg, host) else { return };
+        let phase = row.phase;
+        match phase {
+            HostPhase::Preparing => {
+                let expired = row.expired + 1;
+                self.edit(leg, host, |row| row.expired = expired);
+                if expired >= PATIENCE {
+                    self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
+                        codes::DEADLINE.clone_into(&mut row.code);
+                        "it did not answer before anything was changed".clone_into(&mut row.reason);
+                    });
+                } else {
+                    self.enter(leg, host, HostPhase::Waiting, now_ms, |row| {
+                        row.order = None;
+                        "it did not answer in time and is asked again".clone_into(&mut row.reason);
+                    });
+                }
+            }
+            HostPhase::Verifying if row.views == 0 => {
+                // Nothing was seen since the switch: that says nothing about the host.
+                let again = now_ms + self.plan.timing.verify_ms;
+                self.edit(leg, host, |row| row.deadline_ms = Some(again));
+                let text = format!("the PMM Server could not be asked since {} switched", self.name(host));
+                self.pause("server_view_missing", &text, "make the PMM Server reachable for the coordinator, then `resume`", "coordinator", now_ms);
+            }
+            HostPhase::Verifying => {
+                let missing = row.reason.clone();
+                self.go_back(leg, host, &format!("not verified in time: {missing}"), now_ms);
+            }
+            HostPhase::Settling => self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| {
+                "upgraded; the host did not say whether the files saved for the way back are removed".clone_into(&mut row.reason);
+            }),
+            HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => self.lose(leg, host, phase, now_ms),
+            _ => {}
+        }
+    }
+
+    fn lose(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, now_ms: u64) {
+        let step = self.host(leg, host).and_then(|row| row.step.as_ref()).map(|step| step.step.clone()).unwrap_or_default();
+        let place = if step.is_empty() { phase.as_str().replace('_', " ") } else { format!("step {step}") };
+        self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
+            row.lost_in = Some(phase);
+            row.counts = true;
+            codes::DEADLINE.clone_into(&mut row.code);
+            row.reason = format!("silent since its permit, last seen in {place}");
+            row.failed_step = step;
+        });
+    }
+
+    /// Skips the hosts of a client leg that could not begin: held or away to the end.
+    pub(super) fn skip_left_behind(&mut self, at: usize, hosts: &[HostId], now_ms: u64) {
+        let leg = self.legs[at].leg.clone();
+        for host in hosts {
+            let (code, reason) = match self.holds.get(host) {
+                Some(hold) => (codes::HELD, format!("held: {hold}")),
+                None => (codes::DEADLINE, "it was offline at its turn and to the end".to_owned()),
+            };
+            self.enter(&leg, host, HostPhase::Skipped, now_ms, |row| {
+                row.slot = false;
+                code.clone_into(&mut row.code);
+                row.reason = reason;
+            });
+        }
+    }
+
+    pub(super) fn set_leg(&mut self, at: usize, phase: LegPhase, now_ms: u64) {
+        let row = &mut self.legs[at];
+        if row.phase == phase {
+            return;
+        }
+        row.phase = phase;
+        row.since_ms = now_ms;
+        let leg = row.leg.clone();
+        let word = serde_json::to_value(phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        self.dirty.insert(super::rows::Key::Leg(leg.clone()));
+        self.event(now_ms, "rollout", &format!("leg_{word}"), format!("leg {leg} is {}", word.replace('_', " ")));
+    }
+}

@@ -1,0 +1,229 @@
+//! Who must act next, why, and until when: for every state that is not final.
+
+use super::Kernel;
+use super::state::{GroupPhase, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase};
+use crate::fleet::duration_text;
+use crate::plan::PlanGroup;
+use fleet_common::ids::{HostId, LegId};
+use serde::{Deserialize, Serialize};
+
+/// Who must act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// The host's agent.
+    Agent,
+    /// The coordinator, at its next decision or when something else ends.
+    Coordinator,
+    /// The part of the coordinator that works on the server.
+    ServerDriver,
+    /// The PMM Server.
+    PmmServer,
+    /// A person.
+    Operator,
+}
+
+impl Owner {
+    /// The word in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Coordinator => "coordinator",
+            Self::ServerDriver => "server_driver",
+            Self::PmmServer => "pmm_server",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Why a state that is not final has not ended yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// Who must act.
+    pub owner: Owner,
+    /// Stable name of the reason.
+    pub code: &'static str,
+    /// For people.
+    pub text: String,
+    /// When the state ends, or what it waits for at the latest moves.
+    pub deadline_ms: Option<u64>,
+    /// Where a person is waited for: the next reminder.
+    pub reminder_ms: Option<u64>,
+}
+
+fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
+    Duty { owner, code, text: text.into(), deadline_ms: Some(deadline_ms), reminder_ms: None }
+}
+
+fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty {
+    Duty { owner: Owner::Operator, code, text: text.into(), deadline_ms: None, reminder_ms: Some(reminder_ms) }
+}
+
+impl Kernel {
+    /// What the rollout waits for; `None` when it is final.
+    pub fn rollout_duty(&self, now_ms: u64) -> Option<Duty> {
+        match self.rollout.phase {
+            RolloutPhase::Planned => Some(person("start", "waits for `start`", self.next_reminder(self.rollout.since_ms, now_ms))),
+            RolloutPhase::Paused => {
+                let pause = self.rollout.pause.as_ref()?;
+                Some(person("paused", pause.text.clone(), pause.remind_at_ms.max(now_ms)))
+            }
+            RolloutPhase::Checking => {
+                let until = self.rollout.check_until_ms.unwrap_or(now_ms);
+                let missing = self.verification.as_ref().map_or_else(
+                    || "no view of the PMM Server yet".to_owned(),
+                    |found| format!("{} clients not current, {} services missing, {} without fresh metrics, {} without queries", found.clients_not_current.len(), found.services_missing.len(), found.metrics_stale.len(), found.qan_stale.len()),
+                );
+                Some(duty(Owner::PmmServer, "checks", missing, until))
+            }
+            RolloutPhase::Running | RolloutPhase::Aborting => {
+                let leg = self.legs.iter().find(|leg| leg.phase == LegPhase::Running);
+                let text = leg.map_or_else(|| "the next decision".to_owned(), |leg| format!("leg {}", leg.leg));
+                Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a leg waits for; `None` when it is settled or ended.
+    pub fn leg_duty(&self, leg: &LegRow, now_ms: u64) -> Option<Duty> {
+        match leg.phase {
+            LegPhase::Settled | LegPhase::Cancelled => return None,
+            LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
+                let text = self.rollout.pause.as_ref().map_or_else(|| "the server leg did not settle".to_owned(), |pause| pause.text.clone());
+                let at = self.rollout.pause.as_ref().map_or(leg.since_ms, |pause| pause.since_ms);
+                return (!self.is_final()).then(|| person("server", text, self.next_reminder(at, now_ms)));
+            }
+            LegPhase::Waiting | LegPhase::Running => {}
+        }
+        if let Some(hop) = leg.hops.iter().find(|hop| hop.order.is_some()) {
+            let text = hop.steps.last().map_or_else(
+                || format!("hop {} to {}: its first step", hop.number, hop.to),
+                |step| format!("hop {} to {}: step {} ({} of {}) {}", hop.number, hop.to, step.step, step.index, step.of, step.waits_for),
+            );
+            return Some(duty(Owner::ServerDriver, "server_step", text.trim_end().to_owned(), hop.deadline_ms.unwrap_or(now_ms)));
+        }
+        if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused) {
+            return self.rollout_duty(now_ms);
+        }
+        if leg.phase == LegPhase::Waiting {
+            let before = self.legs.iter().take_while(|other| other.leg != leg.leg).filter(|other| other.phase != LegPhase::Settled).last();
+            let text = before.map_or_else(|| "the next decision".to_owned(), |before| format!("leg {} is not settled", before.leg));
+            return Some(duty(Owner::Coordinator, "earlier_leg", text, self.next_move_ms(now_ms)));
+        }
+        Some(duty(Owner::Coordinator, "hosts", "its hosts", self.next_move_ms(now_ms)))
+    }
+
+    /// What a group waits for; `None` when it is done.
+    pub fn group_duty(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Option<Duty> {
+        let row = self.group(leg, &group.name)?;
+        match row.phase {
+            GroupPhase::Done | GroupPhase::Cancelled => return None,
+            GroupPhase::Gated => return Some(person("approval", format!("waits for `approve {}`", group.name), self.next_reminder(row.since_ms, now_ms))),
+            GroupPhase::Soaking => {
+                let until = row.soak_until_ms.unwrap_or(now_ms);
+                return Some(duty(Owner::Coordinator, "soak", format!("soaks for {} more", duration_text(until.saturating_sub(now_ms))), until));
+            }
+            _ => {}
+        }
+        if self.is_final() {
+            return None;
+        }
+        if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused) {
+            return self.rollout_duty(now_ms);
+        }
+        if row.phase == GroupPhase::Pending {
+            if let Some(before) = self.legs.iter().take_while(|other| other.leg != *leg).find(|other| other.phase != LegPhase::Settled) {
+                return Some(duty(Owner::Coordinator, "earlier_leg", format!("leg {} is not settled", before.leg), self.next_move_ms(now_ms)));
+            }
+            let earlier = self.plan.groups.iter().take_while(|other| other.name != group.name);
+            let open = earlier.filter(|other| self.group(leg, &other.name).is_some_and(|row| row.phase != GroupPhase::Done)).last();
+            let text = open.map_or_else(|| "the next decision".to_owned(), |other| format!("group {} is not done", other.name));
+            return Some(duty(Owner::Coordinator, "earlier_group", text, self.next_move_ms(now_ms)));
+        }
+        let tally = self.tally(leg, group);
+        let text = format!("{} under way, {} to begin", tally.in_flight, tally.to_begin);
+        Some(duty(Owner::Coordinator, "hosts", text, self.next_move_ms(now_ms)))
+    }
+
+    /// What a host waits for in a leg; `None` when it ended there.
+    pub fn host_duty(&self, leg: &LegId, host: &HostId, now_ms: u64) -> Option<Duty> {
+        let row = self.host(leg, host)?;
+        if row.phase.is_final() {
+            return None;
+        }
+        let at = row.deadline_ms.unwrap_or_else(|| self.next_move_ms(now_ms)).max(now_ms);
+        let step = row.step.as_ref().map(|step| format!("step {} ({} of {})", step.step, step.index, step.of));
+        Some(match row.phase {
+            HostPhase::Preparing => {
+                let what = row.order.as_ref().map_or("preflight", |order| order.action.as_str());
+                duty(Owner::Agent, "preparing", format!("{what} on the host"), at)
+            }
+            HostPhase::Permitted => duty(Owner::Agent, "begin", "it may begin and did not say yet that it did", at),
+            HostPhase::Switching => duty(Owner::Agent, "switching", step.unwrap_or_else(|| "the switch on the host".to_owned()), at),
+            HostPhase::Verifying => {
+                let text = if row.reason.is_empty() { "a view of the PMM Server with fresh samples".to_owned() } else { row.reason.clone() };
+                duty(Owner::PmmServer, "verifying", text, at)
+            }
+            HostPhase::Settling => duty(Owner::Agent, "settling", "removing what was saved for the way back", at),
+            HostPhase::RollingBack => duty(Owner::Agent, "rolling_back", step.unwrap_or_else(|| "the way back on the host".to_owned()), at),
+            _ => self.not_begun_duty(leg, host, row, now_ms),
+        })
+    }
+
+    fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, now_ms: u64) -> Duty {
+        if let Some(reason) = self.holds.get(host) {
+            return person("held", format!("held: {reason}"), self.next_reminder(row.since_ms, now_ms));
+        }
+        if let (RolloutPhase::Planned | RolloutPhase::Paused, Some(duty)) = (self.rollout.phase, self.rollout_duty(now_ms)) {
+            return duty;
+        }
+        let next = self.next_move_ms(now_ms);
+        if let Some(before) = self.legs.iter().take_while(|other| other.leg != *leg).find(|other| other.phase != LegPhase::Settled) {
+            return duty(Owner::Coordinator, "earlier_leg", format!("leg {} is not settled", before.leg), next);
+        }
+        let group = self.planned(host).and_then(|planned| self.plan.group(&planned.group));
+        let group = group.filter(|group| self.group(leg, &group.name).is_some());
+        if let Some(group) = group && let Some(state) = self.group(leg, &group.name) {
+            match state.phase {
+                GroupPhase::Pending => {
+                    let text = format!("the turn of group {}", group.name);
+                    return duty(Owner::Coordinator, "earlier_group", text, next);
+                }
+                GroupPhase::Gated => return person("approval", format!("waits for `approve {}`", group.name), self.next_reminder(state.since_ms, now_ms)),
+                _ => {}
+            }
+        }
+        if !self.is_connected(host) {
+            let until = self.legs.iter().find(|other| other.leg == *leg).and_then(|other| other.offline_until_ms);
+            let text = until.map_or_else(|| "offline; it is caught up when it returns".to_owned(), |until| format!("offline; skipped in {}", duration_text(until.saturating_sub(now_ms))));
+            return duty(Owner::Agent, "offline", text, until.filter(|until| *until >= now_ms).unwrap_or(next));
+        }
+        if let (HostPhase::Ready, Some(group)) = (row.phase, group) {
+            let tally = self.tally(leg, group);
+            if tally.slots >= group.max_unavailable {
+                return duty(Owner::Coordinator, "slots", format!("{} of {} slots of group {} are taken", tally.slots, group.max_unavailable, group.name), next);
+            }
+            if self.group(leg, &group.name).is_some_and(|row| row.phase == GroupPhase::Canary) {
+                return duty(Owner::Coordinator, "canary", format!("the canaries of group {}", group.name), next);
+            }
+        }
+        duty(Owner::Coordinator, "decision", "the next decision", next)
+    }
+
+    fn next_reminder(&self, since_ms: u64, now_ms: u64) -> u64 {
+        let every = self.plan.timing.reminder_ms.max(1);
+        since_ms + (now_ms.saturating_sub(since_ms) / every + 1) * every
+    }
+
+    /// The moment at which something ends by itself at the latest; the next decision when nothing is under way.
+    pub(crate) fn next_move_ms(&self, now_ms: u64) -> u64 {
+        let hosts = self.hosts.values().flat_map(|rows| rows.values()).filter(|row| !row.phase.is_final()).filter_map(|row| row.deadline_ms);
+        let hops = self.legs.iter().flat_map(|leg| &leg.hops).filter_map(|hop| hop.deadline_ms);
+        let soaks = self.groups.values().flat_map(|rows| rows.values()).filter(|row| row.phase == GroupPhase::Soaking).filter_map(|row| row.soak_until_ms);
+        let offline = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running).filter_map(|leg| leg.offline_until_ms);
+        let checks = self.rollout.check_until_ms.filter(|_| self.rollout.phase == RolloutPhase::Checking);
+        let all = hosts.chain(hops).chain(soaks).chain(offline).chain(checks);
+        all.min().unwrap_or(0).max(now_ms + 1_000)
+    }
+}
