@@ -1,0 +1,173 @@
+//! The way back: the old package or tree, then every saved file, then the client as before.
+
+use super::carry;
+use super::engine::Run;
+use super::error::{StepError, StepResult};
+use super::install::carry_through;
+use super::saved::Saved;
+use super::{start, stop};
+use crate::detect;
+use crate::host::command::Tool;
+use crate::host::transaction::{Command, Transaction};
+use crate::host::{files, systemd};
+use client_upgrade::carry::{package_base, rebase, target_base};
+use client_upgrade::facts::PackageState;
+use client_upgrade::journal::Transaction as State;
+use client_upgrade::procedure::StepId;
+use client_upgrade::source::package;
+use fleet_common::codes;
+use fleet_common::inventory::Method;
+use fs_err as fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// Stops what runs now.
+pub fn stop(run: &Run<'_>, limit: Duration) -> StepResult<()> { stop::stop(run, limit) }
+
+/// Puts the old package or tree back, unless it never went away.
+pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
+    let saved = run.saved()?;
+    // A transaction of the way forward that still runs must end first: two at once would fight for the package database.
+    let forward = Transaction::new(&run.shared.paths.transactions(), &run.order.order_id, StepId::Install.as_str());
+    if forward.state() == State::Running {
+        forward.kill();
+        forward.wait(Duration::from_secs(60));
+    }
+    let transaction = Transaction::new(&run.shared.paths.transactions(), &run.order.order_id, StepId::BackInstall.as_str());
+    let commands = match saved.installation.method {
+        Method::Deb => deb(&saved, run.entry.to.major)?,
+        Method::Rpm => rpm(&saved, run.entry.to.major)?,
+        Method::Tarball => tree(&saved)?,
+    };
+    if commands.is_empty() && transaction.state() == State::None {
+        return Ok(());
+    }
+    carry_through(run, &transaction, &commands, limit, StepId::BackInstall).map(drop)
+}
+
+fn kept(saved: &Saved) -> StepResult<String> {
+    let file = saved.package_file.as_ref().filter(|path| path.exists());
+    file.map(|path| path.display().to_string())
+        .ok_or_else(|| StepError::new(codes::INSTALL_FAILED, "the package of the old release is not kept on this host"))
+}
+
+fn command(argv: &[&str]) -> Command {
+    Command { argv: argv.iter().map(|part| (*part).to_owned()).collect(), waits_for_lock: true, ..Command::default() }
+}
+
+/// The new package is removed, never purged: its purge script deletes the account. Then the kept file goes in.
+fn deb(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
+    let (old_name, new_name) = names(saved, target_major);
+    let now = detect::deb();
+    let is_there = |name: &str, state: PackageState| now.iter().any(|package| package.name == name && package.state == state);
+    let old_complete =
+        now.iter().any(|package| package.name == old_name && package.state == PackageState::Installed && Some(&package.version) == saved.installation.package_version.as_ref());
+    let new_there = new_name != old_name && (is_there(new_name, PackageState::Installed) || is_there(new_name, PackageState::Broken));
+    if old_complete && !new_there {
+        return Ok(Vec::new());
+    }
+    let file = kept(saved)?;
+    let mut commands = Vec::new();
+    if new_there {
+        commands.push(command(&["dpkg", "--force-remove-reinstreq", "--remove", new_name]));
+    }
+    commands.push(command(&["dpkg", "--force-confdef", "--force-confold", "--force-downgrade", "--install", &file]));
+    Ok(commands)
+}
+
+fn rpm(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
+    let (old_name, new_name) = names(saved, target_major);
+    let now = detect::rpm_packages();
+    let new_there = new_name != old_name && now.iter().any(|package| package.name == new_name);
+    let old_complete =
+        now.iter().any(|package| package.name == old_name && Some(&package.version) == saved.installation.package_version.as_ref());
+    if old_complete && !new_there {
+        return Ok(Vec::new());
+    }
+    let file = kept(saved)?;
+    let mut commands = Vec::new();
+    if new_there {
+        commands.push(command(&["rpm", "--erase", new_name]));
+    }
+    if !(old_complete && now.len() == 1) {
+        // Never `-i`: it refuses for the packages' conflicts.
+        commands.push(command(&["rpm", "--upgrade", "--oldpackage", "--replacepkgs", &file]));
+    }
+    Ok(commands)
+}
+
+fn names(saved: &Saved, target_major: u32) -> (&str, &'static str) {
+    (saved.installation.package.as_deref().unwrap_or_default(), package(target_major))
+}
+
+/// Empties the program directories as the tree's owner and unpacks the archive, which only root can change, over its standard input.
+fn tree(saved: &Saved) -> StepResult<Vec<Command>> {
+    let archive = saved.tree.as_ref().filter(|path| path.exists());
+    let archive = archive.ok_or_else(|| StepError::new(codes::INSTALL_FAILED, "the saved tree is gone"))?;
+    let (uid, gid) = saved.base_owner;
+    let base = &saved.installation.base_dir;
+    let parts = ["bin", "exporters", "tools", "collectors"].map(|part| format!("{base}/{part}"));
+    let empty = Tool::new("rm").args(["--recursive", "--force", "--"]).args(&parts).as_user(uid, gid);
+    let unpack = Tool::new("tar")
+        .args(["--extract", "--file=-", "--preserve-permissions", "--numeric-owner", "--overwrite"])
+        .arg(format!("--directory={base}"))
+        .as_user(uid, gid);
+    let plain = |tool: Tool| Command { argv: tool.argv().to_vec(), ..Command::default() };
+    Ok(vec![plain(empty), Command { stdin: Some(archive.display().to_string()), ..plain(unpack) }])
+}
+
+/// Puts every saved file back where it was, with mode and owner.
+pub fn restore(run: &Run<'_>) -> StepResult<()> {
+    let saved = run.saved()?;
+    let paths = &run.shared.paths;
+    let old = saved.installation.base_dir.clone();
+    let new = target_base(saved.installation.method, &old, run.entry.to.major);
+    // The old package's scripts may have started it with an empty configuration.
+    let unit = saved.unit.as_ref().map(|unit| unit.name.clone());
+    stop::everything(unit.as_deref(), &stop::bases(saved.installation.method, &old), Duration::from_secs(90))?;
+    carry::account(&saved, &old)?;
+    if let Some(config) = &saved.config {
+        config.restore(paths)?;
+        if new != old {
+            remove_carried(&rebase(&config.path, &old, &new), &new)?;
+        }
+    }
+    for kept in saved.collectors.values() {
+        kept.file.restore(paths)?;
+    }
+    for file in &saved.unit_files {
+        file.restore(paths)?;
+    }
+    for (path, target) in &saved.links {
+        if std::fs::read_link(path).ok().as_deref() != Some(Path::new(target)) {
+            files::remove(Path::new(path))?;
+            std::os::unix::fs::symlink(target, path)?;
+        }
+    }
+    carry::enablement(&saved)?;
+    if systemd::present() {
+        systemd::daemon_reload()?;
+    }
+    Ok(())
+}
+
+/// The carried configuration holds the client's credentials and must not stay behind in the new tree, nor may its copies.
+fn remove_carried(config: &str, base: &str) -> StepResult<()> {
+    if !config.starts_with(&format!("{base}/")) || base != package_base(3) {
+        return Ok(());
+    }
+    for suffix in ["", ".bak", ".new"] {
+        files::remove(Path::new(&format!("{config}{suffix}")))?;
+    }
+    // Directories that are empty now go as well; others hold something that is not ours.
+    for dir in ["config", ""] {
+        let _ = fs::remove_dir(Path::new(base).join(dir));
+    }
+    Ok(())
+}
+
+/// Starts the old client as it was run.
+pub fn start(run: &Run<'_>, limit: Duration) -> StepResult<()> {
+    let saved = run.saved()?;
+    start::as_before(&run.shared.paths, &saved, &saved.installation.base_dir, limit)
+}

@@ -1,0 +1,18 @@
+//! Carrying out orders, one at a time, on a thread of its own.
+//!
+//! `engine` walks the steps of the procedure with the journal; the other files are one step each.
+
+pub mod back;
+pub mod carry;
+pub mod engine;
+pub mod error;
+pub mod install;
+pub mod keep;
+pub mod orders;
+pub mod save;
+pub mod saved;
+pub mod stage;
+pub mod start;
+pub mod stop;
+pub mod survey;
+pub mod worker;

@@ -1,0 +1,161 @@
+//! Saving: configuration, collectors, unit, account, links, and for tarballs the whole tree. Package scripts are never trusted to carry
+//! anything over: RPM erases the configuration and edited collector files, the Debian migration hangs on a `.bak` file of unknown origin.
+
+use super::engine::Run;
+use super::error::StepResult;
+use super::saved::{Kept, KeptCollector, KeptProcess, KeptUnit, Saved};
+use super::stage::Staged;
+use crate::config::Paths;
+use crate::detect::Looked;
+use crate::host::command::Tool;
+use crate::host::{accounts, files, processes};
+use client_upgrade::parse::{dpkg, rpm};
+use fleet_common::inventory::{Installation, Method};
+use fs_err as fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where packages put their links.
+const LINK_DIRS: [&str; 2] = ["/usr/bin", "/usr/sbin"];
+/// The linked programs.
+const LINKED: [&str; 2] = ["pmm-admin", "pmm-agent"];
+
+/// Saves everything. A complete save of this very order is kept as it is: the host may already be changed.
+pub fn save(run: &Run<'_>) -> StepResult<()> {
+    let paths = &run.shared.paths;
+    if Saved::load(paths).is_some_and(|saved| saved.order_id == run.order.order_id) {
+        return Ok(());
+    }
+    let looked = run.look();
+    let installation = run.installation(&looked)?;
+    files::remove(&paths.saved())?;
+    fs::create_dir_all(paths.saved())?;
+    let base = Path::new(&installation.base_dir).to_owned();
+    let base_owner = processes::owner_of(&base).unwrap_or((0, 0));
+    let config_path = Path::new(&installation.config_file);
+    let saved = Saved {
+        order_id: run.order.order_id.clone(),
+        config: config_path.exists().then(|| Kept::save(paths, config_path)).transpose()?,
+        collectors: collectors(paths, &installation)?,
+        unit_files: unit_files(paths, &looked)?,
+        unit: unit(&looked, &installation),
+        account: accounts::find(&installation.user).filter(|account| account.uid != 0),
+        links: links(),
+        process: looked.main_process().map(process),
+        base_owner,
+        tree: (installation.method == Method::Tarball).then(|| tree(paths, &base)).transpose()?,
+        package_file: Staged::load(paths).and_then(|staged| staged.kept),
+        installation,
+    };
+    saved.store(paths)?;
+    Ok(())
+}
+
+fn unit(looked: &Looked, installation: &Installation) -> Option<KeptUnit> {
+    use fleet_common::inventory::RunKind;
+    let name = match &installation.run {
+        RunKind::Systemd { unit, .. } => unit.as_str(),
+        _ => crate::detect::UNIT,
+    };
+    looked.facts.units.iter().find(|unit| unit.name == name).map(KeptUnit::from)
+}
+
+/// Unit files and drop-ins below `/etc`: the administrator's, not the package's.
+fn unit_files(paths: &Paths, looked: &Looked) -> StepResult<Vec<Kept>> {
+    let mut kept = Vec::new();
+    for path in administrators_units(looked) {
+        kept.push(Kept::save(paths, &path)?);
+    }
+    Ok(kept)
+}
+
+/// The administrator's unit files of the client, links resolved.
+pub fn administrators_units(looked: &Looked) -> Vec<PathBuf> {
+    let all = looked.facts.units.iter().flat_map(|unit| unit.drop_ins.iter().chain([&unit.fragment]));
+    let own: BTreeSet<PathBuf> = all
+        .filter(|path| path.starts_with("/etc/"))
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .filter(|path| path.starts_with("/etc") && path.is_file())
+        .collect();
+    own.into_iter().collect()
+}
+
+fn links() -> BTreeMap<String, String> {
+    LINK_DIRS
+        .iter()
+        .flat_map(|dir| LINKED.iter().map(move |name| format!("{dir}/{name}")))
+        .filter_map(|path| std::fs::read_link(&path).ok().map(|target| (path, target.display().to_string())))
+        .collect()
+}
+
+fn process(found: &processes::Process) -> KeptProcess {
+    KeptProcess {
+        pid: found.pid,
+        argv: found.argv.clone(),
+        environment: processes::environment(found.pid),
+        cwd: found.cwd.clone(),
+        uid: found.uid,
+        gid: found.gid,
+        log: processes::stream_file(found.pid, 2).or_else(|| processes::stream_file(found.pid, 1)),
+    }
+}
+
+fn collectors(paths: &Paths, installation: &Installation) -> StepResult<BTreeMap<String, KeptCollector>> {
+    let root = Path::new(&installation.base_dir).join("collectors");
+    let known = Known::of(installation);
+    let mut kept = BTreeMap::new();
+    for relative in files::walk(&root) {
+        let path = root.join(&relative);
+        let digest = fleet_artifacts::file_sha256_hex(&path).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let (edited, packaged) = known.of_file(&path);
+        let modified_s = fs::metadata(&path)?.mtime();
+        let collector = KeptCollector { file: Kept::save(paths, &path)?, digest, modified_s, edited, packaged };
+        kept.insert(relative.display().to_string(), collector);
+    }
+    Ok(kept)
+}
+
+/// What the package database knows of its files.
+struct Known {
+    edited: BTreeSet<String>,
+    packaged: Option<BTreeSet<String>>,
+}
+
+impl Known {
+    fn of(installation: &Installation) -> Self {
+        let Some(package) = &installation.package else { return Self { edited: BTreeSet::new(), packaged: None } };
+        let slow = Duration::from_secs(120);
+        let (verify, list) = match installation.method {
+            Method::Deb => (Tool::new("dpkg").args(["--verify", package]), Tool::new("dpkg").args(["-L", package])),
+            _ => (Tool::new("rpm").args(["-V", "--nodeps", "--noscripts", package]), Tool::new("rpm").args(["-ql", package])),
+        };
+        let said = verify.timeout(slow).run().map(|output| output.stdout).unwrap_or_default();
+        let edited = if installation.method == Method::Deb { dpkg::verify(&said) } else { rpm::verify(&said) };
+        let packaged = list.timeout(slow).run().ok().filter(|output| output.ok()).map(|output| output.stdout.lines().map(str::to_owned).collect());
+        Self { edited: edited.into_iter().collect(), packaged }
+    }
+
+    fn of_file(&self, path: &Path) -> (Option<bool>, Option<bool>) {
+        let Some(packaged) = &self.packaged else { return (None, None) };
+        let path = path.display().to_string();
+        let is_packaged = packaged.contains(&path);
+        (Some(self.edited.contains(&path) || !is_packaged), Some(is_packaged))
+    }
+}
+
+/// Archives a program tree. `tar` keeps modes, owners and times; the archive lies where only root can change it.
+fn tree(paths: &Paths, base: &Path) -> StepResult<PathBuf> {
+    let archive = paths.saved().join("tree.tar");
+    let names = ["--create", "--one-file-system", "--numeric-owner", "--exclude=./tmp", "--exclude=./data"];
+    Tool::new("tar")
+        .args(names)
+        .arg(format!("--file={}", archive.display()))
+        .arg(format!("--directory={}", base.display()))
+        .arg(".")
+        .timeout(Duration::from_secs(300))
+        .check()?;
+    fs::File::open(&archive)?.sync_all()?;
+    Ok(archive)
+}

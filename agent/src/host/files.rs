@@ -1,0 +1,121 @@
+//! Files that survive a power cut: written beside, synced, renamed, directory synced.
+
+use fs_err as fs;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Mode and owner of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ownership {
+    /// Permission bits.
+    pub mode: u32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Private to root.
+pub const PRIVATE: Ownership = Ownership { mode: 0o600, uid: 0, gid: 0 };
+
+impl Ownership {
+    /// Of an existing file.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::metadata(path)?;
+        Ok(Self { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() })
+    }
+}
+
+/// Replaces a file as a whole.
+pub fn replace(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let beside = dir.join(format!(".{}.{}", path.file_name().unwrap_or_default().to_string_lossy(), uuid::Uuid::new_v4().simple()));
+    let result = write_new(&beside, bytes, ownership).and_then(|()| fs::rename(&beside, path)).and_then(|()| sync_dir(dir));
+    if result.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    result
+}
+
+fn write_new(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::fchown(&file, Some(ownership.uid), Some(ownership.gid))?;
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(ownership.mode))?;
+    file.sync_all()
+}
+
+/// Makes a rename or a removal durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> { fs::File::open(dir)?.sync_all() }
+
+/// Writes a document, private to root.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    replace(path, &serde_json::to_vec_pretty(value)?, PRIVATE)
+}
+
+/// Reads a document; `None` when it is not there or half of one.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> { serde_json::from_slice(&fs::read(path).ok()?).ok() }
+
+/// All regular files below a directory, as paths relative to it, sorted. Links are not followed.
+pub fn walk(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(kind) if kind.is_file() => {
+                    if let Ok(relative) = entry.path().strip_prefix(root) {
+                        found.push(relative.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Removes a file or a directory if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn replaced_files_have_the_mode_and_nothing_stays_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mine = Ownership::of(dir.path()).unwrap();
+        replace(&path, b"1", Ownership { mode: 0o660, ..mine }).unwrap();
+        replace(&path, b"2", Ownership { mode: 0o640, ..mine }).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(Ownership::of(&path).unwrap().mode, 0o640);
+        assert_eq!(walk(dir.path()), [PathBuf::from("a")]);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+    }
+}

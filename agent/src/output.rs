@@ -1,0 +1,30 @@
+//! The one place that prints: results on stdout, errors on stderr.
+
+/// A result.
+#[allow(clippy::print_stdout)]
+pub fn line(text: &str) { println!("{text}"); }
+
+/// An error with its chain.
+#[allow(clippy::print_stderr)]
+pub fn error(error: &anyhow::Error) {
+    let source: &dyn std::error::Error = error.as_ref();
+    eprintln!("{}", fleet_common::hint::render(source, &hints(error)));
+}
+
+fn hints(error: &anyhow::Error) -> Vec<String> {
+    let text = format!("{error:#}");
+    let hint = if text.contains("token_expired") {
+        "make a new join token with `pmm-coordinator token create`"
+    } else if text.contains("token_used_up") {
+        "make a new join token with more uses"
+    } else if text.contains("token_invalid") {
+        "copy the whole token: three parts joined by dots"
+    } else if text.contains("ca_mismatch") {
+        "the token belongs to another coordinator, or somebody is in between; nothing was sent"
+    } else if text.contains("can't connect") {
+        "check name, port and firewall towards the coordinator"
+    } else {
+        return Vec::new();
+    };
+    vec![hint.to_owned()]
+}
