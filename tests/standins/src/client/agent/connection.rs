@@ -29,7 +29,8 @@ pub fn spawn(shared: Arc<Shared>) {
                 continue;
             };
             let outcome = session(&shared, &endpoint);
-            if shared.has_fault("stuck") && shared.lock().link.connected {
+            let silent = outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::TimedOut);
+            if silent && shared.has_fault("stuck") && shared.lock().link.connected {
                 // PMM-15200: after a silent drop the real agent may believe in its connection until it is restarted.
                 out::log("INFO", COMPONENT, "Connection is silent.");
                 loop {
@@ -160,9 +161,8 @@ fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
             }
         }
         if heard.elapsed() > Duration::from_secs(DEAD_AFTER_S) {
-            return Err(io::Error::other(
-                "no word from the server, closing the connection",
-            ));
+            let silence = "no word from the server, closing the connection";
+            return Err(io::Error::new(ErrorKind::TimedOut, silence));
         }
         if pinged.elapsed() >= PING_EVERY {
             pinged = Instant::now();
