@@ -1,6 +1,9 @@
 //! Why a host, a group, the server or the rollout is where it is, and what happens next.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Duty, GroupPhase, HostPhase, HostRow, Kernel, LegPhase, LegRow, Owner, RolloutPhase};
+use crate::plan::{HostAction, PlanGroup, PlanHost};
+use crate::progress::{client_legs, failure_hint, outcome};
+use fleet_common::ids::{GroupName, LegId};
 use serde::{Deserialize, Serialize};
 
 /// The answer of `explain`.
@@ -34,6 +37,206 @@ pub struct ExplainDocument {
 
 /// Explains `rollout`, `server`, a group's name, or a host's id or name. `None` when there is no such thing in the plan.
 pub fn explain(kernel: &Kernel, subject: &str, now_ms: u64) -> Option<ExplainDocument> {
-    let _ = (kernel, subject, now_ms);
-    None
+    match subject {
+        "rollout" | "" => return Some(rollout(kernel, now_ms)),
+        "server" => return Some(server(kernel, now_ms)),
+        _ => {}
+    }
+    if let Some(group) = kernel.plan.group(&GroupName::new(subject.strip_prefix("group:").unwrap_or(subject))) {
+        return group_document(kernel, group, now_ms);
+    }
+    let planned = kernel.plan.find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
+    Some(host(kernel, planned, now_ms))
+}
+
+fn word<T: Serialize>(state: T) -> String {
+    serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn document(subject: String, name: String, state: String, since_ms: u64, duty: Option<Duty>) -> ExplainDocument {
+    ExplainDocument {
+        subject,
+        name,
+        state,
+        since_ms,
+        owner: duty.as_ref().map_or("nobody", |duty| duty.owner.as_str()).to_owned(),
+        reason: String::new(),
+        deadline_ms: duty.as_ref().and_then(|duty| duty.deadline_ms),
+        reminder_ms: duty.as_ref().and_then(|duty| duty.reminder_ms),
+        waits_for: duty.map(|duty| duty.text).into_iter().collect(),
+        rules: Vec::new(),
+        then: String::new(),
+        you_can: Vec::new(),
+    }
+}
+
+fn strings(texts: &[&str]) -> Vec<String> { texts.iter().map(|text| (*text).to_owned()).collect() }
+
+fn rollout(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
+    let row = kernel.rollout();
+    let mut answer =
+        document("rollout".to_owned(), row.id.to_string(), outcome(kernel), row.since_ms, kernel.rollout_duty(now_ms));
+    match row.phase {
+        RolloutPhase::Planned => {
+            answer.reason = "the plan is stored and nothing was started".to_owned();
+            answer.rules.extend(kernel.plan.blockers.iter().map(|finding| format!("blocked by {}: {}", finding.check, finding.message)));
+            answer.rules.extend(kernel.plan.unmatched.iter().map(|client| format!("PMM client `{}` has no agent of ours", client.name)));
+            answer.you_can = strings(&["plan show", "start"]);
+        }
+        RolloutPhase::Paused => {
+            if let Some(pause) = &row.pause {
+                answer.reason = format!("paused by {}: {}", pause.by, pause.text);
+                answer.then = "nothing begins before a person says so; what is under way goes on".to_owned();
+                answer.you_can = vec![pause.hint.clone()];
+            }
+        }
+        RolloutPhase::Running => {
+            answer.reason = kernel.legs().iter().find(|leg| leg.phase == LegPhase::Running).map_or_else(String::new, |leg| format!("leg {} is under way", leg.leg));
+            answer.rules = strings(&["a leg begins when all earlier ones are settled"]);
+            answer.you_can = strings(&["pause", "abort"]);
+        }
+        RolloutPhase::Checking => {
+            answer.reason = "every leg is settled; the PMM Server is asked for the three checks".to_owned();
+            answer.then = "at the deadline the rollout ends with what the checks say then".to_owned();
+        }
+        RolloutPhase::Aborting => {
+            answer.reason = row.abort.as_ref().map_or_else(String::new, |abort| format!("aborted by {}: {}", abort.by, abort.reason));
+            answer.then = "it is aborted when nothing is under way any more".to_owned();
+            answer.you_can = strings(&["abort --force"]);
+        }
+        _ => {
+            answer.reason = "it has ended".to_owned();
+            answer.you_can = strings(&["report"]);
+        }
+    }
+    answer
+}
+
+fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
+    let legs: Vec<&LegRow> = kernel.legs().iter().filter(|leg| !leg.hops.is_empty()).collect();
+    let Some(leg) = legs.iter().find(|leg| leg.phase != LegPhase::Settled).or(legs.last()) else {
+        let mut answer = document("server".to_owned(), kernel.plan.server.name.clone(), "already_current".to_owned(), kernel.rollout().since_ms, None);
+        answer.reason = format!("it ran {} when the plan was made", kernel.plan.server.from);
+        return answer;
+    };
+    let mut answer = document("server".to_owned(), kernel.plan.server.name.clone(), word(leg.phase), leg.since_ms, kernel.leg_duty(leg, now_ms));
+    let settled = leg.hops.iter().filter(|hop| crate::progress::hop_state(hop) == "settled").count();
+    answer.reason = format!("{}: {settled} of {} hops settled", leg.leg, leg.hops.len());
+    if let Some(result) = leg.hops.iter().filter_map(|hop| hop.result.as_ref()).find(|result| result.outcome != fleet_common::server::HopOutcome::Settled) {
+        answer.reason = format!("{} in step {}: {}", result.code, result.step, result.message);
+        answer.you_can.extend(result.hints.iter().cloned());
+    }
+    match leg.phase {
+        LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
+            answer.rules = strings(&["no client switches before the server leg is settled"]);
+            answer.you_can.extend(strings(&["retry --server", "abort"]));
+        }
+        LegPhase::Running => {
+            answer.then = "silence past the deadline stops here and asks a person".to_owned();
+            answer.rules = strings(&["each hop starts from its own restore point and goes back to it when it fails"]);
+            answer.you_can.extend(strings(&["pause (before the next hop)", "abort --force (back to where this hop started)"]));
+        }
+        _ => {}
+    }
+    answer
+}
+
+/// The leg that matters now for hosts: the one under way, or the first to come, or the last.
+fn current_leg(kernel: &Kernel) -> Option<LegId> {
+    let legs = client_legs(kernel);
+    let open = |leg: &&LegId| kernel.legs().iter().any(|row| row.leg == **leg && row.phase != LegPhase::Settled);
+    legs.iter().find(open).or(legs.last()).cloned()
+}
+
+fn group_document(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option<ExplainDocument> {
+    let leg = current_leg(kernel)?;
+    let row = kernel.group(&leg, &group.name)?;
+    let tally = kernel.tally(&leg, group);
+    let duty = kernel.group_duty(&leg, group, now_ms);
+    let mut answer = document(format!("group:{}", group.name), group.name.to_string(), word(row.phase), row.since_ms, duty);
+    answer.reason = format!("{leg}: {} upgraded, {} under way, {} to begin, {} held or away", tally.upgraded, tally.in_flight, tally.to_begin, tally.left_behind);
+    answer.rules = vec![
+        format!("{} of {} slots taken", tally.slots, group.max_unavailable),
+        format!("{} of {} tolerated failures", tally.failures, group.failure_threshold),
+    ];
+    match row.phase {
+        GroupPhase::Canary => answer.rules.push(format!("{} of {} canaries succeeded; the others wait for them", tally.upgraded, group.canaries)),
+        GroupPhase::Gated => answer.you_can = vec![format!("approve {}", group.name)],
+        GroupPhase::Breached => answer.you_can = strings(&["retry", "resume (accepts the failures)", "abort"]),
+        _ => {}
+    }
+    Some(answer)
+}
+
+fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
+    let subject = format!("host:{}", planned.host);
+    let surveying = kernel.legs().first().filter(|leg| leg.phase != LegPhase::Settled && kernel.host(&leg.leg, &planned.host).is_some());
+    let surveying = surveying.filter(|leg| leg.phase == LegPhase::Running).map(|leg| leg.leg.clone());
+    let found = surveying.or_else(|| current_leg(kernel)).and_then(|leg| Some((leg.clone(), kernel.host(&leg, &planned.host)?)));
+    let Some((leg, row)) = found else {
+        let mut answer = document(subject, planned.name.clone(), "not_in_a_leg".to_owned(), kernel.rollout().since_ms, None);
+        if let HostAction::Refuse { reason, hint, .. } = &planned.action {
+            answer.reason.clone_from(reason);
+            answer.you_can = vec![hint.clone()];
+        }
+        return answer;
+    };
+    let duty = kernel.host_duty(&leg, &planned.host, now_ms);
+    let binding = duty.as_ref().map(|duty| (duty.owner, duty.code));
+    let mut answer = document(subject, planned.name.clone(), row.phase.as_str().to_owned(), row.since_ms, duty);
+    answer.reason = match (&planned.action, row.reason.is_empty()) {
+        (HostAction::Refuse { reason, .. }, _) => format!("the plan leaves it out: {reason}"),
+        (_, false) => format!("{leg}: {}", row.reason),
+        _ => format!("{leg}, group {}, attempt {}", planned.group, row.attempt),
+    };
+    if let HostAction::Refuse { hint, .. } = &planned.action {
+        answer.you_can = vec![hint.clone()];
+    }
+    answer.rules = rules(kernel, planned, &leg, row);
+    answer.then = then(row.phase).to_owned();
+    answer.you_can.extend(choices(row, binding, planned));
+    answer
+}
+
+fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> Vec<String> {
+    let mut rules = Vec::new();
+    if row.slot {
+        rules.push(format!("it holds a slot of group {}", planned.group));
+    }
+    if let Some(group) = kernel.plan.group(&planned.group).filter(|_| matches!(row.phase, HostPhase::Ready | HostPhase::Waiting)) {
+        let tally = kernel.tally(leg, group);
+        rules.push(format!("{} of {} slots of its group are taken", tally.slots, group.max_unavailable));
+    }
+    if row.counts {
+        rules.push("it counts for the failure threshold of its group".to_owned());
+    }
+    if !kernel.is_connected(&planned.host) && !row.phase.is_final() {
+        rules.push("its agent is not connected; a permit is only given to a connected host".to_owned());
+    }
+    rules
+}
+
+/// What silence leads to.
+fn then(phase: HostPhase) -> &'static str {
+    match phase {
+        HostPhase::Preparing => "without an answer it is asked again, and left out after the third time",
+        HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => "silence past the deadline makes it lost; it goes on when it returns",
+        HostPhase::Verifying => "without fresh samples by the deadline the way back is ordered",
+        HostPhase::Settling => "without an answer it counts as upgraded, with a note",
+        HostPhase::Lost => "it goes on by itself when its agent returns",
+        _ => "",
+    }
+}
+
+fn choices(row: &HostRow, binding: Option<(Owner, &'static str)>, planned: &PlanHost) -> Vec<String> {
+    let name = &planned.name;
+    match (row.phase, binding) {
+        (_, Some((Owner::Operator, "held"))) => vec![format!("host unhold {name}")],
+        (_, Some((Owner::Operator, "approval"))) => vec![format!("approve {}", planned.group)],
+        (_, Some((Owner::Operator, "start"))) => strings(&["start"]),
+        (_, Some((Owner::Operator, _))) => strings(&["resume", "abort"]),
+        (HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready, _) => vec![format!("host hold {name}"), format!("skip {name}")],
+        (HostPhase::Skipped, _) => vec![format!("retry {name}")],
+        (phase, _) => Some(failure_hint(phase, row.slot)).filter(|hint| !hint.is_empty() && row.counts).map(str::to_owned).into_iter().collect(),
+    }
 }

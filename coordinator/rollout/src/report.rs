@@ -1,6 +1,11 @@
 //! The report: every host of the plan once, the server, the three checks, and what the rollout went through.
 
-use crate::kernel::{Disturbance, Kernel};
+use crate::kernel::{Disturbance, HopRow, HostPhase, HostRow, Kernel, LegPhase};
+use crate::plan::{HostAction, PlanHost};
+use crate::progress;
+use fleet_common::codes;
+use fleet_common::ids::LegId;
+use fleet_common::server::HopOutcome;
 use fleet_common::verification::Verification;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +17,8 @@ pub struct ReportDocument {
     pub outcome: String,
     /// Why, for people; empty when it succeeded.
     pub reason: String,
+    /// When this report was taken.
+    pub taken_at_ms: u64,
     /// The rollout.
     pub rollout: String,
     /// The plan.
@@ -111,28 +118,139 @@ impl ReportDocument {
 
 /// The report as it stands now.
 pub fn report(kernel: &Kernel, now_ms: u64) -> ReportDocument {
-    let _ = now_ms;
+    let outcome = progress::outcome(kernel);
     ReportDocument {
-        outcome: String::new(),
-        reason: String::new(),
+        taken_at_ms: now_ms,
+        reason: reason(kernel, &outcome),
         rollout: kernel.rollout.id.to_string(),
         plan: kernel.plan_id.to_string(),
-        started_at_ms: None,
-        ended_at_ms: None,
-        server: ServerReport {
-            name: String::new(),
-            from: String::new(),
-            to: String::new(),
-            hops: Vec::new(),
-            restore_points: Vec::new(),
-            downtime_s: 0,
-            outcome: String::new(),
-            reason: String::new(),
-            message: String::new(),
-        },
-        hosts: Vec::new(),
-        accepted_unmatched: Vec::new(),
-        verification: Verification::default(),
-        disturbances: Vec::new(),
+        started_at_ms: kernel.rollout.started_at_ms,
+        ended_at_ms: kernel.rollout.ended_at_ms,
+        server: server(kernel),
+        hosts: kernel.plan.hosts.iter().map(|planned| host(kernel, planned)).collect(),
+        accepted_unmatched: kernel.rollout.accepted_unmatched.iter().cloned().collect(),
+        verification: kernel.checks(),
+        disturbances: kernel.rollout.disturbances.clone(),
+        outcome,
+    }
+}
+
+fn reason(kernel: &Kernel, outcome: &str) -> String {
+    if let Some(pause) = &kernel.rollout.pause {
+        return pause.text.clone();
+    }
+    if let Some(abort) = &kernel.rollout.abort {
+        return format!("aborted by {}: {}", abort.by, abort.reason);
+    }
+    match outcome {
+        "finished_with_lost" => "at least one host has been silent since its permit".to_owned(),
+        "finished_with_exceptions" => "not every host is upgraded, or not every check holds".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn server(kernel: &Kernel) -> ServerReport {
+    let plan = &kernel.plan.server;
+    let hops: Vec<&HopRow> = kernel.legs().iter().flat_map(|leg| &leg.hops).collect();
+    let settled: Vec<&&HopRow> = hops.iter().filter(|hop| progress::hop_state(hop) == "settled").collect();
+    let results = || hops.iter().flat_map(|hop| hop.earlier.iter().chain(&hop.result));
+    let stuck = hops.iter().find_map(|hop| hop.result.as_ref().filter(|result| result.outcome != HopOutcome::Settled));
+    let silent = kernel.legs().iter().any(|leg| leg.phase == LegPhase::NeedsOperator);
+    let (outcome, reason, message) = match stuck {
+        Some(result) => {
+            let word = match result.outcome {
+                HopOutcome::Restored => "restored",
+                HopOutcome::Refused => "refused",
+                HopOutcome::NeedsOperator | HopOutcome::Settled => "needs_operator",
+            };
+            (word, result.code.to_string(), result.message.clone())
+        }
+        None if hops.is_empty() => ("already_current", String::new(), String::new()),
+        None if silent => ("needs_operator", codes::DEADLINE.to_owned(), "the server driver was silent for too long".to_owned()),
+        None if settled.len() == hops.len() => ("upgraded", String::new(), String::new()),
+        None if hops.iter().any(|hop| hop.attempt > 0) => ("running", String::new(), String::new()),
+        None => ("not_started", String::new(), String::new()),
+    };
+    let running = results().filter_map(|result| result.running).next_back();
+    ServerReport {
+        name: plan.name.clone(),
+        from: plan.from.to_string(),
+        to: running.or_else(|| settled.last().map(|hop| hop.to)).unwrap_or(plan.from).to_string(),
+        hops: settled.iter().map(|hop| hop.to.to_string()).collect(),
+        restore_points: results().filter_map(|result| result.restore_point.clone()).collect(),
+        downtime_s: results().map(|result| result.downtime_ms).sum::<u64>().div_ceil(1_000),
+        outcome: outcome.to_owned(),
+        reason,
+        message,
+    }
+}
+
+fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
+    let legs: Vec<HostLegReport> = progress::client_legs(kernel)
+        .iter()
+        .filter_map(|leg| Some(host_leg(kernel, planned, leg, kernel.host(leg, &planned.host)?)))
+        .collect();
+    // The leg that decided: the first in which it did not make it, or else the last.
+    let well = |leg: &&HostLegReport| matches!(leg.outcome.as_str(), "upgraded" | "already_current");
+    let last = legs.iter().find(|leg| !well(leg)).or(legs.last());
+    let (mut outcome, mut reason) = last.map_or_else(|| not_in_a_leg(planned), |leg| (leg.outcome.clone(), leg.reason.clone()));
+    if outcome == "already_current" && legs.iter().any(|leg| leg.outcome == "upgraded") {
+        "upgraded".clone_into(&mut outcome);
+        reason.clear();
+    }
+    let leg_row = last.and_then(|leg| kernel.host(&leg.leg.as_str().into(), &planned.host));
+    let from = planned.from.map(|version| version.to_string()).unwrap_or_default();
+    HostReport {
+        host: planned.host.to_string(),
+        name: planned.name.clone(),
+        group: planned.group.to_string(),
+        method: planned.method.map(|method| method.to_string()).unwrap_or_default(),
+        to: runs_now(kernel, planned).unwrap_or_else(|| from.clone()),
+        from,
+        code: leg_row.map(|row| row.code.clone()).unwrap_or_default(),
+        took_s: legs.iter().map(|leg| leg.took_s).sum(),
+        legs,
+        outcome,
+        reason,
+    }
+}
+
+fn not_in_a_leg(planned: &PlanHost) -> (String, String) {
+    match &planned.action {
+        HostAction::Refuse { reason, .. } => ("refused".to_owned(), reason.clone()),
+        HostAction::AlreadyCurrent => ("already_current".to_owned(), String::new()),
+        HostAction::Upgrade => ("not_started".to_owned(), String::new()),
+    }
+}
+
+/// The release that the host runs, as far as it was heard of; `None` when nothing was changed.
+fn runs_now(kernel: &Kernel, planned: &PlanHost) -> Option<String> {
+    let rows = progress::client_legs(kernel);
+    rows.iter().rev().find_map(|leg| {
+        let row = kernel.host(leg, &planned.host)?;
+        match row.phase {
+            HostPhase::Upgraded | HostPhase::Settling => Some(row.running.clone().unwrap_or_else(|| {
+                kernel.leg_target(leg).map(|to| to.to_string()).unwrap_or_default()
+            })),
+            HostPhase::Inconsistent | HostPhase::Lost => Some(row.running.clone().unwrap_or_default()),
+            HostPhase::Verifying | HostPhase::RollingBack => row.running.clone(),
+            _ => None,
+        }
+    })
+}
+
+fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> HostLegReport {
+    let entry = kernel.plan.entry(leg, &planned.host);
+    let begins = matches!(row.phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready);
+    let took = row.permitted_at_ms.map_or(0, |permitted| row.ended_at_ms.unwrap_or(row.since_ms).saturating_sub(permitted));
+    HostLegReport {
+        leg: leg.to_string(),
+        from: entry.as_ref().map(|entry| entry.expect.from_max).or(planned.from).map(|version| version.to_string()).unwrap_or_default(),
+        to: kernel.leg_target(leg).map(|to| to.to_string()).unwrap_or_default(),
+        outcome: if begins { "not_started".to_owned() } else { row.phase.as_str().to_owned() },
+        reason: row.reason.clone(),
+        attempts: row.attempt,
+        took_s: took.div_ceil(1_000),
+        client_gap_ms: row.client_gap_ms,
     }
 }

@@ -1,11 +1,13 @@
 //! Who must act next, why, and until when: for every state that is not final.
 
 use super::Kernel;
+use super::groups::Tally;
 use super::state::{GroupPhase, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase};
 use crate::fleet::duration_text;
 use crate::plan::PlanGroup;
-use fleet_common::ids::{HostId, LegId};
+use fleet_common::ids::{GroupName, HostId, LegId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Who must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,6 +51,13 @@ pub struct Duty {
     pub deadline_ms: Option<u64>,
     /// Where a person is waited for: the next reminder.
     pub reminder_ms: Option<u64>,
+}
+
+/// What is the same for all hosts at one moment, so that a look at ten thousand of them is one pass.
+pub(crate) struct Moment {
+    pub now_ms: u64,
+    next_ms: u64,
+    tallies: BTreeMap<(LegId, GroupName), Tally>,
 }
 
 fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
@@ -148,11 +157,25 @@ impl Kernel {
 
     /// What a host waits for in a leg; `None` when it ended there.
     pub fn host_duty(&self, leg: &LegId, host: &HostId, now_ms: u64) -> Option<Duty> {
+        self.host_duty_at(leg, host, &self.moment(now_ms))
+    }
+
+    /// What is the same for all hosts at one moment.
+    pub(crate) fn moment(&self, now_ms: u64) -> Moment {
+        let mut tallies = BTreeMap::new();
+        for leg in self.legs.iter().filter(|leg| leg.phase == LegPhase::Running) {
+            tallies.extend(self.plan.groups.iter().map(|group| ((leg.leg.clone(), group.name.clone()), self.tally(&leg.leg, group))));
+        }
+        Moment { now_ms, next_ms: self.next_move_ms(now_ms), tallies }
+    }
+
+    pub(crate) fn host_duty_at(&self, leg: &LegId, host: &HostId, moment: &Moment) -> Option<Duty> {
+        let now_ms = moment.now_ms;
         let row = self.host(leg, host)?;
         if row.phase.is_final() {
             return None;
         }
-        let at = row.deadline_ms.unwrap_or_else(|| self.next_move_ms(now_ms)).max(now_ms);
+        let at = row.deadline_ms.unwrap_or(moment.next_ms).max(now_ms);
         let step = row.step.as_ref().map(|step| format!("step {} ({} of {})", step.step, step.index, step.of));
         Some(match row.phase {
             HostPhase::Preparing => {
@@ -167,18 +190,18 @@ impl Kernel {
             }
             HostPhase::Settling => duty(Owner::Agent, "settling", "removing what was saved for the way back", at),
             HostPhase::RollingBack => duty(Owner::Agent, "rolling_back", step.unwrap_or_else(|| "the way back on the host".to_owned()), at),
-            _ => self.not_begun_duty(leg, host, row, now_ms),
+            _ => self.not_begun_duty(leg, host, row, moment),
         })
     }
 
-    fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, now_ms: u64) -> Duty {
+    fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, moment: &Moment) -> Duty {
+        let (now_ms, next) = (moment.now_ms, moment.next_ms);
         if let Some(reason) = self.holds.get(host) {
             return person("held", format!("held: {reason}"), self.next_reminder(row.since_ms, now_ms));
         }
         if let (RolloutPhase::Planned | RolloutPhase::Paused, Some(duty)) = (self.rollout.phase, self.rollout_duty(now_ms)) {
             return duty;
         }
-        let next = self.next_move_ms(now_ms);
         if let Some(before) = self.legs.iter().take_while(|other| other.leg != *leg).find(|other| other.phase != LegPhase::Settled) {
             return duty(Owner::Coordinator, "earlier_leg", format!("leg {} is not settled", before.leg), next);
         }
@@ -200,7 +223,7 @@ impl Kernel {
             return duty(Owner::Agent, "offline", text, until.filter(|until| *until >= now_ms).unwrap_or(next));
         }
         if let (HostPhase::Ready, Some(group)) = (row.phase, group) {
-            let tally = self.tally(leg, group);
+            let tally = moment.tallies.get(&(leg.clone(), group.name.clone())).cloned().unwrap_or_default();
             if tally.slots >= group.max_unavailable {
                 return duty(Owner::Coordinator, "slots", format!("{} of {} slots of group {} are taken", tally.slots, group.max_unavailable, group.name), next);
             }

@@ -1,12 +1,141 @@
 //! What is going on, as one document.
 
 mod doc;
+mod estimate;
+mod parts;
 
 pub use doc::{
     Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, ServerView, StatusDocument, StepView, Wait,
 };
 
+pub(crate) use parts::{failure_hint, hop_state};
+
+use crate::kernel::{Kernel, LegPhase, Owner, RolloutPhase};
 use fleet_common::codes::exit;
+use fleet_common::ids::{HostId, LegId};
+use std::collections::BTreeMap;
+
+/// Names shown per reason for waiting.
+const NAMES: usize = 5;
+
+/// The rollout at one moment. One pass over the hosts.
+pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
+    let rollout = &kernel.rollout;
+    let (done, total) = progress(kernel);
+    let in_flight = parts::in_flight(kernel, now_ms);
+    let outcome = outcome(kernel);
+    let driven = kernel.open_hop().is_some() && !stuck(kernel);
+    let at_rest = kernel.is_final()
+        || (rollout.phase == RolloutPhase::Paused && in_flight.is_empty() && !driven);
+    StatusDocument {
+        now_ms,
+        rollout: rollout.id.to_string(),
+        plan: kernel.plan_id.to_string(),
+        state: rollout.phase,
+        since_ms: rollout.since_ms,
+        headline: headline(kernel, done, total, now_ms),
+        epoch: rollout.epoch.to_string(),
+        started_at_ms: rollout.started_at_ms,
+        ended_at_ms: rollout.ended_at_ms,
+        paused: rollout.pause.as_ref().map(|pause| PauseView {
+            code: pause.code.clone(),
+            text: pause.text.clone(),
+            hint: pause.hint.clone(),
+            by: pause.by.clone(),
+            since_ms: pause.since_ms,
+            remind_at_ms: pause.remind_at_ms,
+        }),
+        legs: parts::legs(kernel),
+        server: parts::servers(kernel),
+        groups: parts::groups(kernel, now_ms),
+        in_flight,
+        failures: parts::failures(kernel),
+        waits: waits(kernel, now_ms),
+        done,
+        total,
+        estimate: estimate::estimate(kernel, now_ms),
+        disturbances: rollout.disturbances.clone(),
+        at_rest,
+        exit_code: exit_code(&outcome),
+    }
+}
+
+fn stuck(kernel: &Kernel) -> bool { kernel.legs().iter().any(|leg| leg.phase == LegPhase::NeedsOperator) }
+
+/// The client leg that is shown for a host: the one under way, or else the last.
+pub(crate) fn client_legs(kernel: &Kernel) -> Vec<LegId> {
+    kernel.legs().iter().map(|leg| leg.leg.clone()).filter(|leg| kernel.leg_target(leg).is_some()).collect()
+}
+
+/// Hosts done and all, over all client legs. What the plan leaves alone is not counted.
+fn progress(kernel: &Kernel) -> (u32, u32) {
+    let (mut done, mut total) = (0, 0);
+    for leg in client_legs(kernel) {
+        for (host, row) in kernel.hosts.get(&leg).into_iter().flatten() {
+            if kernel.plan.entry_text(&leg, host).is_some() {
+                total += 1;
+                done += u32::from(row.phase.is_final());
+            }
+        }
+    }
+    (done, total)
+}
+
+fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
+    let hosts = format!("{done} of {total} hosts done");
+    match kernel.rollout_duty(now_ms) {
+        Some(duty) => format!("{hosts}; {}", duty.text),
+        None => format!("{hosts}; ended"),
+    }
+}
+
+/// Why hosts that did not begin are waiting, most hosts first.
+fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
+    let mut found: BTreeMap<(&'static str, String, Owner), (u32, Vec<String>)> = BTreeMap::new();
+    let moment = kernel.moment(now_ms);
+    let shown = kernel.legs().iter().find(|leg| leg.phase != LegPhase::Settled).map(|leg| leg.leg.clone());
+    // Each host waits once: in the leg under way, or, while the server is worked on, in the first client leg to come.
+    let leg = shown.filter(|leg| !kernel.hosts[leg].is_empty()).or_else(|| {
+        client_legs(kernel).into_iter().find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_final()))
+    });
+    let Some(leg) = leg else { return Vec::new() };
+    let waiting = kernel.hosts[&leg].iter().filter(|(_, row)| !row.phase.is_final() && !row.phase.in_flight());
+    for (host, _) in waiting {
+        let host: &HostId = host;
+        if let Some(duty) = kernel.host_duty_at(&leg, host, &moment) {
+            let entry = found.entry((duty.code, duty.text, duty.owner)).or_default();
+            entry.0 += 1;
+            if entry.1.len() < NAMES {
+                entry.1.push(kernel.name(host).to_owned());
+            }
+        }
+    }
+    let mut waits: Vec<Wait> = found
+        .into_iter()
+        .map(|((code, text, owner), (count, hosts))| Wait { code: code.to_owned(), text, owner: owner.as_str().to_owned(), count, hosts })
+        .collect();
+    waits.sort_by_key(|wait| std::cmp::Reverse(wait.count));
+    waits
+}
+
+/// The rollout's outcome in one word, as in the report.
+pub(crate) fn outcome(kernel: &Kernel) -> String {
+    let server = |phase: LegPhase| kernel.legs().iter().any(|leg| leg.phase == phase);
+    let word = match kernel.phase() {
+        RolloutPhase::Planned => "planned",
+        RolloutPhase::Succeeded => "succeeded",
+        RolloutPhase::FinishedWithExceptions => "finished_with_exceptions",
+        RolloutPhase::FinishedWithLost => "finished_with_lost",
+        RolloutPhase::Paused if server(LegPhase::Restored) => "server_restored",
+        RolloutPhase::Paused if server(LegPhase::Refused) => "server_refused",
+        RolloutPhase::Paused if server(LegPhase::NeedsOperator) => "server_needs_operator",
+        RolloutPhase::Paused => "paused",
+        RolloutPhase::Aborting => "aborting",
+        RolloutPhase::Aborted => "aborted",
+        RolloutPhase::Running | RolloutPhase::Checking => "running",
+    };
+    word.to_owned()
+}
 
 /// Exit status that goes with a report's outcome.
 pub(crate) fn exit_code(outcome: &str) -> i32 {
@@ -17,33 +146,5 @@ pub(crate) fn exit_code(outcome: &str) -> i32 {
         "server_restored" | "server_refused" | "server_needs_operator" => exit::SERVER_NOT_UPGRADED,
         "paused" => exit::PAUSED,
         _ => exit::FAILED,
-    }
-}
-
-/// The rollout at one moment.
-pub fn view(kernel: &crate::kernel::Kernel, now_ms: u64) -> StatusDocument {
-    StatusDocument {
-        now_ms,
-        rollout: kernel.rollout.id.to_string(),
-        plan: kernel.plan_id.to_string(),
-        state: kernel.rollout.phase,
-        since_ms: kernel.rollout.since_ms,
-        headline: String::new(),
-        epoch: kernel.rollout.epoch.to_string(),
-        started_at_ms: None,
-        ended_at_ms: None,
-        paused: None,
-        legs: Vec::new(),
-        server: Vec::new(),
-        groups: Vec::new(),
-        in_flight: Vec::new(),
-        failures: Vec::new(),
-        waits: Vec::new(),
-        done: 0,
-        total: 0,
-        estimate: None,
-        disturbances: Vec::new(),
-        at_rest: false,
-        exit_code: 1,
     }
 }
