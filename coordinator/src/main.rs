@@ -10,6 +10,7 @@ mod config;
 mod engine;
 mod operator_api;
 mod pki;
+mod pmm;
 mod problem;
 mod sessions;
 mod store;

@@ -10,8 +10,6 @@ use fleet_proto::{Event, convert};
 pub struct IncomingEvent {
     /// Sender, from its certificate.
     pub host: HostId,
-    /// Session it came over.
-    pub session: u64,
     /// Its outbox.
     pub outbox: OutboxId,
     /// Number within the outbox.
@@ -32,11 +30,10 @@ pub struct IncomingEvent {
 
 impl IncomingEvent {
     /// Takes an event off the wire.
-    pub fn new(host: HostId, session: u64, first: bool, event: Event) -> Self {
+    pub fn new(host: HostId, first: bool, event: Event) -> Self {
         let understood = convert::host_event(&event.body).map_err(|error| fleet_common::hint::chain(&error));
         Self {
             host,
-            session,
             outbox: OutboxId::new(event.outbox_id),
             sequence: event.sequence,
             first,

@@ -179,7 +179,7 @@ impl Session {
             match message {
                 Some(Ok(AgentMessage { body })) => match body {
                     Some(agent_message::Body::Event(event)) => {
-                        let event = IncomingEvent::new(self.host.clone(), opened.session_number, first_event, event);
+                        let event = IncomingEvent::new(self.host.clone(), first_event, event);
                         first_event = false;
                         self.service.engine.event(event).await;
                     }
@@ -211,9 +211,8 @@ impl Session {
         let digest = sha256_hex(&document);
         let name = inventory.hostname.clone();
         let saved = self.service.store.save_inventory(&self.host, name, digest, document, clock::now_ms()).await;
-        match saved {
-            Ok(()) => self.service.engine.inventory(self.host.clone(), inventory).await,
-            Err(error) => tracing::error!(host = %self.host, %error, "an inventory could not be stored"),
+        if let Err(error) = saved {
+            tracing::error!(host = %self.host, %error, "an inventory could not be stored");
         }
     }
 }

@@ -28,7 +28,8 @@ pub fn with(data: &DataDir, work: impl AsyncFnOnce(&mut Client) -> Ended) -> End
     })
 }
 
-async fn connect(path: PathBuf) -> Result<Client, Problems> {
+/// Connects to the operator socket.
+pub async fn connect(path: PathBuf) -> Result<Client, Problems> {
     let shown = path.display().to_string();
     // Asked for first, because the error of the channel hides the reason.
     UnixStream::connect(&path).await.map_err(|error| unreachable_problem(&shown, &error))?;

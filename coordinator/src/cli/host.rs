@@ -26,7 +26,7 @@ pub enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Let a host take part again
+    /// Let a host take part again; lifts a quarantine, too
     Unhold {
         /// Id, name or unique beginning of either
         host: String,

@@ -2,13 +2,22 @@
 //! `fleet_common::codes::exit`.
 
 mod client;
+mod doctor;
+mod explain;
+mod fleet_file;
 mod host;
 mod init;
 mod output;
+mod plan;
+mod report;
+mod rollout;
 mod serve;
+mod server;
+mod status;
 mod survey;
 mod text;
 mod token;
+mod watch;
 
 use crate::config::{DEFAULT_DATA, DataDir};
 use crate::problem::Problems;
@@ -37,12 +46,45 @@ enum Command {
     Init(init::Arguments),
     /// Run the coordinator
     Serve(serve::Arguments),
+    /// Check the coordinator itself: files, store, certificates, sockets, clock
+    Doctor(doctor::Arguments),
     /// Join tokens for hosts
     #[command(subcommand)]
     Token(token::Command),
     /// Hosts that have enrolled
     #[command(subcommand)]
     Host(host::Command),
+    /// Readiness of server and fleet by finding; changes nothing that runs
+    Survey(survey::Arguments),
+    /// The PMM Server
+    #[command(subcommand)]
+    Server(server::Command),
+    /// Make a plan from a fleet file, or show one
+    Plan(plan::Arguments),
+    /// Start the rollout of a plan
+    Start(rollout::StartArguments),
+    /// Let no further host or hop begin
+    Pause(rollout::ReasonArguments),
+    /// Go on after a pause; failures so far are accepted
+    Resume(rollout::ReasonArguments),
+    /// End the rollout; what is under way finishes
+    Abort(rollout::AbortArguments),
+    /// Try again what failed
+    Retry(rollout::RetryArguments),
+    /// Let a group begin that needs approval
+    Approve(rollout::ApproveArguments),
+    /// Leave out a host that did not begin
+    Skip(rollout::SkipArguments),
+    /// The rollout at this moment
+    Status,
+    /// Follow the rollout until it ends or waits for a person
+    Watch,
+    /// Why something is where it is, and what happens next
+    Explain(explain::ExplainArguments),
+    /// What happened so far
+    Events(explain::EventsArguments),
+    /// Every host once, the server, and the three checks
+    Report(report::Arguments),
 }
 
 /// How a command ended: the exit status, or what to say.
@@ -78,7 +120,34 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
     match command {
         Command::Init(arguments) => init::run(&arguments, data, output),
         Command::Serve(arguments) => serve::run(&arguments, data),
+        Command::Doctor(arguments) => doctor::run(&arguments, data, output),
         Command::Token(command) => client::with(data, async |client| token::run(command, client, output).await),
         Command::Host(command) => client::with(data, async |client| host::run(command, client, output).await),
+        Command::Survey(arguments) => {
+            fleet_file::request(arguments.file())?;
+            client::with(data, async |client| survey::run(arguments, client, output).await)
+        }
+        Command::Server(command) => {
+            fleet_file::request(command.file())?;
+            client::with(data, async |client| server::run(command, client, output).await)
+        }
+        Command::Plan(arguments) => {
+            if let Some(file) = arguments.file() {
+                fleet_file::request(file)?;
+            }
+            client::with(data, async |client| plan::run(arguments, client, output).await)
+        }
+        Command::Start(arguments) => client::with(data, async |client| rollout::start(arguments, client, output).await),
+        Command::Pause(arguments) => client::with(data, async |client| rollout::pause(arguments, client, output).await),
+        Command::Resume(arguments) => client::with(data, async |client| rollout::resume(arguments, client, output).await),
+        Command::Abort(arguments) => client::with(data, async |client| rollout::abort(arguments, client, output).await),
+        Command::Retry(arguments) => client::with(data, async |client| rollout::retry(arguments, client, output).await),
+        Command::Approve(arguments) => client::with(data, async |client| rollout::approve(arguments, client, output).await),
+        Command::Skip(arguments) => client::with(data, async |client| rollout::skip(arguments, client, output).await),
+        Command::Status => client::with(data, async |client| status::run(client, output).await),
+        Command::Watch => client::with(data, async |client| watch::run(client, data, output).await),
+        Command::Explain(arguments) => client::with(data, async |client| explain::explain(arguments, client, output).await),
+        Command::Events(arguments) => client::with(data, async |client| explain::events(arguments, client, output).await),
+        Command::Report(arguments) => client::with(data, async |client| report::run(arguments, client, output).await),
     }
 }

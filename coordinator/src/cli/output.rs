@@ -24,6 +24,19 @@ impl Output {
     /// Whether stdout is a terminal.
     pub fn is_terminal(&self) -> bool { io::stdout().is_terminal() }
 
+    /// Columns of the terminal; 120 where there is none, 80 to 200 where there is.
+    pub fn width(&self) -> usize { self.size().0 }
+
+    /// Columns and rows of the terminal.
+    pub fn size(&self) -> (usize, usize) {
+        match crossterm::terminal::size() {
+            Ok((columns, rows)) if self.is_terminal() => {
+                (usize::from(columns).clamp(40, 200), usize::from(rows).max(10))
+            }
+            _ => (120, usize::MAX),
+        }
+    }
+
     /// A result: the document as JSON, or its text.
     pub fn document<T: Serialize>(&self, document: &T, text: impl FnOnce(&T) -> String) {
         if self.json {

@@ -6,12 +6,14 @@ use crate::config::DataDir;
 use crate::engine;
 use crate::operator_api::{self, OperatorService};
 use crate::pki;
+use crate::pmm::DriverFiles;
 use crate::problem::{Problem, Problems};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::telemetry;
 use fleet_common::codes::exit;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,9 @@ pub struct Arguments {
     /// Where new hosts enrol
     #[arg(long, default_value = "0.0.0.0:9444")]
     enrol_listen: SocketAddr,
+    /// The static volume helper; by default the one beside this program, or the packaged one
+    #[arg(long, env = "PMM_COORDINATOR_VOLUME_HELPER")]
+    volume_helper: Option<PathBuf>,
     /// Log as JSON
     #[arg(long)]
     log_json: bool,
@@ -56,13 +61,20 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     // Sockets first: a port in use is found before anything is decided.
     let agents = bind(arguments.listen)?;
     let enrol = bind(arguments.enrol_listen)?;
-    let deps = engine::Deps { store: store.clone(), sessions: sessions.clone(), stop: stop.clone() };
+    let files = DriverFiles::new(data, arguments.volume_helper.clone());
+    let deps = engine::Deps {
+        store: store.clone(),
+        sessions: sessions.clone(),
+        files: files.clone(),
+        term,
+        stop: stop.clone(),
+    };
     let (engine, engine_task) = engine::start(deps).await?;
     tracing::info!(term, agents = %agents.address, enrolment = %enrol.address, "coordinator serves");
 
     let session_service = SessionService::new(store.clone(), sessions.clone(), engine.clone());
     let enrolment = EnrolmentService::new(store.clone(), authority.clone());
-    let operator = OperatorService::new(store.clone(), sessions.clone(), engine, authority);
+    let operator = OperatorService::new(store.clone(), sessions.clone(), engine, authority, files);
     let agents =
         tokio::spawn(agent_api::serve_agents(agents, agents_tls, store.clone(), session_service, stop.clone()));
     let enrol = tokio::spawn(agent_api::serve_enrolment(enrol, enrol_tls, enrolment, stop.clone()));

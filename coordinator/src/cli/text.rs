@@ -60,6 +60,14 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
+/// The word of an enum or a code as it stands in documents, with spaces: `needs operator`.
+pub fn words<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word.replace('_', " "),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

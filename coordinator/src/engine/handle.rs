@@ -1,10 +1,20 @@
 //! The way into the engine.
 
 use crate::agent_api::IncomingEvent;
-use fleet_common::ids::{HostId, OrderId};
-use fleet_common::inventory::Inventory;
 use crate::problem::{Problem, Problems};
-use tokio::sync::{mpsc, oneshot};
+use crate::store::PlanRow;
+use fleet_common::ids::{HostId, OrderId};
+use fleet_common::server::ServerEvent;
+use fleet_common::verification::FleetSnapshot;
+use pmm_driver::Driver;
+use rollout::kernel::{Command, Kernel};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where an answer goes, after the commit.
+pub type Answer<T> = oneshot::Sender<Result<T, Problems>>;
+/// A question about the newest rollout; gets the time, too.
+pub type Question = Box<dyn FnOnce(Option<&Kernel>, u64) + Send>;
 
 /// Everything the engine reacts to.
 pub enum Message {
@@ -26,37 +36,80 @@ pub enum Message {
     },
     /// An event of an agent.
     Event(IncomingEvent),
-    /// An operator holds or releases a host; stored already.
-    Hold {
-        /// Host.
-        host: HostId,
-        /// Reason; `None` releases.
-        held: Option<String>,
+    /// An event of the server driver.
+    Server {
+        /// The order it belongs to.
+        order: OrderId,
+        /// What happened.
+        event: ServerEvent,
+    },
+    /// The driver's task for an order is gone.
+    ServerEnded(OrderId),
+    /// PMM's view, or why there is none.
+    View(Result<FleetSnapshot, String>),
+    /// An operator begins a rollout.
+    Begin(Box<Begin>, Answer<String>),
+    /// An operator's command to the rollout under way.
+    Command {
         /// Who.
-        who: String,
-        /// Where the answer goes.
-        answer: oneshot::Sender<Result<(), Problems>>,
+        by: String,
+        /// What.
+        command: Command,
+        /// Whether having no rollout is fine.
+        optional: bool,
+        /// What was accepted.
+        answer: Answer<String>,
     },
-    /// A new inventory, stored already.
-    Inventory {
-        /// Host.
-        host: HostId,
-        /// What it says.
-        inventory: Box<Inventory>,
-    },
+    /// Orders of a survey.
+    Survey(SurveyOrders, Answer<()>),
+    /// Reads.
+    Ask(Question),
+}
+
+/// A rollout to begin.
+pub struct Begin {
+    /// Who.
+    pub by: String,
+    /// The plan.
+    pub plan: PlanRow,
+    /// The plan's server.
+    pub driver: Arc<Driver>,
+    /// PMM clients without our agent that are accepted.
+    pub accept_unmatched: Vec<String>,
+}
+
+/// A survey to be made.
+pub struct SurveyOrders {
+    /// Hosts with their entry.
+    pub targets: Vec<SurveyTarget>,
+    /// Longest preflight.
+    pub preflight_for_ms: u64,
+    /// Longest download.
+    pub stage_for_ms: u64,
+    /// The answer is given at this time at the latest.
+    pub until_ms: u64,
+}
+
+/// One host of a survey.
+pub struct SurveyTarget {
+    /// The host.
+    pub host: HostId,
+    /// Its plan entry, JSON.
+    pub entry: Vec<u8>,
 }
 
 /// Sends to the engine; cheap to clone. Senders wait while the engine's queue is full.
 #[derive(Clone)]
 pub struct EngineHandle {
     queue: mpsc::Sender<Message>,
+    changes: watch::Receiver<u64>,
 }
 
 impl EngineHandle {
-    pub(super) fn new(queue: mpsc::Sender<Message>) -> Self { Self { queue } }
+    pub(super) fn new(queue: mpsc::Sender<Message>, changes: watch::Receiver<u64>) -> Self { Self { queue, changes } }
 
     // The queue closes only when the program ends; what is lost then was not acknowledged.
-    async fn send(&self, message: Message) { let _ = self.queue.send(message).await; }
+    pub(super) async fn send(&self, message: Message) { let _ = self.queue.send(message).await; }
 
     /// A session opened.
     pub async fn connected(&self, host: HostId, session: u64, running: Option<OrderId>) {
@@ -71,20 +124,47 @@ impl EngineHandle {
     /// An event came in.
     pub async fn event(&self, event: IncomingEvent) { self.send(Message::Event(event)).await; }
 
+    /// Changes whenever the rollout's state does; the number means nothing.
+    pub fn changes(&self) -> watch::Receiver<u64> { self.changes.clone() }
+
     /// Sends what an operator wants and waits for the answer, which comes after the commit.
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, Problems>>) -> Message) -> Result<T, Problems> {
+    async fn wish<T>(&self, make: impl FnOnce(Answer<T>) -> Message) -> Result<T, Problems> {
         let (answer, wait) = oneshot::channel();
         self.send(make(answer)).await;
-        wait.await.map_err(|_| Problem::new("the coordinator is stopping"))?
+        wait.await.map_err(|_| Problems::from(Problem::new("the coordinator is stopping")))?
     }
 
-    /// Holds or releases a host.
-    pub async fn hold(&self, host: HostId, held: Option<String>, who: String) -> Result<(), Problems> {
-        self.ask(|answer| Message::Hold { host, held, who, answer }).await
+    /// Begins a rollout.
+    pub async fn begin(&self, begin: Begin) -> Result<String, Problems> {
+        self.wish(|answer| Message::Begin(Box::new(begin), answer)).await
     }
 
-    /// An inventory was stored.
-    pub async fn inventory(&self, host: HostId, inventory: Inventory) {
-        self.send(Message::Inventory { host, inventory: Box::new(inventory) }).await;
+    /// Commands the rollout under way; without one it is refused.
+    pub async fn command(&self, by: String, command: Command) -> Result<String, Problems> {
+        self.wish(|answer| Message::Command { by, command, optional: false, answer }).await
+    }
+
+    /// Tells the rollout under way, if there is one that concerns it.
+    pub async fn tell(&self, by: String, command: Command) -> Result<String, Problems> {
+        self.wish(|answer| Message::Command { by, command, optional: true, answer }).await
+    }
+
+    /// Orders a survey; answers when all hosts did, or when the time is over.
+    pub async fn survey(&self, orders: SurveyOrders) -> Result<(), Problems> {
+        self.wish(|answer| Message::Survey(orders, answer)).await
+    }
+
+    /// Reads from the newest rollout.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(Option<&Kernel>, u64) -> T + Send + 'static,
+    ) -> Result<T, Problems> {
+        let (answer, wait) = oneshot::channel();
+        let question: Question = Box::new(move |kernel, now_ms| {
+            // Whoever asked may be gone.
+            let _ = answer.send(question(kernel, now_ms));
+        });
+        self.send(Message::Ask(question)).await;
+        wait.await.map_err(|_| Problem::new("the coordinator is stopping").into())
     }
 }

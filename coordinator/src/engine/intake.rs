@@ -46,8 +46,8 @@ impl Intake {
     pub fn take_due(&mut self) -> BTreeMap<(HostId, OutboxId), u64> { std::mem::take(&mut self.due) }
 }
 
-/// The row of an event. `illegal` is the kernel's reason for not taking it.
-pub fn row(event: &IncomingEvent, received_at_ms: u64, illegal: Option<String>) -> NewEvent {
+/// The row of an event.
+pub fn row(event: &IncomingEvent, received_at_ms: u64) -> NewEvent {
     NewEvent {
         host: event.host.clone(),
         outbox: event.outbox.clone(),
@@ -56,7 +56,7 @@ pub fn row(event: &IncomingEvent, received_at_ms: u64, illegal: Option<String>) 
         at_ms: event.at_ms,
         received_at_ms,
         body: event.body.clone(),
-        rejected: event.event.as_ref().err().cloned().or(illegal),
+        rejected: event.event.as_ref().err().cloned(),
     }
 }
 
@@ -69,7 +69,6 @@ mod tests {
     fn event(sequence: u64, first: bool) -> IncomingEvent {
         IncomingEvent {
             host: HostId::new("h"),
-            session: 1,
             outbox: OutboxId::new("o"),
             sequence,
             first,

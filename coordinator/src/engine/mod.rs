@@ -1,9 +1,12 @@
 //! The owner of all decisions. One task holds the kernel and is the only one that changes rollout state: it takes what came in, decides,
 //! commits once for the whole batch and only then acts (acknowledges, sends orders, starts server hops).
 
+mod active;
 mod dispatcher;
 mod handle;
 mod intake;
+mod server_leg;
+mod survey;
 
 pub use dispatcher::{Deps, start};
-pub use handle::{EngineHandle, Message};
+pub use handle::{Begin, EngineHandle, SurveyOrders, SurveyTarget};

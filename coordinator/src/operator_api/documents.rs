@@ -1,8 +1,14 @@
 //! Documents that the operator API answers with; the same JSON that `--json` prints.
 
+use crate::sessions::HostProgress;
 use fleet_common::inventory::{Detection, Inventory, RunKind};
 use fleet_common::survey::{Finding, HostSurvey};
+use rollout::explain::ExplainDocument;
+use rollout::kernel::FleetEvent;
+use rollout::plan::Plan;
+use rollout::progress::StatusDocument;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A new join token. The only place where the secret ever appears.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,7 +60,7 @@ pub struct HostDocument {
     /// `systemd`, `by hand`, `stopped`.
     pub run: String,
     /// Labels from the agent's configuration.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// `ready`, `not ready`, or empty without a survey.
     pub survey: String,
     /// RFC 3339; empty without a survey.
@@ -71,6 +77,56 @@ pub struct HostDocument {
 pub struct DoneDocument {
     /// What was done.
     pub done: String,
+}
+
+/// A plan with its id.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PlanDocument {
+    /// Digest of the stored bytes.
+    pub plan_id: String,
+    /// Whether a rollout of it was started.
+    pub started: bool,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// The status with what hosts said last; the latter is never stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveStatus {
+    /// The rollout.
+    #[serde(flatten)]
+    pub status: StatusDocument,
+    /// Latest progress by host id.
+    pub progress: BTreeMap<String, HostProgress>,
+}
+
+/// Events of the newest rollout.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EventsDocument {
+    /// The rollout.
+    pub rollout: String,
+    /// In order.
+    pub events: Vec<NumberedEvent>,
+}
+
+/// One event with its number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NumberedEvent {
+    /// Number within the rollout, from 1.
+    pub sequence: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: FleetEvent,
+}
+
+/// Why something is where it is, with its last events.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ExplainedDocument {
+    /// The explanation.
+    #[serde(flatten)]
+    pub explained: ExplainDocument,
+    /// Its last events.
+    pub events: Vec<NumberedEvent>,
 }
 
 /// Method, release and way of running in words.

@@ -8,7 +8,8 @@ use crate::store::{AuditEntry, HostRow, NewToken};
 use fleet_common::digest::sha256_hex;
 use fleet_common::inventory::Inventory;
 use fleet_common::survey::HostSurvey;
-use fleet_proto::{CreateTokenRequest, HoldRequest};
+use fleet_proto::{CreateTokenRequest, HoldRequest, HostRequest};
+use rollout::kernel::Command;
 
 /// Longest life of a join token.
 const LONGEST_TTL_MS: u64 = 30 * 24 * 3_600_000;
@@ -69,8 +70,20 @@ impl OperatorService {
         let detail = format!("{} ({}): {}", row.name, row.host, request.reason);
         let audit = AuditEntry { at_ms: clock::now_ms(), who: who.clone(), what: what.to_owned(), detail };
         self.store.hold(&row.host, held.clone(), audit).await?;
-        self.engine.hold(row.host.clone(), held, who).await?;
+        let host = row.host.to_string();
+        let command = match held {
+            Some(reason) => Command::Hold { host, reason },
+            None => Command::Unhold { host },
+        };
+        // A host outside of the rollout under way, or no rollout at all, is fine: plans read the hold from the store.
+        self.engine.tell(who, command).await?;
         Ok(DoneDocument { done: format!("{} is {}", row.name, if request.hold { "held" } else { "released" }) })
+    }
+
+    pub(super) async fn free_slot_document(&self, who: String, request: HostRequest) -> Result<DoneDocument, Problems> {
+        let row = self.find_host(&request.host).await?;
+        let command = Command::FreeSlot { host: row.host.to_string(), reason: request.reason };
+        Ok(DoneDocument { done: self.engine.command(who, command).await? })
     }
 
     /// A host by id, name or unique prefix of either.

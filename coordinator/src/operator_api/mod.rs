@@ -3,6 +3,8 @@
 mod access;
 pub mod documents;
 mod hosts;
+mod planning;
+mod rollouts;
 mod service;
 
 pub use access::serve;

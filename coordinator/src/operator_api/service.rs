@@ -3,11 +3,13 @@
 use super::access::Operator;
 use crate::engine::EngineHandle;
 use crate::pki::Authority;
+use crate::pmm::DriverFiles;
 use crate::problem::Problems;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use fleet_proto as wire;
 use fleet_proto::operator_server::Operator as OperatorRpc;
+use rollout::kernel::Command;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,11 +22,18 @@ pub struct OperatorService {
     pub(super) sessions: Sessions,
     pub(super) engine: EngineHandle,
     pub(super) authority: Arc<Authority>,
+    pub(super) files: DriverFiles,
 }
 
 impl OperatorService {
-    pub fn new(store: Store, sessions: Sessions, engine: EngineHandle, authority: Arc<Authority>) -> Self {
-        Self { store, sessions, engine, authority }
+    pub fn new(
+        store: Store,
+        sessions: Sessions,
+        engine: EngineHandle,
+        authority: Arc<Authority>,
+        files: DriverFiles,
+    ) -> Self {
+        Self { store, sessions, engine, authority, files }
     }
 }
 
@@ -42,8 +51,6 @@ fn answer<T: Serialize>(result: Result<T, Problems>) -> Answer {
         }
     }
 }
-
-fn not_yet() -> Answer { Err(Status::unimplemented("not yet")) }
 
 #[tonic::async_trait]
 impl OperatorRpc for OperatorService {
@@ -63,26 +70,90 @@ impl OperatorRpc for OperatorService {
         answer(self.hold_host_document(who, request.into_inner()).await)
     }
 
-    async fn free_slot(&self, _: Request<wire::HostRequest>) -> Answer { not_yet() }
-    async fn survey(&self, _: Request<wire::SurveyRequest>) -> Answer { not_yet() }
-    async fn inspect_server(&self, _: Request<wire::FleetRequest>) -> Answer { not_yet() }
-    async fn preflight_server(&self, _: Request<wire::FleetRequest>) -> Answer { not_yet() }
-    async fn create_plan(&self, _: Request<wire::FleetRequest>) -> Answer { not_yet() }
-    async fn show_plan(&self, _: Request<wire::PlanRequest>) -> Answer { not_yet() }
-    async fn start(&self, _: Request<wire::StartRequest>) -> Answer { not_yet() }
-    async fn pause(&self, _: Request<wire::ReasonRequest>) -> Answer { not_yet() }
-    async fn resume(&self, _: Request<wire::ReasonRequest>) -> Answer { not_yet() }
-    async fn abort(&self, _: Request<wire::ReasonRequest>) -> Answer { not_yet() }
-    async fn retry(&self, _: Request<wire::RetryRequest>) -> Answer { not_yet() }
-    async fn status(&self, _: Request<wire::Empty>) -> Answer { not_yet() }
+    async fn free_slot(&self, request: Request<wire::HostRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.free_slot_document(who, request.into_inner()).await)
+    }
+
+    async fn survey(&self, request: Request<wire::SurveyRequest>) -> Answer {
+        answer(self.survey_document(request.into_inner()).await)
+    }
+
+    async fn inspect_server(&self, request: Request<wire::FleetRequest>) -> Answer {
+        answer(self.inspect_document(request.into_inner()).await)
+    }
+
+    async fn preflight_server(&self, request: Request<wire::FleetRequest>) -> Answer {
+        answer(self.preflight_document(request.into_inner()).await)
+    }
+
+    async fn create_plan(&self, request: Request<wire::FleetRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.create_plan_document(who, request.into_inner()).await)
+    }
+
+    async fn show_plan(&self, request: Request<wire::PlanRequest>) -> Answer {
+        answer(self.show_plan_document(&request.into_inner().plan_id).await)
+    }
+
+    async fn start(&self, request: Request<wire::StartRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.start_document(who, request.into_inner()).await)
+    }
+
+    async fn pause(&self, request: Request<wire::ReasonRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let reason = request.into_inner().reason;
+        answer(self.command_document(who, Command::Pause { reason }).await)
+    }
+
+    async fn resume(&self, request: Request<wire::ReasonRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let reason = request.into_inner().reason;
+        answer(self.command_document(who, Command::Resume { reason }).await)
+    }
+
+    async fn abort(&self, request: Request<wire::ReasonRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::ReasonRequest { reason, force } = request.into_inner();
+        answer(self.command_document(who, Command::Abort { reason, force }).await)
+    }
+
+    async fn retry(&self, request: Request<wire::RetryRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::RetryRequest { hosts, server } = request.into_inner();
+        answer(self.command_document(who, Command::Retry { hosts, server }).await)
+    }
+
+    async fn approve(&self, request: Request<wire::ApproveRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let group = request.into_inner().group;
+        answer(self.command_document(who, Command::Approve { group }).await)
+    }
+
+    async fn skip_host(&self, request: Request<wire::HostRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::HostRequest { host, reason } = request.into_inner();
+        answer(self.command_document(who, Command::Skip { host, reason }).await)
+    }
+
+    async fn status(&self, _: Request<wire::Empty>) -> Answer { answer(self.status_document().await) }
 
     type WatchStream = ReceiverStream<Result<wire::Document, Status>>;
 
     async fn watch(&self, _: Request<wire::Empty>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        // The first frame is made here, so that "no rollout" is an ordinary refusal.
+        self.status_document().await.map_err(Problems::into_status)?;
+        Ok(Response::new(self.watch_frames()))
     }
 
-    async fn explain(&self, _: Request<wire::ExplainRequest>) -> Answer { not_yet() }
-    async fn events(&self, _: Request<wire::EventsRequest>) -> Answer { not_yet() }
-    async fn report(&self, _: Request<wire::Empty>) -> Answer { not_yet() }
+    async fn explain(&self, request: Request<wire::ExplainRequest>) -> Answer {
+        answer(self.explain_document(request.into_inner().subject).await)
+    }
+
+    async fn events(&self, request: Request<wire::EventsRequest>) -> Answer {
+        answer(self.events_document(request.into_inner()).await)
+    }
+
+    async fn report(&self, _: Request<wire::Empty>) -> Answer { answer(self.report_document().await) }
 }

@@ -4,7 +4,7 @@
 mod authority;
 mod files;
 
-pub use authority::{Authority, HostCertificate};
+pub use authority::Authority;
 pub use files::{create, load, not_after_ms, server_configs};
 
 use std::io;

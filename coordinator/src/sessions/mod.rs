@@ -33,7 +33,7 @@ struct Live {
 }
 
 /// Latest progress of a host; never stored.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HostProgress {
     /// Order it belongs to.
     pub order: String,
@@ -72,10 +72,10 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session if it is still the host's own. Says whether it was.
+    /// Forgets a session. Says whether the host has none now; false when a newer one took over.
     pub fn unregister(&self, host: &HostId, number: u64) -> bool {
         let mut table = self.table();
-        let own = table.live.get(host).is_some_and(|live| live.number == number);
+        let own = table.live.get(host).is_none_or(|live| live.number == number);
         if own {
             table.live.remove(host);
             table.progress.remove(host);
@@ -85,9 +85,6 @@ impl Sessions {
 
     /// Whether the host has a session.
     pub fn is_connected(&self, host: &HostId) -> bool { self.table().live.contains_key(host) }
-
-    /// All connected hosts.
-    pub fn connected(&self) -> Vec<HostId> { self.table().live.keys().cloned().collect() }
 
     /// Sends without waiting. A full outbox drops the session; no session is no error, the message is in the store.
     pub fn send(&self, host: &HostId, body: Body) -> bool {

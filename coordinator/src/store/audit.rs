@@ -1,6 +1,6 @@
 //! Who did what, for the record.
 
-use super::{Store, StoreError, int};
+use super::{StoreError, int};
 use rusqlite::{Connection, params};
 
 /// One line of the audit.
@@ -21,11 +21,4 @@ pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), 
         params![int(entry.at_ms), entry.who, entry.what, entry.detail],
     )?;
     Ok(())
-}
-
-impl Store {
-    /// Records an act that changes nothing else in the store.
-    pub async fn audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.write(move |connection| append(connection, &entry)).await
-    }
 }

@@ -3,7 +3,7 @@
 use super::audit::{AuditEntry, append};
 use super::{Store, StoreError, int, uint};
 use fleet_common::ids::HostId;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Row, params};
 
 /// A host as stored.
 #[derive(Clone, Debug)]
@@ -26,12 +26,8 @@ pub struct HostRow {
     pub last_seen_ms: u64,
     /// Release of its agent.
     pub agent_version: String,
-    /// Digest of the inventory.
-    pub inventory_sha256: String,
     /// Inventory as sent (JSON).
     pub inventory: Option<Vec<u8>>,
-    /// When it was sent.
-    pub inventory_at_ms: u64,
     /// Survey (JSON).
     pub survey: Option<Vec<u8>>,
     /// When it was made.
@@ -39,7 +35,7 @@ pub struct HostRow {
 }
 
 const COLUMNS: &str = "host_id, name, group_label, enrolled_at_ms, revoked, quarantined, held, last_seen_ms, agent_version, \
-     inventory_sha256, inventory, inventory_at_ms, survey, survey_at_ms";
+     inventory, survey, survey_at_ms";
 
 fn host_row(row: &Row<'_>) -> rusqlite::Result<HostRow> {
     Ok(HostRow {
@@ -52,11 +48,9 @@ fn host_row(row: &Row<'_>) -> rusqlite::Result<HostRow> {
         held: row.get(6)?,
         last_seen_ms: uint(row.get(7)?),
         agent_version: row.get(8)?,
-        inventory_sha256: row.get(9)?,
-        inventory: row.get(10)?,
-        inventory_at_ms: uint(row.get(11)?),
-        survey: row.get(12)?,
-        survey_at_ms: uint(row.get(13)?),
+        inventory: row.get(9)?,
+        survey: row.get(10)?,
+        survey_at_ms: uint(row.get(11)?),
     })
 }
 
@@ -67,17 +61,6 @@ impl Store {
             let mut statement =
                 connection.prepare_cached(&format!("SELECT {COLUMNS} FROM hosts ORDER BY name, host_id"))?;
             Ok(statement.query_map([], host_row)?.collect::<Result<_, _>>()?)
-        })
-        .await
-    }
-
-    /// One host by id.
-    pub async fn host(&self, host: &HostId) -> Result<Option<HostRow>, StoreError> {
-        let id = host.0.clone();
-        self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM hosts WHERE host_id = ?1"))?;
-            Ok(statement.query_row([id], host_row).optional()?)
         })
         .await
     }
@@ -102,24 +85,17 @@ impl Store {
         .await
     }
 
-    /// Keeps a survey.
-    pub async fn save_survey(&self, host: &HostId, document: Vec<u8>, at_ms: u64) -> Result<(), StoreError> {
-        let id = host.0.clone();
-        self.write(move |connection| {
-            connection.execute(
-                "UPDATE hosts SET survey = ?2, survey_at_ms = ?3 WHERE host_id = ?1",
-                params![id, document, int(at_ms)],
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Holds or releases a host, with its audit line.
+    /// Holds or releases a host, with its audit line. Releasing lifts a quarantine, too: whichever machine connects next is the host.
     pub async fn hold(&self, host: &HostId, held: Option<String>, audit: AuditEntry) -> Result<(), StoreError> {
         let id = host.0.clone();
         self.write(move |connection| {
             connection.execute("UPDATE hosts SET held = ?2 WHERE host_id = ?1", params![id, held])?;
+            if held.is_none() {
+                connection.execute(
+                    "UPDATE hosts SET quarantined = NULL, session_confirmed = 0 WHERE host_id = ?1 AND quarantined IS NOT NULL",
+                    params![id],
+                )?;
+            }
             append(connection, &audit)
         })
         .await

@@ -2,13 +2,13 @@
 //! this directory, behind methods named by use case.
 
 mod audit;
-mod documents;
 mod hosts;
 mod migrations;
 mod outbox;
 mod plans;
 mod rollouts;
 mod sessions;
+mod term;
 mod tokens;
 mod writer;
 

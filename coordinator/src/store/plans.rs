@@ -36,9 +36,15 @@ fn plan_row(row: &Row<'_>) -> rusqlite::Result<PlanRow> {
 const COLUMNS: &str = "plan_id, parent, created_at_ms, document, fleet_path, fleet_text";
 
 impl Store {
-    /// Keeps a plan. Keeping the same plan again does nothing.
-    pub async fn save_plan(&self, plan: PlanRow, audit: AuditEntry) -> Result<(), StoreError> {
+    /// Keeps a plan, if its parent is still the newest one (compare and set). Says whether it was.
+    pub async fn save_plan(&self, plan: PlanRow, audit: AuditEntry) -> Result<bool, StoreError> {
         self.write(move |connection| {
+            let newest: Option<String> = connection
+                .query_row("SELECT plan_id FROM plans ORDER BY created_at_ms DESC, rowid DESC LIMIT 1", [], |row| row.get(0))
+                .optional()?;
+            if newest.as_deref() != plan.parent.as_ref().map(PlanId::as_str) {
+                return Ok(false);
+            }
             connection.execute(
                 "INSERT INTO plans (plan_id, parent, created_at_ms, document, fleet_path, fleet_text)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
@@ -51,7 +57,20 @@ impl Store {
                     plan.fleet_text
                 ],
             )?;
-            append(connection, &audit)
+            append(connection, &audit)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Whether a rollout of this plan was ever started.
+    pub async fn plan_was_started(&self, plan: &PlanId) -> Result<bool, StoreError> {
+        let id = plan.0.clone();
+        self.read(move |connection| {
+            Ok(connection
+                .query_row("SELECT 1 FROM rollouts WHERE plan_id = ?1 LIMIT 1", [id], |_| Ok(()))
+                .optional()?
+                .is_some())
         })
         .await
     }

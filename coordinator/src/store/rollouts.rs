@@ -18,12 +18,6 @@ pub struct RolloutRow {
     pub started_at_ms: u64,
     /// Unix milliseconds.
     pub finished_at_ms: Option<u64>,
-    /// PMM's inventory before the first change (JSON).
-    pub baseline: Vec<u8>,
-    /// The three checks at the end (JSON).
-    pub verification: Option<Vec<u8>>,
-    /// Final report (JSON).
-    pub report: Option<Vec<u8>>,
 }
 
 /// One numbered event of a rollout.
@@ -38,6 +32,8 @@ pub struct StoredEvent {
 /// Everything one decision changes.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutCommit {
+    /// The rollout begins with this commit.
+    pub begin: Option<RolloutRow>,
     /// The rollout that rows and log belong to.
     pub rollout: Option<RolloutId>,
     /// State rows that changed: key and JSON.
@@ -50,10 +46,10 @@ pub struct RolloutCommit {
     pub surveys: Vec<(HostId, Vec<u8>, u64)>,
     /// Audit lines of operators' acts.
     pub audit: Vec<AuditEntry>,
-    /// The three checks, once they are known.
-    pub verification: Option<Vec<u8>>,
     /// The final report and the time of the end.
     pub finished: Option<(u64, Vec<u8>)>,
+    /// The rollout had ended and goes on: a lost host came back, or something is tried again.
+    pub reopened: bool,
 }
 
 impl RolloutCommit {
@@ -64,8 +60,9 @@ impl RolloutCommit {
             && self.events.is_empty()
             && self.surveys.is_empty()
             && self.audit.is_empty()
-            && self.verification.is_none()
+            && self.begin.is_none()
             && self.finished.is_none()
+            && !self.reopened
     }
 }
 
@@ -75,33 +72,12 @@ fn rollout_row(row: &Row<'_>) -> rusqlite::Result<RolloutRow> {
         plan: PlanId::new(row.get::<_, String>(1)?),
         started_at_ms: uint(row.get(2)?),
         finished_at_ms: row.get::<_, Option<i64>>(3)?.map(uint),
-        baseline: row.get(4)?,
-        verification: row.get(5)?,
-        report: row.get(6)?,
     })
 }
 
-const COLUMNS: &str = "rollout_id, plan_id, started_at_ms, finished_at_ms, baseline, verification, report";
+const COLUMNS: &str = "rollout_id, plan_id, started_at_ms, finished_at_ms";
 
 impl Store {
-    /// Begins a rollout with its baseline and first state. Refuses while another one is not finished; says whether it began.
-    pub async fn begin_rollout(&self, begin: RolloutRow, first: RolloutCommit) -> Result<bool, StoreError> {
-        self.write(move |connection| {
-            let open: i64 = connection
-                .query_row("SELECT count(*) FROM rollouts WHERE finished_at_ms IS NULL", [], |row| row.get(0))?;
-            if open > 0 {
-                return Ok(false);
-            }
-            connection.execute(
-                "INSERT INTO rollouts (rollout_id, plan_id, started_at_ms, baseline) VALUES (?1, ?2, ?3, ?4)",
-                params![begin.rollout.0, begin.plan.0, int(begin.started_at_ms), begin.baseline],
-            )?;
-            apply(connection, &first)?;
-            Ok(true)
-        })
-        .await
-    }
-
     /// Commits one decision.
     pub async fn commit(&self, commit: RolloutCommit) -> Result<(), StoreError> {
         self.write(move |connection| apply(connection, &commit)).await
@@ -166,6 +142,12 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
     let Some(rollout) = &commit.rollout else {
         return Ok(());
     };
+    if let Some(begin) = &commit.begin {
+        connection.execute(
+            "INSERT INTO rollouts (rollout_id, plan_id, started_at_ms) VALUES (?1, ?2, ?3)",
+            params![begin.rollout.0, begin.plan.0, int(begin.started_at_ms)],
+        )?;
+    }
     for (key, json) in &commit.rows {
         connection
             .prepare_cached(
@@ -175,11 +157,8 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
             .execute(params![rollout.0, key, json])?;
     }
     append_log(connection, rollout, &commit.log)?;
-    if let Some(verification) = &commit.verification {
-        connection.execute(
-            "UPDATE rollouts SET verification = ?2 WHERE rollout_id = ?1",
-            params![rollout.0, verification],
-        )?;
+    if commit.reopened {
+        connection.execute("UPDATE rollouts SET finished_at_ms = NULL WHERE rollout_id = ?1", params![rollout.0])?;
     }
     if let Some((at_ms, report)) = &commit.finished {
         connection.execute(

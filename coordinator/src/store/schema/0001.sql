@@ -82,9 +82,7 @@ CREATE TABLE rollouts (
     plan_id TEXT NOT NULL REFERENCES plans(plan_id),
     started_at_ms INTEGER NOT NULL,
     finished_at_ms INTEGER,
-    -- PMM's inventory before the first change.
-    baseline BLOB NOT NULL,
-    verification BLOB,
+    -- As it stood at the end.
     report BLOB,
     last_sequence INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -102,13 +100,6 @@ CREATE TABLE rollout_events (
     sequence INTEGER NOT NULL,
     json TEXT NOT NULL,
     PRIMARY KEY (rollout_id, sequence)
-) STRICT, WITHOUT ROWID;
-
--- Latest document of a kind: server inspection, server preflight, snapshot.
-CREATE TABLE documents (
-    kind TEXT PRIMARY KEY,
-    at_ms INTEGER NOT NULL,
-    json BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE audit (

@@ -1,0 +1,98 @@
+//! Commands to the rollout: start, pause, resume, abort, retry, approve, skip.
+
+use super::Ended;
+use super::client::{self, Client};
+use super::output::Output;
+use crate::operator_api::documents::DoneDocument;
+use fleet_common::codes::exit;
+use fleet_proto as wire;
+
+#[derive(clap::Args)]
+pub struct StartArguments {
+    /// Plan to start; the newest one if not given
+    plan: Option<String>,
+    /// Accept a PMM client without our agent, by its node name; repeat for several
+    #[arg(long = "accept-unmatched", value_name = "NODE")]
+    accept_unmatched: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct ReasonArguments {
+    /// Why; kept in the log
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+#[derive(clap::Args)]
+pub struct AbortArguments {
+    /// Why; kept in the log
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Also take back hosts that are not verified yet
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args)]
+pub struct RetryArguments {
+    /// Hosts by id or name; without any, everything that failed
+    hosts: Vec<String>,
+    /// The server leg
+    #[arg(long)]
+    server: bool,
+}
+
+#[derive(clap::Args)]
+pub struct ApproveArguments {
+    /// Group that may begin
+    group: String,
+}
+
+#[derive(clap::Args)]
+pub struct SkipArguments {
+    /// Host by id or name
+    host: String,
+    /// Why; kept in the log
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+type Reply = Result<tonic::Response<wire::Document>, tonic::Status>;
+
+fn done(answer: Reply, output: &Output) -> Ended {
+    let document: DoneDocument = client::read(answer)?;
+    output.document(&document, |document| document.done.clone());
+    Ok(exit::OK)
+}
+
+pub async fn start(arguments: StartArguments, client: &mut Client, output: &Output) -> Ended {
+    let request = wire::StartRequest {
+        plan_id: arguments.plan.unwrap_or_default(),
+        accept_unmatched: arguments.accept_unmatched,
+    };
+    done(client.start(request).await, output)
+}
+
+pub async fn pause(arguments: ReasonArguments, client: &mut Client, output: &Output) -> Ended {
+    done(client.pause(wire::ReasonRequest { reason: arguments.reason, force: false }).await, output)
+}
+
+pub async fn resume(arguments: ReasonArguments, client: &mut Client, output: &Output) -> Ended {
+    done(client.resume(wire::ReasonRequest { reason: arguments.reason, force: false }).await, output)
+}
+
+pub async fn abort(arguments: AbortArguments, client: &mut Client, output: &Output) -> Ended {
+    done(client.abort(wire::ReasonRequest { reason: arguments.reason, force: arguments.force }).await, output)
+}
+
+pub async fn retry(arguments: RetryArguments, client: &mut Client, output: &Output) -> Ended {
+    done(client.retry(wire::RetryRequest { hosts: arguments.hosts, server: arguments.server }).await, output)
+}
+
+pub async fn approve(arguments: ApproveArguments, client: &mut Client, output: &Output) -> Ended {
+    done(client.approve(wire::ApproveRequest { group: arguments.group }).await, output)
+}
+
+pub async fn skip(arguments: SkipArguments, client: &mut Client, output: &Output) -> Ended {
+    done(client.skip_host(wire::HostRequest { host: arguments.host, reason: arguments.reason }).await, output)
+}

@@ -1,0 +1,138 @@
+//! The server driver as a task of its own: it is given the kernel's orders, and what it reports comes back as messages. Polling PMM's
+//! view goes the same way.
+
+use super::handle::{EngineHandle, Message};
+use fleet_common::codes::Code;
+use fleet_common::hint::{Hint as _, chain};
+use fleet_common::ids::OrderId;
+use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
+use pmm_driver::{Driver, DriverError};
+use rollout::kernel::ViewRequest;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A look at PMM takes a few requests; a hanging one must not stop the looking for good.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The server of one rollout.
+pub struct ServerLeg {
+    driver: Option<Arc<Driver>>,
+    running: Option<OrderId>,
+    looking: bool,
+    looked_at: Option<Instant>,
+    last_error: Option<String>,
+}
+
+impl ServerLeg {
+    pub fn new(driver: Option<Arc<Driver>>) -> Self {
+        Self { driver, running: None, looking: false, looked_at: None, last_error: None }
+    }
+
+    /// Carries out or continues a hop. An order that is under way already is left alone.
+    pub fn run(&mut self, order: ServerOrder, engine: &EngineHandle, stop: &CancellationToken) {
+        if self.running.as_ref() == Some(&order.order) {
+            return;
+        }
+        let Some(driver) = self.driver.clone() else {
+            tracing::error!(order = %order.order, "the order waits: there is no way to the server");
+            return;
+        };
+        self.running = Some(order.order.clone());
+        tokio::spawn(carry_out(driver, order, engine.clone(), stop.clone()));
+    }
+
+    /// An order should go back. The driver undoes a hop only by its own decision, so the hop under way ends first.
+    pub fn cancel(&self, order: &OrderId) {
+        tracing::warn!(%order, "the hop under way is finished or undone by the driver before the rollout ends");
+    }
+
+    /// Takes over what an earlier memory of the same rollout had under way.
+    pub fn inherit(&mut self, earlier: Self) {
+        self.running = earlier.running;
+        self.driver = earlier.driver.or(self.driver.take());
+        self.looking = earlier.looking;
+    }
+
+    /// The task of an order ended.
+    pub fn ended(&mut self, order: &OrderId) {
+        if self.running.as_ref() == Some(order) {
+            self.running = None;
+        }
+    }
+
+    /// Looks at PMM if the kernel wants it and it is time.
+    pub fn look(&mut self, wanted: Option<ViewRequest>, engine: &EngineHandle) {
+        let (Some(request), Some(driver)) = (wanted, self.driver.clone()) else {
+            return;
+        };
+        let every = Duration::from_millis(request.every_ms);
+        if self.looking || self.looked_at.is_some_and(|at| at.elapsed() < every) {
+            return;
+        }
+        self.looking = true;
+        self.looked_at = Some(Instant::now());
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let view = match tokio::time::timeout(VIEW_TIMEOUT, driver.snapshot(request.qan_from_ms)).await {
+                Ok(Ok(snapshot)) => Ok(snapshot),
+                Ok(Err(error)) => Err(chain(&error)),
+                Err(_) => Err("PMM did not answer within 120 s".to_owned()),
+            };
+            engine.send(Message::View(view)).await;
+        });
+    }
+
+    /// A look ended; tells when the reason for failing is new.
+    pub fn looked<T>(&mut self, view: &Result<T, String>) {
+        self.looking = false;
+        let error = view.as_ref().err().cloned();
+        if let Some(reason) = error.as_ref().filter(|_| error != self.last_error) {
+            tracing::warn!(%reason, "PMM's view is not available; asking again");
+        }
+        self.last_error = error;
+    }
+}
+
+async fn carry_out(driver: Arc<Driver>, order: ServerOrder, engine: EngineHandle, stop: CancellationToken) {
+    let id = order.order.clone();
+    let (events, mut reported) = mpsc::channel(64);
+    let forward = {
+        let (engine, id) = (engine.clone(), id.clone());
+        tokio::spawn(async move {
+            while let Some(event) = reported.recv().await {
+                engine.send(Message::Server { order: id.clone(), event }).await;
+            }
+        })
+    };
+    let result = driver.run_hop(&order, events, stop).await;
+    // The sender is gone with the hop, so this ends once everything was passed on.
+    if let Err(error) = forward.await {
+        tracing::error!(%error, "events of the server driver were lost");
+    }
+    match result {
+        Ok(_) | Err(DriverError::Cancelled) => {}
+        Err(error) => {
+            tracing::error!(order = %id, error = %chain(&error), "the server driver could not decide anything");
+            let event = ServerEvent::Finished(undecided(&order, &error));
+            engine.send(Message::Server { order: id.clone(), event }).await;
+        }
+    }
+    engine.send(Message::ServerEnded(id)).await;
+}
+
+/// The journal can't be written or belongs to another order: only a person can go on.
+fn undecided(order: &ServerOrder, error: &DriverError) -> HopResult {
+    HopResult {
+        outcome: HopOutcome::NeedsOperator,
+        from: order.from,
+        running: None,
+        code: Code::new(error.code().as_str()),
+        step: String::new(),
+        message: chain(error),
+        hints: error.hints(),
+        restore_point: None,
+        downtime_ms: 0,
+    }
+}

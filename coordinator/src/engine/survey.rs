@@ -1,0 +1,206 @@
+//! A survey outside of a rollout: preflight and stage on every connected host. Results are stored with the events that carried them, so
+//! those that arrive late count as well.
+
+use super::handle::{Answer, SurveyOrders};
+use crate::agent_api::IncomingEvent;
+use fleet_common::codes;
+use fleet_common::ids::{Epoch, HostId};
+use fleet_common::order::{Action, HostEvent, OrderResult, Outcome};
+use fleet_common::survey::{Finding, HostSurvey, Verdict};
+use fleet_proto as wire;
+use std::collections::BTreeMap;
+
+const PREFIX: &str = "survey-";
+
+/// A survey under way.
+pub struct SurveyRun {
+    id: String,
+    orders: SurveyOrders,
+    hosts: BTreeMap<HostId, HostRun>,
+    answer: Answer<()>,
+}
+
+struct HostRun {
+    entry: Vec<u8>,
+    /// The order that is out; `None` when the host is done.
+    out: Option<Action>,
+    survey: HostSurvey,
+}
+
+/// What follows from a result.
+#[derive(Default)]
+pub struct Followed {
+    /// A survey to store.
+    pub survey: Option<HostSurvey>,
+    /// Whether the host gets its next order.
+    pub next: bool,
+}
+
+impl SurveyRun {
+    pub fn new(id: u64, mut orders: SurveyOrders, answer: Answer<()>) -> Self {
+        let empty = || HostSurvey { findings: Vec::new(), candidate: None, kept: None };
+        let hosts = std::mem::take(&mut orders.targets)
+            .into_iter()
+            .map(|target| {
+                (target.host, HostRun { entry: target.entry, out: Some(Action::Preflight), survey: empty() })
+            })
+            .collect();
+        Self { id: format!("{PREFIX}{id}"), orders, hosts, answer }
+    }
+
+    /// All hosts of the survey.
+    pub fn hosts(&self) -> Vec<HostId> { self.hosts.keys().cloned().collect() }
+
+    /// The order that a host should be working on.
+    pub fn order(&self, host: &HostId, epoch: Epoch) -> Option<wire::Order> {
+        let run = self.hosts.get(host)?;
+        let action = run.out?;
+        let deadline_for_ms =
+            if action == Action::Stage { self.orders.stage_for_ms } else { self.orders.preflight_for_ms };
+        Some(wire::Order {
+            order_id: format!("{}/{host}/{}", self.id, action.as_str()),
+            epoch: Some(epoch.into()),
+            plan_id: self.id.clone(),
+            plan_entry: run.entry.clone(),
+            signature: Vec::new(),
+            action: wire::Action::from(action).into(),
+            deadline_for_ms,
+            start_within_ms: 0,
+        })
+    }
+
+    /// Takes a result of this survey.
+    pub fn take(&mut self, event: &IncomingEvent) -> Followed {
+        let (Some(order), Ok(HostEvent::Finished(result))) = (&event.order, &event.event) else {
+            return Followed::default();
+        };
+        let Some(run) = self.hosts.get_mut(&event.host) else {
+            return Followed::default();
+        };
+        let expected = run.out.map(|action| format!("{}/{}/{}", self.id, event.host, action.as_str()));
+        if expected.as_deref() != Some(order.as_str()) {
+            return Followed::default();
+        }
+        if run.out == Some(Action::Stage) {
+            run.survey.findings.push(stage_finding(result));
+            run.out = None;
+            return Followed { survey: Some(run.survey.clone()), next: false };
+        }
+        run.survey = preflight_survey(result);
+        run.out = run.survey.ready().then_some(Action::Stage);
+        Followed { survey: Some(run.survey.clone()), next: run.out.is_some() }
+    }
+
+    /// Whether nobody is waited for any more.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        now_ms >= self.orders.until_ms || self.hosts.values().all(|run| run.out.is_none()) || self.answer.is_closed()
+    }
+
+    /// Ends the survey.
+    pub fn end(self) {
+        // The operator may have left.
+        let _ = self.answer.send(Ok(()));
+    }
+}
+
+/// The survey of a preflight that belongs to no survey under way (the coordinator was restarted meanwhile).
+pub fn late_survey(event: &IncomingEvent) -> Option<HostSurvey> {
+    let order = event.order.as_ref()?.as_str();
+    match &event.event {
+        Ok(HostEvent::Finished(result)) if order.starts_with(PREFIX) && order.ends_with("/preflight") => {
+            Some(preflight_survey(result))
+        }
+        _ => None,
+    }
+}
+
+fn preflight_survey(result: &OrderResult) -> HostSurvey {
+    if let Ok(survey) = serde_json::from_value::<HostSurvey>(result.detail.clone()) {
+        // A preflight that failed without a failed finding is still a failure.
+        if result.outcome == Outcome::Done || !survey.ready() {
+            return survey;
+        }
+    }
+    let finding = Finding {
+        check: "preflight".to_owned(),
+        verdict: Verdict::Fail,
+        message: if result.message.is_empty() { format!("the preflight ended {:?}", result.outcome) } else { result.message.clone() },
+        hint: "see the agent's log on the host".to_owned(),
+    };
+    HostSurvey { findings: vec![finding], candidate: None, kept: None }
+}
+
+fn stage_finding(result: &OrderResult) -> Finding {
+    let done = result.outcome == Outcome::Done;
+    Finding {
+        check: "stage".to_owned(),
+        verdict: if done { Verdict::Pass } else { Verdict::Fail },
+        message: match (done, result.message.is_empty()) {
+            (true, true) => "the new package is downloaded and verified, the old one is kept".to_owned(),
+            (false, true) => format!("staging ended {:?} ({})", result.outcome, codes::STAGE_FAILED),
+            _ => result.message.clone(),
+        },
+        hint: if done { String::new() } else { "check the package source in the fleet file and the host's way to it".to_owned() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use super::super::handle::SurveyTarget;
+    use fleet_common::codes::Code;
+    use fleet_common::ids::{OrderId, OutboxId};
+
+    fn run() -> SurveyRun {
+        let orders = SurveyOrders {
+            targets: vec![SurveyTarget { host: HostId::new("h"), entry: b"{}".to_vec() }],
+            preflight_for_ms: 1,
+            stage_for_ms: 2,
+            until_ms: 1000,
+        };
+        SurveyRun::new(7, orders, tokio::sync::oneshot::channel().0)
+    }
+
+    fn finished(order: &str, outcome: Outcome, detail: serde_json::Value) -> IncomingEvent {
+        let result = OrderResult {
+            outcome,
+            step: String::new(),
+            code: Code::new(""),
+            message: String::new(),
+            took_ms: 1,
+            detail,
+        };
+        IncomingEvent {
+            host: HostId::new("h"),
+            outbox: OutboxId::new("o"),
+            sequence: 1,
+            first: true,
+            order: Some(OrderId::new(order)),
+            epoch: Epoch::default(),
+            at_ms: 0,
+            body: Vec::new(),
+            event: Ok(HostEvent::Finished(result)),
+        }
+    }
+
+    #[test]
+    fn stage_follows_a_preflight_that_passed() {
+        let mut run = run();
+        let survey = serde_json::json!({"findings": [], "candidate": "3.9.1", "kept": null});
+        let followed = run.take(&finished("survey-7/h/preflight", Outcome::Done, survey));
+        assert!(followed.next && followed.survey.unwrap().ready());
+        let order = run.order(&HostId::new("h"), Epoch::default()).unwrap();
+        assert_eq!(order.order_id, "survey-7/h/stage");
+        let followed = run.take(&finished("survey-7/h/stage", Outcome::FailedNothingChanged, serde_json::Value::Null));
+        assert!(!followed.survey.unwrap().ready());
+        assert!(run.hosts.values().all(|host| host.out.is_none()));
+    }
+
+    #[test]
+    fn a_repeated_or_foreign_result_does_nothing() {
+        let mut run = run();
+        let followed = run.take(&finished("survey-6/h/preflight", Outcome::Done, serde_json::Value::Null));
+        assert!(followed.survey.is_none() && !followed.next);
+    }
+}

@@ -1,0 +1,192 @@
+//! What comes before a rollout: the server's inspection and preflight, the survey, the plan.
+
+use super::documents::PlanDocument;
+use super::service::OperatorService;
+use crate::clock;
+use crate::engine::{SurveyOrders, SurveyTarget};
+use crate::pmm::{self, CheckedFleet};
+use crate::problem::{Problem, Problems};
+use crate::store::{AuditEntry, HostRow, PlanRow};
+use fleet_common::hint::chain;
+use fleet_common::ids::PlanId;
+use fleet_common::inventory::Inventory;
+use fleet_common::plan_entry::{Expect, PlanEntry};
+use fleet_common::survey::{Finding, HostSurvey, Verdict};
+use fleet_proto::{FleetRequest, SurveyRequest};
+use pmm_driver::Driver;
+use rollout::fleet::Fleet;
+use rollout::plan::{HostRecord, Plan, ServerInput};
+use rollout::survey::SurveyDocument;
+use server_upgrade::facts::{PreflightReport, ServerFacts};
+use std::sync::Arc;
+
+/// Query Analytics of the hour before say which services are idle.
+const QAN_WINDOW_MS: u64 = 3_600_000;
+/// Longest wait for a survey when the operator names none.
+const SURVEY_WAIT_MS: u64 = 10 * 60_000;
+
+impl OperatorService {
+    fn checked(&self, path: &str, text: &[u8]) -> Result<(CheckedFleet, Arc<Driver>), Problems> {
+        let checked = pmm::check(path, text)?;
+        let driver = pmm::driver(&checked.fleet, &self.files)?;
+        Ok((checked, driver))
+    }
+
+    pub(super) async fn inspect_document(&self, request: FleetRequest) -> Result<ServerFacts, Problems> {
+        let (_, driver) = self.checked(&request.path, &request.text)?;
+        driver.inspect().await.map_err(|error| Problems::from(pmm::driver_problem(&error)))
+    }
+
+    pub(super) async fn preflight_document(&self, request: FleetRequest) -> Result<PreflightReport, Problems> {
+        let (checked, driver) = self.checked(&request.path, &request.text)?;
+        preflight(&checked, &driver).await
+    }
+
+    pub(super) async fn survey_document(&self, request: SurveyRequest) -> Result<SurveyDocument, Problems> {
+        let (checked, driver) = self.checked(&request.path, &request.text)?;
+        let since_ms = clock::now_ms();
+        let wait_ms = if request.wait_for_ms == 0 { SURVEY_WAIT_MS } else { request.wait_for_ms };
+        let targets = self
+            .host_records()
+            .await?
+            .into_iter()
+            .filter(|record| self.sessions.is_connected(&record.host_id))
+            .filter_map(|record| survey_target(&checked.fleet, &record))
+            .collect();
+        let orders = SurveyOrders {
+            targets,
+            preflight_for_ms: checked.fleet.timing.preflight_ms,
+            stage_for_ms: checked.fleet.timing.stage_ms,
+            until_ms: since_ms.saturating_add(wait_ms),
+        };
+        let (surveyed, server) = tokio::join!(self.engine.survey(orders), preflight(&checked, &driver));
+        surveyed?;
+        let server = server_input(server);
+        let records = self.host_records().await?;
+        Ok(rollout::survey::document(&records, Some(&server.0), since_ms, clock::now_ms())).map(|mut document| {
+            if !server.1 {
+                document.server_version = None;
+            }
+            document
+        })
+    }
+
+    pub(super) async fn create_plan_document(
+        &self,
+        who: String,
+        request: FleetRequest,
+    ) -> Result<PlanDocument, Problems> {
+        let (checked, driver) = self.checked(&request.path, &request.text)?;
+        let report = preflight(&checked, &driver).await?;
+        let now_ms = clock::now_ms();
+        let snapshot = driver
+            .snapshot(now_ms.saturating_sub(QAN_WINDOW_MS))
+            .await
+            .map_err(|error| Problems::from(pmm::driver_problem(&error)))?;
+        let server = ServerInput { running: report.facts.version, findings: report.findings };
+        let records = self.host_records().await?;
+        let draft = rollout::plan::join(&checked.fleet, &records, &snapshot, &server, &checked.table, now_ms)
+            .map_err(pmm::problems)?;
+        let parent = self.store.newest_plan().await?.map(|row| row.plan);
+        let (plan_id, document) = draft
+            .with_parent(parent.clone())
+            .into_bytes()
+            .map_err(|error| Problem::because("the plan can't be written", &error))?;
+        let plan = Plan::parse(&document).map_err(|error| Problem::because("the plan can't be read back", &error))?;
+        let row = PlanRow {
+            plan: plan_id.clone(),
+            parent,
+            created_at_ms: now_ms,
+            document,
+            fleet_path: request.path,
+            fleet_text: request.text,
+        };
+        let audit = AuditEntry { at_ms: now_ms, who, what: "plan".to_owned(), detail: plan_id.to_string() };
+        if !self.store.save_plan(row, audit).await? {
+            return Err(Problem::new("another plan was made at the same time").hint("make the plan again").into());
+        }
+        Ok(PlanDocument { plan_id: plan_id.to_string(), started: false, plan })
+    }
+
+    pub(super) async fn show_plan_document(&self, wanted: &str) -> Result<PlanDocument, Problems> {
+        let row = self.stored_plan(wanted).await?;
+        let started = self.store.plan_was_started(&row.plan).await?;
+        let plan = Plan::parse(&row.document).map_err(|error| Problem::because("the plan can't be read", &error))?;
+        Ok(PlanDocument { plan_id: row.plan.to_string(), started, plan })
+    }
+
+    /// A plan by id, or the newest one.
+    pub(super) async fn stored_plan(&self, wanted: &str) -> Result<PlanRow, Problems> {
+        let row = if wanted.is_empty() {
+            self.store.newest_plan().await?
+        } else {
+            self.store.plan(&PlanId::new(wanted)).await?
+        };
+        row.ok_or_else(|| {
+            let message = if wanted.is_empty() { "there is no plan yet".to_owned() } else { format!("there is no plan `{wanted}`") };
+            Problem::new(message).hint("`pmm-coordinator plan -f fleet.toml` makes one").into()
+        })
+    }
+
+    /// Hosts that take part in plans: known, not revoked, with an inventory.
+    pub(super) async fn host_records(&self) -> Result<Vec<HostRecord>, Problems> {
+        Ok(self.store.hosts().await?.into_iter().filter_map(record).collect())
+    }
+}
+
+fn record(row: HostRow) -> Option<HostRecord> {
+    if row.revoked {
+        return None;
+    }
+    let inventory: Inventory = serde_json::from_slice(row.inventory.as_deref()?).ok()?;
+    let survey: Option<HostSurvey> = row.survey.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let quarantined = row.quarantined.map(|reason| format!("quarantined: {reason}"));
+    let held = quarantined.or(row.held).or_else(|| inventory.held.clone());
+    Some(HostRecord { host_id: row.host, inventory, survey: survey.map(|survey| (row.survey_at_ms, survey)), held })
+}
+
+fn survey_target(fleet: &Fleet, record: &HostRecord) -> Option<SurveyTarget> {
+    let found = record.inventory.installation()?;
+    let entry = PlanEntry {
+        host: record.host_id.to_string(),
+        name: record.inventory.hostname.clone(),
+        group: String::new(),
+        leg: "survey".to_owned(),
+        expect: Expect {
+            method: found.method,
+            from_min: found.version,
+            from_max: found.version,
+            base_dir: found.base_dir.clone(),
+            agent_id: found.agent_id.clone(),
+        },
+        to: fleet.clients.target,
+        source: fleet.clients.source.clone(),
+        verify_for_ms: fleet.timing.verify_ms,
+    };
+    Some(SurveyTarget { host: record.host_id.clone(), entry: serde_json::to_vec(&entry).ok()? })
+}
+
+async fn preflight(checked: &CheckedFleet, driver: &Driver) -> Result<PreflightReport, Problems> {
+    let problem = |error: pmm_driver::DriverError| Problems::from(pmm::driver_problem(&error));
+    let facts = driver.inspect().await.map_err(problem)?;
+    let path = pmm::hop_path(checked, facts.version);
+    driver.preflight(&path, checked.fleet.server.pmm2_update).await.map_err(problem)
+}
+
+/// The server for a survey; one that can't be reached is a finding. Says whether its release is known.
+fn server_input(report: Result<PreflightReport, Problems>) -> (ServerInput, bool) {
+    match report {
+        Ok(report) => (ServerInput { running: report.facts.version, findings: report.findings }, true),
+        Err(problems) => {
+            let hint = problems.errors.first().map(|problem| problem.hints.join("; ")).unwrap_or_default();
+            let finding = Finding {
+                check: "reachable".to_owned(),
+                verdict: Verdict::Fail,
+                message: chain(&problems),
+                hint,
+            };
+            let unknown = fleet_common::version::PmmVersion::new(0, 0, 0);
+            (ServerInput { running: unknown, findings: vec![finding] }, false)
+        }
+    }
+}

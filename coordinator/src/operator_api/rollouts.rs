@@ -1,0 +1,136 @@
+//! The rollout: begin, command, watch, explain, report.
+
+use super::documents::{DoneDocument, EventsDocument, ExplainedDocument, LiveStatus, NumberedEvent};
+use super::service::OperatorService;
+use crate::config;
+use crate::engine::Begin;
+use crate::pmm;
+use crate::problem::{Problem, Problems};
+use crate::store::StoredEvent;
+use fleet_proto as wire;
+use rollout::kernel::Command;
+use rollout::report::ReportDocument;
+use std::collections::BTreeSet;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+/// Events of one subject that `explain` adds.
+const EXPLAINED_EVENTS: usize = 10;
+/// Events read for them.
+const EVENT_PAGE: u64 = 100_000;
+/// A viewer sees times move even when nothing happens.
+const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl OperatorService {
+    pub(super) async fn start_document(&self, who: String, request: wire::StartRequest) -> Result<DoneDocument, Problems> {
+        let plan = self.stored_plan(&request.plan_id).await?;
+        let newest = self.stored_plan("").await?;
+        if newest.plan != plan.plan {
+            return Err(Problem::new(format!("{} was replaced by {}", plan.plan, newest.plan))
+                .hint("only the newest plan can be started; `pmm-coordinator plan show` prints it")
+                .into());
+        }
+        if self.store.plan_was_started(&plan.plan).await? {
+            return Err(Problem::new(format!("{} was started before", plan.plan))
+                .hint("`pmm-coordinator retry` tries again what failed; a new plan starts from what is there now")
+                .into());
+        }
+        let checked = pmm::check(&plan.fleet_path, &plan.fleet_text)?;
+        let driver = pmm::driver(&checked.fleet, &self.files)?;
+        let begin = Begin { by: who, plan, driver, accept_unmatched: request.accept_unmatched };
+        Ok(DoneDocument { done: self.engine.begin(begin).await? })
+    }
+
+    pub(super) async fn command_document(&self, who: String, command: Command) -> Result<DoneDocument, Problems> {
+        Ok(DoneDocument { done: self.engine.command(who, command).await? })
+    }
+
+    pub(super) async fn status_document(&self) -> Result<LiveStatus, Problems> {
+        let view = self
+            .engine
+            .ask(|kernel, now_ms| kernel.map(|kernel| rollout::progress::view(kernel, now_ms)))
+            .await?;
+        let status = view.ok_or_else(no_rollout)?;
+        let mut progress = self.sessions.progress();
+        let in_flight: BTreeSet<&str> = status.in_flight.iter().map(|host| host.host.as_str()).collect();
+        progress.retain(|host, _| in_flight.contains(host.as_str()));
+        let progress = progress.into_iter().map(|(host, latest)| (host.0, latest)).collect();
+        Ok(LiveStatus { status, progress })
+    }
+
+    pub(super) async fn report_document(&self) -> Result<ReportDocument, Problems> {
+        let report =
+            self.engine.ask(|kernel, now_ms| kernel.map(|kernel| rollout::report::report(kernel, now_ms))).await?;
+        report.ok_or_else(no_rollout)
+    }
+
+    pub(super) async fn explain_document(&self, subject: String) -> Result<ExplainedDocument, Problems> {
+        let wanted = subject.clone();
+        let explained = self
+            .engine
+            .ask(move |kernel, now_ms| kernel.map(|kernel| rollout::explain::explain(kernel, &wanted, now_ms)))
+            .await?
+            .ok_or_else(no_rollout)?
+            .ok_or_else(|| {
+                Problem::new(format!("the rollout knows no `{subject}`"))
+                    .hint("give `rollout`, `server`, a group's name, or a host's name or id")
+            })?;
+        let all = self.numbered_events(0, EVENT_PAGE).await?.events;
+        let of_subject: Vec<NumberedEvent> =
+            all.into_iter().filter(|event| event.event.subject == explained.subject).collect();
+        let skip = of_subject.len().saturating_sub(EXPLAINED_EVENTS);
+        Ok(ExplainedDocument { explained, events: of_subject.into_iter().skip(skip).collect() })
+    }
+
+    pub(super) async fn events_document(&self, request: wire::EventsRequest) -> Result<EventsDocument, Problems> {
+        let limit = if request.limit == 0 { EVENT_PAGE } else { u64::from(request.limit) };
+        self.numbered_events(request.after, limit).await
+    }
+
+    async fn numbered_events(&self, after: u64, limit: u64) -> Result<EventsDocument, Problems> {
+        let rollout = self.store.newest_rollout().await?.ok_or_else(no_rollout)?.rollout;
+        let stored = self.store.rollout_events(&rollout, after, limit).await?;
+        let events = stored.iter().filter_map(numbered).collect();
+        Ok(EventsDocument { rollout: rollout.to_string(), events })
+    }
+
+    /// A status document at once and at each change, at most five a second; ends with the rollout at rest.
+    pub(super) fn watch_frames(&self) -> ReceiverStream<Result<wire::Document, Status>> {
+        let (frames, stream) = mpsc::channel(1);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut changes = service.engine.changes();
+            loop {
+                changes.mark_unchanged();
+                let document = match service.status_document().await {
+                    Ok(document) => document,
+                    Err(problems) => {
+                        let _ = frames.send(Err(problems.into_status())).await;
+                        return;
+                    }
+                };
+                let json = serde_json::to_vec(&document).unwrap_or_default();
+                if frames.send(Ok(wire::Document { json })).await.is_err() || document.status.at_rest {
+                    return;
+                }
+                tokio::time::sleep(config::WATCH_INTERVAL).await;
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(HEARTBEAT) => {}
+                    () = frames.closed() => return,
+                }
+            }
+        });
+        ReceiverStream::new(stream)
+    }
+}
+
+fn numbered(stored: &StoredEvent) -> Option<NumberedEvent> {
+    let event = serde_json::from_str(&stored.json).ok()?;
+    Some(NumberedEvent { sequence: stored.sequence, event })
+}
+
+fn no_rollout() -> Problems {
+    Problem::new("there is no rollout yet").hint("`pmm-coordinator plan -f fleet.toml`, then `pmm-coordinator start`").into()
+}
