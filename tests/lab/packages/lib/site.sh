@@ -23,12 +23,14 @@ build_client_tarball() { # VERSION
     rm -rf "$WORK/tar"
 }
 
-index_apt() { # DIRECTORY
-    for codename in $CODENAMES; do
+index_apt() { # DIRECTORY CODENAME...
+    archive=$1
+    shift
+    for codename in "$@"; do
         for component in main testing experimental; do
-            install -d "$1/dists/$codename/$component/binary-$ARCH" "$1/dists/$codename/$component/source" "$1/pool/$component"
+            install -d "$archive/dists/$codename/$component/binary-$ARCH" "$archive/dists/$codename/$component/source" "$archive/pool/$component"
             (
-                cd "$1"
+                cd "$archive"
                 apt-ftparchive packages "pool/$component" > "dists/$codename/$component/binary-$ARCH/Packages"
                 gzip -kf9 "dists/$codename/$component/binary-$ARCH/Packages"
                 : > "dists/$codename/$component/source/Sources"
@@ -36,7 +38,7 @@ index_apt() { # DIRECTORY
             )
         done
         (
-            cd "$1/dists/$codename"
+            cd "$archive/dists/$codename"
             apt-ftparchive -o APT::FTPArchive::Release::Codename="$codename" -o APT::FTPArchive::Release::Suite="$codename" \
                 -o APT::FTPArchive::Release::Components="main testing experimental" -o APT::FTPArchive::Release::Architectures="$ARCH source" \
                 -o APT::FTPArchive::Release::Origin="Percona Development Team" -o APT::FTPArchive::Release::Label="percona" \
@@ -50,11 +52,16 @@ index_apt() { # DIRECTORY
 
 finish_site() {
     for repo in pmm2-client pmm3-client prel telemetry; do
-        index_apt "$SITE/$repo/apt"
+        # Support of systems shrank: what PMM 2 was built for, PMM 3 is not. Only the indexes tell; nothing is installed from these.
+        older_apt= older_yum=
+        if [ "$repo" != pmm3-client ]; then older_apt="buster bionic focal" older_yum=7; fi
+        index_apt "$SITE/$repo/apt" $CODENAMES $older_apt
         for component in release testing experimental; do
-            for arch in RPMS/x86_64 RPMS/noarch SRPMS; do
-                install -d "$SITE/$repo/yum/$component/9/$arch"
-                createrepo_c --quiet --simple-md-filenames "$SITE/$repo/yum/$component/9/$arch"
+            for release in 9 $older_yum; do
+                for arch in RPMS/x86_64 RPMS/noarch SRPMS; do
+                    install -d "$SITE/$repo/yum/$component/$release/$arch"
+                    createrepo_c --quiet --simple-md-filenames "$SITE/$repo/yum/$component/$release/$arch"
+                done
             done
         done
     done

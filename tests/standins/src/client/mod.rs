@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod entrypoint;
 pub mod exporter;
+pub mod fault;
 pub mod flags;
 pub mod http;
 pub mod out;

@@ -2,7 +2,7 @@
 
 use super::http::{Endpoint, parse_server_url};
 use super::release::Release;
-use super::{clock, die_with_parent, exporter::value, out};
+use super::{clock, die_with_parent, exporter::value, fault, out};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,9 @@ pub fn main(release: &Release, args: &[String]) -> u8 {
     let config = PathBuf::from(value(args, "promscrape.config").unwrap_or_default());
     let listen = value(args, "httpListenAddr").unwrap_or_default();
     thread::spawn(move || own_metrics(&listen));
+    let release = release.clone();
     let sender = Sender {
+        release,
         endpoint,
         path,
         queue: queue.clone(),
@@ -210,6 +212,7 @@ fn store(queue: &Path, now: u64, text: &str) -> std::io::Result<()> {
 
 /// Sends batches, oldest first.
 struct Sender {
+    release: Release,
     endpoint: Endpoint,
     path: String,
     queue: PathBuf,
@@ -221,7 +224,13 @@ impl Sender {
         let mut pause = 200;
         loop {
             let batches = self.batches();
-            self.trim(&batches);
+            let limit = if fault::asked(&self.release, "no-samples") {
+                0
+            } else {
+                self.limit
+            };
+            trim(&batches, limit);
+            let batches = self.batches();
             match self.send(&batches) {
                 Ok(()) => pause = 200,
                 Err(e) => {
@@ -252,19 +261,6 @@ impl Sender {
         found
     }
 
-    /// Drops the oldest batches once the buffer is full.
-    fn trim(&self, batches: &[PathBuf]) {
-        let size = |p: &PathBuf| std::fs::metadata(p).map_or(0, |m| m.len());
-        let mut total: u64 = batches.iter().map(size).sum();
-        for batch in batches {
-            if total <= self.limit {
-                break;
-            }
-            total -= size(batch);
-            let _ = std::fs::remove_file(batch);
-        }
-    }
-
     fn send(&self, batches: &[PathBuf]) -> Result<(), String> {
         let mut from = 0;
         while from < batches.len() {
@@ -287,6 +283,19 @@ impl Sender {
             from = to;
         }
         Ok(())
+    }
+}
+
+/// Drops the oldest batches once the buffer is full.
+fn trim(batches: &[PathBuf], limit: u64) {
+    let size = |p: &PathBuf| std::fs::metadata(p).map_or(0, |m| m.len());
+    let mut total: u64 = batches.iter().map(size).sum();
+    for batch in batches {
+        if total <= limit {
+            break;
+        }
+        total -= size(batch);
+        let _ = std::fs::remove_file(batch);
     }
 }
 

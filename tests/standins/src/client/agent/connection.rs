@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use crate::client::http::{Endpoint, Stream};
-use crate::client::out;
+use crate::client::{fault, out};
 use crate::wire::{AgentStatus, CONNECT_V2, CONNECT_V3, DEAD_AFTER_S, FromClient, FromServer, UPGRADE};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -28,9 +28,13 @@ pub fn spawn(shared: Arc<Shared>) {
                 crate::client::clock::pause(BACKOFF / 2);
                 continue;
             };
+            if fault::asked(&shared.release, "no-connect") {
+                crate::client::clock::pause(BACKOFF);
+                continue;
+            }
             let outcome = session(&shared, &endpoint);
             let silent = outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::TimedOut);
-            if silent && shared.has_fault("stuck") && shared.lock().link.connected {
+            if silent && fault::asked(&shared.release, "stuck") && shared.lock().link.connected {
                 // PMM-15200: after a silent drop the real agent may believe in its connection until it is restarted.
                 out::log("INFO", COMPONENT, "Connection is silent.");
                 loop {

@@ -8,6 +8,7 @@ pub mod shared;
 pub mod supervisor;
 
 use super::config::Config;
+use super::fault;
 use super::flags::Flags;
 use super::out;
 use super::release::Release;
@@ -155,6 +156,10 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn run(release: &Release, flags: Flags) -> u8 {
+    if fault::asked(release, "crash") {
+        out::log("FATA", "main", "cannot start");
+        return 1;
+    }
     let (config, file) = match load(release, &flags) {
         Ok(loaded) => loaded,
         Err(e) => {

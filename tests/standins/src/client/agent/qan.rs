@@ -1,7 +1,7 @@
 //! Query Analytics: one bucket per query and medium resolution, kept in memory until the server takes it.
 
 use super::shared::{Inner, Shared};
-use crate::client::clock;
+use crate::client::{clock, fault};
 use crate::wire::{AgentSpec, Bucket};
 use std::fs::File;
 use std::sync::Arc;
@@ -30,7 +30,9 @@ pub fn spawn(shared: Arc<Shared>) {
             }
             let collected = collect(&inner, last, shared.release.is_v3());
             last = start;
-            inner.buckets.extend(collected);
+            if !fault::asked(&shared.release, "no-qan") {
+                inner.buckets.extend(collected);
+            }
             let excess = inner.buckets.len().saturating_sub(KEPT);
             inner.buckets.drain(..excess);
         }

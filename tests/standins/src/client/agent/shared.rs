@@ -10,9 +10,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a file on the host makes this program do wrong, for tests of known faults of real agents.
-const FAULT_FILE: &str = "/etc/standin/agent-mode";
-
 /// State of one child or built-in agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentInfo {
@@ -136,11 +133,6 @@ impl Shared {
     pub fn endpoint(&self) -> Option<Endpoint> {
         let inner = self.lock();
         endpoint(&inner.config, self.release.is_v3())
-    }
-
-    /// True if the host asks this process for a known fault.
-    pub fn has_fault(&self, name: &str) -> bool {
-        std::fs::read_to_string(FAULT_FILE).is_ok_and(|text| text.split_whitespace().any(|w| w == name))
     }
 }
 
