@@ -119,6 +119,22 @@ impl DriverError {
         Self::State { code, message: message.into(), hints: Vec::new() }
     }
 
+    /// Whether the engine gave no answer at all; one that refuses is another matter.
+    pub fn engine_unreachable(&self) -> bool {
+        use bollard::errors::Error as Engine;
+        matches!(
+            self,
+            Self::Docker {
+                source: Engine::IOError { .. }
+                    | Engine::HyperResponseError { .. }
+                    | Engine::HyperLegacyError { .. }
+                    | Engine::SocketNotFoundError(_)
+                    | Engine::RequestTimeoutError,
+                ..
+            }
+        )
+    }
+
     /// Whether PMM may answer differently a little later: not reachable, 401, 403 and 5xx are inconclusive while a fleet reconnects.
     pub fn inconclusive(&self) -> bool {
         match self {

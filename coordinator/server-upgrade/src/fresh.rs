@@ -34,6 +34,9 @@ pub fn judge_output(output: &str) -> Option<Verdict> {
 /// Whether pmm-managed's log, as far as it is newer than the start, says that the migration fails.
 pub fn migration_fails(log: &str) -> Option<&str> { log.lines().rev().find(|line| line.contains(MIGRATION_LINE)) }
 
+/// Whether qan-api2's log says that its own migration was interrupted (percona/pmm issue #3288): it never gets better by itself.
+pub fn qan_is_dirty(log: &str) -> Option<&str> { log.lines().rev().find(|line| line.contains("Dirty database version")) }
+
 /// Programs that supervisord gave up on, from the output of `supervisorctl status`.
 pub fn fatal_programs(status: &str) -> Vec<String> { programs_in(status, |state| state == "FATAL") }
 

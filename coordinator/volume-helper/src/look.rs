@@ -29,14 +29,15 @@ pub struct Report {
     pub files: u64,
     /// Bytes, if counted.
     pub bytes: u64,
-    /// Bytes that the file system still takes.
+    /// Bytes that the file system of `--space`, else of the directory, still takes.
     pub free_bytes: u64,
 }
 
-/// Reads the markers below `root`.
-pub fn run(root: &Path, count: bool) -> Result<Report, HelperError> {
+/// Reads the markers below `root`. Free space is measured at `space`, else at `root`.
+pub fn run(root: &Path, space: Option<&Path>, count: bool) -> Result<Report, HelperError> {
     let meta = fs::symlink_metadata(root).at("look at", root)?;
-    let space = rustix::fs::statvfs(root).at("measure", root)?;
+    let measured = space.unwrap_or(root);
+    let space = rustix::fs::statvfs(measured).at("measure", measured)?;
     let mut report = Report {
         empty: fs::read_dir(root).at("list", root)?.next().is_none(),
         distribution: text(&root.join("pmm-distribution")),

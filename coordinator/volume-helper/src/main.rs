@@ -5,7 +5,7 @@
 //! volume-helper own     --root /srv --uid 1000 --gid 0 --record /backup/owners               change owners, keep the old ones
 //! volume-helper restore --from /backup/data --to /srv                                        bring the copy back
 //! volume-helper compare --from /backup/data --to /srv                                        contents, owners, modes, times
-//! volume-helper look    --root /srv [--count]                                                markers, sizes, free space
+//! volume-helper look    --root /srv [--space /] [--count]                                    markers, sizes, free space
 //! ```
 //!
 //! The answer is one JSON object on the last line of stdout; the exit status is 0 only when all was done. Every command can be killed
@@ -42,7 +42,7 @@ fn run() -> Result<serde_json::Value, HelperError> {
         "own" => serde_json::to_value(own::run(args.path("root")?, args.number("uid")?, args.number("gid")?, args.path("record")?)?),
         "restore" => serde_json::to_value(restore::run(args.path("from")?, args.path("to")?)?),
         "compare" => serde_json::to_value(compare::run(args.path("from")?, args.path("to")?)?),
-        "look" => serde_json::to_value(look::run(args.path("root")?, args.count)?),
+        "look" => serde_json::to_value(look::run(args.path("root")?, args.path("space").ok(), args.count)?),
         other => return Err(HelperError::Usage(format!("unknown command `{other}`"))),
     };
     report.map_err(HelperError::Json)

@@ -83,13 +83,13 @@ fn a_restore_brings_back_contents_owners_and_times() {
     fs::write(srv.join("pmm-encryption.key"), "k").unwrap();
     fs::remove_file(srv.join("postgres14/base/1")).unwrap();
     fs::create_dir_all(srv.join("nomad/data")).unwrap();
-    assert_eq!(look::run(&srv, false).unwrap().encryption_key, Some(1));
+    assert_eq!(look::run(&srv, None, false).unwrap().encryption_key, Some(1));
 
     let back = restore::run(&data, &srv).unwrap();
     assert_eq!(back.removed, 2);
     let report = compare::run(&data, &srv).unwrap();
     assert_eq!(report.differences, 0, "{:?}", report.first);
-    let seen = look::run(&srv, true).unwrap();
+    let seen = look::run(&srv, None, true).unwrap();
     assert_eq!(seen.dashboards_version.as_deref(), Some("2.44.1"));
     assert_eq!((seen.files, seen.empty, seen.encryption_key), (5, false, None));
     assert_eq!(restore::run(&data, &srv).unwrap().copied_files, 0);

@@ -1,0 +1,61 @@
+//! Reads what a hop is compared by.
+
+use crate::clock::now_ms;
+use crate::error::DriverError;
+use crate::pmm::Pmm;
+use crate::snapshot;
+use server_upgrade::baseline::{Baseline, HISTORY_MOMENTS_MS, HistoryProbe, QanProbe, settings};
+
+/// How many series there were, by the metric that every exporter has.
+const HISTORY_QUERY: &str = "count(up)";
+/// How far back queries are counted.
+const QAN_WINDOW_MS: u64 = 12 * 3_600_000;
+/// The window ends this long before the baseline: later buckets may still be on their way.
+const QAN_MARGIN_MS: u64 = 60_000;
+
+/// Takes the baseline before a hop.
+pub async fn before(pmm: &Pmm) -> Result<Baseline, DriverError> {
+    let now = now_ms();
+    let history = HISTORY_MOMENTS_MS
+        .iter()
+        .map(|ago| HistoryProbe { query: HISTORY_QUERY.to_owned(), at_ms: now.saturating_sub(*ago), series: 0 })
+        .collect();
+    let qan = vec![QanProbe { from_ms: now.saturating_sub(QAN_WINDOW_MS), to_ms: now.saturating_sub(QAN_MARGIN_MS), rows: 0 }];
+    let mut baseline = read(pmm, history, qan, true).await?;
+    // A moment without samples proves nothing later.
+    baseline.history.retain(|probe| probe.series > 0);
+    baseline.qan.retain(|probe| probe.rows > 0);
+    Ok(baseline)
+}
+
+/// Reads the same from the new PMM, at the moments of the old baseline.
+pub async fn after(pmm: &Pmm, old: &Baseline) -> Result<Baseline, DriverError> {
+    read(pmm, old.history.clone(), old.qan.clone(), false).await
+}
+
+async fn read(pmm: &Pmm, mut history: Vec<HistoryProbe>, mut qan: Vec<QanProbe>, fleet: bool) -> Result<Baseline, DriverError> {
+    let version = pmm.version().await?.version;
+    let major = version.major;
+    let inventory = pmm.inventory(major).await?;
+    for probe in &mut history {
+        probe.series = pmm.count_at(&probe.query, probe.at_ms).await?;
+    }
+    for probe in &mut qan {
+        probe.rows = pmm.qan_rows(major, probe.from_ms, probe.to_ms, None).await?;
+    }
+    let mut baseline = Baseline {
+        taken_at_ms: now_ms(),
+        version: Some(version),
+        nodes: inventory.nodes.clone(),
+        services: inventory.services.clone(),
+        agents: inventory.agents.clone(),
+        settings: settings(&pmm.settings(major).await?, major),
+        history,
+        qan,
+        ..Baseline::default()
+    };
+    if fleet {
+        baseline.fleet = snapshot::from_inventory(pmm, version, inventory, 0).await?;
+    }
+    Ok(baseline)
+}

@@ -1,0 +1,254 @@
+//! One hop: the loop around the journal, and how it ends.
+
+mod api_update;
+mod context;
+mod create;
+mod data;
+mod forward;
+mod migration;
+mod publish;
+mod stop;
+mod undo;
+
+use crate::checkpoint;
+use crate::clock::now_ms;
+use crate::config::ServerConfig;
+use crate::credential::Credential;
+use crate::docker::Docker;
+use crate::error::DriverError;
+use crate::journal::Journal;
+use crate::pmm::Pmm;
+use context::Hop;
+use fleet_common::codes::{self, Code};
+use fleet_common::hint::{Hint, chain};
+use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
+use server_upgrade::journal::{Failure, Line, Next};
+use server_upgrade::names::Phase;
+use server_upgrade::steps::{Step, StepId, Undo, steps};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What a hop is done with.
+pub struct Tools<'a> {
+    /// The server.
+    pub config: &'a ServerConfig,
+    /// Its credential.
+    pub credential: &'a Credential,
+    /// PMM at its public address.
+    pub pmm: &'a Pmm,
+    /// The volume helper.
+    pub program: Vec<u8>,
+    /// Where journals are.
+    pub journal_dir: &'a Path,
+}
+
+/// Carries out or continues one hop.
+pub async fn run(
+    tools: Tools<'_>,
+    order: &ServerOrder,
+    events: mpsc::Sender<ServerEvent>,
+    cancel: CancellationToken,
+) -> Result<HopResult, DriverError> {
+    let journal = Journal::open(tools.journal_dir, order)?;
+    if let Some(result) = journal.replay().finished.clone() {
+        let _ = events.send(ServerEvent::Finished(result.clone())).await;
+        return Ok(result);
+    }
+    let docker = tokio::select! {
+        () = cancel.cancelled() => return Err(DriverError::Cancelled),
+        docker = connect(&tools.config.docker_endpoint, tools.config.deadlines.quick) => docker?,
+    };
+    let mut hop = Hop::new(tools, docker, order.clone(), journal, events, cancel);
+    hop.announce_resumption().await?;
+    loop {
+        let all = steps(&hop.order, hop.journal.get("rehome").unwrap_or(false));
+        match hop.journal.replay().next(&all) {
+            Next::Step(step) => {
+                let index = all.iter().position(|one| *one == step).unwrap_or_default();
+                forward(&mut hop, step, index, all.len()).await?;
+            }
+            Next::Undo(undo, phase) => {
+                if let Some(result) = back(&mut hop, undo, phase).await? {
+                    return hop.finish(result).await;
+                }
+            }
+            Next::Settled => {
+                let result = settled(&hop);
+                return hop.finish(result).await;
+            }
+            Next::GaveUp(_) => {
+                let result = gave_up(&hop);
+                return hop.finish(result).await;
+            }
+            Next::Answer(result) => return Ok(*result),
+        }
+    }
+}
+
+/// An engine that is being restarted comes back.
+async fn connect(endpoint: &str, limit: Duration) -> Result<Docker, DriverError> {
+    let started = Instant::now();
+    loop {
+        match Docker::connect(endpoint).await {
+            Err(_) if started.elapsed() < limit => tokio::time::sleep(Duration::from_millis(500)).await,
+            other => return other,
+        }
+    }
+}
+
+/// One step forward: intent, act, result. A failure is written down and turns the hop around.
+async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Result<(), DriverError> {
+    let name = id.name();
+    let info = id.step.info();
+    let limit = hop.limit(info.limit);
+    hop.journal.append(Line::Intent { step: name.clone(), at_ms: now_ms() })?;
+    hop.send(ServerEvent::StepStarted {
+        step: name.clone(),
+        index: u32::try_from(index + 1).unwrap_or(u32::MAX),
+        of: u32::try_from(of).unwrap_or(u32::MAX),
+        waits_for: info.waits_for.to_owned(),
+        deadline_for_ms: millis(limit),
+    })
+    .await;
+    checkpoint::reached(&name, "intent");
+    let started = Instant::now();
+    let outcome = attempt(hop, limit, info.waits_for, |hop| Box::pin(forward::act(hop, id, limit))).await;
+    checkpoint::reached(&name, "acted");
+    match outcome {
+        Ok(()) => {
+            let took_ms = millis(started.elapsed());
+            hop.journal.append(Line::Done { step: name.clone(), at_ms: now_ms(), took_ms })?;
+            checkpoint::reached(&name, "done");
+            hop.send(ServerEvent::StepFinished { step: name, took_ms }).await;
+            Ok(())
+        }
+        Err(DriverError::Cancelled) => Err(DriverError::Cancelled),
+        // After the publication nothing is taken back: what clients have sent since would be lost.
+        Err(error) if matches!(id.step, Step::ServiceAccounts | Step::Settle) => {
+            hop.journal.note("leftover", &format!("{name}: {}", chain(&error)))?;
+            hop.journal.append(Line::Done { step: name, at_ms: now_ms(), took_ms: millis(started.elapsed()) })
+        }
+        Err(error) => {
+            tracing::warn!(step = name, error = chain(&error), "the hop turns around");
+            hop.journal.append(Line::Failing(Failure {
+                step: name.clone(),
+                code: error.code().0,
+                message: chain(&error),
+                hints: error.hints(),
+                at_ms: now_ms(),
+            }))?;
+            checkpoint::reached(&name, "failing");
+            Ok(())
+        }
+    }
+}
+
+/// One step back. A result is returned when the way back fails too.
+async fn back(hop: &mut Hop<'_>, undo: Undo, phase: Phase) -> Result<Option<HopResult>, DriverError> {
+    let name = undo.name();
+    let limit = hop.limit(undo.limit());
+    hop.journal.append(Line::Intent { step: name.to_owned(), at_ms: now_ms() })?;
+    hop.send(ServerEvent::StepStarted {
+        step: name.to_owned(),
+        index: 1 + undo as u32,
+        of: 4,
+        waits_for: undo.waits_for().to_owned(),
+        deadline_for_ms: millis(limit),
+    })
+    .await;
+    checkpoint::reached(name, "intent");
+    let started = Instant::now();
+    let outcome = attempt(hop, limit, undo.waits_for(), |hop| Box::pin(undo::act(hop, undo, phase, limit))).await;
+    checkpoint::reached(name, "acted");
+    match outcome {
+        Ok(()) => {
+            let took_ms = millis(started.elapsed());
+            hop.journal.append(Line::Done { step: name.to_owned(), at_ms: now_ms(), took_ms })?;
+            hop.send(ServerEvent::StepFinished { step: name.to_owned(), took_ms }).await;
+            Ok(None)
+        }
+        Err(DriverError::Cancelled) => Err(DriverError::Cancelled),
+        Err(error) => {
+            let mut result = gave_up(hop);
+            result.outcome = HopOutcome::NeedsOperator;
+            result.running = None;
+            result.message = format!("{}; and the way back failed in {name}: {}", result.message, chain(&error));
+            result.hints.extend(error.hints());
+            let names = hop.names(phase);
+            result.hints.push(format!(
+                "the data from before is whole in the volume {}, the old container is {} or {}",
+                names.restore_point(),
+                names.container(),
+                names.retired()
+            ));
+            Ok(Some(result))
+        }
+    }
+}
+
+type Acting<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), DriverError>> + Send + 'a>>;
+
+/// Does it until it ends, its time is over or this process goes down. An engine that does not answer at all is asked again: it may be
+/// restarting, and every step may be repeated.
+async fn attempt<F>(hop: &mut Hop<'_>, limit: Duration, waits_for: &str, act: F) -> Result<(), DriverError>
+where
+    F: for<'h, 'b> Fn(&'h mut Hop<'b>) -> Acting<'h>,
+{
+    let cancel = hop.cancel.clone();
+    let started = Instant::now();
+    loop {
+        let left = limit.saturating_sub(started.elapsed());
+        let done = tokio::select! {
+            () = cancel.cancelled() => Err(DriverError::Cancelled),
+            done = tokio::time::timeout(left, act(hop)) => {
+                done.unwrap_or_else(|_| Err(DriverError::Deadline { what: waits_for.to_owned(), after_s: limit.as_secs() }))
+            }
+        };
+        match done {
+            Err(error) if error.engine_unreachable() && started.elapsed() < limit => {
+                tracing::warn!(error = chain(&error), "Docker does not answer; trying again");
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(DriverError::Cancelled),
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+fn settled(hop: &Hop<'_>) -> HopResult {
+    let mut result = hop.result(HopOutcome::Settled);
+    result.running = Some(hop.order.to);
+    if let Some(leftover) = hop.journal.get::<String>("leftover") {
+        result.message = format!("settled, but {leftover}");
+    }
+    // Not one client came back: PMM runs, but something between it and the fleet is wrong.
+    if hop.order.last_of_leg && hop.journal.get::<bool>("nobody_back") == Some(true) {
+        result.outcome = HopOutcome::NeedsOperator;
+        result.code = Code::new(codes::DEADLINE);
+        "settle".clone_into(&mut result.step);
+        result.hints.push("check that clients reach PMM at its old address and that their credentials are accepted".to_owned());
+    }
+    result
+}
+
+fn gave_up(hop: &Hop<'_>) -> HopResult {
+    let touched = [Phase::Rehome, Phase::Main].into_iter().any(|phase| hop.journal.replay().was_begun(StepId { phase, step: Step::Disarm }));
+    let mut result = hop.result(if touched { HopOutcome::Restored } else { HopOutcome::Refused });
+    result.running = Some(hop.order.from);
+    if let Some(failure) = &hop.journal.replay().failure {
+        result.code = Code::new(&failure.code);
+        result.step.clone_from(&failure.step);
+        result.message.clone_from(&failure.message);
+        result.hints.clone_from(&failure.hints);
+    }
+    if hop.journal.get::<bool>("not_running") == Some(true) {
+        result.running = None;
+    }
+    result
+}
+
+fn millis(duration: Duration) -> u64 { u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) }

@@ -1,0 +1,169 @@
+//! From the dark to the clients: comparison, publication, and what comes after it.
+
+use super::context::Hop;
+use super::create::specification;
+use super::migration::dark_pmm;
+use crate::baseline;
+use crate::clock::now_ms;
+use crate::error::DriverError;
+use crate::pmm::Pmm;
+use fleet_common::codes;
+use server_upgrade::baseline::Baseline;
+use server_upgrade::compare::{Difference, compare as differences, looks_fresh};
+use server_upgrade::names::Phase;
+use std::time::{Duration, Instant};
+
+/// How long differences may take to go away: PMM is ready a little before its inventory is.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between hops the clients get this long to deliver what they buffered; then the next hop begins without them.
+const BETWEEN_HOPS: Duration = Duration::from_secs(90);
+
+/// Compares the new PMM with the baseline.
+pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
+    let before = hop.baseline()?;
+    let pmm = dark_pmm(hop, phase).await?;
+    let found = settle_differences(hop, &pmm, &before, PATIENCE.min(limit)).await?;
+    if found.is_empty() { Ok(()) } else { Err(mismatch(&found)) }
+}
+
+/// Reads and compares until nothing differs or patience ends. A fresh instance ends it at once.
+pub async fn settle_differences(hop: &Hop<'_>, pmm: &Pmm, before: &Baseline, patience: Duration) -> Result<Vec<Difference>, DriverError> {
+    let started = Instant::now();
+    loop {
+        match baseline::after(pmm, before).await {
+            Ok(after) if looks_fresh(before, &after) => {
+                return Err(DriverError::state(
+                    codes::FRESH_INSTANCE,
+                    format!(
+                        "PMM {} is healthy and empty: none of {} nodes and {} services from before is there",
+                        after.version.map(|version| version.to_string()).unwrap_or_default(),
+                        before.nodes.len(),
+                        before.services.len()
+                    ),
+                ));
+            }
+            Ok(after) => {
+                let found = differences(before, &after);
+                if found.is_empty() || started.elapsed() > patience {
+                    return Ok(found);
+                }
+            }
+            Err(error) if error.inconclusive() && started.elapsed() < patience => {}
+            Err(error) => return Err(error),
+        }
+        hop.pause().await;
+    }
+}
+
+/// Differences as an error.
+pub fn mismatch(found: &[Difference]) -> DriverError {
+    let first: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
+    let more = if found.len() > 5 { format!("; and {} more", found.len() - 5) } else { String::new() };
+    DriverError::state(codes::BASELINE_MISMATCH, format!("{}{more}", first.join("; ")))
+}
+
+/// Gives the new container the old one's name, networks, ports and restart policy, without a restart: ports are published in the moment
+/// in which the container joins a network that is not internal.
+pub async fn publish(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
+    let id: String = hop.need(phase, "new_id")?;
+    let names = hop.names(phase);
+    let made = specification(hop, phase).await?;
+    hop.docker.rename_container(&id, names.container()).await?;
+    for (network, endpoint) in &made.networks {
+        hop.docker.join_network(network, &id, endpoint).await?;
+    }
+    hop.docker.leave_network(&names.dark_network(), &id).await?;
+    hop.docker.set_restart_policy(&id, &made.restart_policy).await?;
+    hop.docker.remove_network(&names.dark_network()).await?;
+    reachable(hop, phase, limit).await?;
+    hop.note_once(phase, "up_at_ms", &now_ms())
+}
+
+/// PMM answers with the new release at its public address.
+async fn reachable(hop: &Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
+    let to = hop.versions(phase).1;
+    let started = Instant::now();
+    loop {
+        let last = match hop.tools.pmm.readiness().await {
+            Ok(200) => match hop.tools.pmm.version().await {
+                Ok(told) if told.version == to => return Ok(()),
+                Ok(told) => format!("{} answers", told.version),
+                Err(error) => fleet_common::hint::chain(&error),
+            },
+            Ok(status) => format!("readiness answers {status}"),
+            Err(error) => fleet_common::hint::chain(&error),
+        };
+        if started.elapsed() + hop.tools.config.deadlines.poll * 2 > limit {
+            return Err(DriverError::Deadline {
+                what: format!("PMM {to} to answer at {} ({last})", hop.tools.config.url),
+                after_s: limit.as_secs(),
+            });
+        }
+        hop.pause().await;
+    }
+}
+
+/// Turns API keys into service accounts. Keys that could not be converted stay valid; they are named, not fatal.
+pub async fn service_accounts(hop: &mut Hop<'_>) -> Result<(), DriverError> {
+    let pmm = hop.tools.pmm;
+    let started = Instant::now();
+    let keys = loop {
+        match pmm.api_keys().await {
+            Err(error) if error.inconclusive() && started.elapsed() < PATIENCE => hop.pause().await,
+            other => break other?,
+        }
+    };
+    if keys.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(());
+    }
+    let done = pmm.convert_api_keys().await?;
+    hop.journal.note("service_accounts", &done.migrated)?;
+    if done.failed.is_empty() {
+        return Ok(());
+    }
+    Err(DriverError::state(codes::PMM_API, format!("API keys that stay keys: {}", done.failed.join(", "))))
+}
+
+/// Waits for fresh samples of what had samples before. A sample that is newer than the publication is proof; `connected` is a hint.
+pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
+    let before = hop.baseline()?.fleet;
+    let up_at: u64 = hop.need(phase, "up_at_ms")?;
+    let last_of_leg = phase == Phase::Main && hop.order.last_of_leg;
+    let patience = if last_of_leg { limit.saturating_sub(Duration::from_secs(10)) } else { BETWEEN_HOPS.min(limit) };
+    let wanted: Vec<&String> = before.service_samples_ms.keys().collect();
+    let started = Instant::now();
+    loop {
+        let fresh = hop.tools.pmm.newest_samples("service_id").await;
+        if let Ok(fresh) = &fresh {
+            let missing: Vec<&str> = wanted
+                .iter()
+                .filter(|id| fresh.get(**id).is_none_or(|at| *at <= up_at))
+                .map(|id| before.services.get(*id).map_or(id.as_str(), |service| service.name.as_str()))
+                .collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() > patience {
+                return not_back(hop, last_of_leg, wanted.len(), &missing);
+            }
+        }
+        if started.elapsed() > patience {
+            return fresh.map(|_| ());
+        }
+        hop.pause().await;
+    }
+}
+
+fn not_back(hop: &mut Hop<'_>, last_of_leg: bool, wanted: usize, missing: &[&str]) -> Result<(), DriverError> {
+    if !last_of_leg {
+        return Ok(());
+    }
+    if missing.len() == wanted {
+        hop.journal.note("nobody_back", &true)?;
+    }
+    let some: Vec<&str> = missing.iter().take(10).copied().collect();
+    Err(DriverError::state(
+        codes::DEADLINE,
+        format!("{} of {wanted} services have no fresh samples yet, among them {}", missing.len(), some.join(", ")),
+    ))
+}

@@ -1,0 +1,56 @@
+//! PMM's own view of the fleet, and the baseline of a hop.
+
+use crate::clock::now_ms;
+use crate::error::DriverError;
+use crate::pmm::Pmm;
+use crate::pmm::inventory::{Inventory, is_own};
+use fleet_common::ids::without_pmm_prefix;
+use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
+use server_upgrade::baseline::SERVER_ID;
+use std::collections::BTreeMap;
+
+/// Samples older than this are none.
+const FRESH_MS: u64 = 300_000;
+
+/// Takes a snapshot of either major.
+pub async fn take(pmm: &Pmm, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError> {
+    let version = pmm.version().await?.version;
+    let inventory = pmm.inventory(version.major).await?;
+    from_inventory(pmm, version, inventory, qan_from_ms).await
+}
+
+/// Fills a snapshot around an inventory that was read already.
+pub async fn from_inventory(
+    pmm: &Pmm,
+    version: PmmVersion,
+    inventory: Inventory,
+    qan_from_ms: u64,
+) -> Result<FleetSnapshot, DriverError> {
+    let major = version.major;
+    let now = now_ms();
+    let mut snapshot = FleetSnapshot { taken_at_ms: now, server_version: Some(version), qan_from_ms, ..FleetSnapshot::default() };
+    snapshot.clients = inventory.clients;
+    snapshot.clients.retain(|id, client| !is_own(id, client));
+    snapshot.services = inventory.services;
+    snapshot.services.retain(|_, service| service.node_id != SERVER_ID);
+    pmm.client_versions(major, &mut snapshot.clients).await?;
+    let oldest = now.saturating_sub(FRESH_MS);
+    let fresh = |mut samples: BTreeMap<String, u64>| {
+        samples.retain(|_, at| *at >= oldest);
+        samples
+    };
+    snapshot.service_samples_ms = fresh(pmm.newest_samples("service_id").await?);
+    snapshot.service_samples_ms.retain(|id, _| snapshot.services.contains_key(id));
+    snapshot.node_samples_ms = fresh(pmm.newest_samples("node_id").await?);
+    snapshot.node_samples_ms.retain(|id, _| id != SERVER_ID && inventory.nodes.contains_key(id));
+    if qan_from_ms > 0 {
+        snapshot.qan_active = pmm.qan_active(major, qan_from_ms, now, &snapshot.services).await?;
+    }
+    for service in pmm.scheduled_backups(major).await.unwrap_or_default() {
+        if let Some(service) = snapshot.services.get(without_pmm_prefix(&service)) {
+            snapshot.backups_scheduled_on.insert(service.node_id.clone());
+        }
+    }
+    Ok(snapshot)
+}
