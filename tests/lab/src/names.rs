@@ -23,13 +23,13 @@ pub const REPO: &str = "fleetlab-repo";
 /// Registry port on loopback.
 pub const REGISTRY_PORT: u16 = 5055;
 /// Published HTTPS port of the PMM Server.
-pub const PMM_PORT: u16 = 18443;
+pub const PMM_PORT: u16 = 28443;
 /// Published HTTP port of the PMM Server.
-pub const PMM_HTTP_PORT: u16 = 18080;
+pub const PMM_HTTP_PORT: u16 = 28080;
 /// Session port of the coordinator.
-pub const SESSION_PORT: u16 = 19443;
+pub const SESSION_PORT: u16 = 29443;
 /// Enrolment port of the coordinator.
-pub const ENROL_PORT: u16 = 19444;
+pub const ENROL_PORT: u16 = 29444;
 
 /// Image repository that the coordinator pulls the PMM Server from.
 pub fn image_repository() -> String { format!("127.0.0.1:{REGISTRY_PORT}/percona/pmm-server") }

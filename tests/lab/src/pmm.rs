@@ -38,7 +38,7 @@ pub fn start(release: &str) -> Result<()> {
         "--volume", &format!("{}:/opt/site/extra-ca.pem:ro", extra.display()),
         "--network", names::NETWORK, "--network-alias", "pmm-server",
         "--label", "com.example.team=dba", "--label", "com.example.backup=daily",
-        "--memory", "2g", "--ulimit", "nofile=65536:65536", "--log-opt", "max-size=20m",
+        "--memory", "2g", "--ulimit", "nofile=8192:16384", "--log-opt", "max-size=20m",
         "--add-host", "ldap.lab:192.0.2.10", "--stop-timeout", "120",
         "--env", "DATA_RETENTION=720h", "--env", "DISABLE_TELEMETRY=true", "--env", "DISABLE_UPDATES=0",
         "--env", "ENABLE_RBAC=1", "--env", "PMM_DEBUG=1", "--env", "GF_SECURITY_COOKIE_SECURE=true",
