@@ -30,6 +30,8 @@ impl Role {
 /// The rules of PMM 2 (percona/pmm v2: managed/services/grafana/auth_server.go), longest prefix first counts.
 const V2: &[(&str, Role)] = &[
     ("/agent.Agent/Connect", Role::None),
+    // Unknown to PMM 2: answered 404, whoever asks.
+    ("/agent.v1.", Role::None),
     ("/inventory.", Role::Admin),
     ("/management.", Role::Admin),
     ("/server.", Role::Admin),

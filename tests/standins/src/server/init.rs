@@ -144,9 +144,11 @@ pub async fn start() -> io::Result<()> {
             }
             dashboards(&want.to_string())?;
             wait_ready(image.is_v3()).await;
-            maintenance(false)?;
+            // Grafana is still coming up when the page goes away: readiness passes through 500.
             task("grafana : Restart grafana");
-            supervisorctl(&["restart", "grafana"]);
+            supervisorctl(&["stop", "grafana"]);
+            maintenance(false)?;
+            supervisorctl(&["start", "grafana"]);
         }
     }
     recap(0);

@@ -30,6 +30,14 @@ pub fn migrate(doc: &mut Value, version: Version) -> Result<(), String> {
     for number in have + 1..=version.schema() {
         step(doc, number)?;
     }
+    if version.is_v3() {
+        items_mut(doc, "agents").for_each(|a| {
+            let stored = super::register::encrypted(text(a, "password"));
+            if !stored.is_empty() {
+                a["password"] = json!(stored);
+            }
+        });
+    }
     doc["schema"]["version"] = json!(version.schema().max(have));
     if history.last() != Some(&version)
         && let Some(list) = doc["schema"]["passed"].as_array_mut()

@@ -182,7 +182,7 @@ pub async fn service(state: &Managed, kind: &'static str, req: &Value) -> Result
                     continue;
                 }
                 let push_metrics = !agent_type.starts_with("qan_");
-                let agent = child(agent_type, &agent_id, v3, json!({"service_id": service_id, "username": text(req, "username"), "password": secret(text(req, "password"), v3), "push_metrics": push_metrics}));
+                let agent = child(agent_type, &agent_id, v3, json!({"service_id": service_id, "username": text(req, "username"), "password": if v3 { encrypted(text(req, "password")) } else { text(req, "password").to_owned() }, "push_metrics": push_metrics}));
                 let shown = if field.is_empty() { *agent_type } else { field.trim_end_matches("_agent") };
                 answer[shown] = json!({"agent_id": agent["agent_id"], "pmm_agent_id": agent_id, "service_id": service_id});
                 push(doc, "agents", agent);
@@ -193,13 +193,12 @@ pub async fn service(state: &Managed, kind: &'static str, req: &Value) -> Result
 }
 
 /// PMM 3 encrypts what it stores; here it is enough that it cannot be read by eye.
-fn secret(text: &str, v3: bool) -> String {
+pub fn encrypted(text: &str) -> String {
     use base64::Engine;
-    if v3 && !text.is_empty() {
-        format!("enc:{}", base64::engine::general_purpose::STANDARD.encode(text))
-    } else {
-        text.to_owned()
+    if text.is_empty() || text.starts_with("enc:") {
+        return text.to_owned();
     }
+    format!("enc:{}", base64::engine::general_purpose::STANDARD.encode(text))
 }
 
 /// PMM 3 adds every kind of service at one address.
