@@ -75,7 +75,7 @@ pub enum Detection {
 
 /// How the client is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "run", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RunKind {
     /// By systemd.
     Systemd {
@@ -113,7 +113,6 @@ pub struct Installation {
     /// Whether the configuration holds an identity.
     pub configured: bool,
     /// How it is run.
-    #[serde(flatten)]
     pub run: RunKind,
     /// Account of the running process or of the files.
     pub user: String,
@@ -148,6 +147,45 @@ impl Inventory {
         match &self.client {
             Detection::Installed(installation) => Some(installation),
             Detection::NotInstalled | Detection::Refused { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_kind_of_run_survives_the_wire() {
+        let kinds = [
+            RunKind::Systemd { unit: "pmm-agent.service".into(), enabled: true },
+            RunKind::ByHand { user: "dba".into() },
+            RunKind::Stopped,
+        ];
+        for run in kinds {
+            let installation = Installation {
+                method: Method::Tarball,
+                package: None,
+                package_version: None,
+                version: PmmVersion::new(2, 41, 2),
+                running_version: None,
+                base_dir: "/home/dba/pmm2".into(),
+                config_file: "/home/dba/pmm2/config/pmm-agent.yaml".into(),
+                configured: true,
+                run,
+                user: "dba".into(),
+                agent_id: "a".into(),
+                node_id: "n".into(),
+                server_address: "pmm:443".into(),
+                connected: Some(true),
+                credential: "password".into(),
+                exporters: BTreeMap::new(),
+                evidence: Vec::new(),
+            };
+            let detection = Detection::Installed(Box::new(installation));
+            let text = serde_json::to_string(&detection).unwrap();
+            assert_eq!(serde_json::from_str::<Detection>(&text).unwrap(), detection, "{text}");
         }
     }
 }
