@@ -12,6 +12,8 @@ const HOSTS_GLIBC: (u32, u32) = (2, 36);
 pub struct Programs {
     /// `pmm-coordinator`.
     pub coordinator: PathBuf,
+    /// `volume-helper`, static.
+    pub volume_helper: PathBuf,
     /// `pmm-upgrade-agent`, stripped.
     pub agent: PathBuf,
     /// `standin-server`, stripped.
@@ -34,23 +36,57 @@ pub fn state_dir() -> Result<PathBuf> {
 
 /// Builds everything; cheap when nothing changed.
 pub fn programs() -> Result<Programs> {
-    check_glibc()?;
     output::step("building the programs and the stand-ins");
+    let built = cargo_build(&["pmm-coordinator", "pmm-upgrade-agent", "standins"])?;
+    let stripped = stripped_dir()?;
+    let agent = strip(&built, &stripped, "pmm-upgrade-agent")?;
+    let volume_helper = volume_helper()?;
+    Ok(Programs { agent, volume_helper, ..standins_in(&built, &stripped)? })
+}
+
+/// The program that works inside a helper container, whatever C library is in there: linked statically.
+fn volume_helper() -> Result<PathBuf> {
+    let triple = "x86_64-unknown-linux-gnu";
+    let manifest = workspace().join("Cargo.toml").display().to_string();
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let build = ["build", "--quiet", "--locked", "--release", "--package", "volume-helper", "--target", triple, "--manifest-path", &manifest];
+    let mut args = vec!["RUSTFLAGS=-C target-feature=+crt-static", cargo.as_str()];
+    args.extend(build);
+    cmd::must("env", &args).context("building the volume helper")?;
+    Ok(target_dir().join(triple).join("release/volume-helper"))
+}
+
+/// Builds the stand-ins alone; the paths of the product's programs are given, but nothing may be there.
+pub fn standins() -> Result<Programs> {
+    output::step("building the stand-ins");
+    let built = cargo_build(&["standins"])?;
+    standins_in(&built, &stripped_dir()?)
+}
+
+fn standins_in(built: &Path, stripped: &Path) -> Result<Programs> {
+    Ok(Programs {
+        coordinator: built.join("pmm-coordinator"),
+        volume_helper: PathBuf::new(),
+        agent: stripped.join("pmm-upgrade-agent"),
+        standin_server: strip(built, stripped, "standin-server")?,
+        standin_client: strip(built, stripped, "standin-client")?,
+    })
+}
+
+fn stripped_dir() -> Result<PathBuf> {
+    let stripped = state_dir()?.join("bin");
+    fs_err::create_dir_all(&stripped)?;
+    Ok(stripped)
+}
+
+fn cargo_build(packages: &[&str]) -> Result<PathBuf> {
+    check_glibc()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packages = ["pmm-coordinator", "pmm-upgrade-agent", "standins"];
     let mut args = vec!["build".to_owned(), "--quiet".to_owned(), "--locked".to_owned()];
     args.extend(packages.iter().flat_map(|name| ["--package".to_owned(), (*name).to_owned()]));
     args.extend(["--manifest-path".to_owned(), workspace().join("Cargo.toml").display().to_string()]);
     cmd::must(&cargo.to_string_lossy(), &args).context("building the workspace")?;
-    let built = target_dir().join("debug");
-    let stripped = state_dir()?.join("bin");
-    fs_err::create_dir_all(&stripped)?;
-    Ok(Programs {
-        coordinator: built.join("pmm-coordinator"),
-        agent: strip(&built, &stripped, "pmm-upgrade-agent")?,
-        standin_server: strip(&built, &stripped, "standin-server")?,
-        standin_client: strip(&built, &stripped, "standin-client")?,
-    })
+    Ok(target_dir().join("debug"))
 }
 
 /// Cargo's target directory.
@@ -58,11 +94,18 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
+/// The file is replaced only when it differs, and at once: another lab run may be copying it.
 fn strip(from: &Path, to: &Path, name: &str) -> Result<PathBuf> {
     let target = to.join(name);
     let source = from.join(name);
-    cmd::must("strip", ["-o", &target.display().to_string(), &source.display().to_string()])
+    let fresh = to.join(format!("{name}.{}", std::process::id()));
+    cmd::must("strip", ["-o", &fresh.display().to_string(), &source.display().to_string()])
         .with_context(|| format!("stripping {name}; `strip` is part of binutils, which the Rust linker needs too"))?;
+    if fs_err::read(&target).is_ok_and(|old| fs_err::read(&fresh).is_ok_and(|new| new == old)) {
+        fs_err::remove_file(&fresh)?;
+    } else {
+        fs_err::rename(&fresh, &target)?;
+    }
     Ok(target)
 }
 

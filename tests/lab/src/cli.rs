@@ -73,7 +73,7 @@ pub fn run() -> Result<ExitCode> {
     match args.command {
         Command::Up => {
             hosts::down()?;
-            let fleet = hosts::up(&build::programs()?, "2.41.2")?;
+            let fleet = hosts::up(&build::standins()?, "2.41.2")?;
             output::line(&format!("the fleet is up; PMM 2.41.2 answers on https://127.0.0.1:{} ({} hosts)", crate::names::PMM_PORT, fleet.hosts));
         }
         Command::Demo { keep, report, scenario, sabotage, pmm2_update } => {

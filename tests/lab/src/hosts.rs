@@ -89,7 +89,8 @@ fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
 
 /// What systemd needs to be PID 1 of a container, for both cgroup versions.
 pub fn systemd_arguments() -> Result<Vec<String>> {
-    let mut args = vec!["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined"];
+    // SYS_PTRACE: root of a real host may read /proc/PID/exe and /proc/PID/root of every process; userdel looks there, too.
+    let mut args = vec!["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE", "--security-opt", "seccomp=unconfined"];
     args.extend(["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"]);
     let unified = cmd::must("stat", ["-fc", "%T", "/sys/fs/cgroup"])? == "cgroup2fs";
     if unified {

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 /// A coordinator and its data directory.
 pub struct Coordinator {
     program: PathBuf,
+    volume_helper: PathBuf,
     data: PathBuf,
     child: Option<Child>,
 }
@@ -22,14 +23,10 @@ impl Coordinator {
         if data.exists() {
             fs_err::remove_dir_all(data)?;
         }
-        let this = Self { program: programs.coordinator.clone(), data: data.to_owned(), child: None };
+        let (program, volume_helper) = (programs.coordinator.clone(), programs.volume_helper.clone());
+        let this = Self { program, volume_helper, data: data.to_owned(), child: None };
         this.must(&["init", "--name", "coordinator.lab"])?;
         Ok(this)
-    }
-
-    /// The coordinator of an earlier `--keep` run.
-    pub fn existing(programs: &Programs, data: &Path) -> Self {
-        Self { program: programs.coordinator.clone(), data: data.to_owned(), child: None }
     }
 
     /// Starts `serve` and waits until it answers.
@@ -39,6 +36,8 @@ impl Coordinator {
             .args(["--data", &self.data.display().to_string(), "serve"])
             .args(["--listen", &format!("0.0.0.0:{}", names::SESSION_PORT)])
             .args(["--enrol-listen", &format!("0.0.0.0:{}", names::ENROL_PORT)])
+            .arg("--volume-helper")
+            .arg(&self.volume_helper)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -20,9 +20,9 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Site> {
     let packages = images::packages_dir();
     let hash = images::content_hash(&[&packages, &programs.standin_client], &[&tools.builder])?;
     let out = build::state_dir()?.join("site");
-    let stamp = out.join("stamp");
-    let www = out.join("www");
-    if fs_err::read_to_string(&stamp).unwrap_or_default() != hash {
+    // Each content has a directory of its own: another lab run may be serving from an older one.
+    let www = out.join(format!("www-{hash}"));
+    if !www.exists() {
         output::step("building packages, tarballs and repositories");
         let input = build::state_dir()?.join("site-in");
         fs_err::create_dir_all(&input)?;
@@ -32,7 +32,8 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Site> {
             "run", "--rm", "--volume", &format!("{}:/packages:ro", packages.display()), "--volume", &format!("{}:/in:ro", input.display()),
             "--volume", &format!("{}:/out", out.display()), &tools.builder, "sh", "/packages/build.sh",
         ])?;
-        fs_err::write(&stamp, &hash)?;
+        cmd::must("chmod", ["-R", "go+rX", &out.join("www").display().to_string()])?;
+        fs_err::rename(out.join("www"), &www)?;
     }
     let mut tarballs = Vec::new();
     for release in ["3.2.0", "3.7.1", "3.9.1"] {
@@ -42,6 +43,5 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Site> {
         let digest = text.split_whitespace().next().unwrap_or_default().to_owned();
         tarballs.push((name, digest));
     }
-    cmd::must("chmod", ["-R", "go+rX", &out.display().to_string()])?;
     Ok(Site { www, tarballs })
 }

@@ -22,7 +22,11 @@ impl Case {
 struct Suite {
     name: &'static str,
     about: &'static str,
-    cases: &'static [Case],
+    cases: &'static [&'static [Case]],
+}
+
+impl Suite {
+    fn cases(&self) -> impl Iterator<Item = &'static Case> { self.cases.iter().flat_map(|table| table.iter()) }
 }
 
 const SCENARIOS: [Case; 6] = [
@@ -42,10 +46,10 @@ const SABOTAGE: [Case; 4] = [
 ];
 
 const SUITES: [Suite; 4] = [
-    Suite { name: "short", about: "what `cargo test` runs: the main job", cases: &SCENARIOS.split_at(1).0 },
-    Suite { name: "scenarios", about: "the main job, plain and with everything that goes wrong", cases: &SCENARIOS },
+    Suite { name: "short", about: "what `cargo test` runs: the main job", cases: &[SCENARIOS.split_at(1).0] },
+    Suite { name: "scenarios", about: "the main job, plain and with everything that goes wrong", cases: &[&SCENARIOS] },
     Suite { name: "teeth", about: "the stand-ins fall into every known trap", cases: teeth::CASES },
-    Suite { name: "sabotage", about: "the checks notice what is broken on purpose", cases: &SABOTAGE },
+    Suite { name: "sabotage", about: "the checks notice what is broken on purpose", cases: &[&SABOTAGE] },
 ];
 
 fn demo(scenario: Scenario, sabotage: Option<Sabotage>) -> Result<()> {
@@ -69,7 +73,7 @@ pub fn list(as_json: bool) -> String {
         let rows: Vec<_> = SUITES
             .iter()
             .map(|suite| {
-                let cases: Vec<_> = suite.cases.iter().map(|case| json!({"name": case.name, "about": case.about})).collect();
+                let cases: Vec<_> = suite.cases().map(|case| json!({"name": case.name, "about": case.about})).collect();
                 json!({"suite": suite.name, "about": suite.about, "cases": cases})
             })
             .collect();
@@ -77,7 +81,7 @@ pub fn list(as_json: bool) -> String {
     }
     let rows = SUITES.iter().flat_map(|suite| {
         let head = format!("{}: {}", suite.name, suite.about);
-        std::iter::once(head).chain(suite.cases.iter().map(|case| format!("  {:<28} {}", case.name, case.about)))
+        std::iter::once(head).chain(suite.cases().map(|case| format!("  {:<28} {}", case.name, case.about)))
     });
     rows.collect::<Vec<_>>().join("\n")
 }
@@ -85,7 +89,7 @@ pub fn list(as_json: bool) -> String {
 /// Runs a suite; every case must pass.
 pub fn run(name: &str, only: Option<&str>) -> Result<()> {
     let suite = SUITES.iter().find(|suite| suite.name == name).with_context(|| format!("no suite `{name}`; `cargo lab suite --list` shows them"))?;
-    let chosen: Vec<&Case> = suite.cases.iter().filter(|case| only.is_none_or(|text| case.name.contains(text))).collect();
+    let chosen: Vec<&Case> = suite.cases().filter(|case| only.is_none_or(|text| text.split(',').any(|part| case.name.contains(part)))).collect();
     if chosen.is_empty() {
         bail!("suite {name} has no case like `{}`", only.unwrap_or_default());
     }
@@ -100,6 +104,7 @@ pub fn run(name: &str, only: Option<&str>) -> Result<()> {
             }
         }
     }
+    teeth::clear();
     output::line(&format!("suite {name}: {} of {} cases passed", chosen.len() - failed.len(), chosen.len()));
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
