@@ -311,6 +311,3 @@ impl Plan {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

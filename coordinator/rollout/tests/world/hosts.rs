@@ -1,0 +1,249 @@
+//! Hosts: an agent with a journal and an outbox, and the truth about its client.
+
+use super::Rng;
+use super::rules::Watcher;
+use fleet_common::codes::{self, Code};
+use fleet_common::ids::{Epoch, HostId, OrderId};
+use fleet_common::order::{Action, HostEvent, OrderResult, Outcome, SwitchDetail};
+use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
+use fleet_common::version::PmmVersion;
+use rollout::kernel::HostOrder;
+use rollout::plan::PlanHost;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    Good,
+    Slow,
+    FailsBefore,
+    RollsBack,
+    Inconsistent,
+    /// Says done and is not.
+    Lies,
+    /// Never answers a switch.
+    Silent,
+    /// Fails the preflight.
+    Unready,
+    /// Upgraded, but no samples come.
+    NoSamples,
+}
+
+impl Behaviour {
+    pub fn choose(rng: &mut Rng, bad_percent: u64) -> Self {
+        if rng.below(100) >= bad_percent {
+            return Self::Good;
+        }
+        let all = [
+            Self::Slow, Self::FailsBefore, Self::RollsBack, Self::Inconsistent, Self::Lies, Self::Silent, Self::Unready, Self::NoSamples,
+        ];
+        all[rng.below(all.len() as u64) as usize]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Active {
+    order: HostOrder,
+    received: u64,
+    begin_at: u64,
+    end_at: u64,
+    begun: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct SimHost {
+    pub id: HostId,
+    pub behaviour: Behaviour,
+    pub connected: bool,
+    /// Never comes back by itself.
+    pub gone: bool,
+    pub epoch: Epoch,
+    pub inbox: Vec<(u64, HostOrder)>,
+    pub outbox: Vec<(OrderId, Epoch, HostEvent)>,
+    /// What runs; `None` when no client works.
+    pub version: Option<PmmVersion>,
+    pub old: PmmVersion,
+    /// Whether a switch has changed something that is not back or final.
+    pub changed: bool,
+    pub samples: bool,
+    pub switches: u32,
+    agent_id: String,
+    node_id: String,
+    name: String,
+    journal: BTreeMap<OrderId, OrderResult>,
+    active: Option<Active>,
+}
+
+impl SimHost {
+    pub fn new(planned: &PlanHost, behaviour: Behaviour) -> Self {
+        let old = planned.from.unwrap();
+        Self {
+            id: planned.host.clone(),
+            behaviour,
+            connected: false,
+            gone: false,
+            epoch: Epoch::default(),
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            version: Some(old),
+            old,
+            changed: false,
+            samples: true,
+            switches: 0,
+            agent_id: planned.agent_id.clone(),
+            node_id: planned.node_id.clone(),
+            name: planned.name.clone(),
+            journal: BTreeMap::new(),
+            active: None,
+        }
+    }
+
+    pub fn running(&self) -> Option<OrderId> { self.active.as_ref().map(|active| active.order.order.clone()) }
+
+    pub fn add_to(&self, view: &mut FleetSnapshot, now: u64) {
+        let service = self.agent_id.replace("agent", "service");
+        let client = PmmClient {
+            node_id: self.node_id.clone(),
+            node_name: self.name.clone(),
+            connected: self.version.is_some(),
+            version: self.version.map(|version| version.to_string()),
+        };
+        view.clients.insert(self.agent_id.clone(), client);
+        let described = PmmService {
+            name: format!("mysql-{}", self.node_id),
+            service_type: "mysql".to_owned(),
+            node_id: self.node_id.clone(),
+            environment: String::new(),
+            cluster: String::new(),
+            replication_set: String::new(),
+            address: String::new(),
+            custom_labels: BTreeMap::new(),
+        };
+        view.services.insert(service.clone(), described);
+        if self.version.is_some() && self.samples {
+            view.node_samples_ms.insert(self.node_id.clone(), now - 500);
+            view.service_samples_ms.insert(service.clone(), now - 500);
+            view.qan_active.insert(service);
+        }
+    }
+
+    pub fn step(&mut self, now: u64, rng: &mut Rng, watcher: &mut Watcher) {
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox).into_iter().partition(|(at, _)| *at <= now);
+        self.inbox = later;
+        for (_, order) in due {
+            self.take(order, now, rng);
+        }
+        self.work(now, watcher);
+    }
+
+    fn say(&mut self, order: &HostOrder, event: HostEvent) { self.outbox.push((order.order.clone(), order.epoch, event)); }
+
+    fn answer(&mut self, order: &HostOrder, outcome: Outcome, code: &str, detail: serde_json::Value) {
+        let result = OrderResult {
+            outcome,
+            step: if outcome == Outcome::Done { String::new() } else { "install".to_owned() },
+            code: Code::new(code),
+            message: code.to_owned(),
+            took_ms: 1,
+            detail,
+        };
+        self.journal.insert(order.order.clone(), result.clone());
+        self.say(order, HostEvent::Finished(result));
+        self.active = None;
+    }
+
+    fn take(&mut self, order: HostOrder, now: u64, rng: &mut Rng) {
+        if let Some(result) = self.journal.get(&order.order).cloned() {
+            return self.say(&order, HostEvent::Finished(result));
+        }
+        if self.running().as_ref() == Some(&order.order) {
+            return;
+        }
+        if order.epoch < self.epoch {
+            return self.answer(&order, Outcome::Refused, codes::STALE_EPOCH, serde_json::Value::Null);
+        }
+        self.epoch = order.epoch;
+        if order.action == Action::Probe {
+            if self.active.as_ref().is_some_and(|active| !active.begun && active.order.action == Action::Switch) {
+                let held = self.active.take().unwrap();
+                self.answer(&held.order, Outcome::Refused, codes::STALE_EPOCH, serde_json::Value::Null);
+            }
+            return;
+        }
+        if order.action == Action::Switch && order.start_within_ms == 0 {
+            return self.answer(&order, Outcome::Expired, codes::PERMIT_EXPIRED, serde_json::Value::Null);
+        }
+        if self.active.as_ref().is_some_and(|active| active.begun && active.order.action.changes_host()) {
+            return;
+        }
+        self.say(&order, HostEvent::Accepted);
+        let slow = if self.behaviour == Behaviour::Slow { 40_000 } else { 4_000 };
+        let begin_at = now + rng.below(slow);
+        let end_at = begin_at + 1_000 + rng.below(slow);
+        self.active = Some(Active { order, received: now, begin_at, end_at, begun: false });
+    }
+
+    fn work(&mut self, now: u64, watcher: &mut Watcher) {
+        let Some(active) = self.active.clone() else { return };
+        let order = active.order.clone();
+        if !active.begun && active.begin_at <= now {
+            let late = order.action == Action::Switch && now > active.received + order.start_within_ms;
+            if late {
+                return self.answer(&order, Outcome::Expired, codes::PERMIT_EXPIRED, serde_json::Value::Null);
+            }
+            self.active.as_mut().unwrap().begun = true;
+            if order.action == Action::Switch {
+                self.switches += 1;
+                watcher.switch_began(&self.id, &order, self.epoch, now);
+                if self.behaviour != Behaviour::FailsBefore {
+                    self.changed = true;
+                }
+            }
+            let step = HostEvent::StepStarted { step: "install".to_owned(), index: 3, of: 7, deadline_for_ms: 60_000 };
+            return self.say(&order, step);
+        }
+        if active.begun && active.end_at <= now {
+            self.end(&order);
+        }
+    }
+
+    fn end(&mut self, order: &HostOrder) {
+        let to: PmmVersion = serde_json::from_slice::<fleet_common::plan_entry::PlanEntry>(&order.entry).unwrap().to;
+        let null = serde_json::Value::Null;
+        let detail = |to: PmmVersion| serde_json::to_value(SwitchDetail { to: to.to_string(), ..SwitchDetail::default() }).unwrap();
+        match (order.action, self.behaviour) {
+            (Action::Preflight, behaviour) => {
+                let verdict = if behaviour == Behaviour::Unready { fleet_common::survey::Verdict::Fail } else { fleet_common::survey::Verdict::Pass };
+                let survey = super::fixture::survey(verdict);
+                self.answer(order, Outcome::Done, "", serde_json::to_value(survey).unwrap());
+            }
+            (Action::Switch, Behaviour::FailsBefore) => self.answer(order, Outcome::FailedNothingChanged, codes::STAGE_FAILED, null),
+            (Action::Switch, Behaviour::RollsBack) => {
+                self.changed = false;
+                self.answer(order, Outcome::RolledBack, codes::INSTALL_FAILED, detail(self.old));
+            }
+            (Action::Switch, Behaviour::Inconsistent) => {
+                self.version = None;
+                self.answer(order, Outcome::Inconsistent, codes::INSTALL_FAILED, null);
+            }
+            (Action::Switch, Behaviour::Silent) => {}
+            (Action::Switch, Behaviour::Lies) => self.answer(order, Outcome::Done, "", detail(to)),
+            (Action::Switch, behaviour) => {
+                self.version = Some(to);
+                self.samples = behaviour != Behaviour::NoSamples;
+                self.answer(order, Outcome::Done, "", detail(to));
+            }
+            (Action::Rollback, _) => {
+                self.version = Some(self.old);
+                self.samples = true;
+                self.changed = false;
+                self.answer(order, Outcome::RolledBack, "", detail(self.old));
+            }
+            (Action::Keep, _) => {
+                self.changed = false;
+                self.old = to;
+                self.answer(order, Outcome::Done, "", null);
+            }
+            _ => self.answer(order, Outcome::Done, "", null),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! A fleet in virtual time around the real kernel: hosts and a server driver with journals, an unreliable network, a store that
+//! survives the coordinator, and an operator. Everything follows from one seed.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod fixture;
+pub mod hosts;
+pub mod rules;
+
+use fixture::{GroupSpec, NOW};
+use fleet_common::codes::Code;
+use fleet_common::ids::{Epoch, HostId, OrderId};
+use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
+use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
+use hosts::{Behaviour, SimHost};
+use rollout::kernel::{Command, Input, Kernel, Output, Row};
+use rules::Watcher;
+use std::collections::BTreeMap;
+
+/// Splitmix64: small, and the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, bound: u64) -> u64 { self.next() % bound.max(1) }
+    /// One time in `n`.
+    pub fn one_in(&mut self, n: u64) -> bool { n > 0 && self.below(n) == 0 }
+}
+
+/// How often things go wrong: once in so many seconds; 0 is never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub disconnect: u64,
+    pub crash: u64,
+    pub operator: u64,
+    pub duplicate: u64,
+    pub view_lost: u64,
+    pub bad_hop: u64,
+    /// Share of hosts in percent that do not simply work.
+    pub bad_hosts: u64,
+}
+
+impl Faults {
+    pub const NONE: Self =
+        Self { disconnect: 0, crash: 0, operator: 0, duplicate: 0, view_lost: 0, bad_hop: 0, bad_hosts: 0 };
+    pub const ALL: Self =
+        Self { disconnect: 60, crash: 90, operator: 120, duplicate: 5, view_lost: 4, bad_hop: 6, bad_hosts: 40 };
+}
+
+#[derive(Clone, Debug)]
+struct Hop {
+    order: ServerOrder,
+    step: u32,
+    next_at: u64,
+    outcome: HopOutcome,
+    done: Option<HopResult>,
+}
+
+pub struct World {
+    pub now: u64,
+    pub rng: Rng,
+    pub faults: Faults,
+    pub bytes: Vec<u8>,
+    pub kernel: Kernel,
+    pub store: BTreeMap<String, String>,
+    pub hosts: BTreeMap<HostId, SimHost>,
+    pub server_version: PmmVersion,
+    pub watcher: Watcher,
+    /// Whether a patient operator resumes and approves.
+    pub helpful: bool,
+    pub last: Output,
+    answer: Option<Result<rollout::kernel::Accepted, rollout::kernel::Refusal>>,
+    pub events: Vec<rollout::kernel::FleetEvent>,
+    hops: BTreeMap<OrderId, Hop>,
+    term: u64,
+    next_view: u64,
+    paused_since: Option<u64>,
+}
+
+const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
+
+impl World {
+    pub fn new(seed: u64, groups: &[GroupSpec<'_>], decision: &str, faults: Faults) -> Self {
+        let (bytes, kernel) = fixture::kernel(groups, decision);
+        let mut rng = Rng(seed);
+        let hosts = kernel
+            .plan()
+            .hosts
+            .iter()
+            .map(|planned| {
+                let behaviour = Behaviour::choose(&mut rng, faults.bad_hosts);
+                (planned.host.clone(), SimHost::new(planned, behaviour))
+            })
+            .collect();
+        let mut world = Self {
+            now: NOW,
+            rng,
+            faults,
+            bytes,
+            store: BTreeMap::new(),
+            hosts,
+            server_version: PmmVersion::new(2, 41, 2),
+            watcher: Watcher::new(&kernel),
+            kernel,
+            helpful: true,
+            last: Output::default(),
+            answer: None,
+            events: Vec::new(),
+            hops: BTreeMap::new(),
+            term: 1,
+            next_view: 0,
+            paused_since: None,
+        };
+        for host in world.hosts.keys().cloned().collect::<Vec<_>>() {
+            world.connect(&host);
+        }
+        world
+    }
+
+    pub fn start(&mut self) { self.command(Command::Start { accept_unmatched: Vec::new() }).expect("starts"); }
+
+    pub fn command(&mut self, command: Command) -> Result<String, String> {
+        self.give(Input::Operator { by: "ann".to_owned(), command });
+        self.answer.take().expect("commands are answered").map(|done| done.text).map_err(|refusal| refusal.code)
+    }
+
+    /// One input: handle, commit, act. Sometimes the coordinator dies after the commit and before acting.
+    pub fn give(&mut self, input: Input) {
+        let tick = matches!(input, Input::Tick);
+        let freed = matches!(&input, Input::Operator { command: Command::FreeSlot { .. }, .. });
+        let output = self.kernel.handle(input, self.now);
+        self.store.extend(output.rows.iter().map(|row| (row.key.clone(), row.json.clone())));
+        self.events.extend(output.events.iter().cloned());
+        self.watcher.look(&self.kernel, &output, &self.hosts, self.now, tick, freed);
+        if output.answer.is_some() {
+            self.answer.clone_from(&output.answer);
+        }
+        self.last = output.clone();
+        if self.rng.one_in(self.faults.crash * 8) {
+            return self.crash();
+        }
+        for order in output.orders {
+            let delay = self.rng.below(3) * 1_000;
+            if let Some(host) = self.hosts.get_mut(&order.host).filter(|host| host.connected) {
+                host.inbox.push((self.now + delay, order));
+            }
+        }
+        for order in output.cancel_server {
+            if let Some(hop) = self.hops.get_mut(&order).filter(|hop| hop.done.is_none()) {
+                hop.outcome = HopOutcome::Restored;
+            }
+        }
+        for order in output.server {
+            let outcome = match self.rng.below(3) {
+                _ if !self.rng.one_in(self.faults.bad_hop) => HopOutcome::Settled,
+                0 => HopOutcome::Restored,
+                1 => HopOutcome::Refused,
+                _ => HopOutcome::NeedsOperator,
+            };
+            let next_at = self.now + 1_000;
+            self.hops.entry(order.order.clone()).or_insert(Hop { order, step: 0, next_at, outcome, done: None }).next_at = next_at;
+        }
+    }
+
+    /// The coordinator and with it the server driver die; another one takes over from the store.
+    pub fn crash(&mut self) {
+        let rows: Vec<Row> = self.store.iter().map(|(key, json)| Row { key: key.clone(), json: json.clone() }).collect();
+        self.kernel = Kernel::restore(&self.bytes, &rows).expect("restores");
+        self.watcher.restored(&self.kernel);
+        self.term += 1;
+        for host in self.hosts.values_mut() {
+            host.connected = false;
+            host.inbox.clear();
+        }
+        let hit: Vec<(OrderId, String)> =
+            self.hops.iter().filter(|(_, hop)| hop.done.is_none()).map(|(id, hop)| (id.clone(), STEPS[(hop.step as usize).min(3)].to_owned())).collect();
+        self.give(Input::CoordinatorStarted { term: self.term });
+        for (order, step) in hit {
+            self.give(Input::Server { order, event: ServerEvent::Resumed { step } });
+        }
+    }
+
+    pub fn connect(&mut self, id: &HostId) {
+        let epoch: Epoch = self.kernel.epoch();
+        let host = self.hosts.get_mut(id).unwrap();
+        host.connected = true;
+        host.inbox.clear();
+        host.epoch = host.epoch.max(epoch);
+        let running_order = host.running();
+        self.give(Input::Connected { host: id.clone(), running_order });
+    }
+
+    pub fn disconnect(&mut self, id: &HostId) {
+        let host = self.hosts.get_mut(id).unwrap();
+        host.connected = false;
+        host.inbox.clear();
+        self.give(Input::Disconnected { host: id.clone() });
+    }
+
+    /// PMM's inventory as it is.
+    pub fn view(&self) -> FleetSnapshot {
+        let records = fixture::records(&[]);
+        let mut view = fixture::snapshot(&records, self.now);
+        for host in self.hosts.values() {
+            host.add_to(&mut view, self.now);
+        }
+        view.server_version = Some(self.server_version);
+        view
+    }
+
+    /// One second.
+    pub fn step(&mut self) {
+        self.now += 1_000;
+        for id in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            if self.hosts[&id].connected && self.rng.one_in(self.faults.disconnect * 4) {
+                self.disconnect(&id);
+            } else if !self.hosts[&id].connected && !self.hosts[&id].gone && self.rng.one_in(15) {
+                self.connect(&id);
+            }
+            let (now, permit) = (self.now, &mut self.watcher);
+            self.hosts.get_mut(&id).unwrap().step(now, &mut self.rng, permit);
+            self.deliver(&id);
+        }
+        self.step_server();
+        if self.rng.one_in(self.faults.crash * 4) {
+            self.crash();
+        }
+        if let Some(request) = self.last.want_server_view
+            && self.next_view <= self.now
+        {
+            self.next_view = self.now + request.every_ms;
+            if !self.rng.one_in(self.faults.view_lost) {
+                let view = self.view();
+                self.give(Input::ServerView(view));
+            }
+        }
+        self.operate();
+        self.give(Input::Tick);
+    }
+
+    /// Events leave the outbox in order; one whose acknowledgement is lost is sent again.
+    fn deliver(&mut self, id: &HostId) {
+        while let Some((order_id, epoch, event)) =
+            self.hosts.get(id).filter(|host| host.connected).and_then(|host| host.outbox.first().cloned())
+        {
+            self.give(Input::Host { host: id.clone(), order_id, epoch, event });
+            if self.rng.one_in(self.faults.duplicate) {
+                break;
+            }
+            self.hosts.get_mut(id).unwrap().outbox.remove(0);
+        }
+    }
+
+    fn step_server(&mut self) {
+        let due: Vec<OrderId> = self.hops.iter().filter(|(_, hop)| hop.done.is_none() && hop.next_at <= self.now).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            let pause = 2_000 + self.rng.below(8) * 1_000;
+            let hop = self.hops.get_mut(&id).unwrap();
+            hop.next_at = self.now + pause;
+            let event = if let Some(step) = STEPS.get(hop.step as usize) {
+                let index = hop.step + 1;
+                hop.step += 1;
+                ServerEvent::StepStarted { step: (*step).to_owned(), index, of: 4, waits_for: String::new(), deadline_for_ms: 60_000 }
+            } else {
+                let settled = hop.outcome == HopOutcome::Settled;
+                if settled {
+                    self.server_version = hop.order.to;
+                }
+                let result = HopResult {
+                    outcome: hop.outcome,
+                    from: hop.order.from,
+                    running: Some(if settled { hop.order.to } else { hop.order.from }),
+                    code: Code::new(if settled { "" } else { "fresh_instance" }),
+                    step: if settled { String::new() } else { "migrate".to_owned() },
+                    message: "as it went".to_owned(),
+                    hints: Vec::new(),
+                    restore_point: Some(format!("restore-{}", hop.order.hop)),
+                    downtime_ms: 1_500,
+                };
+                hop.done = Some(result.clone());
+                ServerEvent::Finished(result)
+            };
+            self.give(Input::Server { order: id, event });
+        }
+        // An answer that was lost in a crash is given again when the order is.
+        let lost: Vec<(OrderId, HopResult)> = self
+            .last
+            .server
+            .iter()
+            .filter_map(|order| Some((order.order.clone(), self.hops.get(&order.order)?.done.clone()?)))
+            .collect();
+        for (order, result) in lost {
+            self.give(Input::Server { order, event: ServerEvent::Finished(result) });
+        }
+    }
+
+    fn operate(&mut self) {
+        if self.rng.one_in(self.faults.operator) {
+            let hosts: Vec<HostId> = self.hosts.keys().cloned().collect();
+            let pick = self.rng.below(hosts.len() as u64) as usize;
+            let host = hosts[pick].to_string();
+            let reason = "because".to_owned();
+            let command = match self.rng.below(24) {
+                0..=3 => Command::Pause { reason },
+                4..=7 => Command::Resume { reason },
+                8..=10 => Command::Retry { hosts: Vec::new(), server: false },
+                11 => Command::Retry { hosts: vec![host], server: false },
+                12..=14 => Command::Hold { host, reason },
+                15..=17 => Command::Unhold { host },
+                18..=20 => Command::FreeSlot { host, reason },
+                21 => Command::Skip { host, reason },
+                22 => Command::Approve { group: "two".to_owned() },
+                _ => Command::Abort { reason, force: self.rng.one_in(2) },
+            };
+            let _ = self.command(command);
+        }
+        if !self.helpful {
+            return;
+        }
+        let paused = self.kernel.phase() == rollout::kernel::RolloutPhase::Paused;
+        self.paused_since = if paused { self.paused_since.or(Some(self.now)) } else { None };
+        if self.paused_since.is_some_and(|since| since + 60_000 <= self.now) {
+            self.paused_since = None;
+            let reason = "go on".to_owned();
+            if self.command(Command::Resume { reason: reason.clone() }).is_err() && self.command(Command::Retry { hosts: Vec::new(), server: true }).is_err() {
+                let _ = self.command(Command::Abort { reason, force: false });
+            }
+            for host in self.hosts.keys().cloned().collect::<Vec<_>>() {
+                let _ = self.command(Command::FreeSlot { host: host.to_string(), reason: "looked at".to_owned() });
+            }
+        }
+        if self.now.is_multiple_of(60_000) {
+            let _ = self.command(Command::Approve { group: "two".to_owned() });
+        }
+    }
+
+    /// Runs until nothing more follows, or for so many seconds.
+    pub fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            if self.kernel.is_final() {
+                break;
+            }
+            self.step();
+        }
+    }
+
+    pub fn phases(&self) -> BTreeMap<String, String> {
+        rollout::report::report(&self.kernel, self.now).hosts.into_iter().map(|host| (host.host, host.outcome)).collect()
+    }
+}

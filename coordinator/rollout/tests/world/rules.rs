@@ -1,0 +1,216 @@
+//! The rules, looked at after every single output of the kernel. A violation is kept under the rule's name.
+
+use super::hosts::SimHost;
+use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
+use fleet_common::order::Action;
+use rollout::kernel::{GroupPhase, HostOrder, HostPhase, Kernel, LegPhase, Output, RolloutPhase};
+use rollout::plan::LegKind;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const DUTY: &str = "every open state has owner, reason, and deadline or reminder";
+pub const SILENCE: &str = "silence past a deadline ends in a named state";
+pub const SLOT_WITH_GRANT: &str = "a slot is taken in the commit that grants";
+pub const SLOT_FREED: &str = "a slot is freed only by proof or by the operator";
+pub const SLOT_MAX: &str = "no grant raises the slots above the maximum";
+pub const THRESHOLD: &str = "N failures are tolerated and N + 1 stop the rollout";
+pub const LOST: &str = "only hosts with a permit are lost";
+pub const TURN: &str = "no host switches before its turn";
+pub const PAUSE: &str = "a pause stops new permits and hops at once";
+pub const ABORT: &str = "after an abort no host begins later than its permit";
+pub const EPOCH: &str = "no order of an older epoch takes effect";
+pub const PLAN_ONLY: &str = "only hosts and legs of the plan are ordered";
+pub const REPORT: &str = "every host is in the report exactly once";
+pub const RESTORE: &str = "the stored rows are the whole state";
+
+#[derive(Debug, Default)]
+pub struct Watcher {
+    pub violations: BTreeMap<&'static str, Vec<String>>,
+    /// States that were seen, by kind and name.
+    pub seen: BTreeMap<String, u64>,
+    rows: BTreeMap<(LegId, HostId), (HostPhase, bool)>,
+    orders: BTreeSet<OrderId>,
+    server_orders: BTreeSet<OrderId>,
+    aborted_at: Option<u64>,
+    permit_ms: u64,
+    silent_since: BTreeMap<(LegId, HostId), u64>,
+}
+
+impl Watcher {
+    pub fn new(kernel: &Kernel) -> Self { Self { permit_ms: kernel.plan().timing.permit_ms, ..Self::default() } }
+
+    fn broken(&mut self, rule: &'static str, what: String) { self.violations.entry(rule).or_default().push(what); }
+
+    fn saw<T: serde::Serialize>(&mut self, kind: &str, state: T) {
+        let name = serde_json::to_value(state).unwrap();
+        *self.seen.entry(format!("{kind} {}", name.as_str().unwrap_or_default())).or_default() += 1;
+    }
+
+    /// A new coordinator read the rows: what it holds must be what the last one held.
+    pub fn restored(&mut self, kernel: &Kernel) {
+        let now: BTreeMap<_, _> = each_host(kernel).map(|(leg, host, row)| ((leg, host), (row.phase, row.slot))).collect();
+        if now != self.rows {
+            self.broken(RESTORE, "a restored kernel differs".to_owned());
+        }
+    }
+
+    pub fn switch_began(&mut self, host: &HostId, order: &HostOrder, highest: Epoch, now: u64) {
+        if order.epoch < highest {
+            self.broken(EPOCH, format!("{host} began {} under {} after {highest}", order.order, order.epoch));
+        }
+        // Two seconds on the way, and a permit's time after receipt.
+        if self.aborted_at.is_some_and(|at| now > at + self.permit_ms + 2_000) {
+            self.broken(ABORT, format!("{host} began {} too late", order.order));
+        }
+    }
+
+    pub fn look(&mut self, kernel: &Kernel, out: &Output, hosts: &BTreeMap<HostId, SimHost>, now: u64, tick: bool, freed: bool) {
+        if self.aborted_at.is_none() && kernel.rollout().abort.is_some() {
+            self.aborted_at = Some(now);
+        }
+        self.look_at_orders(kernel, out);
+        self.look_at_slots(kernel, hosts, freed);
+        self.look_at_states(kernel, now, tick);
+        self.look_at_report(kernel, now);
+        self.rows = each_host(kernel).map(|(leg, host, row)| ((leg, host), (row.phase, row.slot))).collect();
+    }
+
+    fn look_at_orders(&mut self, kernel: &Kernel, out: &Output) {
+        for order in &out.orders {
+            if kernel.plan().hosts.iter().all(|host| host.host != order.host) || order.entry.is_empty() {
+                self.broken(PLAN_ONLY, format!("order {}", order.order));
+            }
+            if order.action != Action::Switch || !self.orders.insert(order.order.clone()) {
+                continue;
+            }
+            let row = kernel.host(&order.leg, &order.host).unwrap();
+            let stored = out.rows.iter().any(|row| row.key == format!("host/{}/{}", order.leg, order.host));
+            if !row.slot || !stored || row.phase != HostPhase::Permitted {
+                self.broken(SLOT_WITH_GRANT, order.order.to_string());
+            }
+            if kernel.phase() == RolloutPhase::Paused && self.rows.values().all(|(phase, _)| *phase != HostPhase::Permitted) && kernel.rollout().pause.as_ref().is_some_and(|pause| pause.code == "operator") {
+                self.broken(PAUSE, order.order.to_string());
+            }
+            self.look_at_turn(kernel, order);
+        }
+        for order in &out.server {
+            if self.server_orders.insert(order.order.clone()) && kernel.phase() != RolloutPhase::Running {
+                self.broken(PAUSE, order.order.to_string());
+            }
+        }
+    }
+
+    fn look_at_turn(&mut self, kernel: &Kernel, order: &HostOrder) {
+        let earlier = kernel.legs().iter().take_while(|leg| leg.leg != order.leg);
+        if earlier.into_iter().any(|leg| leg.phase != LegPhase::Settled) {
+            self.broken(TURN, format!("{} before an earlier leg", order.order));
+        }
+        let planned = kernel.plan().hosts.iter().find(|host| host.host == order.host).unwrap();
+        for group in &kernel.plan().groups {
+            let row = kernel.group(&order.leg, &group.name).unwrap();
+            if group.name == planned.group {
+                if matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated) {
+                    self.broken(TURN, format!("{} in a group that waits", order.order));
+                }
+                if group.approval && row.approved_by.is_none() {
+                    self.broken(TURN, format!("{} without approval", order.order));
+                }
+                break;
+            }
+            // A breached or draining earlier group may be late hosts' only while it was done before.
+            if matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary) {
+                self.broken(TURN, format!("{} before group {}", order.order, group.name));
+            }
+        }
+    }
+
+    fn look_at_slots(&mut self, kernel: &Kernel, hosts: &BTreeMap<HostId, SimHost>, freed: bool) {
+        for (leg, host, row) in each_host(kernel) {
+            let before = self.rows.get(&(leg.clone(), host.clone())).copied();
+            if before.is_some_and(|(_, slot)| slot) && !row.slot && !freed {
+                let truth = &hosts[&host];
+                let verified = matches!(row.phase, HostPhase::Settling) && truth.version.is_some();
+                let unchanged = !truth.changed && truth.version == Some(truth.old);
+                if !verified && !unchanged {
+                    self.broken(SLOT_FREED, format!("{host} is {:?} with {:?}", row.phase, truth.version));
+                }
+            }
+            if row.phase == HostPhase::Lost && row.permitted_at_ms.is_none() {
+                self.broken(LOST, host.to_string());
+            }
+        }
+        for leg in &kernel.plan().legs {
+            let LegKind::Clients { .. } = &leg.kind else { continue };
+            for group in &kernel.plan().groups {
+                let slots = group.hosts.iter().filter(|host| kernel.host(&leg.id, host).is_some_and(|row| row.slot)).count();
+                if slots > group.max_unavailable as usize {
+                    self.broken(SLOT_MAX, format!("{slots} of {} in {}", group.max_unavailable, group.name));
+                }
+            }
+        }
+    }
+
+    fn look_at_states(&mut self, kernel: &Kernel, now: u64, tick: bool) {
+        self.saw("rollout", kernel.phase());
+        for leg in kernel.legs() {
+            self.saw("leg", leg.phase);
+            let open = !matches!(leg.phase, LegPhase::Settled | LegPhase::Cancelled) && !kernel.is_final();
+            if open && kernel.leg_duty(leg, now).is_none_or(|duty| !complete(&duty, now)) {
+                self.broken(DUTY, format!("{} {:?}: {:?}", leg.leg, leg.phase, kernel.leg_duty(leg, now)));
+            }
+            for group in &kernel.plan().groups {
+                let Some(row) = kernel.group(&leg.leg, &group.name) else { continue };
+                self.saw("group", row.phase);
+                let open = !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled) && !kernel.is_final();
+                if open && kernel.group_duty(&leg.leg, group, now).is_none_or(|duty| !complete(&duty, now)) {
+                    self.broken(DUTY, format!("group {} {:?}", group.name, row.phase));
+                }
+                let failures = group.hosts.iter().filter(|host| kernel.host(&leg.leg, host).is_some_and(|row| row.counts) && !row.forgiven.contains(*host)).count();
+                let had_turn = !matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled);
+                if tick && had_turn && failures > group.failure_threshold as usize && matches!(kernel.phase(), RolloutPhase::Running) && leg.phase == LegPhase::Running {
+                    self.broken(THRESHOLD, format!("{failures} failed in {}", group.name));
+                }
+            }
+        }
+        if !kernel.is_final() && kernel.rollout_duty(now).is_none_or(|duty| !complete(&duty, now)) {
+            self.broken(DUTY, format!("rollout {:?}", kernel.phase()));
+        }
+        let hosts: Vec<_> = each_host(kernel).map(|(leg, host, row)| (leg, host, row.phase, row.deadline_ms)).collect();
+        for (leg, host, phase, deadline) in hosts {
+            self.saw("host", phase);
+            if phase.is_final() {
+                continue;
+            }
+            if !kernel.is_final() && kernel.host_duty(&leg, &host, now).is_none_or(|duty| !complete(&duty, now)) {
+                self.broken(DUTY, format!("{host} {phase:?}: {:?}", kernel.host_duty(&leg, &host, now)));
+            }
+            if phase.in_flight() && deadline.is_none() {
+                self.broken(SILENCE, format!("{host} {phase:?} has no deadline"));
+            }
+            if tick && phase.in_flight() && deadline.is_some_and(|deadline| deadline + 1_000 < now) && !kernel.is_final() {
+                self.broken(SILENCE, format!("{host} {phase:?} is past its deadline"));
+            }
+        }
+    }
+
+    fn look_at_report(&mut self, kernel: &Kernel, now: u64) {
+        let report = rollout::report::report(kernel, now);
+        let listed: Vec<&str> = report.hosts.iter().map(|host| host.host.as_str()).collect();
+        let planned: Vec<&str> = kernel.plan().hosts.iter().map(|host| host.host.as_str()).collect();
+        if listed != planned || report.hosts.iter().any(|host| host.outcome.is_empty()) {
+            self.broken(REPORT, format!("{listed:?}"));
+        }
+    }
+}
+
+fn complete(duty: &rollout::kernel::Duty, now: u64) -> bool {
+    let until = duty.deadline_ms.or(duty.reminder_ms);
+    !duty.text.is_empty() && !duty.code.is_empty() && until.is_some_and(|until| until + 1_000 >= now)
+}
+
+fn each_host(kernel: &Kernel) -> impl Iterator<Item = (LegId, HostId, &rollout::kernel::HostRow)> {
+    kernel.legs().iter().flat_map(move |leg| {
+        kernel.plan().hosts.iter().filter_map(move |host| {
+            kernel.host(&leg.leg, &host.host).map(|row| (leg.leg.clone(), host.host.clone(), row))
+        })
+    })
+}
