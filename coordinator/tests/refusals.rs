@@ -43,7 +43,7 @@ fn host_certificate(issuer: &Issuer<'_, KeyPair>, host: &str) -> (String, String
     (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_without_a_certificate() {
     let coordinator = Coordinator::start();
     let tls = fleet_tls::client::without_certificate(ca_pem(&coordinator).as_bytes()).unwrap();
@@ -53,7 +53,7 @@ async fn a_client_without_a_certificate() {
     assert!(line.contains("no certificates") && line.contains("127.0.0.1"), "{line}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_with_a_certificate_of_another_ca() {
     let coordinator = Coordinator::start();
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -69,7 +69,7 @@ async fn a_client_with_a_certificate_of_another_ca() {
     assert!(line.contains("UnknownIssuer"), "{line}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_our_ca_for_a_host_that_is_not_known() {
     let coordinator = Coordinator::start();
     let ca = ca_pem(&coordinator);
@@ -85,7 +85,7 @@ async fn a_certificate_of_our_ca_for_a_host_that_is_not_known() {
     coordinator.wait_for_log(0, "unknown or revoked host");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_with_the_wrong_secret() {
     let coordinator = Coordinator::start();
     let token = Token { secret: "0".repeat(64), ..coordinator.token(1, "1h") };
@@ -94,7 +94,7 @@ async fn a_token_with_the_wrong_secret() {
     assert!(!coordinator.log().contains(&token.secret), "a secret must never be logged");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_is_unknown() {
     let coordinator = Coordinator::start();
     let token = Token { id: "ffffffffffff".to_owned(), ..coordinator.token(1, "1h") };
@@ -102,7 +102,7 @@ async fn a_token_that_is_unknown() {
     refused(&coordinator, &status, codes::TOKEN_INVALID, "unknown or its secret is wrong");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_past_its_time() {
     let coordinator = Coordinator::start();
     let token = coordinator.token(1, "1s");
@@ -112,7 +112,7 @@ async fn a_token_past_its_time() {
     refused(&coordinator, &status, codes::TOKEN_EXPIRED, "past its time");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_without_uses_and_the_same_machine_again() {
     let coordinator = Coordinator::start();
     let token = coordinator.token(1, "1h");
@@ -125,7 +125,7 @@ async fn a_token_without_uses_and_the_same_machine_again() {
     assert_eq!(coordinator.json(&["host", "list"])["hosts"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_names_another_ca() {
     let coordinator = Coordinator::start();
     let token = Token { ca_key: "ab".repeat(32), ..coordinator.token(1, "1h") };
@@ -145,7 +145,7 @@ async fn a_token_that_names_another_ca() {
     assert!(hosts["hosts"].as_array().unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_name_that_could_confuse_a_screen() {
     let coordinator = Coordinator::start();
     let token = coordinator.token(1, "1h");

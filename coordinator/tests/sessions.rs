@@ -15,7 +15,7 @@ async fn enrolled(coordinator: &Coordinator) -> Identity {
     Identity::enrol(coordinator.enrolment, &coordinator.token(5, "1h"), "db-1").await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_survive_kill_9_once() {
     let mut coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -44,7 +44,7 @@ async fn events_survive_kill_9_once() {
     assert_eq!(stored_events(&coordinator), 22, "each number once");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_is_not_understood_blocks_nobody() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -60,7 +60,7 @@ async fn an_event_that_is_not_understood_blocks_nobody() {
     assert_eq!(rejected, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_number_starts_the_session_over() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -73,7 +73,7 @@ async fn a_missing_number_starts_the_session_over() {
     assert_eq!(stored_events(&coordinator), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_session_replaces_the_older_one() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -86,7 +86,7 @@ async fn a_newer_session_replaces_the_older_one() {
     new.acknowledged(1).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copied_machine_is_quarantined_with_its_original() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -105,7 +105,7 @@ async fn a_copied_machine_is_quarantined_with_its_original() {
     assert_eq!(list["hosts"][0]["state"], "quarantined");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn protocol_versions_without_a_common_one() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -115,7 +115,7 @@ async fn protocol_versions_without_a_common_one() {
     assert!(told.code == codes::UNSUPPORTED && told.message.contains("7 to 9"), "{told:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_elses_host_id_is_refused() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
@@ -124,7 +124,7 @@ async fn somebody_elses_host_id_is_refused() {
     assert_eq!(session.goodbye().await.code, codes::HOST_UNKNOWN);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn host_list_shows_what_the_inventory_says() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;

@@ -65,7 +65,7 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     let deps = engine::Deps {
         store: store.clone(),
         sessions: sessions.clone(),
-        files: files.clone(),
+        drivers: Arc::new(files.clone()),
         term,
         stop: stop.clone(),
     };

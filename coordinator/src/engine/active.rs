@@ -1,13 +1,11 @@
 //! The newest rollout: its kernel and its server. Feeding the kernel collects what must be committed and what may leave afterwards.
 
-use super::server_leg::ServerLeg;
+use super::server_leg::{Drivers, ServerDriver, ServerLeg};
 use crate::clock;
-use crate::pmm::{self, DriverFiles};
 use crate::problem::Problem;
 use crate::store::{RolloutCommit, Store, StoreError};
 use fleet_common::ids::{OrderId, RolloutId};
 use fleet_common::server::ServerOrder;
-use pmm_driver::Driver;
 use rollout::kernel::{Accepted, HostOrder, Input, Kernel, KernelError, Output, Refusal, Row, ViewRequest};
 use std::sync::Arc;
 
@@ -56,12 +54,12 @@ pub enum LoadError {
 
 impl Active {
     /// A rollout that begins now.
-    pub fn new(kernel: Kernel, driver: Arc<Driver>) -> Self {
+    pub fn new(kernel: Kernel, driver: Arc<dyn ServerDriver>) -> Self {
         Self { kernel, server: ServerLeg::new(Some(driver)), want_view: None, finished: false }
     }
 
     /// The newest rollout of the store, as its last commit left it.
-    pub async fn load(store: &Store, files: &DriverFiles) -> Result<Option<Self>, LoadError> {
+    pub async fn load(store: &Store, drivers: &dyn Drivers) -> Result<Option<Self>, LoadError> {
         let Some(row) = store.newest_rollout().await? else {
             return Ok(None);
         };
@@ -71,7 +69,7 @@ impl Active {
         let kernel = Kernel::restore(&plan.document, &rows)
             .map_err(|source| LoadError::Kernel { rollout: row.rollout.clone(), source })?;
         // An ended rollout needs its server, too: a lost host may come back, or something be tried again.
-        let server = ServerLeg::new(restored_driver(&plan.fleet_path, &plan.fleet_text, files));
+        let server = ServerLeg::new(restored_driver(&plan.fleet_path, &plan.fleet_text, drivers));
         Ok(Some(Self { kernel, server, want_view: None, finished: row.finished_at_ms.is_some() }))
     }
 
@@ -109,9 +107,8 @@ impl Active {
 }
 
 /// The driver of a rollout that goes on. Without one (a credential file that is gone) hosts go on and the server waits.
-fn restored_driver(path: &str, text: &[u8], files: &DriverFiles) -> Option<Arc<Driver>> {
-    let driver = pmm::check(path, text).and_then(|checked| pmm::driver(&checked.fleet, files));
-    match driver {
+fn restored_driver(path: &str, text: &[u8], drivers: &dyn Drivers) -> Option<Arc<dyn ServerDriver>> {
+    match drivers.of_fleet(path, text) {
         Ok(driver) => Some(driver),
         Err(problems) => {
             tracing::error!(%problems, "the server of the rollout under way can't be reached; repair it and restart the coordinator");

@@ -3,11 +3,11 @@
 use super::active::{self, Active, Outgoing};
 use super::handle::{Answer, Begin, EngineHandle, Message};
 use super::intake::{self, Intake, Sequence};
+use super::server_leg::Drivers;
 use super::survey::{self, SurveyRun};
 use crate::agent_api::IncomingEvent;
 use crate::clock;
 use crate::config;
-use crate::pmm::DriverFiles;
 use crate::problem::{Problem, Problems};
 use crate::sessions::{Sessions, goodbye};
 use crate::store::{AuditEntry, RolloutCommit, RolloutRow, Store, StoreError};
@@ -18,6 +18,7 @@ use fleet_proto as wire;
 use fleet_proto::coordinator_message::Body;
 use rollout::kernel::{Command, HostOrder, Input, Kernel};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +28,8 @@ pub struct Deps {
     pub store: Store,
     /// Ways to the agents.
     pub sessions: Sessions,
-    /// Where the driver finds its things.
-    pub files: DriverFiles,
+    /// Drivers of rollouts that are taken up again.
+    pub drivers: Arc<dyn Drivers>,
     /// Term of this coordinator.
     pub term: u64,
     /// Set when the program ends.
@@ -387,7 +388,7 @@ impl Engine {
             }
         }
         let again = self.active.take();
-        match Active::load(&self.deps.store, &self.deps.files).await {
+        match Active::load(&self.deps.store, self.deps.drivers.as_ref()).await {
             Ok(loaded) => self.active = loaded,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "the rollout can't be taken up");

@@ -1,12 +1,12 @@
 //! The way into the engine.
 
+use super::server_leg::ServerDriver;
 use crate::agent_api::IncomingEvent;
 use crate::problem::{Problem, Problems};
 use crate::store::PlanRow;
 use fleet_common::ids::{HostId, OrderId};
 use fleet_common::server::ServerEvent;
 use fleet_common::verification::FleetSnapshot;
-use pmm_driver::Driver;
 use rollout::kernel::{Command, Kernel};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -73,7 +73,7 @@ pub struct Begin {
     /// The plan.
     pub plan: PlanRow,
     /// The plan's server.
-    pub driver: Arc<Driver>,
+    pub driver: Arc<dyn ServerDriver>,
     /// PMM clients without our agent that are accepted.
     pub accept_unmatched: Vec<String>,
 }

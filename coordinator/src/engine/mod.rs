@@ -6,7 +6,10 @@ mod dispatcher;
 mod handle;
 mod intake;
 mod server_leg;
+#[cfg(test)]
+mod rollout_test;
 mod survey;
 
 pub use dispatcher::{Deps, start};
+pub use server_leg::{Drivers, ServerDriver};
 pub use handle::{Begin, EngineHandle, SurveyOrders, SurveyTarget};

@@ -2,10 +2,12 @@
 //! view goes the same way.
 
 use super::handle::{EngineHandle, Message};
+use crate::problem::Problems;
 use fleet_common::codes::Code;
 use fleet_common::hint::{Hint as _, chain};
 use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
+use fleet_common::verification::FleetSnapshot;
 use pmm_driver::{Driver, DriverError};
 use rollout::kernel::ViewRequest;
 use std::sync::Arc;
@@ -16,9 +18,45 @@ use tokio_util::sync::CancellationToken;
 /// A look at PMM takes a few requests; a hanging one must not stop the looking for good.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What the engine needs of a server driver. The tests have their own.
+#[tonic::async_trait]
+pub trait ServerDriver: Send + Sync {
+    /// PMM's own view of the fleet.
+    async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError>;
+    /// Carries out or continues a hop; its last event is the result.
+    async fn run_hop(
+        &self,
+        order: &ServerOrder,
+        events: mpsc::Sender<ServerEvent>,
+        cancel: CancellationToken,
+    ) -> Result<HopResult, DriverError>;
+}
+
+#[tonic::async_trait]
+impl ServerDriver for Driver {
+    async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError> {
+        Self::snapshot(self, qan_from_ms).await
+    }
+
+    async fn run_hop(
+        &self,
+        order: &ServerOrder,
+        events: mpsc::Sender<ServerEvent>,
+        cancel: CancellationToken,
+    ) -> Result<HopResult, DriverError> {
+        Self::run_hop(self, order, events, cancel).await
+    }
+}
+
+/// Makes the driver of a stored fleet file again after a restart.
+pub trait Drivers: Send + Sync {
+    /// The driver of the server in this fleet file.
+    fn of_fleet(&self, path: &str, text: &[u8]) -> Result<Arc<dyn ServerDriver>, Problems>;
+}
+
 /// The server of one rollout.
 pub struct ServerLeg {
-    driver: Option<Arc<Driver>>,
+    driver: Option<Arc<dyn ServerDriver>>,
     running: Option<OrderId>,
     looking: bool,
     looked_at: Option<Instant>,
@@ -26,7 +64,7 @@ pub struct ServerLeg {
 }
 
 impl ServerLeg {
-    pub fn new(driver: Option<Arc<Driver>>) -> Self {
+    pub fn new(driver: Option<Arc<dyn ServerDriver>>) -> Self {
         Self { driver, running: None, looking: false, looked_at: None, last_error: None }
     }
 
@@ -95,7 +133,7 @@ impl ServerLeg {
     }
 }
 
-async fn carry_out(driver: Arc<Driver>, order: ServerOrder, engine: EngineHandle, stop: CancellationToken) {
+async fn carry_out(driver: Arc<dyn ServerDriver>, order: ServerOrder, engine: EngineHandle, stop: CancellationToken) {
     let id = order.order.clone();
     let (events, mut reported) = mpsc::channel(64);
     let forward = {

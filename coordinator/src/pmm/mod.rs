@@ -1,6 +1,7 @@
 //! Glue between the fleet file and the server driver: the checks that need I/O, and the driver's settings.
 
 use crate::config::DataDir;
+use crate::engine::{Drivers, ServerDriver};
 use crate::problem::{Problem, Problems};
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::hint::{Hint as _, chain};
@@ -34,6 +35,14 @@ impl DriverFiles {
         let found = helper.or_else(|| beside.filter(|path| path.is_file()));
         let helper = found.unwrap_or_else(|| PathBuf::from("/usr/lib/pmm-coordinator/volume-helper"));
         Self { journal: data.server_journal(), helper }
+    }
+}
+
+impl Drivers for DriverFiles {
+    fn of_fleet(&self, path: &str, text: &[u8]) -> Result<Arc<dyn ServerDriver>, Problems> {
+        let checked = check(path, text)?;
+        let driver: Arc<dyn ServerDriver> = driver(&checked.fleet, self)?;
+        Ok(driver)
     }
 }
 
