@@ -171,7 +171,7 @@ fn inventory(name: &str) -> Inventory {
             "detection": "installed", "method": "deb", "package": "pmm2-client", "package_version": "2.41.2-6.bookworm",
             "version": "2.41.2", "running_version": "2.41.2", "base_dir": "/usr/local/percona/pmm2",
             "config_file": "/usr/local/percona/pmm2/config/pmm-agent.yaml", "configured": true,
-            "run": "systemd", "unit": "pmm-agent.service", "enabled": true, "user": "pmm-agent",
+            "run": {"kind": "systemd", "unit": "pmm-agent.service", "enabled": true}, "user": "pmm-agent",
             "agent_id": format!("agent-{name}"), "node_id": format!("node-{name}"), "server_address": "pmm.test:443",
             "connected": true, "credential": "password", "exporters": {}, "evidence": []
         }
