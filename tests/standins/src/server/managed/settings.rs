@@ -44,7 +44,10 @@ pub fn effective(stored: &Value, env: &Overrides, version: Version) -> Value {
         match name.split_once('.') {
             Some((group, field)) => all[group][field] = value.clone(),
             // A flag is stored turned around in 2.x.
-            None if !version.is_v3() && all.get(name.replace("_enabled", "_disabled")).is_some() => {
+            None if !version.is_v3()
+                && name.ends_with("_enabled")
+                && all.get(name.replace("_enabled", "_disabled")).is_some() =>
+            {
                 all[name.replace("_enabled", "_disabled")] = json!(!value.as_bool().unwrap_or(true));
             }
             None => all[name.as_str()] = value.clone(),
