@@ -212,11 +212,10 @@ impl Kernel {
     }
 
     fn try_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
-        let slot = self.host(leg, host).is_some_and(|row| row.slot);
+        // Without a working client it goes on occupying its slot until it is verified.
+        self.edit(leg, host, |row| row.broken = row.slot);
         self.ask_anew(leg, host, "tried again", now_ms);
         self.edit(leg, host, |row| {
-            // Without a working client it goes on occupying its slot until it is verified.
-            row.slot = slot;
             row.staged = false;
             row.expired = 0;
         });
@@ -238,7 +237,10 @@ impl Kernel {
         if !row.phase.is_final() {
             return refused("under_way", format!("{} is {}", self.name(host), row.phase.as_str()), "wait until it ends, or pause");
         }
-        self.edit(&leg, host, |row| row.slot = false);
+        self.edit(&leg, host, |row| {
+            row.slot = false;
+            row.broken = false;
+        });
         let text = format!("the slot of {} was freed: {reason}", self.name(host));
         self.event(now_ms, format!("host:{host}"), "slot_freed", text.clone());
         accepted(text)
@@ -270,7 +272,7 @@ impl Kernel {
         }
         for leg in &open {
             self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
-                row.slot = false;
+                row.slot = row.broken;
                 row.reason = format!("skipped by the operator: {reason}");
             });
         }

@@ -189,7 +189,7 @@ impl Kernel {
             } else {
                 for host in late {
                     self.enter(&leg, &host, HostPhase::Skipped, now_ms, |row| {
-                        row.slot = false;
+                        row.slot = row.broken;
                         row.order = None;
                         "it came back after its leg was over".clone_into(&mut row.reason);
                     });

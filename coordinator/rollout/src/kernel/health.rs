@@ -111,7 +111,10 @@ impl Kernel {
             row.reason = missing.join("; ");
         });
         if missing.is_empty() {
-            self.enter(leg, host, HostPhase::Settling, now_ms, |row| row.slot = false);
+            self.enter(leg, host, HostPhase::Settling, now_ms, |row| {
+                row.slot = false;
+                row.broken = false;
+            });
             self.give(leg, host, Action::Keep, now_ms);
         }
     }

@@ -13,14 +13,12 @@ use fleet_common::survey::{HostSurvey, Verdict};
 pub(super) const PATIENCE: u32 = 3;
 
 impl Kernel {
-    pub(super) fn connected(&mut self, host: &HostId, running: Option<&OrderId>, now_ms: u64) {
+    /// Open orders are sent again, also those that the host is working on: it learns whether they stand under the new epoch.
+    pub(super) fn connected(&mut self, host: &HostId, now_ms: u64) {
         self.links.insert(host.clone(), Link { connected: true, since_ms: now_ms });
         for leg in self.legs_with_open_order(host) {
             self.reopen_if_lost(&leg, host, now_ms);
-            let open = self.host(&leg, host).and_then(|row| row.order.as_ref());
-            if open.is_some_and(|order| running != Some(&order.id)) {
-                self.send(&leg, host, now_ms);
-            }
+            self.send(&leg, host, now_ms);
         }
     }
 
@@ -283,7 +281,12 @@ impl Kernel {
         let keeps_slot = phase == HostPhase::Inconsistent;
         self.enter(leg, host, phase, now_ms, |row| {
             row.counts = true;
-            row.slot = row.slot && keeps_slot;
+            row.broken = match phase {
+                HostPhase::Inconsistent => true,
+                HostPhase::RolledBack => false,
+                _ => row.broken,
+            };
+            row.slot = row.slot && (keeps_slot || row.broken);
             row.code = result.code.as_str().to_owned();
             row.reason.clone_from(&result.message);
             row.failed_step.clone_from(&result.step);
@@ -295,7 +298,7 @@ impl Kernel {
 
     pub(super) fn cancel(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         self.enter(leg, host, HostPhase::Cancelled, now_ms, |row| {
-            row.slot = false;
+            row.slot = row.broken;
             row.reason = "the rollout was aborted before it began".to_owned();
         });
     }

@@ -20,11 +20,11 @@ pub enum Input {
         /// What happened.
         event: HostEvent,
     },
-    /// A host's session is up. Open orders that it is not running are sent again.
+    /// A host's session is up. Its open orders are sent again.
     Connected {
         /// The host.
         host: HostId,
-        /// The order that its journal holds unfinished.
+        /// The order that its journal holds unfinished; for the log.
         running_order: Option<OrderId>,
     },
     /// A host's session is gone.

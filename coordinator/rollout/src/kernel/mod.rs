@@ -99,7 +99,7 @@ impl Kernel {
     pub fn handle(&mut self, input: Input, now_ms: u64) -> Output {
         match input {
             Input::Host { host, order_id, event, .. } => self.host_event(&host, &order_id, event, now_ms),
-            Input::Connected { host, running_order } => self.connected(&host, running_order.as_ref(), now_ms),
+            Input::Connected { host, .. } => self.connected(&host, now_ms),
             Input::Disconnected { host } => {
                 self.links.insert(host, Link { connected: false, since_ms: now_ms });
             }

@@ -130,7 +130,7 @@ impl Kernel {
         self.enter(leg, host, HostPhase::Waiting, now_ms, |row| {
             row.attempt += 1;
             row.order = None;
-            row.slot = false;
+            row.slot = row.broken;
             row.preflighted = false;
             row.permitted_at_ms = None;
             row.switched_at_ms = None;

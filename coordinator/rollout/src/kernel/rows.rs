@@ -241,6 +241,7 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         step: None,
         counts: false,
         slot: false,
+        broken: false,
         preflighted: false,
         staged: false,
         code: String::new(),

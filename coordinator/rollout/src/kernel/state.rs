@@ -360,6 +360,8 @@ pub struct HostRow {
     pub counts: bool,
     /// Whether it holds a slot.
     pub slot: bool,
+    /// Whether an earlier attempt left it without a client that is known to work: it keeps its slot until one is verified.
+    pub broken: bool,
     /// Whether the preflight of this attempt passed.
     pub preflighted: bool,
     /// Whether the new version is on the host.

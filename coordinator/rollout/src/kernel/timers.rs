@@ -95,7 +95,7 @@ impl Kernel {
                 None => (codes::DEADLINE, "it was offline at its turn and to the end".to_owned()),
             };
             self.enter(&leg, host, HostPhase::Skipped, now_ms, |row| {
-                row.slot = false;
+                row.slot = row.broken;
                 code.clone_into(&mut row.code);
                 row.reason = reason;
             });

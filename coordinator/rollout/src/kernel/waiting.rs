@@ -129,7 +129,7 @@ impl Kernel {
         match row.phase {
             GroupPhase::Done | GroupPhase::Cancelled => return None,
             GroupPhase::Gated => return Some(person("approval", format!("waits for `approve {}`", group.name), self.next_reminder(row.since_ms, now_ms))),
-            GroupPhase::Soaking => {
+            GroupPhase::Soaking if row.soak_until_ms.is_some_and(|until| until > now_ms) => {
                 let until = row.soak_until_ms.unwrap_or(now_ms);
                 return Some(duty(Owner::Coordinator, "soak", format!("soaks for {} more", duration_text(until.saturating_sub(now_ms))), until));
             }
@@ -243,6 +243,7 @@ impl Kernel {
     pub(crate) fn next_move_ms(&self, now_ms: u64) -> u64 {
         let hosts = self.hosts.values().flat_map(|rows| rows.values()).filter(|row| !row.phase.is_final()).filter_map(|row| row.deadline_ms);
         let hops = self.legs.iter().flat_map(|leg| &leg.hops).filter_map(|hop| hop.deadline_ms);
+        // A pause holds a soak that is over.
         let soaks = self.groups.values().flat_map(|rows| rows.values()).filter(|row| row.phase == GroupPhase::Soaking).filter_map(|row| row.soak_until_ms);
         let offline = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running).filter_map(|leg| leg.offline_until_ms);
         let checks = self.rollout.check_until_ms.filter(|_| self.rollout.phase == RolloutPhase::Checking);

@@ -25,6 +25,7 @@ credential_file = "/etc/pmm-coordinator/pmm-admin"
 target = "{target}"
 {decision}
 [clients.tarball.sha256]
+"pmm-client-3.2.0-x86_64.tar.gz" = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 "pmm-client-{target}-x86_64.tar.gz" = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 [timing]
 permit = "30s"

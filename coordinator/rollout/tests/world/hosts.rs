@@ -156,6 +156,9 @@ impl SimHost {
             return self.say(&order, HostEvent::Finished(result));
         }
         if self.running().as_ref() == Some(&order.order) {
+            let active = self.active.as_mut().unwrap();
+            active.order.epoch = active.order.epoch.max(order.epoch);
+            self.epoch = self.epoch.max(order.epoch);
             return;
         }
         if order.epoch < self.epoch {
@@ -186,6 +189,9 @@ impl SimHost {
         let Some(active) = self.active.clone() else { return };
         let order = active.order.clone();
         if !active.begun && active.begin_at <= now {
+            if order.epoch < self.epoch && order.action == Action::Switch {
+                return self.answer(&order, Outcome::Refused, codes::STALE_EPOCH, serde_json::Value::Null);
+            }
             let late = order.action == Action::Switch && now > active.received + order.start_within_ms;
             if late {
                 return self.answer(&order, Outcome::Expired, codes::PERMIT_EXPIRED, serde_json::Value::Null);

@@ -79,6 +79,8 @@ pub struct World {
     pub last: Output,
     answer: Option<Result<rollout::kernel::Accepted, rollout::kernel::Refusal>>,
     pub events: Vec<rollout::kernel::FleetEvent>,
+    /// The hop of this number ends so.
+    pub fail_hop: Option<(u32, HopOutcome)>,
     hops: BTreeMap<OrderId, Hop>,
     term: u64,
     next_view: u64,
@@ -114,6 +116,7 @@ impl World {
             last: Output::default(),
             answer: None,
             events: Vec::new(),
+            fail_hop: None,
             hops: BTreeMap::new(),
             term: 1,
             next_view: 0,
@@ -165,6 +168,7 @@ impl World {
                 1 => HopOutcome::Refused,
                 _ => HopOutcome::NeedsOperator,
             };
+            let outcome = self.fail_hop.filter(|(number, _)| *number == order.hop).map_or(outcome, |(_, outcome)| outcome);
             let next_at = self.now + 1_000;
             self.hops.entry(order.order.clone()).or_insert(Hop { order, step: 0, next_at, outcome, done: None }).next_at = next_at;
         }

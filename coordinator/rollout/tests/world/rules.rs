@@ -69,8 +69,10 @@ impl Watcher {
         }
         self.look_at_orders(kernel, out);
         self.look_at_slots(kernel, hosts, freed);
-        self.look_at_states(kernel, now, tick);
-        self.look_at_report(kernel, now);
+        if tick {
+            self.look_at_states(kernel, now);
+            self.look_at_report(kernel, now);
+        }
         self.rows = each_host(kernel).map(|(leg, host, row)| ((leg, host), (row.phase, row.slot))).collect();
     }
 
@@ -149,7 +151,7 @@ impl Watcher {
         }
     }
 
-    fn look_at_states(&mut self, kernel: &Kernel, now: u64, tick: bool) {
+    fn look_at_states(&mut self, kernel: &Kernel, now: u64) {
         self.saw("rollout", kernel.phase());
         for leg in kernel.legs() {
             self.saw("leg", leg.phase);
@@ -166,7 +168,7 @@ impl Watcher {
                 }
                 let failures = group.hosts.iter().filter(|host| kernel.host(&leg.leg, host).is_some_and(|row| row.counts) && !row.forgiven.contains(*host)).count();
                 let had_turn = !matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled);
-                if tick && had_turn && failures > group.failure_threshold as usize && matches!(kernel.phase(), RolloutPhase::Running) && leg.phase == LegPhase::Running {
+                if had_turn && failures > group.failure_threshold as usize && matches!(kernel.phase(), RolloutPhase::Running) && leg.phase == LegPhase::Running {
                     self.broken(THRESHOLD, format!("{failures} failed in {}", group.name));
                 }
             }
@@ -186,7 +188,7 @@ impl Watcher {
             if phase.in_flight() && deadline.is_none() {
                 self.broken(SILENCE, format!("{host} {phase:?} has no deadline"));
             }
-            if tick && phase.in_flight() && deadline.is_some_and(|deadline| deadline + 1_000 < now) && !kernel.is_final() {
+            if phase.in_flight() && deadline.is_some_and(|deadline| deadline + 1_000 < now) && !kernel.is_final() {
                 self.broken(SILENCE, format!("{host} {phase:?} is past its deadline"));
             }
         }
