@@ -135,6 +135,11 @@ impl DriverError {
         )
     }
 
+    /// Whether the engine answered and said no.
+    pub fn engine_refuses(&self) -> bool {
+        matches!(self, Self::Docker { source: bollard::errors::Error::DockerResponseServerError { .. }, .. })
+    }
+
     /// Whether PMM may answer differently a little later: not reachable, 401, 403 and 5xx are inconclusive while a fleet reconnects.
     pub fn inconclusive(&self) -> bool {
         match self {

@@ -17,6 +17,34 @@ pub struct SyncReport {
     pub copied_bytes: u64,
     /// Milliseconds.
     pub took_ms: u64,
+    /// After the final pass: what the data says about itself.
+    #[serde(default)]
+    pub source: Option<LookReport>,
+    /// After the final pass: the same of the copy, counted.
+    #[serde(default)]
+    pub copy: Option<LookReport>,
+}
+
+impl SyncReport {
+    /// What speaks against this copy being a way back.
+    pub fn objections(&self) -> Vec<String> {
+        let (Some(source), Some(copy)) = (&self.source, &self.copy) else { return vec!["the copy was not verified".to_owned()] };
+        let mut out = Vec::new();
+        if copy.files != self.files || copy.bytes != self.bytes {
+            out.push(format!("{} of {} files, {} of {} bytes", copy.files, self.files, copy.bytes, self.bytes));
+        }
+        if copy.files == 0 {
+            out.push("the copy is empty".to_owned());
+        }
+        let same = copy.distribution == source.distribution
+            && copy.dashboards_version == source.dashboards_version
+            && copy.encryption_key == source.encryption_key
+            && copy.owner == source.owner;
+        if !same {
+            out.push("its markers differ from those of the data".to_owned());
+        }
+        out
+    }
 }
 
 /// Answer of `own`.
@@ -83,5 +111,29 @@ pub fn owner_for(version: PmmVersion) -> Option<(u32, u32)> {
         0..=2 => None,
         _ if version < PmmVersion::new(3, 4, 0) => Some((1000, 1000)),
         _ => Some((1000, 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_a_way_back_only_if_it_was_verified() {
+        let look = LookReport { files: 2, bytes: 9, owner: "0:0".to_owned(), ..LookReport::default() };
+        let mut report = SyncReport { files: 2, bytes: 9, ..SyncReport::default() };
+        assert_eq!(report.objections().len(), 1);
+        report.source = Some(look.clone());
+        report.copy = Some(look.clone());
+        assert!(report.objections().is_empty());
+        report.copy = Some(LookReport { files: 1, owner: "1000:0".to_owned(), ..look });
+        assert_eq!(report.objections().len(), 2);
+    }
+
+    #[test]
+    fn owners_by_release() {
+        assert_eq!(owner_for(PmmVersion::new(2, 44, 1)), None);
+        assert_eq!(owner_for(PmmVersion::new(3, 2, 0)), Some((1000, 1000)));
+        assert_eq!(owner_for(PmmVersion::new(3, 7, 1)), Some((1000, 0)));
     }
 }

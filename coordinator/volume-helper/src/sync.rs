@@ -3,6 +3,7 @@
 use crate::entry::{Kind, Stamp, Walk, join};
 use crate::error::{At, HelperError};
 use crate::file;
+use crate::look;
 use crate::manifest::{self, Line, Manifest};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -35,9 +36,13 @@ pub struct Report {
     pub skipped: u64,
     /// Milliseconds.
     pub took_ms: u64,
+    /// After the final pass: what the source says about itself.
+    pub source: Option<look::Report>,
+    /// After the final pass: the same of the copy, counted.
+    pub copy: Option<look::Report>,
 }
 
-/// Copies `from` to `to`.
+/// Copies `from` to `to`. A pass that is not live is the final one and looks at both sides once more.
 pub fn run(from: &Path, to: &Path, manifest_path: &Path, live: bool) -> Result<Report, HelperError> {
     let started = Instant::now();
     let before = manifest::read(manifest_path)?;
@@ -68,6 +73,10 @@ pub fn run(from: &Path, to: &Path, manifest_path: &Path, live: bool) -> Result<R
     let volume = File::open(to).at("open", to)?;
     rustix::fs::syncfs(&volume).at("sync", to)?;
     manifest::write(manifest_path, &pass.after)?;
+    if !live {
+        pass.report.source = Some(look::run(from, None, false)?);
+        pass.report.copy = Some(look::run(to, None, true)?);
+    }
     pass.report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(pass.report)
 }

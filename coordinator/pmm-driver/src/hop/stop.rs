@@ -3,6 +3,7 @@
 use super::context::Hop;
 use crate::docker::{containers, short};
 use crate::error::DriverError;
+use fleet_common::hint::chain;
 use server_upgrade::fresh::not_stopped;
 use server_upgrade::names::Phase;
 use std::time::{Duration, Instant};
@@ -18,24 +19,38 @@ pub async fn stop_old(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Resul
 
 /// Stops all services, waits until each one says so, stops the container.
 pub async fn stop(hop: &Hop<'_>, id: &str, limit: Duration) -> Result<(), DriverError> {
-    if !containers::running(&hop.docker.existing(id).await?) {
-        return Ok(());
-    }
     let started = Instant::now();
-    // The answer comes when all have stopped; what counts is the status afterwards.
-    let said = hop.docker.exec(id, &["supervisorctl", "stop", "all"], limit).await?;
+    let mut asked = false;
     loop {
-        let status = hop.docker.exec(id, &["supervisorctl", "status"], Duration::from_secs(60)).await?;
-        let still = not_stopped(&status.text);
-        // Without a single program in it the answer is no confirmation.
-        if still.is_empty() && status.text.contains("STOPPED") {
-            break;
+        if !containers::running(&hop.docker.existing(id).await?) {
+            return Ok(());
         }
+        let last = match confirm(hop, id, &mut asked, limit.saturating_sub(started.elapsed())).await {
+            Ok(still) if still.is_empty() => break,
+            Ok(still) => still,
+            // A stop that an earlier life began goes on without us; the next look finds the container down.
+            Err(error) if error.engine_refuses() => chain(&error),
+            Err(error) => return Err(error),
+        };
         if started.elapsed() > limit {
-            let what = if still.is_empty() { short(&said.text, 200) } else { still.join(", ") };
-            return Err(DriverError::Deadline { what: format!("services to stop: {what}"), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline { what: format!("services to stop: {last}"), after_s: limit.as_secs() });
         }
         hop.pause().await;
     }
     hop.docker.stop_container(id, GRACE_S).await
+}
+
+/// Asks once for all services to stop, then for their states: what has not stopped yet.
+async fn confirm(hop: &Hop<'_>, id: &str, asked: &mut bool, left: Duration) -> Result<String, DriverError> {
+    if !*asked {
+        hop.docker.exec(id, &["supervisorctl", "stop", "all"], left).await?;
+        *asked = true;
+    }
+    let status = hop.docker.exec(id, &["supervisorctl", "status"], left.min(Duration::from_secs(60))).await?;
+    let still = not_stopped(&status.text);
+    // Without a single program in it the answer is no confirmation.
+    if still.is_empty() && !status.text.contains("STOPPED") {
+        return Ok(format!("supervisorctl says `{}`", short(&status.text, 200)));
+    }
+    Ok(still.join(", "))
 }
