@@ -122,7 +122,7 @@ fn hop_lines(hop: &HopView, now_ms: u64, width: usize, paint: &Paint, all: &mut 
         let time = duration(step.took_ms.unwrap_or_else(|| now_ms.saturating_sub(step.since_ms)));
         let mut line = format!("     {} step {}/{} {}  {time}", bar(done, step.of, 20), step.index, step.of, step.step);
         if !step.waits_for.is_empty() {
-            line.push_str(&format!("  waits for {}", step.waits_for));
+            line.push_str(&format!("  waits: {}", step.waits_for));
         }
         if step.took_ms.is_none() && step.deadline_ms > now_ms {
             line.push_str(&format!("  given up in {}", duration(step.deadline_ms - now_ms)));
@@ -144,15 +144,15 @@ fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<St
         let ended = ended(&group.counts);
         let name = cut(&group.name, name_width);
         let line = format!(
-            "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<9} slots {}/{}  failed {} of {} tolerated  {}",
+            "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<9} {}; slots {}/{}, failures {}/{}",
             bar(ended, group.total, bar_width),
             group.total,
             words(&group.state),
+            counts(&group.counts),
             group.slots_used,
             group.slots_max,
             group.failures,
             group.failure_threshold,
-            counts(&group.counts),
         );
         let line = cut(line.trim_end(), width);
         all.push(match group.state {
@@ -166,7 +166,7 @@ fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<St
 
 fn remark(group: &GroupView, width: usize, all: &mut Vec<String>) {
     if !group.waits_for.is_empty() && group.state != GroupPhase::Done {
-        all.push(cut(&format!("    waits for {}", group.waits_for), width));
+        all.push(cut(&format!("    waits: {}", group.waits_for), width));
     }
     if !group.slot_holders.is_empty() {
         all.push(cut(&format!("    slots held by {}", group.slot_holders.join(", ")), width));
@@ -213,15 +213,15 @@ fn failures(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<
     all.push(paint.bold(&format!("failed ({})", status.failures.len())));
     for failure in status.failures.iter().take(LIST) {
         let slot = if failure.slot_held { ", holds a slot" } else { "" };
-        let line = format!(
-            "  {} ({}{slot}) {} in step {}: {}: {}",
-            failure.name,
-            failure.group,
-            words(&failure.outcome),
-            if failure.step.is_empty() { "-" } else { &failure.step },
-            failure.code,
-            failure.reason
-        );
+        let mut line = format!("  {} ({}{slot}) {}", failure.name, failure.group, words(&failure.outcome));
+        if !failure.step.is_empty() {
+            line.push_str(&format!(" in step {}", failure.step));
+        }
+        for part in [&failure.code, &failure.reason] {
+            if !part.is_empty() {
+                line.push_str(&format!(": {part}"));
+            }
+        }
         all.push(paint.red(&cut(&line, width)));
         if !failure.hint.is_empty() {
             all.push(cut(&format!("    hint: {}", failure.hint), width));
@@ -263,7 +263,7 @@ fn in_flight(live: &LiveStatus, width: usize, paint: &Paint, all: &mut Vec<Strin
             line.push_str(&format!("  {percent}{}", progress.note));
         }
         if !host.waits_for.is_empty() {
-            line.push_str(&format!("  waits for {}", host.waits_for));
+            line.push_str(&format!("  waits: {}", host.waits_for));
         }
         all.push(cut(line.trim_end(), width));
     }
@@ -278,7 +278,9 @@ fn waits(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Str
     all.push(paint.bold("waiting"));
     for wait in status.waits.iter().take(LIST) {
         let more = if usize::try_from(wait.count).unwrap_or(usize::MAX) > wait.hosts.len() { ", ..." } else { "" };
-        let line = format!("  {} for {} ({}): {}{more}", wait.count, wait.text, words(&wait.owner), wait.hosts.join(", "));
+        let hosts = if wait.count == 1 { "host" } else { "hosts" };
+        let line =
+            format!("  {} {hosts}: {}; turn of {}: {}{more}", wait.count, wait.text, words(&wait.owner), wait.hosts.join(", "));
         all.push(cut(&line, width));
     }
     more(status.waits.len(), all);
@@ -294,7 +296,7 @@ fn more(count: usize, all: &mut Vec<String>) {
 pub fn bar(done: u32, total: u32, width: usize) -> String {
     let total = usize::try_from(total).unwrap_or(usize::MAX);
     let done = usize::try_from(done).unwrap_or(usize::MAX).min(total);
-    let filled = if total == 0 { 0 } else { done.saturating_mul(width) / total };
+    let filled = done.saturating_mul(width).checked_div(total).unwrap_or(0);
     format!("[{}{}]", "#".repeat(filled), "-".repeat(width.saturating_sub(filled)))
 }
 
@@ -303,7 +305,54 @@ pub fn stamp(ms: u64) -> String { clock::time_of_day(ms) }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn screen(fixture: &str, width: usize) -> Vec<String> {
+        let live: LiveStatus = serde_json::from_str(fixture).unwrap();
+        lines(&live, width, &Paint { colors: false })
+    }
+
+    const HOP: &str = include_str!("fixtures/hop.json");
+    const GROUP: &str = include_str!("fixtures/group.json");
+    const PAUSED: &str = include_str!("fixtures/paused.json");
+    const END: &str = include_str!("fixtures/end.json");
+
+    #[test]
+    fn no_line_is_wider_than_the_screen() {
+        for fixture in [HOP, GROUP, PAUSED, END] {
+            for width in [80, 200] {
+                for line in screen(fixture, width) {
+                    assert!(line.chars().count() <= width, "{width}: {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_screen_shows_what_matters() {
+        let has = |fixture: &str, text: &str| {
+            let lines = screen(fixture, 80);
+            assert!(lines.iter().any(|line| line.contains(text)), "no `{text}` in:\n{}", lines.join("\n"));
+        };
+        has(HOP, "2. 2.44.1  -> 3.7.1    running");
+        has(HOP, "step 1/3 inspect");
+        has(HOP, "4 hosts: leg server-1 is not settled; turn of coordinator: db-0");
+        has(GROUP, "about 2s left");
+        has(GROUP, "canary  [################]    1/1   done");
+        has(GROUP, "db-2 (rest)  verifying");
+        has(PAUSED, "paused by coordinator");
+        has(PAUSED, "hint: `retry`");
+        has(PAUSED, "db-0 (canary) rolled back in step install: install_failed");
+        has(END, "succeeded");
+    }
+
+    #[test]
+    fn colors_only_where_they_are_welcome() {
+        let live: LiveStatus = serde_json::from_str(PAUSED).unwrap();
+        assert!(lines(&live, 80, &Paint { colors: true }).iter().any(|line| line.contains("\u{1b}[31m")));
+        assert!(!screen(PAUSED, 80).iter().any(|line| line.contains('\u{1b}')));
+    }
 
     #[test]
     fn bars_are_full_only_at_the_end() {

@@ -223,7 +223,7 @@ impl Engine {
             return;
         }
         let now_ms = clock::now_ms();
-        let rollout = RolloutId::new(format!("rollout-{}", uuid::Uuid::now_v7().simple()));
+        let rollout = RolloutId::new(format!("rollout-{now_ms:012x}"));
         let last = self.deps.sessions.epoch();
         let epoch = Epoch { term: self.deps.term.max(last.term), counter: last.counter + 1 };
         let kernel = match Kernel::new(rollout.clone(), &begin.plan.document, epoch, now_ms) {

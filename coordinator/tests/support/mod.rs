@@ -152,6 +152,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "gave up waiting for {what}");
+        #[allow(clippy::disallowed_methods)] // This is the wait for a condition with a deadline.
         std::thread::sleep(Duration::from_millis(20));
     }
 }
