@@ -23,6 +23,7 @@ mod role;
 mod shape;
 mod switches;
 mod tls;
+mod tsdb;
 mod version;
 mod vm;
 

@@ -1,9 +1,8 @@
 //! VictoriaMetrics: samples in memory and, as text, under `/srv/victoriametrics`; the Prometheus query API over them.
 
 use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,8 +11,9 @@ use serde_json::json;
 use super::{
     http::{self, Req, Resp},
     log,
-    promql::{self, Labels, Series},
+    promql::{self, Labels},
     role::{self, Marker},
+    tsdb::Tsdb,
 };
 
 /// The port of VictoriaMetrics.
@@ -22,127 +22,6 @@ pub const PORT: u16 = 9090;
 pub const DATA: &str = "/srv/victoriametrics";
 /// What PMM adds to the scrape configuration.
 const BASE: &str = "/srv/prometheus/prometheus.base.yml";
-
-/// The samples.
-#[derive(Default)]
-pub struct Tsdb {
-    dir: PathBuf,
-    series: BTreeMap<String, Series>,
-    pending: String,
-}
-
-impl Tsdb {
-    fn part(&self) -> PathBuf {
-        self.dir.join("data/small/samples.txt")
-    }
-
-    fn open(dir: &Path) -> io::Result<Self> {
-        let mut db = Self {
-            dir: dir.to_owned(),
-            ..Self::default()
-        };
-        std::fs::create_dir_all(db.part().parent().unwrap_or(dir))?;
-        match std::fs::read_to_string(db.part()) {
-            Ok(text) => {
-                let broken = db.ingest(&text);
-                if broken > 0 {
-                    log::line(format!("warn: {broken} broken lines in {}", db.part().display()));
-                }
-                db.pending.clear();
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(role::named(&db.part(), e)),
-        }
-        Ok(db)
-    }
-
-    /// Takes samples in the text form; the number of lines that could not be read is returned.
-    pub fn ingest(&mut self, text: &str) -> usize {
-        let mut broken = 0;
-        for line in text
-            .lines()
-            .map(str::trim)
-            .filter(|l| !l.is_empty() && !l.starts_with('#'))
-        {
-            let Some((name, rest)) = split_name(line) else {
-                broken += 1;
-                continue;
-            };
-            let mut words = rest.split_whitespace();
-            let value = words.next().and_then(|v| v.parse::<f64>().ok());
-            let at = match words.next() {
-                Some(word) => word.parse::<i64>().ok(),
-                None => Some(jiff::Timestamp::now().as_millisecond()),
-            };
-            let (Some(value), Some(at), Some(labels)) = (value, at, parse_labels(name)) else {
-                broken += 1;
-                continue;
-            };
-            self.pending.push_str(&format!("{name} {value} {at}\n"));
-            let series = self.series.entry(key(&labels)).or_insert_with(|| Series {
-                labels,
-                samples: Vec::new(),
-            });
-            series.push(at, value);
-        }
-        broken
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.part())?;
-        file.write_all(self.pending.as_bytes())?;
-        file.sync_data()?;
-        self.pending.clear();
-        Ok(())
-    }
-
-    /// All series, for evaluation.
-    pub fn all(&self) -> impl Iterator<Item = &Series> {
-        self.series.values()
-    }
-}
-
-/// Splits `name{labels} value ms` behind the labels.
-fn split_name(line: &str) -> Option<(&str, &str)> {
-    let mut quoted = false;
-    let mut escaped = false;
-    let end = line.char_indices().find(|(_, c)| {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => quoted = !quoted,
-            _ => {}
-        }
-        !quoted && c.is_whitespace()
-    })?;
-    let (name, rest) = line.split_at(end.0);
-    // A space between the name and the brace is allowed nowhere in what our clients send.
-    Some((name, rest))
-}
-
-fn parse_labels(text: &str) -> Option<Labels> {
-    let mut labels = promql::parse_series(text)?;
-    // An empty label is as good as none.
-    labels.retain(|_, value| !value.is_empty());
-    Some(labels)
-}
-
-fn key(labels: &Labels) -> String {
-    let mut out = String::new();
-    for (name, value) in labels {
-        out.push_str(name);
-        out.push('\u{1}');
-        out.push_str(value);
-        out.push('\u{2}');
-    }
-    out
-}
 
 async fn answer(db: Arc<Mutex<Tsdb>>, req: Req) -> Resp {
     let mut db = db.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,14 +46,7 @@ async fn answer(db: Arc<Mutex<Tsdb>>, req: Req) -> Resp {
                 .collect();
             Resp::json(200, &json!({"status": "success", "data": all}))
         }
-        "/internal/truncate" => {
-            let cut = req.param("before").parse().unwrap_or(i64::MAX);
-            db.series
-                .values_mut()
-                .for_each(|s| s.samples.retain(|(t, _)| *t >= cut));
-            db.pending.clear();
-            Resp::empty(role::write_atomic(&db.part(), b"").map_or(500, |()| 200))
-        }
+        "/internal/truncate" => Resp::empty(db.truncate().map_or(500, |()| 200)),
         _ => Resp::json(
             404,
             &json!({"status": "error", "errorType": "404", "error": format!("unsupported path requested: {path:?}")}),
@@ -263,17 +135,6 @@ pub async fn write(text: String) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_lines_become_series() {
-        let mut db = Tsdb::default();
-        assert_eq!(db.ingest("up{node_name=\"a b\",job=\"x_hr\"} 1 1000\nup{node_name=\"a b\",job=\"x_hr\"} 0 2000\nbroken\n"), 1);
-        assert_eq!(db.series.len(), 1);
-        assert_eq!(
-            db.all().next().map(|s| s.samples.clone()),
-            Some(vec![(1000, 1.0), (2000, 0.0)])
-        );
-    }
 
     #[test]
     fn a_broken_base_file_is_found() {

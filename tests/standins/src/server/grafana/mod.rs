@@ -103,7 +103,15 @@ fn provision(doc: &mut Value, version: Version) {
     }
 }
 
+/// From 3.2.0 on Grafana does not find an external database by its URL alone (PMM docs: external_postgres_pmm_upgrade.md).
+fn database_is_split(version: Version, has: impl Fn(&str) -> bool) -> bool {
+    version < Version::new(3, 2, 0) || !has("GF_DATABASE_URL") || has("GF_DATABASE_HOST")
+}
+
 async fn open(version: Version) -> io::Result<Value> {
+    if !database_is_split(version, |name| std::env::var_os(name).is_some()) {
+        return Err(io::Error::other("failed to connect to database: dial tcp: GF_DATABASE_URL without GF_DATABASE_HOST"));
+    }
     let mut tries = 0;
     let loaded = loop {
         match pg::load("grafana").await {
@@ -228,4 +236,18 @@ async fn answer(state: Arc<Grafana>, req: Req) -> Resp {
         return answer;
     }
     message(404, "Not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_alone_is_enough_only_before_3_2() {
+        let only_url = |name: &str| name == "GF_DATABASE_URL";
+        assert!(database_is_split(Version::new(2, 44, 1), only_url));
+        assert!(!database_is_split(Version::new(3, 7, 1), only_url));
+        assert!(database_is_split(Version::new(3, 7, 1), |name| name.starts_with("GF_DATABASE_")));
+        assert!(database_is_split(Version::new(3, 7, 1), |_| false));
+    }
 }

@@ -50,7 +50,7 @@ pub trait Source {
     fn series(&self) -> Box<dyn Iterator<Item = &Series> + '_>;
 }
 
-impl Source for super::vm::Tsdb {
+impl Source for super::tsdb::Tsdb {
     fn series(&self) -> Box<dyn Iterator<Item = &Series> + '_> {
         Box::new(self.all())
     }
