@@ -2,8 +2,10 @@
 
 use crate::scenario::{self, Options, Sabotage, Scenario};
 use crate::{lock, output, teeth};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// One case.
 pub struct Case {
@@ -19,14 +21,22 @@ impl Case {
     pub const fn new(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self { Self { name, about, run } }
 }
 
+/// Cases that run one after the other, or a few beside each other if they share nothing.
+pub struct Table {
+    /// How many run at a time.
+    pub jobs: usize,
+    /// The cases, in order.
+    pub cases: &'static [Case],
+}
+
 struct Suite {
     name: &'static str,
     about: &'static str,
-    cases: &'static [&'static [Case]],
+    tables: &'static [Table],
 }
 
 impl Suite {
-    fn cases(&self) -> impl Iterator<Item = &'static Case> { self.cases.iter().flat_map(|table| table.iter()) }
+    fn cases(&self) -> impl Iterator<Item = &'static Case> { self.tables.iter().flat_map(|table| table.cases.iter()) }
 }
 
 const SCENARIOS: [Case; 6] = [
@@ -46,10 +56,10 @@ const SABOTAGE: [Case; 4] = [
 ];
 
 const SUITES: [Suite; 4] = [
-    Suite { name: "short", about: "what `cargo test` runs: the main job", cases: &[SCENARIOS.split_at(1).0] },
-    Suite { name: "scenarios", about: "the main job, plain and with everything that goes wrong", cases: &[&SCENARIOS] },
-    Suite { name: "teeth", about: "the stand-ins fall into every known trap", cases: teeth::CASES },
-    Suite { name: "sabotage", about: "the checks notice what is broken on purpose", cases: &[&SABOTAGE] },
+    Suite { name: "short", about: "what `cargo test` runs: the main job", tables: &[Table { jobs: 1, cases: SCENARIOS.split_at(1).0 }] },
+    Suite { name: "scenarios", about: "the main job, plain and with everything that goes wrong", tables: &[Table { jobs: 1, cases: &SCENARIOS }] },
+    Suite { name: "teeth", about: "the stand-ins fall into every known trap", tables: teeth::TABLES },
+    Suite { name: "sabotage", about: "the checks notice what is broken on purpose", tables: &[Table { jobs: 1, cases: &SABOTAGE }] },
 ];
 
 fn demo(scenario: Scenario, sabotage: Option<Sabotage>) -> Result<()> {
@@ -86,25 +96,50 @@ pub fn list(as_json: bool) -> String {
     rows.collect::<Vec<_>>().join("\n")
 }
 
-/// Runs a suite; every case must pass.
+/// Runs a suite, or those of its cases whose names contain one of some texts, separated by commas; every case must pass.
 pub fn run(name: &str, only: Option<&str>) -> Result<()> {
     let suite = SUITES.iter().find(|suite| suite.name == name).with_context(|| format!("no suite `{name}`; `cargo lab suite --list` shows them"))?;
-    let chosen: Vec<&Case> = suite.cases().filter(|case| only.is_none_or(|text| text.split(',').any(|part| case.name.contains(part)))).collect();
-    if chosen.is_empty() {
-        bail!("suite {name} has no case like `{}`", only.unwrap_or_default());
-    }
+    let wanted = |case: &&Case| only.is_none_or(|text| text.split(',').any(|part| case.name.contains(part)));
     let mut failed = Vec::new();
-    for case in &chosen {
-        output::step(&format!("case {name}/{}", case.name));
-        match (case.run)() {
-            Ok(()) => output::line(&format!("ok   {name}/{}", case.name)),
-            Err(error) => {
-                output::line(&format!("FAIL {name}/{}: {error:#}", case.name));
-                failed.push(case.name);
-            }
-        }
+    let mut ran = 0;
+    for table in suite.tables {
+        let chosen: Vec<&Case> = table.cases.iter().filter(wanted).collect();
+        failed.extend(run_table(name, &chosen, table.jobs));
+        ran += chosen.len();
     }
     teeth::clear();
-    output::line(&format!("suite {name}: {} of {} cases passed", chosen.len() - failed.len(), chosen.len()));
+    if ran == 0 {
+        bail!("suite {name} has no case like `{}`", only.unwrap_or_default());
+    }
+    output::line(&format!("suite {name}: {} of {ran} cases passed", ran - failed.len()));
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+/// Runs cases, so many at a time; returns the names of those that failed.
+fn run_table(suite: &str, cases: &[&Case], jobs: usize) -> Vec<&'static str> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(cases.len()) {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if !run_case(suite, case) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(case.name);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one case; a panic is a failure like any other.
+fn run_case(suite: &str, case: &Case) -> bool {
+    output::step(&format!("case {suite}/{}", case.name));
+    let result = std::panic::catch_unwind(case.run).unwrap_or_else(|_| Err(anyhow!("the case panicked")));
+    match &result {
+        Ok(()) => output::line(&format!("ok   {suite}/{}", case.name)),
+        Err(error) => output::line(&format!("FAIL {suite}/{}: {error:#}", case.name)),
+    }
+    result.is_ok()
 }

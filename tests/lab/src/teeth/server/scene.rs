@@ -27,19 +27,28 @@ pub struct Scene {
 impl Scene {
     /// An empty scene; what an interrupted run of the same case left is removed.
     pub fn new(case: &str) -> Result<Self> {
-        let scene =
-            Self { prefix: format!("{}teeth-{case}.", names::PREFIX), tags: Mutex::default(), directories: Mutex::default() };
+        let scene = Self {
+            prefix: format!("{}teeth-{case}.", names::PREFIX),
+            tags: Mutex::default(),
+            directories: Mutex::default(),
+        };
         scene.clean()?;
         Ok(scene)
     }
 
     /// A name of the scene's own.
-    pub fn name(&self, what: &str) -> String { format!("{}{what}", self.prefix) }
+    pub fn name(&self, what: &str) -> String {
+        format!("{}{what}", self.prefix)
+    }
 
     /// Names of the scene's containers, running or not.
     pub fn containers(&self) -> Result<Vec<String>> {
         let all = docker::docker(["ps", "-a", "--format", "{{.Names}}"])?;
-        Ok(all.lines().filter(|name| name.starts_with(&self.prefix)).map(str::to_owned).collect())
+        Ok(all
+            .lines()
+            .filter(|name| name.starts_with(&self.prefix))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// A new volume with the data of a PMM Server that was used and stopped cleanly.
@@ -65,14 +74,20 @@ impl Scene {
     pub fn directory(&self, what: &str) -> Result<PathBuf> {
         let path = build::state_dir()?.join("teeth").join(self.name(what));
         fs_err::create_dir_all(&path)?;
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        self.directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(path.clone());
         Ok(path)
     }
 
     /// Another name of a release's image.
     pub fn tag(&self, release: &str, name: &str) -> Result<()> {
         docker::docker(["tag", &image(release)?, name])?;
-        self.tags.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        self.tags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(name.to_owned());
         Ok(())
     }
 
@@ -120,7 +135,12 @@ impl Scene {
         for tag in self.tags.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             docker::docker(["rmi", &tag])?;
         }
-        for path in self.directories.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for path in self
+            .directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             fs_err::remove_dir_all(path)?;
         }
         Ok(())
@@ -141,13 +161,21 @@ impl Drop for Scene {
 pub fn image(release: &str) -> Result<String> {
     static BUILT: OnceLock<Result<BTreeMap<String, String>, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| tagged().map_err(|error| format!("{error:#}")));
-    let known = built.as_ref().map_err(|error| anyhow!("building the PMM Server images: {error}"))?;
-    known.get(release).cloned().with_context(|| format!("there is no image of PMM Server {release}"))
+    let known = built
+        .as_ref()
+        .map_err(|error| anyhow!("building the PMM Server images: {error}"))?;
+    known
+        .get(release)
+        .cloned()
+        .with_context(|| format!("there is no image of PMM Server {release}"))
 }
 
 fn tagged() -> Result<BTreeMap<String, String>> {
     if std::env::var_os(AS_THEY_ARE).is_some() {
-        return Ok(images::SERVER_RELEASES.iter().map(|release| ((*release).to_owned(), format!("{REPOSITORY}:{release}"))).collect());
+        return Ok(images::SERVER_RELEASES
+            .iter()
+            .map(|release| ((*release).to_owned(), format!("{REPOSITORY}:{release}")))
+            .collect());
     }
     let servers = images::servers(&build::standins()?)?;
     let mut known = BTreeMap::new();
@@ -175,5 +203,9 @@ pub fn hand_over(volume: &str) -> Result<()> {
 
 /// Fails unless the trap bit.
 pub fn bites(bit: bool, trap: impl AsRef<str>) -> Result<()> {
-    if bit { Ok(()) } else { bail!("nobody fell into the trap: {}", trap.as_ref()) }
+    if bit {
+        Ok(())
+    } else {
+        bail!("nobody fell into the trap: {}", trap.as_ref())
+    }
 }

@@ -23,7 +23,9 @@ impl Script {
     }
 
     /// Gives a variable another value.
-    pub fn set(&mut self, name: &str, value: &str) { self.0.push((name.to_owned(), value.to_owned())); }
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_owned(), value.to_owned()));
+    }
 
     /// The same, for building in one expression.
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -34,7 +36,11 @@ impl Script {
     /// Runs it to its end, whatever that is.
     pub fn run(&self) -> Result<Done> {
         let file = workspace().join("tests/lab/naive/easy-install.sh");
-        let mut argv: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut argv: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         argv.extend(["bash".to_owned(), file.display().to_string()]);
         cmd::run("env", &argv, None)
     }

@@ -39,18 +39,40 @@ pub fn older() -> Result<Seed> {
 }
 
 fn once(cell: &OnceLock<Result<Seed, String>>, release: &str) -> Result<Seed> {
-    cell.get_or_init(|| make(release).map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!("data of PMM {release}: {error}"))
+    cell.get_or_init(|| make(release).map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!("data of PMM {release}: {error}"))
 }
 
 /// Fills an empty volume.
 pub fn unpack(seed: &Seed, volume: &str) -> Result<()> {
     let directory = seed.archive.parent().context("the archive has a directory")?;
-    let file = seed.archive.file_name().context("the archive has a name")?.to_string_lossy().into_owned();
-    let (data, archive) = (format!("{volume}:/srv"), format!("{}:/seed:ro", directory.display()));
+    let file = seed
+        .archive
+        .file_name()
+        .context("the archive has a name")?
+        .to_string_lossy()
+        .into_owned();
+    let (data, archive) = (
+        format!("{volume}:/srv"),
+        format!("{}:/seed:ro", directory.display()),
+    );
     let image = scene::image("2.44.1")?;
     let inside = format!("/seed/{file}");
     docker::docker([
-        "run", "--rm", "--volume", &data, "--volume", &archive, &image, "tar", "--numeric-owner", "-C", "/srv", "-xpf", &inside,
+        "run",
+        "--rm",
+        "--volume",
+        &data,
+        "--volume",
+        &archive,
+        &image,
+        "tar",
+        "--numeric-owner",
+        "-C",
+        "/srv",
+        "-xpf",
+        &inside,
     ])
     .map(drop)
 }
@@ -66,7 +88,10 @@ fn make(release: &str) -> Result<Seed> {
     let archive = directory.join(format!("seed-{release}-{}.tar", &hash[..16]));
     let notes = archive.with_extension("json");
     if let Ok(text) = fs_err::read_to_string(&notes) {
-        return Ok(Seed { archive, facts: serde_json::from_str(&text)? });
+        return Ok(Seed {
+            archive,
+            facts: serde_json::from_str(&text)?,
+        });
     }
     let scene = Scene::new(&format!("seed-{release}"))?;
     let volume = scene.empty_volume("data")?;
@@ -76,9 +101,28 @@ fn make(release: &str) -> Result<Seed> {
     let facts = furnish(&pmm)?;
     settle(&pmm)?;
     pmm.stop()?;
-    let (out, target) = (format!("{}:/out", directory.display()), format!("/out/{}", archive.file_name().unwrap_or_default().to_string_lossy()));
+    let (out, target) = (
+        format!("{}:/out", directory.display()),
+        format!(
+            "/out/{}",
+            archive.file_name().unwrap_or_default().to_string_lossy()
+        ),
+    );
     docker::docker([
-        "run", "--rm", "--volume", &mount, "--volume", &out, &scene::image("2.44.1")?, "tar", "--numeric-owner", "-C", "/srv", "-cf", &target, ".",
+        "run",
+        "--rm",
+        "--volume",
+        &mount,
+        "--volume",
+        &out,
+        &scene::image("2.44.1")?,
+        "tar",
+        "--numeric-owner",
+        "-C",
+        "/srv",
+        "-cf",
+        &target,
+        ".",
     ])?;
     fs_err::write(&notes, facts.to_string())?;
     Ok(Seed { archive, facts })
@@ -88,10 +132,16 @@ fn make(release: &str) -> Result<Seed> {
 fn settle(pmm: &Pmm) -> Result<()> {
     wait::until("samples and queries of the server itself", 60, || {
         let up = pmm.get("/prometheus/api/v1/query?query=pg_up")?;
-        let seen = up["data"]["result"].as_array().is_some_and(|rows| !rows.is_empty());
+        let seen = up["data"]["result"]
+            .as_array()
+            .is_some_and(|rows| !rows.is_empty());
         let report = pmm.post("/v0/qan/GetReport", &report_request("pmm-server-postgresql"))?;
         let queries = report["total_rows"].as_u64().unwrap_or(0) > 0;
-        Ok(if seen && queries { Probe::Ready(()) } else { Probe::NotYet(format!("samples: {seen}, queries: {queries}")) })
+        Ok(if seen && queries {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(format!("samples: {seen}, queries: {queries}"))
+        })
     })
 }
 
@@ -107,27 +157,69 @@ pub fn report_request(service: &str) -> Value {
 /// What years of use leave behind, by way of the API.
 fn furnish(pmm: &Pmm) -> Result<Value> {
     let password = json!({"password": PASSWORD}).to_string();
-    let changed = pmm.ask("PUT", "/graph/api/admin/users/1/password", Some(&password), super::pmm::FRESH)?;
-    anyhow::ensure!(changed.status == 200, "the password was not changed: {} {}", changed.status, changed.json);
+    let changed = pmm.ask(
+        "PUT",
+        "/graph/api/admin/users/1/password",
+        Some(&password),
+        super::pmm::FRESH,
+    )?;
+    anyhow::ensure!(
+        changed.status == 200,
+        "the password was not changed: {} {}",
+        changed.status,
+        changed.json
+    );
     let settings = json!({"metrics_resolutions": {"hr": "1s", "mr": "1s", "lr": "1s"}, "alert_manager_url": ALERTMANAGER, "alert_manager_rules": "groups: []"});
     wait::until("the new password to count", 10, || {
-        let answer = pmm.ask("POST", "/v1/Settings/Change", Some(&settings.to_string()), super::pmm::Auth::Admin)?;
-        Ok(if answer.status == 200 { Probe::Ready(()) } else { Probe::NotYet(answer.json.to_string()) })
+        let answer = pmm.ask(
+            "POST",
+            "/v1/Settings/Change",
+            Some(&settings.to_string()),
+            super::pmm::Auth::Admin,
+        )?;
+        Ok(if answer.status == 200 {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(answer.json.to_string())
+        })
     })?;
     let node = pmm.post("/v1/management/Node/Register", &json!({"node_name": "db1", "node_type": "GENERIC_NODE", "address": "192.0.2.7", "machine_id": "0f0f"}))?;
-    let text = |pointer: &str| node.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        node.pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (agent, node_id) = (text("/pmm_agent/agent_id"), text("/generic_node/node_id"));
     let service = |name: &str, port: u16, query: &str| {
         json!({"node_id": node_id, "pmm_agent_id": agent, "service_name": name, "address": "127.0.0.1", "port": port, "cluster": "c1",
                "username": "pmm", "password": "pmm", "skip_connection_check": true, query: true, "custom_labels": {"team": "dba"}})
     };
-    let mysql = pmm.post("/v1/management/MySQL/Add", &service(SERVICES[1], 3306, "qan_mysql_slowlog"))?;
-    pmm.post("/v1/management/MongoDB/Add", &service(SERVICES[0], 27017, "qan_mongodb_profiler"))?;
-    pmm.post("/v1/management/PostgreSQL/Add", &service(SERVICES[2], 5432, "qan_postgresql_pgstatements_agent"))?;
+    let mysql = pmm.post(
+        "/v1/management/MySQL/Add",
+        &service(SERVICES[1], 3306, "qan_mysql_slowlog"),
+    )?;
+    pmm.post(
+        "/v1/management/MongoDB/Add",
+        &service(SERVICES[0], 27017, "qan_mongodb_profiler"),
+    )?;
+    pmm.post(
+        "/v1/management/PostgreSQL/Add",
+        &service(SERVICES[2], 5432, "qan_postgresql_pgstatements_agent"),
+    )?;
     pmm.post("/v1/management/backup/Backups/Schedule", &json!({"service_id": mysql["service"]["service_id"], "name": "nightly", "cron_expression": "0 2 * * *", "enabled": true}))?;
-    pmm.post("/v1/management/ia/Channels/Add", &json!({"summary": "on call", "email_config": {"to": ["dba@example.com"]}}))?;
-    pmm.post("/v1/management/ia/Rules/Create", &json!({"name": "disk is full", "template_name": "pmm_node_low_free_disk"}))?;
-    pmm.post("/graph/api/admin/users", &json!({"login": VIEWER.0, "password": VIEWER.1, "role": "Viewer"}))?;
+    pmm.post(
+        "/v1/management/ia/Channels/Add",
+        &json!({"summary": "on call", "email_config": {"to": ["dba@example.com"]}}),
+    )?;
+    pmm.post(
+        "/v1/management/ia/Rules/Create",
+        &json!({"name": "disk is full", "template_name": "pmm_node_low_free_disk"}),
+    )?;
+    pmm.post(
+        "/graph/api/admin/users",
+        &json!({"login": VIEWER.0, "password": VIEWER.1, "role": "Viewer"}),
+    )?;
     let key = pmm.post("/graph/api/auth/keys", &json!({"name": KEY, "role": "Admin"}))?;
     pmm.post("/graph/api/dashboards/db", &json!({"dashboard": {"uid": "own-1", "title": "Own", "panels": [{"type": "graph", "title": "old"}]}}))?;
     Ok(json!({"agent": agent, "node": node_id, "key": key["key"]}))
