@@ -43,8 +43,9 @@ impl Looked {
     }
 }
 
-/// Looks at the host.
-pub fn look(mixed: Mixed) -> Looked {
+/// Looks at the host. `known` are base directories that somebody named, such as the plan: a tarball that was started by hand and is stopped
+/// now leaves no other trace.
+pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     let clients = processes::clients();
     let process_facts: Vec<ProcessFacts> = clients.iter().map(process).collect();
     let mut units: BTreeSet<String> = BTreeSet::from([UNIT.to_owned()]);
@@ -55,7 +56,9 @@ pub fn look(mixed: Mixed) -> Looked {
     let units: Vec<UnitFacts> =
         if systemd::present() { units.iter().filter_map(|name| systemd::show(name)).collect() } else { Vec::new() };
     let host = clients.iter().filter(|process| processes::of_host(process));
+    let named = known.iter().filter(|base| !base.is_empty()).map(|base| (*base).to_owned());
     let mut bases: BTreeSet<String> = BTreeSet::from([PMM2_BASE.to_owned(), PMM3_BASE.to_owned()]);
+    bases.extend(named);
     bases.extend(host.filter_map(|process| base_of(&process.exe)));
     bases.extend(units.iter().filter_map(|unit| unit.exec_start.first()).filter_map(|exe| base_of(exe)));
     let trees: Vec<TreeFacts> = bases.iter().filter_map(|base| tree(base)).collect();

@@ -40,7 +40,7 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Detects again under this host's policy.
-    pub fn look(&self) -> Looked { look(self.policy.mixed.into()) }
+    pub fn look(&self) -> Looked { look(self.policy.mixed.into(), &[&self.entry.expect.base_dir]) }
 
     /// The installation that was found, or why the order can't be carried out on it.
     pub fn installation(&self, looked: &Looked) -> StepResult<Installation> {

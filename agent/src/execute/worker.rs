@@ -188,7 +188,7 @@ impl Worker {
     fn reality(&self, order: &JournalOrder, open: Option<StepId>, entry: &PlanEntry, policy: &Policy) -> Reality {
         let step = open.unwrap_or(StepId::Install);
         let transaction = Transaction::new(&self.shared.paths.transactions(), &order.order_id, step.as_str());
-        let found = look(policy.mixed.into());
+        let found = look(policy.mixed.into(), &[]);
         let found = found.installation().map(|installation| (installation.method, installation.version));
         let on_disk = match Saved::load(&self.shared.paths) {
             Some(saved) => on_disk(found, (saved.installation.method, saved.installation.version), entry.to),
@@ -223,7 +223,7 @@ pub fn inventory(paths: &crate::config::Paths, config: &AgentConfig, policy: &Po
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         labels: config.labels.clone(),
         held: held(paths),
-        client: look(policy.mixed.into()).detection,
+        client: look(policy.mixed.into(), &[]).detection,
     }
 }
 
