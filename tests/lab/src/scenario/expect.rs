@@ -10,7 +10,7 @@ pub fn migrated(report: &Report, exit: i32, hops: &[&str], before: &Snapshot) ->
     let mut findings = Findings::default();
     findings.equal("exit status of watch", &exit, &0);
     findings.equal("outcome", &report.text("/outcome"), &"succeeded".to_owned());
-    findings.equal("server outcome", &report.text("/server/outcome"), &"settled".to_owned());
+    findings.equal("server outcome", &report.text("/server/outcome"), &"upgraded".to_owned());
     findings.equal("server from", &report.text("/server/from"), &"2.41.2".to_owned());
     findings.equal("server to", &report.text("/server/to"), &hops.last().copied().unwrap_or_default().to_owned());
     findings.equal("hops", &report.list("/server/hops"), &hops.iter().map(|hop| (*hop).to_owned()).collect());

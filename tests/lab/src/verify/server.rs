@@ -45,7 +45,7 @@ pub fn look() -> Result<State> {
 /// Names of services with an `up` sample at a moment (Unix seconds), or now.
 pub fn sampled(at: Option<u64>) -> Result<BTreeSet<String>> {
     let rows = pmm::query("up", at)?;
-    Ok(rows.into_iter().filter_map(|(labels, _)| labels.get("service_name").cloned()).filter(|name| !name.is_empty()).collect())
+    Ok(rows.into_iter().filter_map(|(labels, _)| labels.get("service_name").cloned()).filter(|name| !name.is_empty() && !name.starts_with("pmm-server")).collect())
 }
 
 /// The age in seconds of the newest `up` sample per service.
