@@ -157,12 +157,6 @@ async fn open(version: Version) -> io::Result<Value> {
 pub async fn run() -> io::Result<()> {
     let version = Version::of_image();
     role::claim(Path::new(DATA))?;
-    if version >= Version::new(3, 2, 0) && std::env::var_os("GF_DATABASE_URL").is_some() {
-        // Grafana 11 and newer mixes the URL up with the default settings (PMM docs: external_postgres_pmm_upgrade.md).
-        return Err(io::Error::other(
-            "failed to connect to database: unknown driver, GF_DATABASE_URL does not work alone",
-        ));
-    }
     let doc = open(version).await?;
     // Loading plugins takes its time; until then readiness is answered with 500.
     role::sleep(1.0).await;
