@@ -42,24 +42,41 @@ pub fn explain(kernel: &Kernel, subject: &str, now_ms: u64) -> Option<ExplainDoc
         "server" => return Some(server(kernel, now_ms)),
         _ => {}
     }
-    if let Some(group) = kernel.plan.group(&GroupName::new(subject.strip_prefix("group:").unwrap_or(subject))) {
+    if let Some(group) = kernel
+        .plan
+        .group(&GroupName::new(subject.strip_prefix("group:").unwrap_or(subject)))
+    {
         return group_document(kernel, group, now_ms);
     }
-    let planned = kernel.plan.find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
+    let planned = kernel
+        .plan
+        .find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
     Some(host(kernel, planned, now_ms))
 }
 
 fn word<T: Serialize>(state: T) -> String {
-    serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(state)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
-fn document(subject: String, name: String, state: String, since_ms: u64, duty: Option<Duty>) -> ExplainDocument {
+fn document(
+    subject: String,
+    name: String,
+    state: String,
+    since_ms: u64,
+    duty: Option<Duty>,
+) -> ExplainDocument {
     ExplainDocument {
         subject,
         name,
         state,
         since_ms,
-        owner: duty.as_ref().map_or("nobody", |duty| duty.owner.as_str()).to_owned(),
+        owner: duty
+            .as_ref()
+            .map_or("nobody", |duty| duty.owner.as_str())
+            .to_owned(),
         reason: String::new(),
         deadline_ms: duty.as_ref().and_then(|duty| duty.deadline_ms),
         reminder_ms: duty.as_ref().and_then(|duty| duty.reminder_ms),
@@ -70,17 +87,36 @@ fn document(subject: String, name: String, state: String, since_ms: u64, duty: O
     }
 }
 
-fn strings(texts: &[&str]) -> Vec<String> { texts.iter().map(|text| (*text).to_owned()).collect() }
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
 
 fn rollout(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
     let row = kernel.rollout();
-    let mut answer =
-        document("rollout".to_owned(), row.id.to_string(), outcome(kernel), row.since_ms, kernel.rollout_duty(now_ms));
+    let mut answer = document(
+        "rollout".to_owned(),
+        row.id.to_string(),
+        outcome(kernel),
+        row.since_ms,
+        kernel.rollout_duty(now_ms),
+    );
     match row.phase {
         RolloutPhase::Planned => {
             answer.reason = "the plan is stored and nothing was started".to_owned();
-            answer.rules.extend(kernel.plan.blockers.iter().map(|finding| format!("blocked by {}: {}", finding.check, finding.message)));
-            answer.rules.extend(kernel.plan.unmatched.iter().map(|client| format!("PMM client `{}` has no agent of ours", client.name)));
+            answer.rules.extend(
+                kernel
+                    .plan
+                    .blockers
+                    .iter()
+                    .map(|finding| format!("blocked by {}: {}", finding.check, finding.message)),
+            );
+            answer.rules.extend(
+                kernel
+                    .plan
+                    .unmatched
+                    .iter()
+                    .map(|client| format!("PMM client `{}` has no agent of ours", client.name)),
+            );
             answer.you_can = strings(&["plan show", "start"]);
         }
         RolloutPhase::Paused => {
@@ -91,7 +127,11 @@ fn rollout(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             }
         }
         RolloutPhase::Running => {
-            answer.reason = kernel.legs().iter().find(|leg| leg.phase == LegPhase::Running).map_or_else(String::new, |leg| format!("leg {} is under way", leg.leg));
+            answer.reason = kernel
+                .legs()
+                .iter()
+                .find(|leg| leg.phase == LegPhase::Running)
+                .map_or_else(String::new, |leg| format!("leg {} is under way", leg.leg));
             answer.rules = strings(&["a leg begins when all earlier ones are settled"]);
             answer.you_can = strings(&["pause", "abort"]);
         }
@@ -100,7 +140,9 @@ fn rollout(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer.then = "at the deadline the rollout ends with what the checks say then".to_owned();
         }
         RolloutPhase::Aborting => {
-            answer.reason = row.abort.as_ref().map_or_else(String::new, |abort| format!("aborted by {}: {}", abort.by, abort.reason));
+            answer.reason = row.abort.as_ref().map_or_else(String::new, |abort| {
+                format!("aborted by {}: {}", abort.by, abort.reason)
+            });
             answer.then = "it is aborted when nothing is under way any more".to_owned();
             answer.you_can = strings(&["abort --force"]);
         }
@@ -114,15 +156,40 @@ fn rollout(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
 
 fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
     let legs: Vec<&LegRow> = kernel.legs().iter().filter(|leg| !leg.hops.is_empty()).collect();
-    let Some(leg) = legs.iter().find(|leg| leg.phase != LegPhase::Settled).or(legs.last()) else {
-        let mut answer = document("server".to_owned(), kernel.plan.server.name.clone(), "already_current".to_owned(), kernel.rollout().since_ms, None);
+    let Some(leg) = legs
+        .iter()
+        .find(|leg| leg.phase != LegPhase::Settled)
+        .or(legs.last())
+    else {
+        let mut answer = document(
+            "server".to_owned(),
+            kernel.plan.server.name.clone(),
+            "already_current".to_owned(),
+            kernel.rollout().since_ms,
+            None,
+        );
         answer.reason = format!("it ran {} when the plan was made", kernel.plan.server.from);
         return answer;
     };
-    let mut answer = document("server".to_owned(), kernel.plan.server.name.clone(), word(leg.phase), leg.since_ms, kernel.leg_duty(leg, now_ms));
-    let settled = leg.hops.iter().filter(|hop| crate::progress::hop_state(hop) == "settled").count();
+    let mut answer = document(
+        "server".to_owned(),
+        kernel.plan.server.name.clone(),
+        word(leg.phase),
+        leg.since_ms,
+        kernel.leg_duty(leg, now_ms),
+    );
+    let settled = leg
+        .hops
+        .iter()
+        .filter(|hop| crate::progress::hop_state(hop) == "settled")
+        .count();
     answer.reason = format!("{}: {settled} of {} hops settled", leg.leg, leg.hops.len());
-    if let Some(result) = leg.hops.iter().filter_map(|hop| hop.result.as_ref()).find(|result| result.outcome != fleet_common::server::HopOutcome::Settled) {
+    if let Some(result) = leg
+        .hops
+        .iter()
+        .filter_map(|hop| hop.result.as_ref())
+        .find(|result| result.outcome != fleet_common::server::HopOutcome::Settled)
+    {
         answer.reason = format!("{} in step {}: {}", result.code, result.step, result.message);
         answer.you_can.extend(result.hints.iter().cloned());
     }
@@ -133,8 +200,12 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         }
         LegPhase::Running => {
             answer.then = "silence past the deadline stops here and asks a person".to_owned();
-            answer.rules = strings(&["each hop starts from its own restore point and goes back to it when it fails"]);
-            answer.you_can.extend(strings(&["pause (before the next hop)", "abort --force (back to where this hop started)"]));
+            answer.rules =
+                strings(&["each hop starts from its own restore point and goes back to it when it fails"]);
+            answer.you_can.extend(strings(&[
+                "pause (before the next hop)",
+                "abort --force (back to where this hop started)",
+            ]));
         }
         _ => {}
     }
@@ -144,7 +215,12 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
 /// The leg that matters now for hosts: the one under way, or the first to come, or the last.
 fn current_leg(kernel: &Kernel) -> Option<LegId> {
     let legs = client_legs(kernel);
-    let open = |leg: &&LegId| kernel.legs().iter().any(|row| row.leg == **leg && row.phase != LegPhase::Settled);
+    let open = |leg: &&LegId| {
+        kernel
+            .legs()
+            .iter()
+            .any(|row| row.leg == **leg && row.phase != LegPhase::Settled)
+    };
     legs.iter().find(open).or(legs.last()).cloned()
 }
 
@@ -153,16 +229,33 @@ fn group_document(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option<Exp
     let row = kernel.group(&leg, &group.name)?;
     let tally = kernel.tally(&leg, group);
     let duty = kernel.group_duty(&leg, group, now_ms);
-    let mut answer = document(format!("group:{}", group.name), group.name.to_string(), word(row.phase), row.since_ms, duty);
-    answer.reason = format!("{leg}: {} upgraded, {} under way, {} to begin, {} held or away", tally.upgraded, tally.in_flight, tally.to_begin, tally.left_behind);
+    let mut answer = document(
+        format!("group:{}", group.name),
+        group.name.to_string(),
+        word(row.phase),
+        row.since_ms,
+        duty,
+    );
+    answer.reason = format!(
+        "{leg}: {} upgraded, {} under way, {} to begin, {} held or away",
+        tally.upgraded, tally.in_flight, tally.to_begin, tally.left_behind
+    );
     answer.rules = vec![
         format!("{} of {} slots taken", tally.slots, group.max_unavailable),
-        format!("{} of {} tolerated failures", tally.failures, group.failure_threshold),
+        format!(
+            "{} of {} tolerated failures",
+            tally.failures, group.failure_threshold
+        ),
     ];
     match row.phase {
-        GroupPhase::Canary => answer.rules.push(format!("{} of {} canaries succeeded; the others wait for them", tally.upgraded, group.canaries)),
+        GroupPhase::Canary => answer.rules.push(format!(
+            "{} of {} canaries succeeded; the others wait for them",
+            tally.upgraded, group.canaries
+        )),
         GroupPhase::Gated => answer.you_can = vec![format!("approve {}", group.name)],
-        GroupPhase::Breached => answer.you_can = strings(&["retry", "resume (accepts the failures)", "abort"]),
+        GroupPhase::Breached => {
+            answer.you_can = strings(&["retry", "resume (accepts the failures)", "abort"])
+        }
         _ => {}
     }
     Some(answer)
@@ -170,11 +263,24 @@ fn group_document(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option<Exp
 
 fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
     let subject = format!("host:{}", planned.host);
-    let surveying = kernel.legs().first().filter(|leg| leg.phase != LegPhase::Settled && kernel.host(&leg.leg, &planned.host).is_some());
-    let surveying = surveying.filter(|leg| leg.phase == LegPhase::Running).map(|leg| leg.leg.clone());
-    let found = surveying.or_else(|| current_leg(kernel)).and_then(|leg| Some((leg.clone(), kernel.host(&leg, &planned.host)?)));
+    let surveying = kernel
+        .legs()
+        .first()
+        .filter(|leg| leg.phase != LegPhase::Settled && kernel.host(&leg.leg, &planned.host).is_some());
+    let surveying = surveying
+        .filter(|leg| leg.phase == LegPhase::Running)
+        .map(|leg| leg.leg.clone());
+    let found = surveying
+        .or_else(|| current_leg(kernel))
+        .and_then(|leg| Some((leg.clone(), kernel.host(&leg, &planned.host)?)));
     let Some((leg, row)) = found else {
-        let mut answer = document(subject, planned.name.clone(), "not_in_a_leg".to_owned(), kernel.rollout().since_ms, None);
+        let mut answer = document(
+            subject,
+            planned.name.clone(),
+            "not_in_a_leg".to_owned(),
+            kernel.rollout().since_ms,
+            None,
+        );
         if let HostAction::Refuse { reason, hint, .. } = &planned.action {
             answer.reason.clone_from(reason);
             answer.you_can = vec![hint.clone()];
@@ -183,7 +289,13 @@ fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
     };
     let duty = kernel.host_duty(&leg, &planned.host, now_ms);
     let binding = duty.as_ref().map(|duty| (duty.owner, duty.code));
-    let mut answer = document(subject, planned.name.clone(), row.phase.as_str().to_owned(), row.since_ms, duty);
+    let mut answer = document(
+        subject,
+        planned.name.clone(),
+        row.phase.as_str().to_owned(),
+        row.since_ms,
+        duty,
+    );
     answer.reason = match (&planned.action, row.reason.is_empty()) {
         (HostAction::Refuse { reason, .. }, _) => format!("the plan leaves it out: {reason}"),
         (_, false) => format!("{leg}: {}", row.reason),
@@ -203,9 +315,16 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> Vec
     if row.slot {
         rules.push(format!("it holds a slot of group {}", planned.group));
     }
-    if let Some(group) = kernel.plan.group(&planned.group).filter(|_| matches!(row.phase, HostPhase::Ready | HostPhase::Waiting)) {
+    if let Some(group) = kernel
+        .plan
+        .group(&planned.group)
+        .filter(|_| matches!(row.phase, HostPhase::Ready | HostPhase::Waiting))
+    {
         let tally = kernel.tally(leg, group);
-        rules.push(format!("{} of {} slots of its group are taken", tally.slots, group.max_unavailable));
+        rules.push(format!(
+            "{} of {} slots of its group are taken",
+            tally.slots, group.max_unavailable
+        ));
     }
     if row.counts {
         rules.push("it counts for the failure threshold of its group".to_owned());
@@ -220,7 +339,9 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> Vec
 fn then(phase: HostPhase) -> &'static str {
     match phase {
         HostPhase::Preparing => "without an answer it is asked again, and left out after the third time",
-        HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => "silence past the deadline makes it lost; it goes on when it returns",
+        HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
+            "silence past the deadline makes it lost; it goes on when it returns"
+        }
         HostPhase::Verifying => "without fresh samples by the deadline the way back is ordered",
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
         HostPhase::Lost => "it goes on by itself when its agent returns",
@@ -235,8 +356,14 @@ fn choices(row: &HostRow, binding: Option<(Owner, &'static str)>, planned: &Plan
         (_, Some((Owner::Operator, "approval"))) => vec![format!("approve {}", planned.group)],
         (_, Some((Owner::Operator, "start"))) => strings(&["start"]),
         (_, Some((Owner::Operator, _))) => strings(&["resume", "abort"]),
-        (HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready, _) => vec![format!("host hold {name}"), format!("skip {name}")],
+        (HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready, _) => {
+            vec![format!("host hold {name}"), format!("skip {name}")]
+        }
         (HostPhase::Skipped, _) => vec![format!("retry {name}")],
-        (phase, _) => Some(failure_hint(phase, row.slot)).filter(|hint| !hint.is_empty() && row.counts).map(str::to_owned).into_iter().collect(),
+        (phase, _) => Some(failure_hint(phase, row.slot))
+            .filter(|hint| !hint.is_empty() && row.counts)
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
     }
 }

@@ -113,7 +113,9 @@ pub struct HostLegReport {
 
 impl ReportDocument {
     /// Exit status that goes with the outcome.
-    pub fn exit_code(&self) -> i32 { crate::progress::exit_code(&self.outcome) }
+    pub fn exit_code(&self) -> i32 {
+        crate::progress::exit_code(&self.outcome)
+    }
 }
 
 /// The report as it stands now.
@@ -127,7 +129,12 @@ pub fn report(kernel: &Kernel, now_ms: u64) -> ReportDocument {
         started_at_ms: kernel.rollout.started_at_ms,
         ended_at_ms: kernel.rollout.ended_at_ms,
         server: server(kernel),
-        hosts: kernel.plan.hosts.iter().map(|planned| host(kernel, planned)).collect(),
+        hosts: kernel
+            .plan
+            .hosts
+            .iter()
+            .map(|planned| host(kernel, planned))
+            .collect(),
         accepted_unmatched: kernel.rollout.accepted_unmatched.iter().cloned().collect(),
         verification: kernel.checks(),
         disturbances: kernel.rollout.disturbances.clone(),
@@ -152,10 +159,20 @@ fn reason(kernel: &Kernel, outcome: &str) -> String {
 fn server(kernel: &Kernel) -> ServerReport {
     let plan = &kernel.plan.server;
     let hops: Vec<&HopRow> = kernel.legs().iter().flat_map(|leg| &leg.hops).collect();
-    let settled: Vec<&&HopRow> = hops.iter().filter(|hop| progress::hop_state(hop) == "settled").collect();
+    let settled: Vec<&&HopRow> = hops
+        .iter()
+        .filter(|hop| progress::hop_state(hop) == "settled")
+        .collect();
     let results = || hops.iter().flat_map(|hop| hop.earlier.iter().chain(&hop.result));
-    let stuck = hops.iter().find_map(|hop| hop.result.as_ref().filter(|result| result.outcome != HopOutcome::Settled));
-    let silent = kernel.legs().iter().any(|leg| leg.phase == LegPhase::NeedsOperator);
+    let stuck = hops.iter().find_map(|hop| {
+        hop.result
+            .as_ref()
+            .filter(|result| result.outcome != HopOutcome::Settled)
+    });
+    let silent = kernel
+        .legs()
+        .iter()
+        .any(|leg| leg.phase == LegPhase::NeedsOperator);
     let (outcome, reason, message) = match stuck {
         Some(result) => {
             let word = match result.outcome {
@@ -166,7 +183,11 @@ fn server(kernel: &Kernel) -> ServerReport {
             (word, result.code.to_string(), result.message.clone())
         }
         None if hops.is_empty() => ("already_current", String::new(), String::new()),
-        None if silent => ("needs_operator", codes::DEADLINE.to_owned(), "the server driver was silent for too long".to_owned()),
+        None if silent => (
+            "needs_operator",
+            codes::DEADLINE.to_owned(),
+            "the server driver was silent for too long".to_owned(),
+        ),
         None if settled.len() == hops.len() => ("upgraded", String::new(), String::new()),
         None if hops.iter().any(|hop| hop.attempt > 0) => ("running", String::new(), String::new()),
         None => ("not_started", String::new(), String::new()),
@@ -175,10 +196,18 @@ fn server(kernel: &Kernel) -> ServerReport {
     ServerReport {
         name: plan.name.clone(),
         from: plan.from.to_string(),
-        to: running.or_else(|| settled.last().map(|hop| hop.to)).unwrap_or(plan.from).to_string(),
+        to: running
+            .or_else(|| settled.last().map(|hop| hop.to))
+            .unwrap_or(plan.from)
+            .to_string(),
         hops: settled.iter().map(|hop| hop.to.to_string()).collect(),
-        restore_points: results().filter_map(|result| result.restore_point.clone()).collect(),
-        downtime_s: results().map(|result| result.downtime_ms).sum::<u64>().div_ceil(1_000),
+        restore_points: results()
+            .filter_map(|result| result.restore_point.clone())
+            .collect(),
+        downtime_s: results()
+            .map(|result| result.downtime_ms)
+            .sum::<u64>()
+            .div_ceil(1_000),
         outcome: outcome.to_owned(),
         reason,
         message,
@@ -193,18 +222,27 @@ fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
     // The leg that decided: the first in which it did not make it, or else the last.
     let well = |leg: &&HostLegReport| matches!(leg.outcome.as_str(), "upgraded" | "already_current");
     let last = legs.iter().find(|leg| !well(leg)).or(legs.last());
-    let (mut outcome, mut reason) = last.map_or_else(|| not_in_a_leg(planned), |leg| (leg.outcome.clone(), leg.reason.clone()));
+    let (mut outcome, mut reason) = last.map_or_else(
+        || not_in_a_leg(planned),
+        |leg| (leg.outcome.clone(), leg.reason.clone()),
+    );
     if outcome == "already_current" && legs.iter().any(|leg| leg.outcome == "upgraded") {
         "upgraded".clone_into(&mut outcome);
         reason.clear();
     }
     let leg_row = last.and_then(|leg| kernel.host(&leg.leg.as_str().into(), &planned.host));
-    let from = planned.from.map(|version| version.to_string()).unwrap_or_default();
+    let from = planned
+        .from
+        .map(|version| version.to_string())
+        .unwrap_or_default();
     HostReport {
         host: planned.host.to_string(),
         name: planned.name.clone(),
         group: planned.group.to_string(),
-        method: planned.method.map(|method| method.to_string()).unwrap_or_default(),
+        method: planned
+            .method
+            .map(|method| method.to_string())
+            .unwrap_or_default(),
         to: runs_now(kernel, planned).unwrap_or_else(|| from.clone()),
         from,
         code: leg_row.map(|row| row.code.clone()).unwrap_or_default(),
@@ -230,7 +268,10 @@ fn runs_now(kernel: &Kernel, planned: &PlanHost) -> Option<String> {
         let row = kernel.host(leg, &planned.host)?;
         match row.phase {
             HostPhase::Upgraded | HostPhase::Settling => Some(row.running.clone().unwrap_or_else(|| {
-                kernel.leg_target(leg).map(|to| to.to_string()).unwrap_or_default()
+                kernel
+                    .leg_target(leg)
+                    .map(|to| to.to_string())
+                    .unwrap_or_default()
             })),
             HostPhase::Inconsistent | HostPhase::Lost => Some(row.running.clone().unwrap_or_default()),
             HostPhase::Verifying | HostPhase::RollingBack => row.running.clone(),
@@ -241,13 +282,30 @@ fn runs_now(kernel: &Kernel, planned: &PlanHost) -> Option<String> {
 
 fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> HostLegReport {
     let entry = kernel.plan.entry(leg, &planned.host);
-    let begins = matches!(row.phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready);
-    let took = row.permitted_at_ms.map_or(0, |permitted| row.ended_at_ms.unwrap_or(row.since_ms).saturating_sub(permitted));
+    let begins = matches!(
+        row.phase,
+        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+    );
+    let took = row.permitted_at_ms.map_or(0, |permitted| {
+        row.ended_at_ms.unwrap_or(row.since_ms).saturating_sub(permitted)
+    });
     HostLegReport {
         leg: leg.to_string(),
-        from: entry.as_ref().map(|entry| entry.expect.from_max).or(planned.from).map(|version| version.to_string()).unwrap_or_default(),
-        to: kernel.leg_target(leg).map(|to| to.to_string()).unwrap_or_default(),
-        outcome: if begins { "not_started".to_owned() } else { row.phase.as_str().to_owned() },
+        from: entry
+            .as_ref()
+            .map(|entry| entry.expect.from_max)
+            .or(planned.from)
+            .map(|version| version.to_string())
+            .unwrap_or_default(),
+        to: kernel
+            .leg_target(leg)
+            .map(|to| to.to_string())
+            .unwrap_or_default(),
+        outcome: if begins {
+            "not_started".to_owned()
+        } else {
+            row.phase.as_str().to_owned()
+        },
         reason: row.reason.clone(),
         attempts: row.attempt,
         took_s: took.div_ceil(1_000),

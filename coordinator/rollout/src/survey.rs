@@ -62,13 +62,22 @@ pub struct SurveyedHost {
 }
 
 /// Puts the surveys together. Surveys taken before `since_ms` count as unanswered.
-pub fn document(hosts: &[HostRecord], server: Option<&ServerInput>, since_ms: u64, now_ms: u64) -> SurveyDocument {
+pub fn document(
+    hosts: &[HostRecord],
+    server: Option<&ServerInput>,
+    since_ms: u64,
+    now_ms: u64,
+) -> SurveyDocument {
     let mut groups: BTreeMap<(std::cmp::Reverse<Verdict>, String), FindingGroup> = BTreeMap::new();
     let mut listed = Vec::new();
     for host in hosts {
         let fresh = host.survey.as_ref().filter(|(taken, _)| *taken >= since_ms);
         let mut findings = detection_findings(&host.inventory.client);
-        findings.extend(fresh.iter().flat_map(|(_, survey)| survey.findings.iter().cloned()));
+        findings.extend(
+            fresh
+                .iter()
+                .flat_map(|(_, survey)| survey.findings.iter().cloned()),
+        );
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
         let state = if failed {
             "not_ready"
@@ -101,7 +110,9 @@ pub fn document(hosts: &[HostRecord], server: Option<&ServerInput>, since_ms: u6
             findings,
         });
     }
-    let count = |state: &str| u32::try_from(listed.iter().filter(|host| host.state == state).count()).unwrap_or(u32::MAX);
+    let count = |state: &str| {
+        u32::try_from(listed.iter().filter(|host| host.state == state).count()).unwrap_or(u32::MAX)
+    };
     SurveyDocument {
         at_ms: now_ms,
         hosts_ready: count("ready"),
@@ -125,7 +136,10 @@ fn detection_findings(detection: &Detection) -> Vec<Finding> {
     };
     match detection {
         Detection::Installed(_) => Vec::new(),
-        Detection::NotInstalled => fail("there is no PMM client on this host", "nothing to do, or install a client"),
+        Detection::NotInstalled => fail(
+            "there is no PMM client on this host",
+            "nothing to do, or install a client",
+        ),
         Detection::Refused { message, .. } => fail(message, "see `pmm-upgrade-agent detect` on the host"),
     }
 }

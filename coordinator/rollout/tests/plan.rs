@@ -25,20 +25,38 @@ impl Case {
     fn new(groups: &[fixture::GroupSpec<'_>]) -> Self {
         let hosts = fixture::records(groups);
         let text = fixture::fleet_text(groups, "3.9.1", ACCEPT);
-        Self { text, known: hosts.clone(), hosts, running: "2.41.2", findings: Vec::new() }
+        Self {
+            text,
+            known: hosts.clone(),
+            hosts,
+            running: "2.41.2",
+            findings: Vec::new(),
+        }
     }
 
     fn join(&self) -> Result<Plan, Vec<FleetError>> {
         let fleet = fleet::parse(&self.text, "fleet.toml").unwrap();
-        let server = ServerInput { running: self.running.parse().unwrap(), findings: self.findings.clone() };
+        let server = ServerInput {
+            running: self.running.parse().unwrap(),
+            findings: self.findings.clone(),
+        };
         let pmm = fixture::snapshot(&self.known, NOW);
-        let draft: PlanDraft = join(&fleet, &self.hosts, &pmm, &server, &CompatibilityTable::shipped().unwrap(), NOW)?;
+        let draft: PlanDraft = join(
+            &fleet,
+            &self.hosts,
+            &pmm,
+            &server,
+            &CompatibilityTable::shipped().unwrap(),
+            NOW,
+        )?;
         let (id, bytes) = draft.into_bytes().unwrap();
         assert!(id.as_str().starts_with("plan-"));
         Ok(Plan::parse(&bytes).unwrap())
     }
 
-    fn refused(&self) -> FleetError { self.join().expect_err("must be refused").remove(0) }
+    fn refused(&self) -> FleetError {
+        self.join().expect_err("must be refused").remove(0)
+    }
 }
 
 fn installation(host: &mut HostRecord) -> &mut fleet_common::inventory::Installation {
@@ -48,42 +66,78 @@ fn installation(host: &mut HostRecord) -> &mut fleet_common::inventory::Installa
     }
 }
 
-fn action<'a>(plan: &'a Plan, host: &str) -> &'a HostAction { &plan.find_host(host).unwrap().action }
+fn action<'a>(plan: &'a Plan, host: &str) -> &'a HostAction {
+    &plan.find_host(host).unwrap().action
+}
 
 #[test]
 fn the_main_road_has_three_legs_and_three_hops() {
     let plan = Case::new(&[("one", 4, ""), ("two", 2, "")]).join().unwrap();
     let legs: Vec<&str> = plan.legs.iter().map(|leg| leg.id.as_str()).collect();
     assert_eq!(legs, ["survey", "server-1", "clients-1"]);
-    let LegKind::Server { hops } = &plan.legs[1].kind else { panic!() };
+    let LegKind::Server { hops } = &plan.legs[1].kind else {
+        panic!()
+    };
     let path: Vec<String> = hops.iter().map(|hop| hop.to.to_string()).collect();
     assert_eq!(path, ["2.44.1", "3.7.1", "3.9.1"]);
     assert_eq!(hops.iter().filter(|hop| hop.last_of_leg).count(), 1);
     let entry = plan.entry(&"clients-1".into(), &"h0".into()).unwrap();
-    assert_eq!((entry.expect.from_min.to_string(), entry.to.to_string(), entry.group.as_str()), ("2.41.2".into(), "3.9.1".into(), "one"));
+    assert_eq!(
+        (
+            entry.expect.from_min.to_string(),
+            entry.to.to_string(),
+            entry.group.as_str()
+        ),
+        ("2.41.2".into(), "3.9.1".into(), "one")
+    );
     assert_eq!(entry.name, "node-0");
     assert!(plan.hosts.iter().all(|host| host.action == HostAction::Upgrade));
-    assert_eq!(plan.hosts.iter().map(|host| host.wave).collect::<Vec<_>>(), [1, 2, 2, 3, 1, 2]);
+    assert_eq!(
+        plan.hosts.iter().map(|host| host.wave).collect::<Vec<_>>(),
+        [1, 2, 2, 3, 1, 2]
+    );
 }
 
 #[test]
 fn a_bridge_has_two_stages() {
     let mut case = Case::new(&[("one", 3, "")]);
-    case.text = fixture::fleet_text(&[("one", 3, "")], "3.9.1", "[server.pmm2_clients]\nbridge = \"3.2.0\"");
+    case.text = fixture::fleet_text(
+        &[("one", 3, "")],
+        "3.9.1",
+        "[server.pmm2_clients]\nbridge = \"3.2.0\"",
+    );
     let plan = case.join().unwrap();
     let legs: Vec<&str> = plan.legs.iter().map(|leg| leg.id.as_str()).collect();
     assert_eq!(legs, ["survey", "server-1", "clients-1", "server-2", "clients-2"]);
     let path: Vec<String> = plan
         .legs
         .iter()
-        .filter_map(|leg| if let LegKind::Server { hops } = &leg.kind { Some(hops) } else { None })
+        .filter_map(|leg| {
+            if let LegKind::Server { hops } = &leg.kind {
+                Some(hops)
+            } else {
+                None
+            }
+        })
         .flatten()
         .map(|hop| format!("{}:{}", hop.number, hop.to))
         .collect();
     assert_eq!(path, ["1:2.44.1", "2:3.2.0", "3:3.7.1", "4:3.9.1"]);
     let second = plan.entry(&"clients-2".into(), &"h0".into()).unwrap();
-    assert_eq!((second.expect.from_min.to_string(), second.expect.base_dir.as_str()), ("3.2.0".to_owned(), "/usr/local/percona/pmm"));
-    assert!(plan.warnings.iter().any(|warning| warning.code == "client_hazard"), "{:?}", plan.warnings);
+    assert_eq!(
+        (
+            second.expect.from_min.to_string(),
+            second.expect.base_dir.as_str()
+        ),
+        ("3.2.0".to_owned(), "/usr/local/percona/pmm")
+    );
+    assert!(
+        plan.warnings
+            .iter()
+            .any(|warning| warning.code == "client_hazard"),
+        "{:?}",
+        plan.warnings
+    );
 }
 
 #[test]
@@ -92,8 +146,15 @@ fn a_gap_for_pmm2_clients_needs_a_decision() {
     case.text = fixture::fleet_text(&[("one", 2, "")], "3.9.1", "");
     let error = case.refused();
     assert_eq!(error.line, Some(5));
-    assert!(error.hint.contains("bridge") && error.hint.contains("accept_gap"), "{error:?}");
-    case.text = fixture::fleet_text(&[("one", 2, "")], "3.9.1", "[server.pmm2_clients]\naccept_gap = \"3.8.0\"");
+    assert!(
+        error.hint.contains("bridge") && error.hint.contains("accept_gap"),
+        "{error:?}"
+    );
+    case.text = fixture::fleet_text(
+        &[("one", 2, "")],
+        "3.9.1",
+        "[server.pmm2_clients]\naccept_gap = \"3.8.0\"",
+    );
     assert!(case.refused().reason.contains("accept_gap names 3.8.0"));
 }
 
@@ -103,31 +164,50 @@ fn downgrades_and_closed_doors_are_refused_with_their_line() {
     case.running = "3.10.0";
     let error = case.refused();
     assert_eq!(error.line, Some(5));
-    assert!(error.reason.contains("older than the installed release 3.10.0"), "{error}");
+    assert!(
+        error.reason.contains("older than the installed release 3.10.0"),
+        "{error}"
+    );
     case.running = "2.41.2";
     case.text = fixture::fleet_text(&[("one", 2, "")], "3.13.0", ACCEPT);
     let error = case.refused();
-    assert!(error.reason.contains("no path") && error.line == Some(5), "{error}");
+    assert!(
+        error.reason.contains("no path") && error.line == Some(5),
+        "{error}"
+    );
 }
 
 #[test]
 fn hosts_that_two_groups_match_are_refused() {
     let mut case = Case::new(&[("one", 2, ""), ("two", 1, "")]);
-    case.text.push_str("[[group]]\nname = \"three\"\nmatch = { names = [\"db01\"] }\n");
+    case.text
+        .push_str("[[group]]\nname = \"three\"\nmatch = { names = [\"db01\"] }\n");
     let error = case.refused();
-    assert!(error.reason.contains("`one` and `three` overlap") && error.reason.contains("node-1"), "{error}");
+    assert!(
+        error.reason.contains("`one` and `three` overlap") && error.reason.contains("node-1"),
+        "{error}"
+    );
     assert!(error.line.is_some());
 }
 
 #[test]
 fn a_threshold_of_its_own_must_be_reachable_and_a_default_is_capped() {
     let error = Case::new(&[("one", 2, "failure_threshold = 2")]).refused();
-    assert!(error.reason.contains("can't be reached") && error.line.is_some(), "{error}");
+    assert!(
+        error.reason.contains("can't be reached") && error.line.is_some(),
+        "{error}"
+    );
     let mut case = Case::new(&[("one", 1, "")]);
-    case.text = case.text.replace("[defaults]", "[defaults]\nfailure_threshold = 2");
+    case.text = case
+        .text
+        .replace("[defaults]", "[defaults]\nfailure_threshold = 2");
     let plan = case.join().unwrap();
     assert_eq!(plan.groups[0].failure_threshold, 0);
-    assert!(plan.warnings.iter().any(|warning| warning.code == "threshold_capped"));
+    assert!(
+        plan.warnings
+            .iter()
+            .any(|warning| warning.code == "threshold_capped")
+    );
 }
 
 #[test]
@@ -139,8 +219,11 @@ fn who_is_left_out_and_why() {
     installation(&mut hosts[2]).running_version = Some("3.9.1".parse().unwrap());
     hosts[3].survey = Some((NOW, fixture::survey(Verdict::Fail)));
     hosts[4].inventory.client = Detection::NotInstalled;
-    hosts[5].inventory.client =
-        Detection::Refused { code: codes::MIXED_INSTALLATION.to_owned(), message: "package and tarball".to_owned(), evidence: Vec::new() };
+    hosts[5].inventory.client = Detection::Refused {
+        code: codes::MIXED_INSTALLATION.to_owned(),
+        message: "package and tarball".to_owned(),
+        evidence: Vec::new(),
+    };
     hosts[6].inventory.labels.clear();
     installation(&mut hosts[7]).agent_id = "elsewhere".to_owned();
     installation(&mut hosts[7]).server_address = "other.example.com:443".to_owned();
@@ -158,14 +241,41 @@ fn who_is_left_out_and_why() {
     assert_eq!(code("h3"), codes::PREFLIGHT);
     assert_eq!(code("h4"), codes::NOT_INSTALLED);
     assert_eq!(code("h5"), codes::MIXED_INSTALLATION);
-    assert_eq!(plan.ungrouped.iter().map(|host| host.host.as_str()).collect::<Vec<_>>(), ["h6"]);
-    assert_eq!(plan.other_server.iter().map(|host| host.host.as_str()).collect::<Vec<_>>(), ["h7"]);
-    assert_eq!(plan.without_node.iter().map(|host| host.host.as_str()).collect::<Vec<_>>(), ["h8"]);
-    assert_eq!((code("h0"), code("h9")), (codes::FORK.to_owned(), codes::FORK.to_owned()));
+    assert_eq!(
+        plan.ungrouped
+            .iter()
+            .map(|host| host.host.as_str())
+            .collect::<Vec<_>>(),
+        ["h6"]
+    );
+    assert_eq!(
+        plan.other_server
+            .iter()
+            .map(|host| host.host.as_str())
+            .collect::<Vec<_>>(),
+        ["h7"]
+    );
+    assert_eq!(
+        plan.without_node
+            .iter()
+            .map(|host| host.host.as_str())
+            .collect::<Vec<_>>(),
+        ["h8"]
+    );
+    assert_eq!(
+        (code("h0"), code("h9")),
+        (codes::FORK.to_owned(), codes::FORK.to_owned())
+    );
     let unmatched: Vec<&str> = plan.unmatched.iter().map(|client| client.name.as_str()).collect();
     assert_eq!(unmatched, ["node-4", "node-5", "node-7", "node-8", "node-9"]);
     for (warning, host) in [("survey_missing", "host:db10"), ("held", "host:node-11")] {
-        assert!(plan.warnings.iter().any(|found| found.code == warning && found.subject == host), "{:?}", plan.warnings);
+        assert!(
+            plan.warnings
+                .iter()
+                .any(|found| found.code == warning && found.subject == host),
+            "{:?}",
+            plan.warnings
+        );
     }
 }
 
@@ -177,12 +287,24 @@ fn a_plan_needs_a_survey_and_a_ready_server_and_pinned_tarballs() {
     }
     assert!(case.refused().hint.contains("survey"));
     let mut case = Case::new(&[("one", 3, "")]);
-    case.findings = vec![Finding { check: "disk".to_owned(), verdict: Verdict::Fail, message: "full".to_owned(), hint: String::new() }];
+    case.findings = vec![Finding {
+        check: "disk".to_owned(),
+        verdict: Verdict::Fail,
+        message: "full".to_owned(),
+        hint: String::new(),
+    }];
     assert_eq!(case.join().unwrap().blockers.len(), 1);
     case.text = case.text.replace("pmm-client-3.9.1-", "pmm-client-3.9.0-");
     let plan = case.join().unwrap();
-    let tarball = plan.hosts.iter().find(|host| host.method == Some(Method::Tarball)).unwrap();
-    assert!(matches!(&tarball.action, HostAction::Refuse { reason, .. } if reason.contains("digest")), "{tarball:?}");
+    let tarball = plan
+        .hosts
+        .iter()
+        .find(|host| host.method == Some(Method::Tarball))
+        .unwrap();
+    assert!(
+        matches!(&tarball.action, HostAction::Refuse { reason, .. } if reason.contains("digest")),
+        "{tarball:?}"
+    );
 }
 
 proptest! {

@@ -12,16 +12,28 @@ use world::{Faults, World, fixture};
 
 const GROUPS: &[fixture::GroupSpec<'static>] = &[
     ("one", 3, "canaries = 1\nfailure_threshold = 1"),
-    ("two", 5, "canaries = 1\nmax_unavailable = 2\nfailure_threshold = 2\napproval = true\nsoak = \"20s\""),
+    (
+        "two",
+        5,
+        "canaries = 1\nmax_unavailable = 2\nfailure_threshold = 2\napproval = true\nsoak = \"20s\"",
+    ),
 ];
 const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
 
 /// One life of a fleet, from a seed.
 fn live(seed: u64, faults: Faults, seconds: u64) -> World {
-    let decision = if seed.is_multiple_of(3) { BRIDGE } else { fixture::ACCEPT };
+    let decision = if seed.is_multiple_of(3) {
+        BRIDGE
+    } else {
+        fixture::ACCEPT
+    };
     let groups: Vec<fixture::GroupSpec<'_>> = GROUPS.to_vec();
     let text = decision.to_owned();
-    let mut world = if decision == BRIDGE { World::new(seed, &groups, &text, faults) } else { World::new(seed, &groups, fixture::ACCEPT, faults) };
+    let mut world = if decision == BRIDGE {
+        World::new(seed, &groups, &text, faults)
+    } else {
+        World::new(seed, &groups, fixture::ACCEPT, faults)
+    };
     world.start();
     world.run(seconds);
     world
@@ -29,7 +41,11 @@ fn live(seed: u64, faults: Faults, seconds: u64) -> World {
 
 fn check(watcher: &Watcher, rule: &'static str) -> Result<(), TestCaseError> {
     let found = watcher.violations.get(rule);
-    prop_assert!(found.is_none(), "{rule}: {:?}", found.map(|found| &found[..found.len().min(3)]));
+    prop_assert!(
+        found.is_none(),
+        "{rule}: {:?}",
+        found.map(|found| &found[..found.len().min(3)])
+    );
     Ok(())
 }
 
@@ -134,14 +150,33 @@ fn every_state_is_exercised() {
         for (state, count) in live(seed, Faults::ALL, 1_800).watcher.seen {
             *seen.entry(state).or_default() += count;
         }
-        for (state, count) in live(seed, Faults { bad_hosts: 20, ..Faults::NONE }, 1_800).watcher.seen {
+        for (state, count) in live(
+            seed,
+            Faults {
+                bad_hosts: 20,
+                ..Faults::NONE
+            },
+            1_800,
+        )
+        .watcher
+        .seen
+        {
             *seen.entry(state).or_default() += count;
         }
     }
     let wanted = [
-        ("rollout", "planned running paused checking aborting succeeded finished_with_exceptions finished_with_lost aborted"),
-        ("leg", "waiting running settled restored refused needs_operator cancelled"),
-        ("group", "pending gated canary ramping draining soaking done breached cancelled"),
+        (
+            "rollout",
+            "planned running paused checking aborting succeeded finished_with_exceptions finished_with_lost aborted",
+        ),
+        (
+            "leg",
+            "waiting running settled restored refused needs_operator cancelled",
+        ),
+        (
+            "group",
+            "pending gated canary ramping draining soaking done breached cancelled",
+        ),
         (
             "host",
             "waiting preparing ready permitted switching verifying settling rolling_back surveyed upgraded rolled_back failed inconsistent \
@@ -150,7 +185,11 @@ fn every_state_is_exercised() {
     ];
     let missing: Vec<String> = wanted
         .iter()
-        .flat_map(|(kind, states)| states.split_whitespace().map(move |state| format!("{kind} {state}")))
+        .flat_map(|(kind, states)| {
+            states
+                .split_whitespace()
+                .map(move |state| format!("{kind} {state}"))
+        })
         .filter(|state| !seen.contains_key(state))
         .collect();
     assert!(missing.is_empty(), "never seen: {missing:?} of {seen:#?}");

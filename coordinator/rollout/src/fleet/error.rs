@@ -30,7 +30,11 @@ impl std::error::Error for FleetError {}
 
 impl Hint for FleetError {
     fn hints(&self) -> Vec<String> {
-        if self.hint.is_empty() { Vec::new() } else { vec![self.hint.clone()] }
+        if self.hint.is_empty() {
+            Vec::new()
+        } else {
+            vec![self.hint.clone()]
+        }
     }
 }
 
@@ -43,12 +47,21 @@ pub(crate) struct Findings<'a> {
 }
 
 impl<'a> Findings<'a> {
-    pub(crate) fn new(file: &'a str, text: &'a str) -> Self { Self { file, text, errors: Vec::new() } }
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+        Self {
+            file,
+            text,
+            errors: Vec::new(),
+        }
+    }
 
     /// Line from 1 of a byte offset.
     pub(crate) fn line(&self, offset: usize) -> usize {
         let end = offset.min(self.text.len());
-        1 + self.text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count()
+        1 + self.text.as_bytes()[..end]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
     }
 
     pub(crate) fn add(&mut self, offset: Option<usize>, reason: impl Into<String>, hint: impl Into<String>) {
@@ -61,7 +74,9 @@ impl<'a> Findings<'a> {
         });
     }
 
-    pub(crate) fn is_empty(&self) -> bool { self.errors.is_empty() }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
 
     pub(crate) fn into_errors(mut self) -> Vec<FleetError> {
         self.errors.sort_by_key(|error| error.line);

@@ -35,14 +35,18 @@ pub struct HostFacts {
 
 impl Matcher {
     /// Whether nothing is asked for. Such a group would take every host.
-    pub fn is_empty(&self) -> bool { *self == Self::default() }
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 
     /// Whether the host belongs to the group.
     pub fn matches(&self, host: &HostFacts) -> bool {
         let has = |wanted: &Option<String>, present: &BTreeSet<String>| {
             wanted.as_ref().is_none_or(|wanted| present.contains(wanted))
         };
-        self.labels.iter().all(|(key, value)| host.labels.get(key) == Some(value))
+        self.labels
+            .iter()
+            .all(|(key, value)| host.labels.get(key) == Some(value))
             && (self.names.is_empty() || !self.names.is_disjoint(&host.names))
             && has(&self.environment, &host.environments)
             && has(&self.cluster, &host.clusters)
@@ -55,8 +59,18 @@ impl Matcher {
         if self.asks_no_more_than(other) || other.asks_no_more_than(self) {
             return Some("every host of the one is also a host of the other".to_owned());
         }
-        let names_only = |matcher: &Self| Self { names: BTreeSet::new(), ..matcher.clone() }.is_empty();
-        let shared: Vec<&str> = self.names.intersection(&other.names).map(String::as_str).collect();
+        let names_only = |matcher: &Self| {
+            Self {
+                names: BTreeSet::new(),
+                ..matcher.clone()
+            }
+            .is_empty()
+        };
+        let shared: Vec<&str> = self
+            .names
+            .intersection(&other.names)
+            .map(String::as_str)
+            .collect();
         if !shared.is_empty() && names_only(self) && names_only(other) {
             return Some(format!("both list {}", shared.join(", ")));
         }
@@ -65,7 +79,9 @@ impl Matcher {
 
     fn asks_no_more_than(&self, other: &Self) -> bool {
         let within = |mine: &Option<String>, theirs: &Option<String>| mine.is_none() || mine == theirs;
-        self.labels.iter().all(|(key, value)| other.labels.get(key) == Some(value))
+        self.labels
+            .iter()
+            .all(|(key, value)| other.labels.get(key) == Some(value))
             && (self.names.is_empty() || (!other.names.is_empty() && other.names.is_subset(&self.names)))
             && within(&self.environment, &other.environment)
             && within(&self.cluster, &other.cluster)
@@ -78,7 +94,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn word() -> impl Strategy<Value = String> { "[ab]" }
+    fn word() -> impl Strategy<Value = String> {
+        "[ab]"
+    }
 
     fn matcher() -> impl Strategy<Value = Matcher> {
         let labels = proptest::collection::btree_map(word(), word(), 0..2);

@@ -185,16 +185,30 @@ pub struct Lines {
 
 impl Fleet {
     /// A finding about this file, for checks that need I/O.
-    pub fn error(&self, line: Option<usize>, reason: impl Into<String>, hint: impl Into<String>) -> FleetError {
-        FleetError { file: self.file.clone(), line, reason: reason.into(), hint: hint.into() }
+    pub fn error(
+        &self,
+        line: Option<usize>,
+        reason: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> FleetError {
+        FleetError {
+            file: self.file.clone(),
+            line,
+            reason: reason.into(),
+            hint: hint.into(),
+        }
     }
 
     /// The group of this name.
-    pub fn group(&self, name: &str) -> Option<&Group> { self.groups.iter().find(|group| group.name == name) }
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
 }
 
 /// Reads and checks a fleet file. `file` is only used in messages.
-pub fn parse(text: &str, file: &str) -> Result<Fleet, Vec<FleetError>> { check::fleet(text, file) }
+pub fn parse(text: &str, file: &str) -> Result<Fleet, Vec<FleetError>> {
+    check::fleet(text, file)
+}
 
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use toml::Spanned;
 
-pub(super) type Text = Option<Spanned<String>>;
+pub(in crate::fleet) type Text = Option<Spanned<String>>;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(in crate::fleet) struct File {
     #[serde(default)]
     pub server: Option<Spanned<OneOrMany>>,
     #[serde(default)]
@@ -27,13 +27,13 @@ pub(super) struct File {
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Compatibility {
+pub(in crate::fleet) struct Compatibility {
     pub file: Text,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Server {
+pub(in crate::fleet) struct Server {
     pub name: Text,
     pub url: Text,
     pub credential_file: Text,
@@ -48,21 +48,21 @@ pub(super) struct Server {
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Docker {
+pub(in crate::fleet) struct Docker {
     pub endpoint: Text,
     pub container: Text,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pmm2Clients {
+pub(in crate::fleet) struct Pmm2Clients {
     pub bridge: Text,
     pub accept_gap: Text,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Clients {
+pub(in crate::fleet) struct Clients {
     pub target: Text,
     pub source: Option<Source>,
     pub repository_url: Text,
@@ -71,13 +71,13 @@ pub(super) struct Clients {
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Source {
+pub(in crate::fleet) struct Source {
     pub percona_repository: Text,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tarball {
+pub(in crate::fleet) struct Tarball {
     pub url: Text,
     #[serde(default)]
     pub sha256: BTreeMap<String, Spanned<String>>,
@@ -86,7 +86,7 @@ pub(super) struct Tarball {
 /// What stands in `[defaults]`, and in each group for that group.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Policy {
+pub(in crate::fleet) struct Policy {
     pub canaries: Option<Spanned<Number>>,
     pub max_unavailable: Option<Spanned<Number>>,
     pub failure_threshold: Option<Spanned<Number>>,
@@ -98,7 +98,7 @@ pub(super) struct Policy {
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Group {
+pub(in crate::fleet) struct Group {
     pub name: Text,
     #[serde(rename = "match")]
     pub matches: Option<Spanned<Match>>,
@@ -115,7 +115,7 @@ pub(super) struct Group {
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Match {
+pub(in crate::fleet) struct Match {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -127,7 +127,7 @@ pub(super) struct Match {
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Timing {
+pub(in crate::fleet) struct Timing {
     pub permit: Text,
     pub preflight: Text,
     pub stage: Text,
@@ -142,7 +142,7 @@ pub(super) struct Timing {
 
 /// A whole number or a text such as `"10%"`.
 #[derive(Clone, Debug)]
-pub(super) enum Number {
+pub(in crate::fleet) enum Number {
     Int(i64),
     Text(String),
 }
@@ -155,11 +155,15 @@ impl<'de> Deserialize<'de> for Number {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a whole number or a percentage such as \"10%\"")
             }
-            fn visit_i64<E>(self, value: i64) -> Result<Number, E> { Ok(Number::Int(value)) }
+            fn visit_i64<E>(self, value: i64) -> Result<Number, E> {
+                Ok(Number::Int(value))
+            }
             fn visit_u64<E>(self, value: u64) -> Result<Number, E> {
                 Ok(Number::Int(i64::try_from(value).unwrap_or(i64::MAX)))
             }
-            fn visit_str<E>(self, value: &str) -> Result<Number, E> { Ok(Number::Text(value.to_owned())) }
+            fn visit_str<E>(self, value: &str) -> Result<Number, E> {
+                Ok(Number::Text(value.to_owned()))
+            }
         }
         deserializer.deserialize_any(V)
     }
@@ -167,7 +171,7 @@ impl<'de> Deserialize<'de> for Number {
 
 /// `[server]` or `[[server]]`.
 #[derive(Debug)]
-pub(super) struct OneOrMany(pub Vec<Server>);
+pub(in crate::fleet) struct OneOrMany(pub Vec<Server>);
 
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

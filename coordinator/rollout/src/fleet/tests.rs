@@ -45,7 +45,10 @@ fn a_good_file_is_read() {
     assert_eq!(fleet.server.url, "https://pmm.example.com");
     assert_eq!(fleet.server.name, "pmm.example.com");
     assert_eq!(fleet.clients.target, fleet.server.target);
-    assert_eq!(fleet.server.pmm2_clients, Pmm2Clients::AcceptGap(PmmVersion::new(3, 9, 1)));
+    assert_eq!(
+        fleet.server.pmm2_clients,
+        Pmm2Clients::AcceptGap(PmmVersion::new(3, 9, 1))
+    );
     assert_eq!(fleet.lines.credential_file, Some(4));
     assert_eq!(fleet.groups.len(), 2);
     assert_eq!(fleet.groups[0].soak_ms, 900_000);
@@ -62,7 +65,10 @@ fn broken(from: &str, to: &str) -> Vec<(Option<usize>, String)> {
         assert_eq!(error.file, "fleet.toml");
         assert!(!error.hint.is_empty(), "{error} has no hint");
     }
-    errors.into_iter().map(|error| (error.line, error.reason)).collect()
+    errors
+        .into_iter()
+        .map(|error| (error.line, error.reason))
+        .collect()
 }
 
 fn one(from: &str, to: &str, line: usize, words: &str) {
@@ -75,9 +81,19 @@ fn one(from: &str, to: &str, line: usize, words: &str) {
 #[test]
 fn unknown_keys() {
     one("canaries = 1", "canarys = 1", 27, "unknown key `canarys`");
-    one("container = \"pmm\"", "containr = \"pmm\"", 6, "unknown key `containr`");
+    one(
+        "container = \"pmm\"",
+        "containr = \"pmm\"",
+        6,
+        "unknown key `containr`",
+    );
     one("[defaults]", "[default]", 19, "unknown key `default`");
-    one("target = \"3.9.1\"", "targett = \"3.9.1\"", 7, "unknown key `targett`");
+    one(
+        "target = \"3.9.1\"",
+        "targett = \"3.9.1\"",
+        7,
+        "unknown key `targett`",
+    );
 }
 
 #[test]
@@ -90,19 +106,33 @@ fn bad_percentages() {
 }
 
 #[test]
-fn unknown_groups() { one("after = [\"canary\"]", "after = [\"canry\"]", 33, "unknown group `canry`"); }
+fn unknown_groups() {
+    one(
+        "after = [\"canary\"]",
+        "after = [\"canry\"]",
+        33,
+        "unknown group `canry`",
+    );
+}
 
 #[test]
 fn overlapping_groups() {
     one("tier = \"production\"", "tier = \"canary\"", 31, "overlap");
-    one("{ labels = { tier = \"production\" } }", "{ labels = { tier = \"canary\" }, names = [\"a\"] }", 31, "overlap");
+    one(
+        "{ labels = { tier = \"production\" } }",
+        "{ labels = { tier = \"canary\" }, names = [\"a\"] }",
+        31,
+        "overlap",
+    );
 }
 
 #[test]
 fn thresholds_that_cannot_be_reached() {
     one("\"5%\"", "\"100%\"", 36, "can never be reached");
     let names = "match = { names = [\"a\", \"b\"] }";
-    let text = GOOD.replace("match = { labels = { tier = \"production\" } }", names).replace("\"5%\"", "2");
+    let text = GOOD
+        .replace("match = { labels = { tier = \"production\" } }", names)
+        .replace("\"5%\"", "2");
     let errors = parse(&text, "fleet.toml").expect_err("must be refused");
     assert_eq!(errors[0].line, Some(36));
     assert!(errors[0].reason.contains("can't be reached"), "{errors:?}");
@@ -111,19 +141,39 @@ fn thresholds_that_cannot_be_reached() {
 #[test]
 fn versions_without_a_path() {
     one("target = \"3.9.1\"", "target = \"4.0.0\"", 7, "no path");
-    one("target = \"3.9.1\"", "target = \"latest\"", 7, "not a PMM release");
-    one("source = {", "target = \"3.10.0\"\nsource = {", 12, "newer than server.target");
+    one(
+        "target = \"3.9.1\"",
+        "target = \"latest\"",
+        7,
+        "not a PMM release",
+    );
+    one(
+        "source = {",
+        "target = \"3.10.0\"\nsource = {",
+        12,
+        "newer than server.target",
+    );
 }
 
 #[test]
 fn other_faults() {
-    one("ca_file = \"/etc/pmm-coordinator/pmm-ca.pem\"", "ca_file = \"x\"\nfingerprint = \"sha256:00\"", 6, "both");
+    one(
+        "ca_file = \"/etc/pmm-coordinator/pmm-ca.pem\"",
+        "ca_file = \"x\"\nfingerprint = \"sha256:00\"",
+        6,
+        "both",
+    );
     one("soak = \"15m\"", "soak = \"15 minutes\"", 28, "not a duration");
     one("on_breach = \"pause\"", "on_breach = \"ignore\"", 22, "not known");
     one("unix:///var", "tcp:///var", 6, "not supported");
     one("accept_gap = \"3.9.1\"", "bridge = \"3.9.1\"", 9, "bridge");
     one("name = \"production\"", "name = \"canary\"", 32, "two groups");
-    one("match = { labels = { tier = \"production\" } }", "match = {}", 34, "every host");
+    one(
+        "match = { labels = { tier = \"production\" } }",
+        "match = {}",
+        34,
+        "every host",
+    );
     one("approval = true", "window = { days = [\"sat\"] }", 29, "windows");
     one("[server]\n", "[server]\nname = 1\n", 3, "invalid type");
     let missing = parse("", "f").expect_err("empty");
@@ -132,13 +182,18 @@ fn other_faults() {
 
 #[test]
 fn several_faults_are_named_at_once() {
-    let found = broken("target = \"3.9.1\"\n[server.pmm2_clients]", "target = \"nine\"\npmm2_update = \"magic\"\n[server.pmm2_clients]");
+    let found = broken(
+        "target = \"3.9.1\"\n[server.pmm2_clients]",
+        "target = \"nine\"\npmm2_update = \"magic\"\n[server.pmm2_clients]",
+    );
     assert_eq!(found.len(), 2, "{found:?}");
 }
 
 #[test]
 fn lists_of_servers() {
-    let (head, rest) = GOOD.split_once("[server.pmm2_clients]\naccept_gap = \"3.9.1\"\n").unwrap();
+    let (head, rest) = GOOD
+        .split_once("[server.pmm2_clients]\naccept_gap = \"3.9.1\"\n")
+        .unwrap();
     let list = head.replace("[server]", "[[server]]");
     assert!(parse(&format!("{list}{rest}"), "f").is_ok());
     let errors = parse(&format!("{list}{list}{rest}"), "f").expect_err("two servers");

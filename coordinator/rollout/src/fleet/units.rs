@@ -39,7 +39,7 @@ impl Limit {
         }
     }
 
-    pub(super) fn read(text: &str) -> Result<Self, String> {
+    pub(in crate::fleet) fn read(text: &str) -> Result<Self, String> {
         let Some(number) = text.trim().strip_suffix('%') else {
             return match text.trim().parse::<u32>() {
                 Ok(_) => Err(format!("`{text}` is a text, not a number")),
@@ -98,7 +98,12 @@ pub fn duration_text(ms: u64) -> String {
         return format!("{ms}ms");
     }
     let seconds = ms / 1_000;
-    let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
     let shown: Vec<String> = parts
         .iter()
         .skip_while(|(value, _)| *value == 0)
@@ -116,10 +121,20 @@ mod tests {
 
     #[test]
     fn percentages_on_small_groups() {
-        for (hosts, canaries, width, threshold) in [(1, 1, 1, 0), (2, 1, 1, 0), (3, 1, 1, 0), (7, 1, 1, 0), (100, 10, 10, 10)] {
+        for (hosts, canaries, width, threshold) in [
+            (1, 1, 1, 0),
+            (2, 1, 1, 0),
+            (3, 1, 1, 0),
+            (7, 1, 1, 0),
+            (100, 10, 10, 10),
+        ] {
             let limit = Limit::Percent(10);
             assert_eq!(
-                (limit.canaries(hosts), limit.max_unavailable(hosts), limit.failure_threshold(hosts)),
+                (
+                    limit.canaries(hosts),
+                    limit.max_unavailable(hosts),
+                    limit.failure_threshold(hosts)
+                ),
                 (canaries, width, threshold),
                 "{hosts} hosts"
             );

@@ -6,12 +6,18 @@ use super::{Accepted, Command, Kernel, Refusal};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
 
-type Answer = Result<Accepted, Refusal>;
+pub(super) type Answer = Result<Accepted, Refusal>;
 
-fn accepted(text: impl Into<String>) -> Answer { Ok(Accepted { text: text.into() }) }
+pub(super) fn accepted(text: impl Into<String>) -> Answer {
+    Ok(Accepted { text: text.into() })
+}
 
-fn refused(code: &str, reason: impl Into<String>, hint: impl Into<String>) -> Answer {
-    Err(Refusal { code: code.to_owned(), reason: reason.into(), hint: hint.into() })
+pub(super) fn refused(code: &str, reason: impl Into<String>, hint: impl Into<String>) -> Answer {
+    Err(Refusal {
+        code: code.to_owned(),
+        reason: reason.into(),
+        hint: hint.into(),
+    })
 }
 
 impl Kernel {
@@ -25,15 +31,23 @@ impl Kernel {
             Command::Retry { hosts, server } => self.retry(&hosts, server, now_ms),
             Command::Hold { host, reason } => self.find(&host).map(|host| {
                 self.set_hold(&host, Some(reason), now_ms);
-                Accepted { text: format!("{} does not begin until the hold is lifted", self.name(&host)) }
+                Accepted {
+                    text: format!("{} does not begin until the hold is lifted", self.name(&host)),
+                }
             }),
             Command::Unhold { host } => self.find(&host).map(|host| {
                 self.set_hold(&host, None, now_ms);
-                Accepted { text: format!("the hold of {} is lifted", self.name(&host)) }
+                Accepted {
+                    text: format!("the hold of {} is lifted", self.name(&host)),
+                }
             }),
-            Command::FreeSlot { host, reason } => self.find(&host).and_then(|host| self.free_slot(&host, &reason, now_ms)),
+            Command::FreeSlot { host, reason } => self
+                .find(&host)
+                .and_then(|host| self.free_slot(&host, &reason, now_ms)),
             Command::Approve { group } => self.approve(by, &group, now_ms),
-            Command::Skip { host, reason } => self.find(&host).and_then(|host| self.skip(&host, &reason, now_ms)),
+            Command::Skip { host, reason } => self
+                .find(&host)
+                .and_then(|host| self.skip(&host, &reason, now_ms)),
         };
         let result = match &answer {
             Ok(done) => done.text.clone(),
@@ -43,30 +57,66 @@ impl Kernel {
         answer
     }
 
-    fn find(&self, text: &str) -> Result<HostId, Refusal> {
-        self.plan.find_host(text).map(|host| host.host.clone()).ok_or_else(|| Refusal {
-            code: "unknown_host".to_owned(),
-            reason: format!("the plan has no host `{text}`"),
-            hint: "`plan show` lists them".to_owned(),
-        })
+    pub(super) fn find(&self, text: &str) -> Result<HostId, Refusal> {
+        self.plan
+            .find_host(text)
+            .map(|host| host.host.clone())
+            .ok_or_else(|| Refusal {
+                code: "unknown_host".to_owned(),
+                reason: format!("the plan has no host `{text}`"),
+                hint: "`plan show` lists them".to_owned(),
+            })
     }
 
     fn start(&mut self, accept: &[String], now_ms: u64) -> Answer {
         if self.rollout.phase != RolloutPhase::Planned {
-            return refused("already_started", "this rollout was started already", "see `status`");
+            return refused(
+                "already_started",
+                "this rollout was started already",
+                "see `status`",
+            );
         }
         if let Some(blocker) = self.plan.blockers.first() {
-            return refused("blocked", format!("the server's preflight failed: {}: {}", blocker.check, blocker.message), blocker.hint.clone());
+            return refused(
+                "blocked",
+                format!(
+                    "the server's preflight failed: {}: {}",
+                    blocker.check, blocker.message
+                ),
+                blocker.hint.clone(),
+            );
         }
         let accept: BTreeSet<String> = accept.iter().cloned().collect();
-        let open: Vec<&str> = self.plan.unmatched.iter().map(|client| client.name.as_str()).filter(|name| !accept.contains(*name)).collect();
+        let open: Vec<&str> = self
+            .plan
+            .unmatched
+            .iter()
+            .map(|client| client.name.as_str())
+            .filter(|name| !accept.contains(*name))
+            .collect();
         if !open.is_empty() {
-            let reason = format!("PMM clients without our agent would stay behind: {}", open.join(", "));
-            return refused("unmatched", reason, "install the agent there and plan again, or accept each by name with --accept-unmatched");
+            let reason = format!(
+                "PMM clients without our agent would stay behind: {}",
+                open.join(", ")
+            );
+            return refused(
+                "unmatched",
+                reason,
+                "install the agent there and plan again, or accept each by name with --accept-unmatched",
+            );
         }
-        let known: BTreeSet<&str> = self.plan.unmatched.iter().map(|client| client.name.as_str()).collect();
+        let known: BTreeSet<&str> = self
+            .plan
+            .unmatched
+            .iter()
+            .map(|client| client.name.as_str())
+            .collect();
         if let Some(unknown) = accept.iter().find(|name| !known.contains(name.as_str())) {
-            return refused("unknown_client", format!("the plan lists no unmatched PMM client `{unknown}`"), "`plan show` lists them");
+            return refused(
+                "unknown_client",
+                format!("the plan lists no unmatched PMM client `{unknown}`"),
+                "`plan show` lists them",
+            );
         }
         self.rollout.accepted_unmatched = accept;
         self.rollout.started_at_ms = Some(now_ms);
@@ -75,26 +125,48 @@ impl Kernel {
         accepted("started")
     }
 
-    fn next_epoch(&mut self) {
+    pub(super) fn next_epoch(&mut self) {
         self.rollout.epoch.counter += 1;
         self.dirty.insert(Key::Rollout);
     }
 
     fn pause_by(&mut self, by: &str, reason: &str, now_ms: u64) -> Answer {
-        let text = if reason.is_empty() { "paused by the operator" } else { reason };
+        let text = if reason.is_empty() {
+            "paused by the operator"
+        } else {
+            reason
+        };
         if self.pause("operator", text, "`resume` or `abort`", by, now_ms) {
             return accepted("no host and no hop begins; what is under way goes on");
         }
-        refused("not_running", "nothing is running that could be paused", "see `status`")
+        refused(
+            "not_running",
+            "nothing is running that could be paused",
+            "see `status`",
+        )
     }
 
     fn resume(&mut self, by: &str, reason: &str, now_ms: u64) -> Answer {
-        let Some(pause) = self.rollout.pause.clone().filter(|_| self.rollout.phase == RolloutPhase::Paused) else {
+        let Some(pause) = self
+            .rollout
+            .pause
+            .clone()
+            .filter(|_| self.rollout.phase == RolloutPhase::Paused)
+        else {
             return refused("not_paused", "the rollout is not paused", "see `status`");
         };
-        let stuck = |leg: &super::LegRow| matches!(leg.phase, LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator);
+        let stuck = |leg: &super::LegRow| {
+            matches!(
+                leg.phase,
+                LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
+            )
+        };
         if self.legs.iter().any(stuck) {
-            return refused("server_not_settled", format!("the server leg did not settle: {}", pause.text), "`retry --server`, or `abort`");
+            return refused(
+                "server_not_settled",
+                format!("the server leg did not settle: {}", pause.text),
+                "`retry --server`, or `abort`",
+            );
         }
         self.accept_failures(&pause.code, now_ms);
         self.go_on(&format!("resumed by {by} {reason}"), now_ms);
@@ -103,8 +175,13 @@ impl Kernel {
 
     /// Resuming means that the failures so far are known.
     fn accept_failures(&mut self, code: &str, now_ms: u64) {
-        if code == "survey" && let Some(leg) = self.legs.first() {
-            let failed = self.hosts[&leg.leg].iter().filter(|(_, row)| row.counts).map(|(host, _)| host.clone());
+        if code == "survey"
+            && let Some(leg) = self.legs.first()
+        {
+            let failed = self.hosts[&leg.leg]
+                .iter()
+                .filter(|(_, row)| row.counts)
+                .map(|(host, _)| host.clone());
             self.rollout.accepted.extend(failed.collect::<Vec<_>>());
         }
         if code == "bridge_incomplete" {
@@ -113,22 +190,33 @@ impl Kernel {
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {
             for group in &plan.groups {
-                if self.group(&leg.id, &group.name).is_none_or(|row| row.phase != GroupPhase::Breached) {
+                if self
+                    .group(&leg.id, &group.name)
+                    .is_none_or(|row| row.phase != GroupPhase::Breached)
+                {
                     continue;
                 }
-                let failed: Vec<HostId> =
-                    group.hosts.iter().filter(|host| self.host(&leg.id, host).is_some_and(|row| row.counts)).cloned().collect();
+                let failed: Vec<HostId> = group
+                    .hosts
+                    .iter()
+                    .filter(|host| self.host(&leg.id, host).is_some_and(|row| row.counts))
+                    .cloned()
+                    .collect();
                 self.edit_group(&leg.id, &group.name, |row| row.forgiven.extend(failed));
                 self.set_group(&leg.id, &group.name, GroupPhase::Ramping, now_ms);
             }
         }
     }
 
-    fn go_on(&mut self, text: &str, now_ms: u64) {
+    pub(super) fn go_on(&mut self, text: &str, now_ms: u64) {
         let phase = self.rollout.before_pause.take().unwrap_or(RolloutPhase::Running);
         self.rollout.pause = None;
         self.next_epoch();
-        if self.legs.first().is_some_and(|leg| leg.phase == LegPhase::Running) {
+        if self
+            .legs
+            .first()
+            .is_some_and(|leg| leg.phase == LegPhase::Running)
+        {
             // The baseline is the view from right before the first change.
             self.baseline = None;
             self.dirty.insert(Key::Baseline);
@@ -138,19 +226,36 @@ impl Kernel {
 
     fn abort(&mut self, by: &str, reason: String, force: bool, now_ms: u64) -> Answer {
         match (&self.rollout.abort, self.rollout.phase) {
-            (_, phase) if phase.is_final() => return refused("ended", "the rollout has ended", "see `report`"),
-            (Some(earlier), _) if earlier.force || !force => return refused("aborting", "the rollout is being aborted already", "see `status`"),
+            (_, phase) if phase.is_final() => {
+                return refused("ended", "the rollout has ended", "see `report`");
+            }
+            (Some(earlier), _) if earlier.force || !force => {
+                return refused("aborting", "the rollout is being aborted already", "see `status`");
+            }
             _ => {}
         }
-        self.rollout.abort = Some(Abort { by: by.to_owned(), reason, force, at_ms: now_ms });
+        self.rollout.abort = Some(Abort {
+            by: by.to_owned(),
+            reason,
+            force,
+            at_ms: now_ms,
+        });
         self.rollout.pause = None;
         self.rollout.before_pause = None;
         self.next_epoch();
-        self.set_rollout(RolloutPhase::Aborting, if force { "aborted by force" } else { "aborted" }, now_ms);
+        self.set_rollout(
+            RolloutPhase::Aborting,
+            if force { "aborted by force" } else { "aborted" },
+            now_ms,
+        );
         let permitted: Vec<(LegId, HostId)> = self
             .hosts
             .iter()
-            .flat_map(|(leg, rows)| rows.iter().filter(|(_, row)| row.phase == HostPhase::Permitted).map(move |(host, _)| (leg.clone(), host.clone())))
+            .flat_map(|(leg, rows)| {
+                rows.iter()
+                    .filter(|(_, row)| row.phase == HostPhase::Permitted)
+                    .map(move |(host, _)| (leg.clone(), host.clone()))
+            })
             .collect();
         for (leg, host) in permitted {
             self.raise_epoch(&leg, &host);
@@ -158,7 +263,11 @@ impl Kernel {
         if force {
             self.cancel_server();
         }
-        accepted(if force { "hosts that are not verified go back; a server hop stops at the next safe point" } else { "nothing begins any more; what is under way finishes" })
+        accepted(if force {
+            "hosts that are not verified go back; a server hop stops at the next safe point"
+        } else {
+            "nothing begins any more; what is under way finishes"
+        })
     }
 
     pub(super) fn cancel_server(&mut self) {
@@ -166,76 +275,24 @@ impl Kernel {
         self.out.cancel_server.extend(open);
     }
 
-    fn retry(&mut self, hosts: &[String], server: bool, now_ms: u64) -> Answer {
-        if self.rollout.phase == RolloutPhase::Planned || self.rollout.abort.is_some() {
-            return refused("not_running", "only a rollout that was started and not aborted can try again", "make a new plan");
-        }
-        let all = hosts.is_empty() && !server;
-        let Some(leg) = self.legs.iter().find(|leg| leg.phase != LegPhase::Settled).or(self.plan.legs.iter().rev().find_map(|leg| {
-            // After the end only the last client leg can go on.
-            self.legs.iter().find(|row| row.leg == leg.id && !self.groups[&row.leg].is_empty())
-        })) else {
-            return refused("nothing_failed", "the rollout has no hosts", "");
-        };
-        let leg = leg.leg.clone();
-        let wanted: BTreeSet<HostId> = hosts.iter().map(|text| self.find(text)).collect::<Result<_, _>>()?;
-        let again: Vec<HostId> = self.hosts[&leg]
-            .iter()
-            .filter(|(host, row)| if all { row.counts && row.phase != HostPhase::Lost } else { wanted.contains(*host) })
-            .map(|(host, _)| host.clone())
-            .collect();
-        for host in &wanted {
-            let Some(row) = self.host(&leg, host) else {
-                return refused("not_now", format!("{} has nothing to do in {leg}, which is the leg under way", self.name(host)), "make a new plan when this rollout has ended");
-            };
-            let planned = self.planned(host).is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
-            if !planned || !(row.counts || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused)) {
-                return refused("not_failed", format!("{} is {} and can't be tried again", self.name(host), row.phase.as_str()), "make a new plan if the plan itself refuses it");
-            }
-        }
-        for host in &again {
-            self.try_again(&leg, host, now_ms);
-        }
-        let server_again = (server || all) && self.retry_server(now_ms);
-        if again.is_empty() && !server_again {
-            return refused("nothing_failed", "nothing failed that could be tried again", "see `status`");
-        }
-        if self.rollout.phase == RolloutPhase::Paused && self.rollout.pause.as_ref().is_some_and(|pause| pause.code != "operator") {
-            self.go_on("retried", now_ms);
-        } else if self.rollout.phase.is_final() {
-            self.rollout.ended_at_ms = None;
-            self.next_epoch();
-            self.set_rollout(RolloutPhase::Running, "retried", now_ms);
-        }
-        let server_text = if server_again { "the server leg, " } else { "" };
-        accepted(format!("a new attempt for {server_text}{} host{}", again.len(), if again.len() == 1 { "" } else { "s" }))
-    }
-
-    fn try_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
-        // Without a working client it goes on occupying its slot until it is verified.
-        self.edit(leg, host, |row| row.broken = row.slot);
-        self.ask_anew(leg, host, "tried again", now_ms);
-        self.edit(leg, host, |row| {
-            row.staged = false;
-            row.expired = 0;
-        });
-        self.rollout.accepted.remove(host);
-        let Some(group) = self.planned(host).map(|planned| planned.group.clone()) else { return };
-        self.edit_group(leg, &group, |row| {
-            row.forgiven.remove(host);
-        });
-        if self.group(leg, &group).is_some_and(|row| matches!(row.phase, GroupPhase::Breached)) {
-            self.set_group(leg, &group, GroupPhase::Ramping, now_ms);
-        }
-    }
-
     fn free_slot(&mut self, host: &HostId, reason: &str, now_ms: u64) -> Answer {
-        let holding = self.hosts.iter().find(|(_, rows)| rows.get(host).is_some_and(|row| row.slot));
+        let holding = self
+            .hosts
+            .iter()
+            .find(|(_, rows)| rows.get(host).is_some_and(|row| row.slot));
         let Some((leg, row)) = holding.and_then(|(leg, rows)| Some((leg.clone(), rows.get(host)?))) else {
-            return refused("no_slot", format!("{} holds no slot", self.name(host)), "see `status`");
+            return refused(
+                "no_slot",
+                format!("{} holds no slot", self.name(host)),
+                "see `status`",
+            );
         };
         if !row.phase.is_final() {
-            return refused("under_way", format!("{} is {}", self.name(host), row.phase.as_str()), "wait until it ends, or pause");
+            return refused(
+                "under_way",
+                format!("{} is {}", self.name(host), row.phase.as_str()),
+                "wait until it ends, or pause",
+            );
         }
         self.edit(&leg, host, |row| {
             row.slot = false;
@@ -248,11 +305,17 @@ impl Kernel {
 
     fn approve(&mut self, by: &str, group: &str, now_ms: u64) -> Answer {
         let gated = self.groups.iter().find_map(|(leg, rows)| {
-            let found = rows.iter().find(|(name, row)| name.as_str() == group && row.phase == GroupPhase::Gated);
+            let found = rows
+                .iter()
+                .find(|(name, row)| name.as_str() == group && row.phase == GroupPhase::Gated);
             found.map(|(name, _)| (leg.clone(), name.clone()))
         });
         let Some((leg, name)) = gated else {
-            return refused("not_gated", format!("no group `{group}` waits for approval"), "see `status`");
+            return refused(
+                "not_gated",
+                format!("no group `{group}` waits for approval"),
+                "see `status`",
+            );
         };
         self.edit_group(&leg, &name, |row| row.approved_by = Some(by.to_owned()));
         let text = format!("group {name} was approved");
@@ -264,11 +327,22 @@ impl Kernel {
         let open: Vec<LegId> = self
             .hosts
             .iter()
-            .filter(|(_, rows)| rows.get(host).is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready)))
+            .filter(|(_, rows)| {
+                rows.get(host).is_some_and(|row| {
+                    matches!(
+                        row.phase,
+                        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+                    )
+                })
+            })
             .map(|(leg, _)| leg.clone())
             .collect();
         if open.is_empty() {
-            return refused("not_waiting", format!("{} does not wait for its turn", self.name(host)), "see `explain`");
+            return refused(
+                "not_waiting",
+                format!("{} does not wait for its turn", self.name(host)),
+                "see `explain`",
+            );
         }
         for leg in &open {
             self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {

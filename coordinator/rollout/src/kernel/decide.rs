@@ -27,7 +27,9 @@ impl Kernel {
         self.return_late_hosts(now_ms);
         // Each pass settles at most every leg once.
         for _ in 0..=self.legs.len() {
-            let Some(at) = self.legs.iter().position(|leg| leg.phase != LegPhase::Settled) else { break };
+            let Some(at) = self.legs.iter().position(|leg| leg.phase != LegPhase::Settled) else {
+                break;
+            };
             if !self.drive_leg(at, now_ms) {
                 break;
             }
@@ -61,10 +63,19 @@ impl Kernel {
 
     fn may_begin(&mut self, at: usize, kind: &LegKind, now_ms: u64) -> bool {
         let leg = self.legs[at].leg.clone();
-        let earlier = self.plan.legs[..at].iter().rev().find(|leg| matches!(leg.kind, LegKind::Clients { .. })).map(|leg| leg.id.clone());
+        let earlier = self.plan.legs[..at]
+            .iter()
+            .rev()
+            .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
+            .map(|leg| leg.id.clone());
         let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
-            let made_it = |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
-            kernel.hosts[earlier].iter().filter(|(_, row)| !made_it(row)).map(|(host, _)| host.clone()).collect()
+            let made_it =
+                |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
+            kernel.hosts[earlier]
+                .iter()
+                .filter(|(_, row)| !made_it(row))
+                .map(|(host, _)| host.clone())
+                .collect()
         };
         match kind {
             LegKind::Survey => true,
@@ -75,18 +86,41 @@ impl Kernel {
                     return true;
                 }
                 let names: Vec<&str> = behind.iter().take(5).map(|host| self.name(host)).collect();
-                let text = format!("{} host{} did not reach {earlier}'s release and would lose the next server: {}", behind.len(), if behind.len() == 1 { "" } else { "s" }, names.join(", "));
-                self.pause("bridge_incomplete", &text, "`retry` the hosts, or `resume` to go on without them", "coordinator", now_ms);
+                let text = format!(
+                    "{} host{} did not reach {earlier}'s release and would lose the next server: {}",
+                    behind.len(),
+                    if behind.len() == 1 { "" } else { "s" },
+                    names.join(", ")
+                );
+                self.pause(
+                    "bridge_incomplete",
+                    &text,
+                    "`retry` the hosts, or `resume` to go on without them",
+                    "coordinator",
+                    now_ms,
+                );
                 false
             }
             LegKind::Clients { .. } => {
                 let refused: Vec<HostId> = self.rollout.accepted.iter().cloned().collect();
                 for host in refused {
-                    self.leave_out(&leg, &host, HostPhase::Refused, "it failed the survey and the rollout was resumed without it", now_ms);
+                    self.leave_out(
+                        &leg,
+                        &host,
+                        HostPhase::Refused,
+                        "it failed the survey and the rollout was resumed without it",
+                        now_ms,
+                    );
                 }
                 if let Some(earlier) = earlier {
                     for host in missed(self, &earlier) {
-                        self.leave_out(&leg, &host, HostPhase::Skipped, &format!("it did not make it in {earlier}"), now_ms);
+                        self.leave_out(
+                            &leg,
+                            &host,
+                            HostPhase::Skipped,
+                            &format!("it did not make it in {earlier}"),
+                            now_ms,
+                        );
                     }
                 }
                 true
@@ -108,13 +142,20 @@ impl Kernel {
         if self.rollout.phase != RolloutPhase::Running {
             return;
         }
-        let busy = self.hosts[leg].values().filter(|row| row.phase == HostPhase::Preparing).count();
+        let busy = self.hosts[leg]
+            .values()
+            .filter(|row| row.phase == HostPhase::Preparing)
+            .count();
         let mut free = PREPARE_WIDTH.saturating_sub(busy);
         for host in hosts {
             if free == 0 {
                 break;
             }
-            if self.hosts[leg].get(host).is_some_and(|row| row.phase == HostPhase::Waiting) && self.can_be_asked(host) {
+            if self.hosts[leg]
+                .get(host)
+                .is_some_and(|row| row.phase == HostPhase::Waiting)
+                && self.can_be_asked(host)
+            {
                 self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
                 self.give(leg, host, Action::Preflight, now_ms);
                 free -= 1;
@@ -122,11 +163,15 @@ impl Kernel {
         }
     }
 
-    pub(super) fn can_be_asked(&self, host: &HostId) -> bool { self.is_connected(host) && !self.holds.contains_key(host) }
+    pub(super) fn can_be_asked(&self, host: &HostId) -> bool {
+        self.is_connected(host) && !self.holds.contains_key(host)
+    }
 
     /// Whether every host of the survey has ended there.
     pub(super) fn survey_answered(&self) -> bool {
-        self.legs.first().is_some_and(|leg| self.hosts[&leg.leg].values().all(|row| row.phase.is_final()))
+        self.legs
+            .first()
+            .is_some_and(|leg| self.hosts[&leg.leg].values().all(|row| row.phase.is_final()))
     }
 
     fn drive_survey(&mut self, at: usize, now_ms: u64) {
@@ -138,12 +183,20 @@ impl Kernel {
         let hosts: Vec<HostId> = self.plan.hosts.iter().map(|host| host.host.clone()).collect();
         self.prepare(&leg, &hosts, now_ms);
         let waits = |kernel: &Self, held: bool| {
-            kernel.hosts[&leg].iter().any(|(host, row)| !row.phase.is_final() && (held || !kernel.holds.contains_key(host)))
+            kernel.hosts[&leg]
+                .iter()
+                .any(|(host, row)| !row.phase.is_final() && (held || !kernel.holds.contains_key(host)))
         };
-        let timed_out = self.legs[at].offline_until_ms.is_some_and(|until| until <= now_ms);
+        let timed_out = self.legs[at]
+            .offline_until_ms
+            .is_some_and(|until| until <= now_ms);
         if timed_out || !waits(self, false) {
             // Those that are away or held are asked again at their turn.
-            let away: Vec<HostId> = self.hosts[&leg].iter().filter(|(_, row)| row.phase == HostPhase::Waiting).map(|(host, _)| host.clone()).collect();
+            let away: Vec<HostId> = self.hosts[&leg]
+                .iter()
+                .filter(|(_, row)| row.phase == HostPhase::Waiting)
+                .map(|(host, _)| host.clone())
+                .collect();
             self.skip_left_behind(at, &away, now_ms);
         }
         if waits(self, true) {
@@ -155,18 +208,42 @@ impl Kernel {
             .map(|(host, _)| host.clone())
             .collect();
         if !failed.is_empty() {
-            let first = self.host(&leg, &failed[0]).map(|row| row.reason.clone()).unwrap_or_default();
-            let text = format!("{} host{} failed the survey, first {}: {first}", failed.len(), if failed.len() == 1 { "" } else { "s" }, self.name(&failed[0]));
-            self.pause("survey", &text, "repair and `retry`, or `resume` to go on without them", "coordinator", now_ms);
+            let first = self
+                .host(&leg, &failed[0])
+                .map(|row| row.reason.clone())
+                .unwrap_or_default();
+            let text = format!(
+                "{} host{} failed the survey, first {}: {first}",
+                failed.len(),
+                if failed.len() == 1 { "" } else { "s" },
+                self.name(&failed[0])
+            );
+            self.pause(
+                "survey",
+                &text,
+                "repair and `retry`, or `resume` to go on without them",
+                "coordinator",
+                now_ms,
+            );
         } else if self.baseline.is_some() {
             self.set_leg(at, LegPhase::Settled, now_ms);
-        } else if self.legs[at].since_ms + VIEW_PATIENCE_MS + self.plan.timing.offline_for_ms <= now_ms && self.pause_is_over(now_ms) {
-            self.pause("server_view_missing", "the PMM Server could not be asked for the baseline", "make it reachable for the coordinator, then `resume`", "coordinator", now_ms);
+        } else if self.legs[at].since_ms + VIEW_PATIENCE_MS + self.plan.timing.offline_for_ms <= now_ms
+            && self.pause_is_over(now_ms)
+        {
+            self.pause(
+                "server_view_missing",
+                "the PMM Server could not be asked for the baseline",
+                "make it reachable for the coordinator, then `resume`",
+                "coordinator",
+                now_ms,
+            );
         }
     }
 
     /// Whether the last `resume` is long enough ago to complain about the same thing again.
-    fn pause_is_over(&self, now_ms: u64) -> bool { self.rollout.since_ms + VIEW_PATIENCE_MS <= now_ms }
+    fn pause_is_over(&self, now_ms: u64) -> bool {
+        self.rollout.since_ms + VIEW_PATIENCE_MS <= now_ms
+    }
 
     /// A host of a settled leg that has to begin again, because it came back or is tried again.
     fn return_late_hosts(&mut self, now_ms: u64) {
@@ -175,12 +252,25 @@ impl Kernel {
             if self.legs[at].phase != LegPhase::Settled || self.groups[&leg].is_empty() {
                 continue;
             }
-            let begins = |phase| matches!(phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready);
-            let late: Vec<HostId> = self.hosts[&leg].iter().filter(|(_, row)| begins(row.phase)).map(|(host, _)| host.clone()).collect();
+            let begins = |phase| {
+                matches!(
+                    phase,
+                    HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+                )
+            };
+            let late: Vec<HostId> = self.hosts[&leg]
+                .iter()
+                .filter(|(_, row)| begins(row.phase))
+                .map(|(host, _)| host.clone())
+                .collect();
             if late.is_empty() {
                 continue;
             }
-            if self.legs.get(at + 1).is_none_or(|next| next.phase == LegPhase::Waiting) {
+            if self
+                .legs
+                .get(at + 1)
+                .is_none_or(|next| next.phase == LegPhase::Waiting)
+            {
                 self.legs[at].offline_until_ms = None;
                 self.set_leg(at, LegPhase::Running, now_ms);
                 if self.rollout.phase == RolloutPhase::Checking {
@@ -198,7 +288,11 @@ impl Kernel {
         }
     }
 
-    fn anything_in_flight(&self) -> bool { self.hosts.values().any(|rows| rows.values().any(|row| row.phase.in_flight())) }
+    fn anything_in_flight(&self) -> bool {
+        self.hosts
+            .values()
+            .any(|rows| rows.values().any(|row| row.phase.in_flight()))
+    }
 
     fn drive_checks(&mut self, now_ms: u64) {
         if self.anything_in_flight() {
@@ -208,7 +302,11 @@ impl Kernel {
             self.verification = None;
             self.dirty.insert(Key::Verification);
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
-            self.set_rollout(RolloutPhase::Checking, "clients, services, metrics and Query Analytics", now_ms);
+            self.set_rollout(
+                RolloutPhase::Checking,
+                "clients, services, metrics and Query Analytics",
+                now_ms,
+            );
         }
         if self.rollout.phase != RolloutPhase::Checking {
             return;
@@ -218,25 +316,58 @@ impl Kernel {
             self.finish(now_ms);
         } else if over {
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
-            self.pause("server_view_missing", "the PMM Server could not be asked for the three checks", "make it reachable for the coordinator, then `resume`", "coordinator", now_ms);
+            self.pause(
+                "server_view_missing",
+                "the PMM Server could not be asked for the three checks",
+                "make it reachable for the coordinator, then `resume`",
+                "coordinator",
+                now_ms,
+            );
         }
     }
 
     fn finish(&mut self, now_ms: u64) {
         let lost = self.lost_hosts();
-        let well = |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
-        let last: Option<&LegId> = self.plan.legs.iter().rev().find(|leg| matches!(leg.kind, LegKind::Clients { .. })).map(|leg| &leg.id);
+        let well =
+            |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
+        let last: Option<&LegId> = self
+            .plan
+            .legs
+            .iter()
+            .rev()
+            .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
+            .map(|leg| &leg.id);
         let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(well));
-        let holds = self.verification.as_ref().is_some_and(fleet_common::verification::Verification::holds);
-        let refused = last.is_none() && self.plan.hosts.iter().any(|host| host.action != crate::plan::HostAction::AlreadyCurrent);
+        let holds = self
+            .verification
+            .as_ref()
+            .is_some_and(fleet_common::verification::Verification::holds);
+        let refused = last.is_none()
+            && self
+                .plan
+                .hosts
+                .iter()
+                .any(|host| host.action != crate::plan::HostAction::AlreadyCurrent);
         let (phase, text) = if !lost.is_empty() {
-            (RolloutPhase::FinishedWithLost, format!("lost: {}", lost.into_iter().collect::<Vec<_>>().join(", ")))
+            (
+                RolloutPhase::FinishedWithLost,
+                format!("lost: {}", lost.into_iter().collect::<Vec<_>>().join(", ")),
+            )
         } else if all_well && holds && !refused {
-            (RolloutPhase::Succeeded, "every host is upgraded and all three checks hold".to_owned())
+            (
+                RolloutPhase::Succeeded,
+                "every host is upgraded and all three checks hold".to_owned(),
+            )
         } else if all_well && !refused {
-            (RolloutPhase::FinishedWithExceptions, "every host is upgraded, but not every check holds".to_owned())
+            (
+                RolloutPhase::FinishedWithExceptions,
+                "every host is upgraded, but not every check holds".to_owned(),
+            )
         } else {
-            (RolloutPhase::FinishedWithExceptions, "not every host is upgraded".to_owned())
+            (
+                RolloutPhase::FinishedWithExceptions,
+                "not every host is upgraded".to_owned(),
+            )
         };
         self.rollout.ended_at_ms = Some(now_ms);
         self.set_rollout(phase, &text, now_ms);
@@ -247,16 +378,25 @@ impl Kernel {
         let all: Vec<(LegId, HostId, HostPhase)> = self
             .hosts
             .iter()
-            .flat_map(|(leg, rows)| rows.iter().map(move |(host, row)| (leg.clone(), host.clone(), row.phase)))
+            .flat_map(|(leg, rows)| {
+                rows.iter()
+                    .map(move |(host, row)| (leg.clone(), host.clone(), row.phase))
+            })
             .collect();
         for (leg, host, phase) in all {
             match phase {
-                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready => self.cancel(&leg, &host, now_ms),
-                HostPhase::Verifying if force => self.go_back(&leg, &host, "the rollout was aborted by force", now_ms),
+                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready => {
+                    self.cancel(&leg, &host, now_ms)
+                }
+                HostPhase::Verifying if force => {
+                    self.go_back(&leg, &host, "the rollout was aborted by force", now_ms)
+                }
                 _ => {}
             }
         }
-        if self.open_hop().is_some() && self.legs.iter().all(|leg| leg.phase != LegPhase::NeedsOperator) || self.anything_in_flight() {
+        if self.open_hop().is_some() && self.legs.iter().all(|leg| leg.phase != LegPhase::NeedsOperator)
+            || self.anything_in_flight()
+        {
             return;
         }
         for at in 0..self.legs.len() {
@@ -270,7 +410,12 @@ impl Kernel {
     }
 
     pub(super) fn set_rollout(&mut self, phase: RolloutPhase, text: &str, now_ms: u64) {
-        let word = |phase: RolloutPhase| serde_json::to_value(phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let word = |phase: RolloutPhase| {
+            serde_json::to_value(phase)
+                .ok()
+                .and_then(|value| value.as_str().map(str::to_owned))
+                .unwrap_or_default()
+        };
         let line = format!("rollout: {} -> {}: {text}", word(self.rollout.phase), word(phase));
         self.rollout.phase = phase;
         self.rollout.since_ms = now_ms;
@@ -298,7 +443,14 @@ impl Kernel {
 
     fn remind(&mut self, now_ms: u64) {
         let every = self.plan.timing.reminder_ms.max(1);
-        let Some(pause) = self.rollout.pause.as_mut().filter(|pause| pause.remind_at_ms <= now_ms) else { return };
+        let Some(pause) = self
+            .rollout
+            .pause
+            .as_mut()
+            .filter(|pause| pause.remind_at_ms <= now_ms)
+        else {
+            return;
+        };
         pause.remind_at_ms = now_ms + every;
         let text = format!("still paused: {}; {}", pause.text, pause.hint);
         self.dirty.insert(Key::Rollout);

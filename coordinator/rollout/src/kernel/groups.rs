@@ -37,8 +37,12 @@ impl Kernel {
             tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
             tally.in_flight += u32::from(row.phase.in_flight());
             tally.upgraded += u32::from(row.phase == HostPhase::Upgraded);
-            tally.failures += u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
-            let begins = matches!(row.phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready);
+            tally.failures +=
+                u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
+            let begins = matches!(
+                row.phase,
+                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+            );
             let able = row.phase == HostPhase::Preparing || self.can_be_asked(host);
             tally.to_begin += u32::from(begins && able);
             tally.left_behind += u32::from(begins && !able);
@@ -59,7 +63,9 @@ impl Kernel {
                 self.drive_group(&leg, group, &tally, earlier_done, now_ms);
                 self.let_through(&leg, group, now_ms);
             }
-            earlier_done &= self.group(&leg, &group.name).is_some_and(|row| row.phase == GroupPhase::Done);
+            earlier_done &= self
+                .group(&leg, &group.name)
+                .is_some_and(|row| row.phase == GroupPhase::Done);
         }
         if earlier_done {
             self.drive_end(at, now_ms);
@@ -67,22 +73,48 @@ impl Kernel {
     }
 
     fn had_its_turn(&self, leg: &LegId, group: &GroupName) -> bool {
-        self.group(leg, group).is_some_and(|row| !matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled))
+        self.group(leg, group).is_some_and(|row| {
+            !matches!(
+                row.phase,
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+            )
+        })
     }
 
     fn breach(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
-        if self.group(leg, &group.name).is_some_and(|row| row.phase == GroupPhase::Breached) {
+        if self
+            .group(leg, &group.name)
+            .is_some_and(|row| row.phase == GroupPhase::Breached)
+        {
             return;
         }
         self.set_group(leg, &group.name, GroupPhase::Breached, now_ms);
-        let text = format!("group {}: {} failed, {} tolerated", group.name, tally.failures, group.failure_threshold);
-        self.pause("threshold", &text, "`retry` the hosts after repairing the cause, `resume` to accept the failures, or `abort`", "coordinator", now_ms);
+        let text = format!(
+            "group {}: {} failed, {} tolerated",
+            group.name, tally.failures, group.failure_threshold
+        );
+        self.pause(
+            "threshold",
+            &text,
+            "`retry` the hosts after repairing the cause, `resume` to accept the failures, or `abort`",
+            "coordinator",
+            now_ms,
+        );
     }
 
     /// Moves a group on. One pass per tick is enough; the loop is for empty groups.
-    fn drive_group(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, earlier_done: bool, now_ms: u64) {
+    fn drive_group(
+        &mut self,
+        leg: &LegId,
+        group: &PlanGroup,
+        tally: &Tally,
+        earlier_done: bool,
+        now_ms: u64,
+    ) {
         for _ in 0..6 {
-            let Some(row) = self.group(leg, &group.name) else { return };
+            let Some(row) = self.group(leg, &group.name) else {
+                return;
+            };
             let next = next_phase(row, group, tally, earlier_done, now_ms);
             if next == row.phase {
                 return;
@@ -97,15 +129,24 @@ impl Kernel {
 
     /// Prepares hosts and grants permits. A slot is taken with the permit, in the same commit.
     fn let_through(&mut self, leg: &LegId, group: &PlanGroup, now_ms: u64) {
-        if !self.had_its_turn(leg, &group.name) || self.group(leg, &group.name).is_some_and(|row| row.phase == GroupPhase::Breached) {
+        if !self.had_its_turn(leg, &group.name)
+            || self
+                .group(leg, &group.name)
+                .is_some_and(|row| row.phase == GroupPhase::Breached)
+        {
             return;
         }
         self.prepare(leg, &group.hosts, now_ms);
         let tally = self.tally(leg, group);
-        let canary = self.group(leg, &group.name).is_some_and(|row| row.phase == GroupPhase::Canary);
+        let canary = self
+            .group(leg, &group.name)
+            .is_some_and(|row| row.phase == GroupPhase::Canary);
         let mut candidates: Vec<&HostId> = Vec::new();
         let eligible = |row: &HostRow, host: &HostId| {
-            matches!(row.phase, HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready) && self.can_be_asked(host)
+            matches!(
+                row.phase,
+                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+            ) && self.can_be_asked(host)
         };
         for host in &group.hosts {
             if self.host(leg, host).is_some_and(|row| eligible(row, host)) {
@@ -119,7 +160,10 @@ impl Kernel {
         }
         let ready: Vec<HostId> = candidates
             .into_iter()
-            .filter(|host| self.host(leg, host).is_some_and(|row| row.phase == HostPhase::Ready))
+            .filter(|host| {
+                self.host(leg, host)
+                    .is_some_and(|row| row.phase == HostPhase::Ready)
+            })
             .cloned()
             .collect();
         let mut slots = tally.slots;
@@ -132,8 +176,17 @@ impl Kernel {
             self.grant(leg, host, now_ms);
         }
         if !ready.is_empty() && tally.stuck_slots >= group.max_unavailable {
-            let text = format!("group {}: all {} slots are held by hosts that ended without a working client", group.name, group.max_unavailable);
-            self.pause("slots_exhausted", &text, "repair and `retry` them, or `host free-slot`, then `resume`", "coordinator", now_ms);
+            let text = format!(
+                "group {}: all {} slots are held by hosts that ended without a working client",
+                group.name, group.max_unavailable
+            );
+            self.pause(
+                "slots_exhausted",
+                &text,
+                "repair and `retry` them, or `host free-slot`, then `resume`",
+                "coordinator",
+                now_ms,
+            );
         }
     }
 
@@ -148,7 +201,11 @@ impl Kernel {
     /// Every group had its turn: hosts that were away are waited for a while, then the leg is over.
     fn drive_end(&mut self, at: usize, now_ms: u64) {
         let leg = self.legs[at].leg.clone();
-        let open: Vec<HostId> = self.hosts[&leg].iter().filter(|(_, row)| !row.phase.is_final()).map(|(host, _)| host.clone()).collect();
+        let open: Vec<HostId> = self.hosts[&leg]
+            .iter()
+            .filter(|(_, row)| !row.phase.is_final())
+            .map(|(host, _)| host.clone())
+            .collect();
         if open.is_empty() {
             return self.set_leg(at, LegPhase::Settled, now_ms);
         }
@@ -156,13 +213,16 @@ impl Kernel {
             return;
         }
         let begins = |host: &&HostId| {
-            self.host(&leg, host).is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready)) && !self.can_be_asked(host)
+            self.host(&leg, host)
+                .is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready))
+                && !self.can_be_asked(host)
         };
         let left: Vec<HostId> = open.iter().filter(begins).cloned().collect();
         if left.len() < open.len() {
             return;
         }
-        let (held, away): (Vec<HostId>, Vec<HostId>) = left.into_iter().partition(|host| self.holds.contains_key(host));
+        let (held, away): (Vec<HostId>, Vec<HostId>) =
+            left.into_iter().partition(|host| self.holds.contains_key(host));
         match self.legs[at].offline_until_ms {
             _ if away.is_empty() => self.skip_left_behind(at, &held, now_ms),
             None => {
@@ -175,22 +235,34 @@ impl Kernel {
             }
             Some(_) => {}
         }
-        let settled = self.hosts[&self.legs[at].leg].values().all(|row| row.phase.is_final());
+        let settled = self.hosts[&self.legs[at].leg]
+            .values()
+            .all(|row| row.phase.is_final());
         if settled {
             self.set_leg(at, LegPhase::Settled, now_ms);
         }
     }
 
     /// Right after a start of the coordinator nobody counts as absent.
-    fn absence_is_known(&self, now_ms: u64) -> bool { self.absence_from_ms <= now_ms }
+    fn absence_is_known(&self, now_ms: u64) -> bool {
+        self.absence_from_ms <= now_ms
+    }
 
     pub(super) fn set_group(&mut self, leg: &LegId, group: &GroupName, phase: GroupPhase, now_ms: u64) {
         self.edit_group(leg, group, |row| {
             row.phase = phase;
             row.since_ms = now_ms;
         });
-        let word = serde_json::to_value(phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-        self.event(now_ms, format!("group:{group}"), &format!("group_{word}"), format!("group {group} in {leg} is {word}"));
+        let word = serde_json::to_value(phase)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        self.event(
+            now_ms,
+            format!("group:{group}"),
+            &format!("group_{word}"),
+            format!("group {group} in {leg} is {word}"),
+        );
     }
 
     pub(super) fn edit_group(&mut self, leg: &LegId, group: &GroupName, change: impl FnOnce(&mut GroupRow)) {
@@ -214,13 +286,25 @@ impl Kernel {
     }
 }
 
-fn next_phase(row: &GroupRow, group: &PlanGroup, tally: &Tally, earlier_done: bool, now_ms: u64) -> GroupPhase {
+fn next_phase(
+    row: &GroupRow,
+    group: &PlanGroup,
+    tally: &Tally,
+    earlier_done: bool,
+    now_ms: u64,
+) -> GroupPhase {
     let begin = || {
-        if group.canaries > 0 && tally.to_begin > 0 { GroupPhase::Canary } else { GroupPhase::Ramping }
+        if group.canaries > 0 && tally.to_begin > 0 {
+            GroupPhase::Canary
+        } else {
+            GroupPhase::Ramping
+        }
     };
     match row.phase {
         GroupPhase::Pending if !earlier_done => GroupPhase::Pending,
-        GroupPhase::Pending | GroupPhase::Gated if group.approval && row.approved_by.is_none() => GroupPhase::Gated,
+        GroupPhase::Pending | GroupPhase::Gated if group.approval && row.approved_by.is_none() => {
+            GroupPhase::Gated
+        }
         GroupPhase::Pending | GroupPhase::Gated => begin(),
         GroupPhase::Canary if tally.upgraded >= group.canaries => GroupPhase::Ramping,
         GroupPhase::Canary if tally.to_begin == 0 && tally.in_flight == 0 => GroupPhase::Ramping,

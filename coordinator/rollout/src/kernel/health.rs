@@ -25,7 +25,12 @@ const QAN_WINDOW_MS: u64 = 3_600_000;
 
 impl Kernel {
     pub(super) fn wanted_view(&self, now_ms: u64) -> Option<ViewRequest> {
-        let request = |qan_from_ms, every_ms| Some(ViewRequest { qan_from_ms, every_ms });
+        let request = |qan_from_ms, every_ms| {
+            Some(ViewRequest {
+                qan_from_ms,
+                every_ms,
+            })
+        };
         if self.is_final() || self.rollout.phase == RolloutPhase::Planned {
             return None;
         }
@@ -39,9 +44,10 @@ impl Kernel {
         if self.baseline.is_none() {
             return request(now_ms.saturating_sub(QAN_WINDOW_MS), CHECKING_MS);
         }
-        let clients = self.legs.iter().zip(&self.plan.legs).any(|(row, leg)| {
-            row.phase == LegPhase::Running && matches!(leg.kind, LegKind::Clients { .. })
-        });
+        let clients =
+            self.legs.iter().zip(&self.plan.legs).any(|(row, leg)| {
+                row.phase == LegPhase::Running && matches!(leg.kind, LegKind::Clients { .. })
+            });
         if clients || rows().any(|row| row.phase.in_flight()) {
             return request(now_ms.saturating_sub(QAN_WINDOW_MS), OTHERWISE_MS);
         }
@@ -56,25 +62,42 @@ impl Kernel {
     }
 
     pub(super) fn server_view(&mut self, view: FleetSnapshot, now_ms: u64) {
-        let survey = self.legs.first().is_some_and(|leg| leg.phase == LegPhase::Running);
+        let survey = self
+            .legs
+            .first()
+            .is_some_and(|leg| leg.phase == LegPhase::Running);
         if survey && self.survey_answered() && self.baseline.is_none() {
             self.baseline = Some(view.clone());
             self.dirty.insert(Key::Baseline);
-            let text = format!("baseline: {} clients, {} services", view.clients.len(), view.services.len());
+            let text = format!(
+                "baseline: {} clients, {} services",
+                view.clients.len(),
+                view.services.len()
+            );
             self.event(now_ms, "server", "baseline", text);
         }
         let verifying: Vec<(LegId, HostId)> = self
             .hosts
             .iter()
-            .flat_map(|(leg, rows)| rows.iter().filter(|(_, row)| row.phase == HostPhase::Verifying).map(move |(host, _)| (leg.clone(), host.clone())))
+            .flat_map(|(leg, rows)| {
+                rows.iter()
+                    .filter(|(_, row)| row.phase == HostPhase::Verifying)
+                    .map(move |(host, _)| (leg.clone(), host.clone()))
+            })
             .collect();
         for (leg, host) in verifying {
             self.look_at(&leg, &host, &view, now_ms);
         }
-        if self.checking() && view.taken_at_ms >= self.rollout.since_ms
+        if self.checking()
+            && view.taken_at_ms >= self.rollout.since_ms
             && let Some(baseline) = &self.baseline
         {
-            self.verification = Some(compare(baseline, &view, self.plan.clients_to, self.last_change_ms()));
+            self.verification = Some(compare(
+                baseline,
+                &view,
+                self.plan.clients_to,
+                self.last_change_ms(),
+            ));
             self.dirty.insert(Key::Verification);
         }
         self.last_view = Some(view);
@@ -83,16 +106,41 @@ impl Kernel {
     /// The series that must flow for a host, with their newest sample so far: its node and each of its services that had samples in the
     /// baseline.
     pub(super) fn series(&self, host: &HostId) -> BTreeMap<String, u64> {
-        let (Some(baseline), Some(planned)) = (&self.baseline, self.planned(host)) else { return BTreeMap::new() };
-        let node = baseline.clients.get(&planned.agent_id).map_or(planned.node_id.as_str(), |client| client.node_id.as_str());
+        let (Some(baseline), Some(planned)) = (&self.baseline, self.planned(host)) else {
+            return BTreeMap::new();
+        };
+        let node = baseline
+            .clients
+            .get(&planned.agent_id)
+            .map_or(planned.node_id.as_str(), |client| client.node_id.as_str());
         let newest = self.last_view.as_ref().unwrap_or(baseline);
         let mut series = BTreeMap::new();
         if let Some(sample) = baseline.node_samples_ms.get(node) {
-            series.insert(format!("node/{node}"), newest.node_samples_ms.get(node).copied().unwrap_or(0).max(*sample));
+            series.insert(
+                format!("node/{node}"),
+                newest
+                    .node_samples_ms
+                    .get(node)
+                    .copied()
+                    .unwrap_or(0)
+                    .max(*sample),
+            );
         }
-        for (id, _) in baseline.services.iter().filter(|(_, service)| service.node_id == node) {
+        for (id, _) in baseline
+            .services
+            .iter()
+            .filter(|(_, service)| service.node_id == node)
+        {
             if let Some(sample) = baseline.service_samples_ms.get(id) {
-                series.insert(format!("service/{id}"), newest.service_samples_ms.get(id).copied().unwrap_or(0).max(*sample));
+                series.insert(
+                    format!("service/{id}"),
+                    newest
+                        .service_samples_ms
+                        .get(id)
+                        .copied()
+                        .unwrap_or(0)
+                        .max(*sample),
+                );
             }
         }
         series
@@ -100,11 +148,17 @@ impl Kernel {
 
     fn look_at(&mut self, leg: &LegId, host: &HostId, view: &FleetSnapshot, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
-        let Some(switched) = row.switched_at_ms.filter(|switched| view.taken_at_ms > *switched) else { return };
+        let Some(switched) = row.switched_at_ms.filter(|switched| view.taken_at_ms > *switched) else {
+            return;
+        };
         let Some(to) = self.leg_target(leg) else { return };
         let agent_id = self.planned(host).map_or("", |planned| planned.agent_id.as_str());
         let missing = missing(row, view, agent_id, to, switched);
-        let marks: BTreeMap<String, Mark> = row.marks.iter().map(|(series, mark)| (series.clone(), advanced(*mark, newest(view, series)))).collect();
+        let marks: BTreeMap<String, Mark> = row
+            .marks
+            .iter()
+            .map(|(series, mark)| (series.clone(), advanced(*mark, newest(view, series))))
+            .collect();
         self.edit(leg, host, |row| {
             row.views += 1;
             row.marks = marks;
@@ -128,23 +182,46 @@ impl Kernel {
 
     /// When the newest lasting change was made: samples and queries from before prove nothing.
     pub(crate) fn last_change_ms(&self) -> u64 {
-        let hosts = self.hosts.values().flat_map(|rows| rows.values()).filter_map(|row| row.switched_at_ms);
-        let hops = self.legs.iter().flat_map(|leg| &leg.hops).filter_map(|hop| hop.ended_at_ms);
-        hosts.chain(hops).max().or(self.rollout.started_at_ms).unwrap_or(0)
+        let hosts = self
+            .hosts
+            .values()
+            .flat_map(|rows| rows.values())
+            .filter_map(|row| row.switched_at_ms);
+        let hops = self
+            .legs
+            .iter()
+            .flat_map(|leg| &leg.hops)
+            .filter_map(|hop| hop.ended_at_ms);
+        hosts
+            .chain(hops)
+            .max()
+            .or(self.rollout.started_at_ms)
+            .unwrap_or(0)
     }
 
     /// Whether nothing more can be won by waiting: all data flow, and the clients that are not current are those that we know about.
     pub(super) fn checks_are_as_good_as_they_get(&self) -> bool {
-        let Some(found) = &self.verification else { return false };
+        let Some(found) = &self.verification else {
+            return false;
+        };
         found.services_missing.is_empty()
             && found.metrics_stale.is_empty()
             && found.qan_stale.is_empty()
-            && found.clients_not_current.iter().all(|name| !self.expected_current(name))
+            && found
+                .clients_not_current
+                .iter()
+                .all(|name| !self.expected_current(name))
     }
 
     fn expected_current(&self, name: &str) -> bool {
-        let Some(planned) = self.plan.hosts.iter().find(|host| host.name == name) else { return false };
-        let last = self.legs.iter().rev().find_map(|leg| self.host(&leg.leg, &planned.host));
+        let Some(planned) = self.plan.hosts.iter().find(|host| host.name == name) else {
+            return false;
+        };
+        let last = self
+            .legs
+            .iter()
+            .rev()
+            .find_map(|leg| self.host(&leg.leg, &planned.host));
         last.is_none_or(|row| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent))
     }
 
@@ -161,7 +238,11 @@ impl Kernel {
 
     /// Names of services whose host is not upgraded; for messages.
     pub(super) fn lost_hosts(&self) -> BTreeSet<String> {
-        let lost = self.hosts.values().flat_map(|rows| rows.iter()).filter(|(_, row)| row.phase == HostPhase::Lost);
+        let lost = self
+            .hosts
+            .values()
+            .flat_map(|rows| rows.iter())
+            .filter(|(_, row)| row.phase == HostPhase::Lost);
         lost.map(|(host, _)| self.name(host).to_owned()).collect()
     }
 }
@@ -175,12 +256,26 @@ fn newest(view: &FleetSnapshot, series: &str) -> Option<u64> {
 
 fn advanced(mark: Mark, newest: Option<u64>) -> Mark {
     let Some(newest) = newest else { return mark };
-    let rises = if mark.last_ms > 0 && newest > mark.last_ms { mark.rises + 1 } else { mark.rises };
-    Mark { before_ms: mark.before_ms, last_ms: mark.last_ms.max(newest), rises }
+    let rises = if mark.last_ms > 0 && newest > mark.last_ms {
+        mark.rises + 1
+    } else {
+        mark.rises
+    };
+    Mark {
+        before_ms: mark.before_ms,
+        last_ms: mark.last_ms.max(newest),
+        rises,
+    }
 }
 
 /// What is missing until the host is verified; empty when nothing is.
-fn missing(row: &HostRow, view: &FleetSnapshot, agent_id: &str, to: PmmVersion, switched: u64) -> Vec<String> {
+fn missing(
+    row: &HostRow,
+    view: &FleetSnapshot,
+    agent_id: &str,
+    to: PmmVersion,
+    switched: u64,
+) -> Vec<String> {
     let mut missing = Vec::new();
     match view.clients.get(agent_id) {
         None => missing.push("PMM does not list its client".to_owned()),

@@ -15,7 +15,13 @@ pub(super) const PATIENCE: u32 = 3;
 impl Kernel {
     /// Open orders are sent again, also those that the host is working on: it learns whether they stand under the new epoch.
     pub(super) fn connected(&mut self, host: &HostId, now_ms: u64) {
-        self.links.insert(host.clone(), Link { connected: true, since_ms: now_ms });
+        self.links.insert(
+            host.clone(),
+            Link {
+                connected: true,
+                since_ms: now_ms,
+            },
+        );
         for leg in self.legs_with_open_order(host) {
             self.reopen_if_lost(&leg, host, now_ms);
             self.send(&leg, host, now_ms);
@@ -24,8 +30,17 @@ impl Kernel {
 
     /// Legs in which a host has an order open, or is lost.
     fn legs_with_open_order(&self, host: &HostId) -> Vec<LegId> {
-        let busy = |leg: &&LegId| self.host(leg, host).is_some_and(|row| row.order.is_some() || row.phase == HostPhase::Lost);
-        self.plan.legs.iter().map(|leg| &leg.id).filter(busy).cloned().collect()
+        let busy = |leg: &&LegId| {
+            self.host(leg, host)
+                .is_some_and(|row| row.order.is_some() || row.phase == HostPhase::Lost)
+        };
+        self.plan
+            .legs
+            .iter()
+            .map(|leg| &leg.id)
+            .filter(busy)
+            .cloned()
+            .collect()
     }
 
     /// A lost host that returns goes on where it was; so does a rollout that had ended without it.
@@ -48,7 +63,11 @@ impl Kernel {
             row.reason = "it came back".to_owned();
         });
         if self.rollout.phase.is_final() {
-            let phase = if self.rollout.abort.is_some() { RolloutPhase::Aborting } else { RolloutPhase::Running };
+            let phase = if self.rollout.abort.is_some() {
+                RolloutPhase::Aborting
+            } else {
+                RolloutPhase::Running
+            };
             self.rollout.ended_at_ms = None;
             self.rollout.check_until_ms = None;
             self.set_rollout(phase, "a lost host came back", now_ms);
@@ -60,8 +79,13 @@ impl Kernel {
             HostEvent::InventoryChanged { .. } => {}
             HostEvent::HoldChanged { held } => self.set_hold(host, held, now_ms),
             event => {
-                let leg = order.as_str().strip_prefix(self.rollout.id.as_str()).and_then(|rest| rest.strip_prefix('/'));
-                let Some(leg) = leg.and_then(|rest| rest.split('/').next()).map(LegId::from) else { return };
+                let leg = order
+                    .as_str()
+                    .strip_prefix(self.rollout.id.as_str())
+                    .and_then(|rest| rest.strip_prefix('/'));
+                let Some(leg) = leg.and_then(|rest| rest.split('/').next()).map(LegId::from) else {
+                    return;
+                };
                 let open = self.host(&leg, host).and_then(|row| row.order.as_ref());
                 // Anything else is the answer to an order that is over: a repetition.
                 if open.is_some_and(|open| open.id == *order) {
@@ -78,7 +102,10 @@ impl Kernel {
         }
         let (code, text) = match &held {
             Some(reason) => ("host_held", format!("{} is held: {reason}", self.name(host))),
-            None => ("host_unheld", format!("the hold of {} is lifted", self.name(host))),
+            None => (
+                "host_unheld",
+                format!("the hold of {} is lifted", self.name(host)),
+            ),
         };
         match held {
             Some(reason) => self.holds.insert(host.clone(), reason),
@@ -95,11 +122,20 @@ impl Kernel {
                     order.accepted = true;
                 }
             }),
-            HostEvent::StepStarted { step, index, of, deadline_for_ms } => {
-                let begun = self.host(leg, host).is_some_and(|row| row.phase == HostPhase::Permitted);
+            HostEvent::StepStarted {
+                step,
+                index,
+                of,
+                deadline_for_ms,
+            } => {
+                let begun = self
+                    .host(leg, host)
+                    .is_some_and(|row| row.phase == HostPhase::Permitted);
                 if begun {
                     let deadline = now_ms + self.plan.timing.switch_ms + GRACE_MS;
-                    self.enter(leg, host, HostPhase::Switching, now_ms, |row| row.deadline_ms = Some(deadline));
+                    self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
+                        row.deadline_ms = Some(deadline)
+                    });
                 }
                 let began = StepRow {
                     step,
@@ -119,7 +155,8 @@ impl Kernel {
             }),
             HostEvent::Resumed { step, decision } => {
                 let target = self.name(host).to_owned();
-                let text = format!("the agent of {target} came back in step {step} and decided to {decision}");
+                let text =
+                    format!("the agent of {target} came back in step {step} and decided to {decision}");
                 self.disturbed(target, step, now_ms);
                 self.event(now_ms, format!("host:{host}"), "host_resumed", text);
             }
@@ -129,33 +166,48 @@ impl Kernel {
     }
 
     pub(super) fn disturbed(&mut self, target: String, step: String, now_ms: u64) {
-        self.rollout.disturbances.push(Disturbance { target, step, at: now_ms });
+        self.rollout.disturbances.push(Disturbance {
+            target,
+            step,
+            at: now_ms,
+        });
         self.dirty.insert(Key::Rollout);
     }
 
     fn finished(&mut self, leg: &LegId, host: &HostId, result: &OrderResult, now_ms: u64) {
-        let Some((phase, Some(action))) =
-            self.host(leg, host).map(|row| (row.phase, row.order.as_ref().map(|order| order.action)))
+        let Some((phase, Some(action))) = self
+            .host(leg, host)
+            .map(|row| (row.phase, row.order.as_ref().map(|order| order.action)))
         else {
             return;
         };
         match (phase, action) {
             (HostPhase::Preparing, Action::Preflight) => self.preflight_done(leg, host, result, now_ms),
             (HostPhase::Preparing, Action::Stage) => self.stage_done(leg, host, result, now_ms),
-            (HostPhase::Permitted | HostPhase::Switching, Action::Switch) => self.switch_done(leg, host, result, now_ms),
+            (HostPhase::Permitted | HostPhase::Switching, Action::Switch) => {
+                self.switch_done(leg, host, result, now_ms)
+            }
             (HostPhase::Settling, Action::Keep) => {
                 let note = if result.outcome == Outcome::Done {
                     String::new()
                 } else {
-                    format!("upgraded, but the files saved for the way back are still there: {}", result.message)
+                    format!(
+                        "upgraded, but the files saved for the way back are still there: {}",
+                        result.message
+                    )
                 };
                 self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| row.reason = note);
             }
             (HostPhase::RollingBack, Action::Rollback) => {
                 let back = matches!(result.outcome, Outcome::Done | Outcome::RolledBack);
-                let why = self.host(leg, host).map(|row| row.reason.clone()).unwrap_or_default();
+                let why = self
+                    .host(leg, host)
+                    .map(|row| row.reason.clone())
+                    .unwrap_or_default();
                 if back {
-                    let running = switch_detail(result).map(|detail| detail.to).filter(|to| !to.is_empty());
+                    let running = switch_detail(result)
+                        .map(|detail| detail.to)
+                        .filter(|to| !to.is_empty());
                     self.fail(leg, host, HostPhase::RolledBack, result, now_ms);
                     self.edit(leg, host, |row| {
                         codes::VERIFY_FAILED.clone_into(&mut row.code);
@@ -164,11 +216,18 @@ impl Kernel {
                     });
                 } else {
                     self.fail(leg, host, HostPhase::Inconsistent, result, now_ms);
-                    self.edit(leg, host, |row| row.reason = format!("{why}; the way back failed: {}", result.message));
+                    self.edit(leg, host, |row| {
+                        row.reason = format!("{why}; the way back failed: {}", result.message)
+                    });
                 }
             }
             (phase, action) => {
-                let text = format!("{}: end of {} while {}", self.name(host), action.as_str(), phase.as_str());
+                let text = format!(
+                    "{}: end of {} while {}",
+                    self.name(host),
+                    action.as_str(),
+                    phase.as_str()
+                );
                 self.illegal(now_ms, format!("host:{host}"), text);
             }
         }
@@ -179,7 +238,12 @@ impl Kernel {
             return self.not_begun(leg, host, result, now_ms);
         }
         let survey: Option<HostSurvey> = serde_json::from_value(result.detail.clone()).ok();
-        let failed = survey.and_then(|survey| survey.findings.into_iter().find(|finding| finding.verdict == Verdict::Fail));
+        let failed = survey.and_then(|survey| {
+            survey
+                .findings
+                .into_iter()
+                .find(|finding| finding.verdict == Verdict::Fail)
+        });
         if let Some(finding) = failed {
             let mut result = result.clone();
             result.code = codes::Code::new(codes::PREFLIGHT);
@@ -213,7 +277,11 @@ impl Kernel {
 
     fn prepared(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let survey = self.plan.legs.first().is_some_and(|first| first.id == *leg);
-        let phase = if survey { HostPhase::Surveyed } else { HostPhase::Ready };
+        let phase = if survey {
+            HostPhase::Surveyed
+        } else {
+            HostPhase::Ready
+        };
         self.enter(leg, host, phase, now_ms, |_| {});
         if survey && let Some(next) = self.entry_leg(host).cloned() {
             self.edit(&next, host, |row| row.staged = true);
@@ -224,8 +292,24 @@ impl Kernel {
         match result.outcome {
             Outcome::Done => {
                 let detail = switch_detail(result).unwrap_or_default();
-                let deadline = now_ms + self.plan.entry(leg, host).map_or(self.plan.timing.verify_ms, |entry| entry.verify_for_ms);
-                let marks = self.series(host).into_iter().map(|(series, before_ms)| (series, Mark { before_ms, ..Mark::default() })).collect();
+                let deadline = now_ms
+                    + self
+                        .plan
+                        .entry(leg, host)
+                        .map_or(self.plan.timing.verify_ms, |entry| entry.verify_for_ms);
+                let marks = self
+                    .series(host)
+                    .into_iter()
+                    .map(|(series, before_ms)| {
+                        (
+                            series,
+                            Mark {
+                                before_ms,
+                                ..Mark::default()
+                            },
+                        )
+                    })
+                    .collect();
                 self.enter(leg, host, HostPhase::Verifying, now_ms, |row| {
                     row.order = None;
                     row.switched_at_ms = Some(now_ms);
@@ -241,13 +325,17 @@ impl Kernel {
             }
             Outcome::RolledBack => self.fail(leg, host, HostPhase::RolledBack, result, now_ms),
             Outcome::Inconsistent => self.fail(leg, host, HostPhase::Inconsistent, result, now_ms),
-            Outcome::Refused | Outcome::Expired | Outcome::FailedNothingChanged => self.not_begun(leg, host, result, now_ms),
+            Outcome::Refused | Outcome::Expired | Outcome::FailedNothingChanged => {
+                self.not_begun(leg, host, result, now_ms)
+            }
         }
     }
 
     /// Orders the way back.
     pub(super) fn go_back(&mut self, leg: &LegId, host: &HostId, reason: &str, now_ms: u64) {
-        self.enter(leg, host, HostPhase::RollingBack, now_ms, |row| reason.clone_into(&mut row.reason));
+        self.enter(leg, host, HostPhase::RollingBack, now_ms, |row| {
+            reason.clone_into(&mut row.reason)
+        });
         self.give(leg, host, Action::Rollback, now_ms);
     }
 
@@ -276,8 +364,17 @@ impl Kernel {
     }
 
     /// Ends a host that did not make it. Whoever can show that it has a working client gives its slot back.
-    pub(super) fn fail(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, result: &OrderResult, now_ms: u64) {
-        let running = switch_detail(result).map(|detail| detail.to).filter(|to| !to.is_empty());
+    pub(super) fn fail(
+        &mut self,
+        leg: &LegId,
+        host: &HostId,
+        phase: HostPhase,
+        result: &OrderResult,
+        now_ms: u64,
+    ) {
+        let running = switch_detail(result)
+            .map(|detail| detail.to)
+            .filter(|to| !to.is_empty());
         let keeps_slot = phase == HostPhase::Inconsistent;
         self.enter(leg, host, phase, now_ms, |row| {
             row.counts = true;
@@ -304,4 +401,6 @@ impl Kernel {
     }
 }
 
-fn switch_detail(result: &OrderResult) -> Option<SwitchDetail> { serde_json::from_value(result.detail.clone()).ok() }
+fn switch_detail(result: &OrderResult) -> Option<SwitchDetail> {
+    serde_json::from_value(result.detail.clone()).ok()
+}

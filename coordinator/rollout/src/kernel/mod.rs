@@ -14,6 +14,7 @@ mod health;
 mod hosts;
 mod input;
 mod orders;
+mod retry;
 mod rows;
 mod server;
 mod start;
@@ -25,8 +26,8 @@ pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal
 pub use waiting::{Duty, Owner};
 
 pub use state::{
-    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder, Pause, RolloutPhase,
-    RolloutRow, StepRow,
+    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
+    Pause, RolloutPhase, RolloutRow, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};
@@ -93,15 +94,28 @@ impl Kernel {
     }
 
     /// A rollout from its stored rows. The first input must be [`Input::CoordinatorStarted`].
-    pub fn restore(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> { Self::from_rows(plan_bytes, rows) }
+    pub fn restore(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> {
+        Self::from_rows(plan_bytes, rows)
+    }
 
     /// Takes one input. The rows of the output must be committed before anything else of it leaves.
     pub fn handle(&mut self, input: Input, now_ms: u64) -> Output {
         match input {
-            Input::Host { host, order_id, event, .. } => self.host_event(&host, &order_id, event, now_ms),
+            Input::Host {
+                host,
+                order_id,
+                event,
+                ..
+            } => self.host_event(&host, &order_id, event, now_ms),
             Input::Connected { host, .. } => self.connected(&host, now_ms),
             Input::Disconnected { host } => {
-                self.links.insert(host, Link { connected: false, since_ms: now_ms });
+                self.links.insert(
+                    host,
+                    Link {
+                        connected: false,
+                        since_ms: now_ms,
+                    },
+                );
             }
             Input::Server { order, event } => {
                 self.server_event(&order, event, now_ms);
@@ -130,31 +144,57 @@ impl Kernel {
     }
 
     /// The plan.
-    pub fn plan(&self) -> &Plan { &self.plan }
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
     /// The plan's id.
-    pub fn plan_id(&self) -> &PlanId { &self.plan_id }
+    pub fn plan_id(&self) -> &PlanId {
+        &self.plan_id
+    }
     /// The rollout's id.
-    pub fn rollout_id(&self) -> &RolloutId { &self.rollout.id }
+    pub fn rollout_id(&self) -> &RolloutId {
+        &self.rollout.id
+    }
     /// The rollout's row.
-    pub fn rollout(&self) -> &RolloutRow { &self.rollout }
+    pub fn rollout(&self) -> &RolloutRow {
+        &self.rollout
+    }
     /// The rollout's state.
-    pub fn phase(&self) -> RolloutPhase { self.rollout.phase }
+    pub fn phase(&self) -> RolloutPhase {
+        self.rollout.phase
+    }
     /// Epoch of new orders.
-    pub fn epoch(&self) -> Epoch { self.rollout.epoch }
+    pub fn epoch(&self) -> Epoch {
+        self.rollout.epoch
+    }
     /// Whether nothing follows any more, unless a lost host returns.
-    pub fn is_final(&self) -> bool { self.rollout.phase.is_final() }
+    pub fn is_final(&self) -> bool {
+        self.rollout.phase.is_final()
+    }
     /// PMM's view from before the first change, once it is known.
-    pub fn baseline(&self) -> Option<&FleetSnapshot> { self.baseline.as_ref() }
+    pub fn baseline(&self) -> Option<&FleetSnapshot> {
+        self.baseline.as_ref()
+    }
     /// The three checks, once they were looked at.
-    pub fn verification(&self) -> Option<&Verification> { self.verification.as_ref() }
+    pub fn verification(&self) -> Option<&Verification> {
+        self.verification.as_ref()
+    }
     /// The legs in order.
-    pub fn legs(&self) -> &[LegRow] { &self.legs }
+    pub fn legs(&self) -> &[LegRow] {
+        &self.legs
+    }
     /// A host in a leg.
-    pub fn host(&self, leg: &LegId, host: &HostId) -> Option<&HostRow> { self.hosts.get(leg)?.get(host) }
+    pub fn host(&self, leg: &LegId, host: &HostId) -> Option<&HostRow> {
+        self.hosts.get(leg)?.get(host)
+    }
     /// A group in a client leg.
-    pub fn group(&self, leg: &LegId, group: &GroupName) -> Option<&GroupRow> { self.groups.get(leg)?.get(group) }
+    pub fn group(&self, leg: &LegId, group: &GroupName) -> Option<&GroupRow> {
+        self.groups.get(leg)?.get(group)
+    }
 
-    pub(crate) fn is_connected(&self, host: &HostId) -> bool { self.links.get(host).is_some_and(|link| link.connected) }
+    pub(crate) fn is_connected(&self, host: &HostId) -> bool {
+        self.links.get(host).is_some_and(|link| link.connected)
+    }
 
     /// PMM node name of a host, or its id.
     pub(crate) fn name<'a>(&'a self, host: &'a HostId) -> &'a str {
@@ -162,10 +202,17 @@ impl Kernel {
     }
 
     /// A host of the plan.
-    pub(crate) fn planned(&self, host: &HostId) -> Option<&PlanHost> { self.plan.hosts.get(*self.index.get(host)?) }
+    pub(crate) fn planned(&self, host: &HostId) -> Option<&PlanHost> {
+        self.plan.hosts.get(*self.index.get(host)?)
+    }
 
     fn event(&mut self, now_ms: u64, subject: impl Into<String>, code: &str, text: impl Into<String>) {
-        self.out.events.push(FleetEvent { at_ms: now_ms, subject: subject.into(), code: code.to_owned(), text: text.into() });
+        self.out.events.push(FleetEvent {
+            at_ms: now_ms,
+            subject: subject.into(),
+            code: code.to_owned(),
+            text: text.into(),
+        });
     }
 
     fn illegal(&mut self, now_ms: u64, subject: String, text: String) {

@@ -15,8 +15,17 @@ const PROBE_MS: u64 = 60_000;
 
 impl Kernel {
     /// Moves a host to a state. Clears what belonged to the state before, then lets `change` set what belongs to the new one.
-    pub(super) fn enter(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, now_ms: u64, change: impl FnOnce(&mut HostRow)) {
-        let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else { return };
+    pub(super) fn enter(
+        &mut self,
+        leg: &LegId,
+        host: &HostId,
+        phase: HostPhase,
+        now_ms: u64,
+        change: impl FnOnce(&mut HostRow),
+    ) {
+        let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else {
+            return;
+        };
         let before = row.phase;
         row.phase = phase;
         row.since_ms = now_ms;
@@ -40,13 +49,28 @@ impl Kernel {
         }
         change(row);
         let text = if row.reason.is_empty() {
-            format!("{} in {leg}: {} -> {}", self.planned(host).map_or(host.as_str(), |found| &found.name), before.as_str(), phase.as_str())
+            format!(
+                "{} in {leg}: {} -> {}",
+                self.planned(host).map_or(host.as_str(), |found| &found.name),
+                before.as_str(),
+                phase.as_str()
+            )
         } else {
             let reason = row.reason.clone();
-            format!("{} in {leg}: {} -> {}: {reason}", self.name(host), before.as_str(), phase.as_str())
+            format!(
+                "{} in {leg}: {} -> {}: {reason}",
+                self.name(host),
+                before.as_str(),
+                phase.as_str()
+            )
         };
         self.dirty.insert(Key::Host(leg.clone(), host.clone()));
-        self.event(now_ms, format!("host:{host}"), &format!("host_{}", phase.as_str()), text);
+        self.event(
+            now_ms,
+            format!("host:{host}"),
+            &format!("host_{}", phase.as_str()),
+            text,
+        );
     }
 
     /// Changes a host's row without changing its state.
@@ -70,8 +94,14 @@ impl Kernel {
         };
         let epoch = self.rollout.epoch;
         let rollout = &self.rollout.id;
-        let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else { return };
-        let id = OrderId::new(format!("{rollout}/{leg}/{host}/{}/{}", row.attempt, action.as_str()));
+        let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else {
+            return;
+        };
+        let id = OrderId::new(format!(
+            "{rollout}/{leg}/{host}/{}/{}",
+            row.attempt,
+            action.as_str()
+        ));
         row.order = Some(OpenOrder {
             id,
             action,
@@ -82,7 +112,11 @@ impl Kernel {
             start_within_ms,
         });
         // A permitted host must only say that it began; for all others the whole order counts.
-        let wait = if action == Action::Switch { start_within_ms } else { deadline_for_ms + start_within_ms };
+        let wait = if action == Action::Switch {
+            start_within_ms
+        } else {
+            deadline_for_ms + start_within_ms
+        };
         row.deadline_ms = Some(now_ms + wait + GRACE_MS);
         self.dirty.insert(Key::Host(leg.clone(), host.clone()));
         self.send(leg, host, now_ms);
@@ -90,17 +124,32 @@ impl Kernel {
 
     /// Sends the open order, with what is left of the time to begin.
     pub(super) fn send(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
-        let Some(order) = self.hosts.get(leg).and_then(|rows| rows.get(host)).and_then(|row| row.order.as_ref()) else { return };
+        let Some(order) = self
+            .hosts
+            .get(leg)
+            .and_then(|rows| rows.get(host))
+            .and_then(|row| row.order.as_ref())
+        else {
+            return;
+        };
         let stopped = order.action == Action::Switch && self.rollout.abort.is_some();
         let left = (order.given_at_ms + order.start_within_ms).saturating_sub(now_ms);
-        let entry_leg = self.entry_leg(host).filter(|_| self.plan.entry_text(leg, host).is_none()).unwrap_or(leg);
+        let entry_leg = self
+            .entry_leg(host)
+            .filter(|_| self.plan.entry_text(leg, host).is_none())
+            .unwrap_or(leg);
         let message = HostOrder {
             host: host.clone(),
             order: order.id.clone(),
             epoch: order.epoch,
             plan_id: self.plan_id.clone(),
             leg: leg.clone(),
-            entry: self.plan.entry_text(entry_leg, host).unwrap_or_default().as_bytes().to_vec(),
+            entry: self
+                .plan
+                .entry_text(entry_leg, host)
+                .unwrap_or_default()
+                .as_bytes()
+                .to_vec(),
             action: order.action,
             deadline_for_ms: order.deadline_for_ms,
             start_within_ms: if stopped { 0 } else { left },
@@ -113,11 +162,19 @@ impl Kernel {
         let Epoch { term, counter } = self.rollout.epoch;
         let message = HostOrder {
             host: host.clone(),
-            order: OrderId::new(format!("{}/epoch-{term}.{counter}/{host}/1/probe", self.rollout.id)),
+            order: OrderId::new(format!(
+                "{}/epoch-{term}.{counter}/{host}/1/probe",
+                self.rollout.id
+            )),
             epoch: self.rollout.epoch,
             plan_id: self.plan_id.clone(),
             leg: leg.clone(),
-            entry: self.plan.entry_text(leg, host).unwrap_or_default().as_bytes().to_vec(),
+            entry: self
+                .plan
+                .entry_text(leg, host)
+                .unwrap_or_default()
+                .as_bytes()
+                .to_vec(),
             action: Action::Probe,
             deadline_for_ms: PROBE_MS,
             start_within_ms: 0,

@@ -1,6 +1,8 @@
 //! Making the first rows, and reading and writing stored ones.
 
-use super::state::{GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow};
+use super::state::{
+    GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow,
+};
 use super::{Kernel, KernelError, Output, Row};
 use crate::plan::{HostAction, LegKind, Plan, PlanHost, plan_id};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, RolloutId};
@@ -41,11 +43,19 @@ fn json<T: Serialize>(value: &T) -> String {
 }
 
 fn read<T: DeserializeOwned>(row: &Row) -> Result<T, KernelError> {
-    serde_json::from_str(&row.json).map_err(|source| KernelError::Row { key: row.key.clone(), source })
+    serde_json::from_str(&row.json).map_err(|source| KernelError::Row {
+        key: row.key.clone(),
+        source,
+    })
 }
 
 impl Kernel {
-    pub(super) fn first(id: RolloutId, plan_bytes: &[u8], epoch: Epoch, now_ms: u64) -> Result<Self, KernelError> {
+    pub(super) fn first(
+        id: RolloutId,
+        plan_bytes: &[u8],
+        epoch: Epoch,
+        now_ms: u64,
+    ) -> Result<Self, KernelError> {
         let plan = Arc::new(Plan::parse(plan_bytes)?);
         let rollout = RolloutRow {
             id,
@@ -67,7 +77,12 @@ impl Kernel {
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
         kernel.fill(now_ms);
-        kernel.holds = kernel.plan.hosts.iter().filter_map(|host| Some((host.host.clone(), host.held.clone()?))).collect();
+        kernel.holds = kernel
+            .plan
+            .hosts
+            .iter()
+            .filter_map(|host| Some((host.host.clone(), host.held.clone()?)))
+            .collect();
         let mut keys = vec![Key::Rollout];
         keys.extend(kernel.legs.iter().map(|row| Key::Leg(row.leg.clone())));
         for (leg, rows) in &kernel.groups {
@@ -82,7 +97,12 @@ impl Kernel {
     }
 
     fn empty(plan: Arc<Plan>, plan_bytes: &[u8], rollout: RolloutRow) -> Self {
-        let index = plan.hosts.iter().enumerate().map(|(at, host)| (host.host.clone(), at)).collect();
+        let index = plan
+            .hosts
+            .iter()
+            .enumerate()
+            .map(|(at, host)| (host.host.clone(), at))
+            .collect();
         Self {
             plan,
             index: Arc::new(index),
@@ -126,11 +146,18 @@ impl Kernel {
                     }));
                 }
                 LegKind::Survey => {
-                    let to_do = plan.hosts.iter().filter(|host| self.entry_leg(&host.host).is_some());
+                    let to_do = plan
+                        .hosts
+                        .iter()
+                        .filter(|host| self.entry_leg(&host.host).is_some());
                     hosts.extend(to_do.map(|host| (host.host.clone(), fresh(HostPhase::Waiting, now_ms))));
                 }
                 LegKind::Clients { entries, .. } => {
-                    hosts.extend(plan.hosts.iter().map(|host| (host.host.clone(), client_row(host, entries, now_ms))));
+                    hosts.extend(
+                        plan.hosts
+                            .iter()
+                            .map(|host| (host.host.clone(), client_row(host, entries, now_ms))),
+                    );
                     groups.extend(plan.groups.iter().map(|group| {
                         let row = GroupRow {
                             phase: GroupPhase::Pending,
@@ -143,7 +170,13 @@ impl Kernel {
                     }));
                 }
             }
-            self.legs.push(LegRow { leg: leg.id.clone(), phase: LegPhase::Waiting, since_ms: now_ms, hops, offline_until_ms: None });
+            self.legs.push(LegRow {
+                leg: leg.id.clone(),
+                phase: LegPhase::Waiting,
+                since_ms: now_ms,
+                hops,
+                offline_until_ms: None,
+            });
             self.groups.insert(leg.id.clone(), groups);
             self.hosts.insert(leg.id.clone(), hosts);
         }
@@ -151,7 +184,11 @@ impl Kernel {
 
     pub(super) fn from_rows(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> {
         let plan = Arc::new(Plan::parse(plan_bytes)?);
-        let rollout: RolloutRow = read(rows.iter().find(|row| row.key == "rollout").ok_or(KernelError::NoRollout)?)?;
+        let rollout: RolloutRow = read(
+            rows.iter()
+                .find(|row| row.key == "rollout")
+                .ok_or(KernelError::NoRollout)?,
+        )?;
         let created = rollout.created_at_ms;
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
         kernel.fill(created);
@@ -203,7 +240,10 @@ impl Kernel {
                     Key::Baseline => json(&self.baseline),
                     Key::Verification => json(&self.verification),
                 };
-                Some(Row { key: key.to_string(), json })
+                Some(Row {
+                    key: key.to_string(),
+                    json,
+                })
             })
             .collect()
     }
@@ -225,9 +265,11 @@ fn client_row(host: &PlanHost, entries: &BTreeMap<HostId, String>, now_ms: u64) 
             ..fresh(HostPhase::AlreadyCurrent, now_ms)
         },
         HostAction::AlreadyCurrent => fresh(HostPhase::AlreadyCurrent, now_ms),
-        HostAction::Refuse { code, reason, .. } => {
-            HostRow { code: code.clone(), reason: reason.clone(), ..fresh(HostPhase::Refused, now_ms) }
-        }
+        HostAction::Refuse { code, reason, .. } => HostRow {
+            code: code.clone(),
+            reason: reason.clone(),
+            ..fresh(HostPhase::Refused, now_ms)
+        },
     }
 }
 

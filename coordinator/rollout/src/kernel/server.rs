@@ -15,8 +15,11 @@ pub(super) const SERVER_GRACE_MS: u64 = 600_000;
 impl Kernel {
     /// Gives the order for the next hop of a server leg, or settles the leg.
     pub(super) fn drive_server(&mut self, at: usize, now_ms: u64) {
-        let Some(next) = self.legs[at].hops.iter().position(|hop| hop.result.as_ref().is_none_or(|result| result.outcome != HopOutcome::Settled))
-        else {
+        let Some(next) = self.legs[at].hops.iter().position(|hop| {
+            hop.result
+                .as_ref()
+                .is_none_or(|result| result.outcome != HopOutcome::Settled)
+        }) else {
             return self.set_leg(at, LegPhase::Settled, now_ms);
         };
         let hop = &self.legs[at].hops[next];
@@ -24,7 +27,12 @@ impl Kernel {
             return;
         }
         let leg = self.legs[at].leg.clone();
-        let id = OrderId::new(format!("{}/{leg}/server/{}/hop-{}", self.rollout.id, hop.attempt + 1, hop.number));
+        let id = OrderId::new(format!(
+            "{}/{leg}/server/{}/hop-{}",
+            self.rollout.id,
+            hop.attempt + 1,
+            hop.number
+        ));
         let text = format!("hop {}: {} to {}", hop.number, hop.from, hop.to);
         self.edit_hop(at, next, |hop| {
             hop.attempt += 1;
@@ -40,7 +48,9 @@ impl Kernel {
 
     fn send_server(&mut self, at: usize, position: usize) {
         let leg = &self.legs[at];
-        let Some(planned) = planned_hop(&self.plan.legs, &leg.leg, position) else { return };
+        let Some(planned) = planned_hop(&self.plan.legs, &leg.leg, position) else {
+            return;
+        };
         let row = &leg.hops[position];
         let Some(order) = row.order.clone() else { return };
         let message = ServerOrder {
@@ -74,7 +84,8 @@ impl Kernel {
     }
 
     pub(super) fn server_event(&mut self, order: &OrderId, event: ServerEvent, now_ms: u64) {
-        let Some((at, position)) = open_hops(&self.legs).find(|(at, position)| self.legs[*at].hops[*position].order.as_ref() == Some(order))
+        let Some((at, position)) = open_hops(&self.legs)
+            .find(|(at, position)| self.legs[*at].hops[*position].order.as_ref() == Some(order))
         else {
             return;
         };
@@ -82,13 +93,27 @@ impl Kernel {
             self.set_leg(at, LegPhase::Running, now_ms);
         }
         match event {
-            ServerEvent::StepStarted { step, index, of, waits_for, deadline_for_ms } => {
+            ServerEvent::StepStarted {
+                step,
+                index,
+                of,
+                waits_for,
+                deadline_for_ms,
+            } => {
                 let text = format!("step {index} of {of}: {step}");
                 self.edit_hop(at, position, |hop| {
                     hop.deadline_ms = Some(now_ms + deadline_for_ms + SERVER_GRACE_MS);
                     // A step that is begun again after a restart stands there once.
                     hop.steps.retain(|known| known.step != step);
-                    hop.steps.push(StepRow { step, index, of, since_ms: now_ms, waits_for, deadline_ms: now_ms + deadline_for_ms, took_ms: None });
+                    hop.steps.push(StepRow {
+                        step,
+                        index,
+                        of,
+                        since_ms: now_ms,
+                        waits_for,
+                        deadline_ms: now_ms + deadline_for_ms,
+                        took_ms: None,
+                    });
                 });
                 self.event(now_ms, "server", "step_started", text);
             }
@@ -99,9 +124,19 @@ impl Kernel {
                 }
             }),
             ServerEvent::Resumed { step } => {
-                self.event(now_ms, "server", "server_resumed", format!("the server driver came back in step {step}"));
+                self.event(
+                    now_ms,
+                    "server",
+                    "server_resumed",
+                    format!("the server driver came back in step {step}"),
+                );
                 // The driver only goes away together with the coordinator, and its journal knows best which step was hit.
-                match self.rollout.disturbances.last_mut().filter(|last| last.target == "coordinator") {
+                match self
+                    .rollout
+                    .disturbances
+                    .last_mut()
+                    .filter(|last| last.target == "coordinator")
+                {
                     Some(last) => {
                         last.step = step;
                         self.dirty.insert(Key::Rollout);
@@ -132,19 +167,47 @@ impl Kernel {
                 }
             }
             HopOutcome::Restored => {
-                self.event(now_ms, "server", "hop_restored", format!("the server is back on {from}: {message}"));
+                self.event(
+                    now_ms,
+                    "server",
+                    "hop_restored",
+                    format!("the server is back on {from}: {message}"),
+                );
                 self.set_leg(at, LegPhase::Restored, now_ms);
-                self.pause("server_restored", &format!("the server is back on {from} ({code}): {message}"), &retry, "coordinator", now_ms);
+                self.pause(
+                    "server_restored",
+                    &format!("the server is back on {from} ({code}): {message}"),
+                    &retry,
+                    "coordinator",
+                    now_ms,
+                );
             }
             HopOutcome::Refused => {
-                self.event(now_ms, "server", "hop_refused", format!("the hop to {to} was refused: {message}"));
+                self.event(
+                    now_ms,
+                    "server",
+                    "hop_refused",
+                    format!("the hop to {to} was refused: {message}"),
+                );
                 self.set_leg(at, LegPhase::Refused, now_ms);
-                self.pause("server_refused", &format!("the hop to {to} was refused ({code}): {message}"), &retry, "coordinator", now_ms);
+                self.pause(
+                    "server_refused",
+                    &format!("the hop to {to} was refused ({code}): {message}"),
+                    &retry,
+                    "coordinator",
+                    now_ms,
+                );
             }
             HopOutcome::NeedsOperator => {
                 self.event(now_ms, "server", "hop_needs_operator", message.clone());
                 self.set_leg(at, LegPhase::NeedsOperator, now_ms);
-                self.pause("server_needs_operator", &format!("the hop to {to} failed and the way back too ({code}): {message}"), &retry, "coordinator", now_ms);
+                self.pause(
+                    "server_needs_operator",
+                    &format!("the hop to {to} failed and the way back too ({code}): {message}"),
+                    &retry,
+                    "coordinator",
+                    now_ms,
+                );
             }
         }
     }
@@ -152,28 +215,55 @@ impl Kernel {
     /// The driver said nothing for longer than any step may take.
     pub(super) fn server_silent(&mut self, now_ms: u64) {
         let silent = |hop: &HopRow| hop.deadline_ms.is_some_and(|deadline| deadline < now_ms);
-        let found: Vec<(usize, usize)> = open_hops(&self.legs).filter(|(at, position)| silent(&self.legs[*at].hops[*position])).collect();
+        let found: Vec<(usize, usize)> = open_hops(&self.legs)
+            .filter(|(at, position)| silent(&self.legs[*at].hops[*position]))
+            .collect();
         for (at, position) in found {
-            let step = self.legs[at].hops[position].steps.last().map_or_else(|| "its first step".to_owned(), |step| format!("step {}", step.step));
+            let step = self.legs[at].hops[position].steps.last().map_or_else(
+                || "its first step".to_owned(),
+                |step| format!("step {}", step.step),
+            );
             self.edit_hop(at, position, |hop| hop.deadline_ms = None);
             self.set_leg(at, LegPhase::NeedsOperator, now_ms);
-            let text = format!("the server driver was silent for too long in {step} ({})", codes::DEADLINE);
+            let text = format!(
+                "the server driver was silent for too long in {step} ({})",
+                codes::DEADLINE
+            );
             self.event(now_ms, "server", "server_silent", text.clone());
-            self.pause("server_needs_operator", &text, "look at the container and at the coordinator's log; `retry --server` continues the hop", "coordinator", now_ms);
+            self.pause(
+                "server_needs_operator",
+                &text,
+                "look at the container and at the coordinator's log; `retry --server` continues the hop",
+                "coordinator",
+                now_ms,
+            );
         }
     }
 
     /// A new attempt of the hop that did not settle.
     pub(super) fn retry_server(&mut self, now_ms: u64) -> bool {
-        let stuck = |leg: &LegRow| matches!(leg.phase, LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator);
-        let Some(at) = self.legs.iter().position(stuck) else { return false };
+        let stuck = |leg: &LegRow| {
+            matches!(
+                leg.phase,
+                LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
+            )
+        };
+        let Some(at) = self.legs.iter().position(stuck) else {
+            return false;
+        };
         for position in 0..self.legs[at].hops.len() {
             let hop = &self.legs[at].hops[position];
             if hop.order.is_some() {
                 // Silent, not answered: the same order continues.
-                self.edit_hop(at, position, |hop| hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS));
+                self.edit_hop(at, position, |hop| {
+                    hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS)
+                });
                 self.send_server(at, position);
-            } else if hop.result.as_ref().is_some_and(|result| result.outcome != HopOutcome::Settled) {
+            } else if hop
+                .result
+                .as_ref()
+                .is_some_and(|result| result.outcome != HopOutcome::Settled)
+            {
                 self.edit_hop(at, position, |hop| hop.earlier.extend(hop.result.take()));
             }
         }
@@ -189,7 +279,11 @@ impl Kernel {
 
 fn open_hops(legs: &[LegRow]) -> impl Iterator<Item = (usize, usize)> + '_ {
     legs.iter().enumerate().flat_map(|(at, leg)| {
-        leg.hops.iter().enumerate().filter(|(_, hop)| hop.order.is_some()).map(move |(position, _)| (at, position))
+        leg.hops
+            .iter()
+            .enumerate()
+            .filter(|(_, hop)| hop.order.is_some())
+            .map(move |(position, _)| (at, position))
     })
 }
 

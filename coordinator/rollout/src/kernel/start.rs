@@ -13,17 +13,42 @@ pub(super) const ABSENCE_SUSPENDED_MS: u64 = 20_000 + 30_000;
 impl Kernel {
     pub(super) fn coordinator_started(&mut self, term: u64, now_ms: u64) {
         if term <= self.rollout.epoch.term {
-            self.illegal(now_ms, "rollout".to_owned(), format!("term {term} is not above {}", self.rollout.epoch.term));
+            self.illegal(
+                now_ms,
+                "rollout".to_owned(),
+                format!("term {term} is not above {}", self.rollout.epoch.term),
+            );
         }
         let term = term.max(self.rollout.epoch.term);
-        self.rollout.epoch = Epoch { term, counter: self.rollout.epoch.counter + 1 };
+        self.rollout.epoch = Epoch {
+            term,
+            counter: self.rollout.epoch.counter + 1,
+        };
         self.dirty.insert(Key::Rollout);
         self.absence_from_ms = now_ms + ABSENCE_SUSPENDED_MS;
-        self.links = self.plan.hosts.iter().map(|host| (host.host.clone(), Link { connected: false, since_ms: now_ms })).collect();
+        self.links = self
+            .plan
+            .hosts
+            .iter()
+            .map(|host| {
+                (
+                    host.host.clone(),
+                    Link {
+                        connected: false,
+                        since_ms: now_ms,
+                    },
+                )
+            })
+            .collect();
         let under_way = !self.rollout.phase.is_final() && self.rollout.phase != RolloutPhase::Planned;
         if under_way {
             let step = self.what_was_hit();
-            self.event(now_ms, "rollout", "coordinator_started", format!("a coordinator took over with term {term}; under way was: {step}"));
+            self.event(
+                now_ms,
+                "rollout",
+                "coordinator_started",
+                format!("a coordinator took over with term {term}; under way was: {step}"),
+            );
             self.disturbed("coordinator".to_owned(), step, now_ms);
         }
         self.renew_orders(now_ms);
@@ -36,15 +61,26 @@ impl Kernel {
     /// The steps that were open: of the server, or of the hosts.
     fn what_was_hit(&self) -> String {
         if let Some((leg, hop)) = self.open_hop() {
-            return hop.steps.last().map_or_else(|| format!("{} hop {}", leg.leg, hop.number), |step| step.step.clone());
+            return hop.steps.last().map_or_else(
+                || format!("{} hop {}", leg.leg, hop.number),
+                |step| step.step.clone(),
+            );
         }
         let mut steps = BTreeSet::new();
         for row in self.hosts.values().flat_map(|rows| rows.values()) {
             if row.phase.in_flight() || row.phase == HostPhase::Preparing {
-                steps.insert(row.step.as_ref().map_or_else(|| row.phase.as_str().to_owned(), |step| step.step.clone()));
+                steps.insert(
+                    row.step
+                        .as_ref()
+                        .map_or_else(|| row.phase.as_str().to_owned(), |step| step.step.clone()),
+                );
             }
         }
-        if steps.is_empty() { "nothing".to_owned() } else { steps.into_iter().collect::<Vec<_>>().join(", ") }
+        if steps.is_empty() {
+            "nothing".to_owned()
+        } else {
+            steps.into_iter().collect::<Vec<_>>().join(", ")
+        }
     }
 
     /// What was ordered is still meant, unless the rollout was aborted: open orders go on under the new epoch, and nobody's time ran out

@@ -34,7 +34,10 @@ pub enum RolloutPhase {
 impl RolloutPhase {
     /// Whether nothing follows any more.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::FinishedWithExceptions | Self::FinishedWithLost | Self::Aborted)
+        matches!(
+            self,
+            Self::Succeeded | Self::FinishedWithExceptions | Self::FinishedWithLost | Self::Aborted
+        )
     }
 }
 
@@ -281,10 +284,15 @@ pub enum HostPhase {
 
 impl HostPhase {
     /// Whether nothing follows without a person or, for lost hosts, without the host coming back.
-    pub fn is_final(self) -> bool { self >= Self::Surveyed }
+    pub fn is_final(self) -> bool {
+        self >= Self::Surveyed
+    }
     /// Whether the host has a permit and has not ended.
     pub fn in_flight(self) -> bool {
-        matches!(self, Self::Permitted | Self::Switching | Self::Verifying | Self::Settling | Self::RollingBack)
+        matches!(
+            self,
+            Self::Permitted | Self::Switching | Self::Verifying | Self::Settling | Self::RollingBack
+        )
     }
     /// The word on screens and in reports.
     pub fn as_str(self) -> &'static str {

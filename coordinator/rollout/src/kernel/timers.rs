@@ -1,7 +1,7 @@
 //! Silence past a deadline ends in a named state.
 
-use super::hosts::PATIENCE;
 use super::Kernel;
+use super::hosts::PATIENCE;
 use super::state::{HostPhase, HostRow, LegPhase};
 use fleet_common::codes;
 use fleet_common::ids::{HostId, LegId};
@@ -10,7 +10,11 @@ impl Kernel {
     pub(super) fn expire(&mut self, now_ms: u64) {
         let mut due: Vec<(LegId, HostId)> = Vec::new();
         for (leg, rows) in &self.hosts {
-            due.extend(rows.iter().filter(|(host, row)| self.is_due(host, row, now_ms)).map(|(host, _)| (leg.clone(), host.clone())));
+            due.extend(
+                rows.iter()
+                    .filter(|(host, row)| self.is_due(host, row, now_ms))
+                    .map(|(host, _)| (leg.clone(), host.clone())),
+            );
         }
         for (leg, host) in due {
             self.expire_host(&leg, &host, now_ms);
@@ -22,8 +26,12 @@ impl Kernel {
         if row.phase.is_final() {
             return false;
         }
-        let absent = matches!(row.phase, HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack)
-            && self.absent_since(host, now_ms).is_some_and(|since| since + self.plan.timing.lost_after_ms <= now_ms);
+        let absent = matches!(
+            row.phase,
+            HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack
+        ) && self
+            .absent_since(host, now_ms)
+            .is_some_and(|since| since + self.plan.timing.lost_after_ms <= now_ms);
         absent || row.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
     }
 
@@ -59,24 +67,44 @@ impl Kernel {
                 // Nothing was seen since the switch: that says nothing about the host.
                 let again = now_ms + self.plan.timing.verify_ms;
                 self.edit(leg, host, |row| row.deadline_ms = Some(again));
-                let text = format!("the PMM Server could not be asked since {} switched", self.name(host));
-                self.pause("server_view_missing", &text, "make the PMM Server reachable for the coordinator, then `resume`", "coordinator", now_ms);
+                let text = format!(
+                    "the PMM Server could not be asked since {} switched",
+                    self.name(host)
+                );
+                self.pause(
+                    "server_view_missing",
+                    &text,
+                    "make the PMM Server reachable for the coordinator, then `resume`",
+                    "coordinator",
+                    now_ms,
+                );
             }
             HostPhase::Verifying => {
                 let missing = row.reason.clone();
                 self.go_back(leg, host, &format!("not verified in time: {missing}"), now_ms);
             }
             HostPhase::Settling => self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| {
-                "upgraded; the host did not say whether the files saved for the way back are removed".clone_into(&mut row.reason);
+                "upgraded; the host did not say whether the files saved for the way back are removed"
+                    .clone_into(&mut row.reason);
             }),
-            HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => self.lose(leg, host, phase, now_ms),
+            HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
+                self.lose(leg, host, phase, now_ms)
+            }
             _ => {}
         }
     }
 
     fn lose(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, now_ms: u64) {
-        let step = self.host(leg, host).and_then(|row| row.step.as_ref()).map(|step| step.step.clone()).unwrap_or_default();
-        let place = if step.is_empty() { phase.as_str().replace('_', " ") } else { format!("step {step}") };
+        let step = self
+            .host(leg, host)
+            .and_then(|row| row.step.as_ref())
+            .map(|step| step.step.clone())
+            .unwrap_or_default();
+        let place = if step.is_empty() {
+            phase.as_str().replace('_', " ")
+        } else {
+            format!("step {step}")
+        };
         self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
             row.lost_in = Some(phase);
             row.counts = true;
@@ -92,7 +120,10 @@ impl Kernel {
         for host in hosts {
             let (code, reason) = match self.holds.get(host) {
                 Some(hold) => (codes::HELD, format!("held: {hold}")),
-                None => (codes::DEADLINE, "it was offline at its turn and to the end".to_owned()),
+                None => (
+                    codes::DEADLINE,
+                    "it was offline at its turn and to the end".to_owned(),
+                ),
             };
             self.enter(&leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
@@ -110,8 +141,16 @@ impl Kernel {
         row.phase = phase;
         row.since_ms = now_ms;
         let leg = row.leg.clone();
-        let word = serde_json::to_value(phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let word = serde_json::to_value(phase)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default();
         self.dirty.insert(super::rows::Key::Leg(leg.clone()));
-        self.event(now_ms, "rollout", &format!("leg_{word}"), format!("leg {leg} is {}", word.replace('_', " ")));
+        self.event(
+            now_ms,
+            "rollout",
+            &format!("leg_{word}"),
+            format!("leg {leg} is {}", word.replace('_', " ")),
+        );
     }
 }

@@ -61,21 +61,41 @@ pub(crate) struct Moment {
 }
 
 fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
-    Duty { owner, code, text: text.into(), deadline_ms: Some(deadline_ms), reminder_ms: None }
+    Duty {
+        owner,
+        code,
+        text: text.into(),
+        deadline_ms: Some(deadline_ms),
+        reminder_ms: None,
+    }
 }
 
 fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty {
-    Duty { owner: Owner::Operator, code, text: text.into(), deadline_ms: None, reminder_ms: Some(reminder_ms) }
+    Duty {
+        owner: Owner::Operator,
+        code,
+        text: text.into(),
+        deadline_ms: None,
+        reminder_ms: Some(reminder_ms),
+    }
 }
 
 impl Kernel {
     /// What the rollout waits for; `None` when it is final.
     pub fn rollout_duty(&self, now_ms: u64) -> Option<Duty> {
         match self.rollout.phase {
-            RolloutPhase::Planned => Some(person("start", "waits for `start`", self.next_reminder(self.rollout.since_ms, now_ms))),
+            RolloutPhase::Planned => Some(person(
+                "start",
+                "waits for `start`",
+                self.next_reminder(self.rollout.since_ms, now_ms),
+            )),
             RolloutPhase::Paused => {
                 let pause = self.rollout.pause.as_ref()?;
-                Some(person("paused", pause.text.clone(), pause.remind_at_ms.max(now_ms)))
+                Some(person(
+                    "paused",
+                    pause.text.clone(),
+                    pause.remind_at_ms.max(now_ms),
+                ))
             }
             RolloutPhase::Checking => {
                 let until = self.rollout.check_until_ms.unwrap_or(now_ms);
@@ -87,7 +107,10 @@ impl Kernel {
             }
             RolloutPhase::Running | RolloutPhase::Aborting => {
                 let leg = self.legs.iter().find(|leg| leg.phase == LegPhase::Running);
-                let text = leg.map_or_else(|| "the next decision".to_owned(), |leg| format!("leg {}", leg.leg));
+                let text = leg.map_or_else(
+                    || "the next decision".to_owned(),
+                    |leg| format!("leg {}", leg.leg),
+                );
                 Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
             }
             _ => None,
@@ -99,8 +122,15 @@ impl Kernel {
         match leg.phase {
             LegPhase::Settled | LegPhase::Cancelled => return None,
             LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
-                let text = self.rollout.pause.as_ref().map_or_else(|| "the server leg did not settle".to_owned(), |pause| pause.text.clone());
-                let at = self.rollout.pause.as_ref().map_or(leg.since_ms, |pause| pause.since_ms);
+                let text = self.rollout.pause.as_ref().map_or_else(
+                    || "the server leg did not settle".to_owned(),
+                    |pause| pause.text.clone(),
+                );
+                let at = self
+                    .rollout
+                    .pause
+                    .as_ref()
+                    .map_or(leg.since_ms, |pause| pause.since_ms);
                 return (!self.is_final()).then(|| person("server", text, self.next_reminder(at, now_ms)));
             }
             LegPhase::Waiting | LegPhase::Running => {}
@@ -108,19 +138,47 @@ impl Kernel {
         if let Some(hop) = leg.hops.iter().find(|hop| hop.order.is_some()) {
             let text = hop.steps.last().map_or_else(
                 || format!("hop {} to {}: its first step", hop.number, hop.to),
-                |step| format!("hop {} to {}: step {} ({} of {}) {}", hop.number, hop.to, step.step, step.index, step.of, step.waits_for),
+                |step| {
+                    format!(
+                        "hop {} to {}: step {} ({} of {}) {}",
+                        hop.number, hop.to, step.step, step.index, step.of, step.waits_for
+                    )
+                },
             );
-            return Some(duty(Owner::ServerDriver, "server_step", text.trim_end().to_owned(), hop.deadline_ms.unwrap_or(now_ms)));
+            return Some(duty(
+                Owner::ServerDriver,
+                "server_step",
+                text.trim_end().to_owned(),
+                hop.deadline_ms.unwrap_or(now_ms),
+            ));
         }
         if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused) {
             return self.rollout_duty(now_ms);
         }
         if leg.phase == LegPhase::Waiting {
-            let before = self.legs.iter().take_while(|other| other.leg != leg.leg).filter(|other| other.phase != LegPhase::Settled).last();
-            let text = before.map_or_else(|| "the next decision".to_owned(), |before| format!("leg {} is not settled", before.leg));
-            return Some(duty(Owner::Coordinator, "earlier_leg", text, self.next_move_ms(now_ms)));
+            let before = self
+                .legs
+                .iter()
+                .take_while(|other| other.leg != leg.leg)
+                .filter(|other| other.phase != LegPhase::Settled)
+                .last();
+            let text = before.map_or_else(
+                || "the next decision".to_owned(),
+                |before| format!("leg {} is not settled", before.leg),
+            );
+            return Some(duty(
+                Owner::Coordinator,
+                "earlier_leg",
+                text,
+                self.next_move_ms(now_ms),
+            ));
         }
-        Some(duty(Owner::Coordinator, "hosts", "its hosts", self.next_move_ms(now_ms)))
+        Some(duty(
+            Owner::Coordinator,
+            "hosts",
+            "its hosts",
+            self.next_move_ms(now_ms),
+        ))
     }
 
     /// What a group waits for; `None` when it is done.
@@ -128,10 +186,21 @@ impl Kernel {
         let row = self.group(leg, &group.name)?;
         match row.phase {
             GroupPhase::Done | GroupPhase::Cancelled => return None,
-            GroupPhase::Gated => return Some(person("approval", format!("waits for `approve {}`", group.name), self.next_reminder(row.since_ms, now_ms))),
+            GroupPhase::Gated => {
+                return Some(person(
+                    "approval",
+                    format!("waits for `approve {}`", group.name),
+                    self.next_reminder(row.since_ms, now_ms),
+                ));
+            }
             GroupPhase::Soaking if row.soak_until_ms.is_some_and(|until| until > now_ms) => {
                 let until = row.soak_until_ms.unwrap_or(now_ms);
-                return Some(duty(Owner::Coordinator, "soak", format!("soaks for {} more", duration_text(until.saturating_sub(now_ms))), until));
+                return Some(duty(
+                    Owner::Coordinator,
+                    "soak",
+                    format!("soaks for {} more", duration_text(until.saturating_sub(now_ms))),
+                    until,
+                ));
             }
             _ => {}
         }
@@ -142,13 +211,40 @@ impl Kernel {
             return self.rollout_duty(now_ms);
         }
         if row.phase == GroupPhase::Pending {
-            if let Some(before) = self.legs.iter().take_while(|other| other.leg != *leg).find(|other| other.phase != LegPhase::Settled) {
-                return Some(duty(Owner::Coordinator, "earlier_leg", format!("leg {} is not settled", before.leg), self.next_move_ms(now_ms)));
+            if let Some(before) = self
+                .legs
+                .iter()
+                .take_while(|other| other.leg != *leg)
+                .find(|other| other.phase != LegPhase::Settled)
+            {
+                return Some(duty(
+                    Owner::Coordinator,
+                    "earlier_leg",
+                    format!("leg {} is not settled", before.leg),
+                    self.next_move_ms(now_ms),
+                ));
             }
-            let earlier = self.plan.groups.iter().take_while(|other| other.name != group.name);
-            let open = earlier.filter(|other| self.group(leg, &other.name).is_some_and(|row| row.phase != GroupPhase::Done)).last();
-            let text = open.map_or_else(|| "the next decision".to_owned(), |other| format!("group {} is not done", other.name));
-            return Some(duty(Owner::Coordinator, "earlier_group", text, self.next_move_ms(now_ms)));
+            let earlier = self
+                .plan
+                .groups
+                .iter()
+                .take_while(|other| other.name != group.name);
+            let open = earlier
+                .filter(|other| {
+                    self.group(leg, &other.name)
+                        .is_some_and(|row| row.phase != GroupPhase::Done)
+                })
+                .last();
+            let text = open.map_or_else(
+                || "the next decision".to_owned(),
+                |other| format!("group {} is not done", other.name),
+            );
+            return Some(duty(
+                Owner::Coordinator,
+                "earlier_group",
+                text,
+                self.next_move_ms(now_ms),
+            ));
         }
         let tally = self.tally(leg, group);
         let text = format!("{} under way, {} to begin", tally.in_flight, tally.to_begin);
@@ -164,9 +260,18 @@ impl Kernel {
     pub(crate) fn moment(&self, now_ms: u64) -> Moment {
         let mut tallies = BTreeMap::new();
         for leg in self.legs.iter().filter(|leg| leg.phase == LegPhase::Running) {
-            tallies.extend(self.plan.groups.iter().map(|group| ((leg.leg.clone(), group.name.clone()), self.tally(&leg.leg, group))));
+            tallies.extend(
+                self.plan
+                    .groups
+                    .iter()
+                    .map(|group| ((leg.leg.clone(), group.name.clone()), self.tally(&leg.leg, group))),
+            );
         }
-        Moment { now_ms, next_ms: self.next_move_ms(now_ms), tallies }
+        Moment {
+            now_ms,
+            next_ms: self.next_move_ms(now_ms),
+            tallies,
+        }
     }
 
     pub(crate) fn host_duty_at(&self, leg: &LegId, host: &HostId, moment: &Moment) -> Option<Duty> {
@@ -176,20 +281,50 @@ impl Kernel {
             return None;
         }
         let at = row.deadline_ms.unwrap_or(moment.next_ms).max(now_ms);
-        let step = row.step.as_ref().map(|step| format!("step {} ({} of {})", step.step, step.index, step.of));
+        let step = row
+            .step
+            .as_ref()
+            .map(|step| format!("step {} ({} of {})", step.step, step.index, step.of));
         Some(match row.phase {
             HostPhase::Preparing => {
-                let what = row.order.as_ref().map_or("preflight", |order| order.action.as_str());
+                let what = row
+                    .order
+                    .as_ref()
+                    .map_or("preflight", |order| order.action.as_str());
                 duty(Owner::Agent, "preparing", format!("{what} on the host"), at)
             }
-            HostPhase::Permitted => duty(Owner::Agent, "begin", "it may begin and did not say yet that it did", at),
-            HostPhase::Switching => duty(Owner::Agent, "switching", step.unwrap_or_else(|| "the switch on the host".to_owned()), at),
+            HostPhase::Permitted => duty(
+                Owner::Agent,
+                "begin",
+                "it may begin and did not say yet that it did",
+                at,
+            ),
+            HostPhase::Switching => duty(
+                Owner::Agent,
+                "switching",
+                step.unwrap_or_else(|| "the switch on the host".to_owned()),
+                at,
+            ),
             HostPhase::Verifying => {
-                let text = if row.reason.is_empty() { "a view of the PMM Server with fresh samples".to_owned() } else { row.reason.clone() };
+                let text = if row.reason.is_empty() {
+                    "a view of the PMM Server with fresh samples".to_owned()
+                } else {
+                    row.reason.clone()
+                };
                 duty(Owner::PmmServer, "verifying", text, at)
             }
-            HostPhase::Settling => duty(Owner::Agent, "settling", "removing what was saved for the way back", at),
-            HostPhase::RollingBack => duty(Owner::Agent, "rolling_back", step.unwrap_or_else(|| "the way back on the host".to_owned()), at),
+            HostPhase::Settling => duty(
+                Owner::Agent,
+                "settling",
+                "removing what was saved for the way back",
+                at,
+            ),
+            HostPhase::RollingBack => duty(
+                Owner::Agent,
+                "rolling_back",
+                step.unwrap_or_else(|| "the way back on the host".to_owned()),
+                at,
+            ),
             _ => self.not_begun_duty(leg, host, row, moment),
         })
     }
@@ -197,38 +332,101 @@ impl Kernel {
     fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, moment: &Moment) -> Duty {
         let (now_ms, next) = (moment.now_ms, moment.next_ms);
         if let Some(reason) = self.holds.get(host) {
-            return person("held", format!("held: {reason}"), self.next_reminder(row.since_ms, now_ms));
+            return person(
+                "held",
+                format!("held: {reason}"),
+                self.next_reminder(row.since_ms, now_ms),
+            );
         }
-        if let (RolloutPhase::Planned | RolloutPhase::Paused, Some(duty)) = (self.rollout.phase, self.rollout_duty(now_ms)) {
+        if let (RolloutPhase::Planned | RolloutPhase::Paused, Some(duty)) =
+            (self.rollout.phase, self.rollout_duty(now_ms))
+        {
             return duty;
         }
-        if let Some(before) = self.legs.iter().take_while(|other| other.leg != *leg).find(|other| other.phase != LegPhase::Settled) {
-            return duty(Owner::Coordinator, "earlier_leg", format!("leg {} is not settled", before.leg), next);
+        if let Some(before) = self
+            .legs
+            .iter()
+            .take_while(|other| other.leg != *leg)
+            .find(|other| other.phase != LegPhase::Settled)
+        {
+            return duty(
+                Owner::Coordinator,
+                "earlier_leg",
+                format!("leg {} is not settled", before.leg),
+                next,
+            );
         }
-        let group = self.planned(host).and_then(|planned| self.plan.group(&planned.group));
+        let group = self
+            .planned(host)
+            .and_then(|planned| self.plan.group(&planned.group));
         let group = group.filter(|group| self.group(leg, &group.name).is_some());
-        if let Some(group) = group && let Some(state) = self.group(leg, &group.name) {
+        if let Some(group) = group
+            && let Some(state) = self.group(leg, &group.name)
+        {
             match state.phase {
                 GroupPhase::Pending => {
                     let text = format!("the turn of group {}", group.name);
                     return duty(Owner::Coordinator, "earlier_group", text, next);
                 }
-                GroupPhase::Gated => return person("approval", format!("waits for `approve {}`", group.name), self.next_reminder(state.since_ms, now_ms)),
+                GroupPhase::Gated => {
+                    return person(
+                        "approval",
+                        format!("waits for `approve {}`", group.name),
+                        self.next_reminder(state.since_ms, now_ms),
+                    );
+                }
                 _ => {}
             }
         }
         if !self.is_connected(host) {
-            let until = self.legs.iter().find(|other| other.leg == *leg).and_then(|other| other.offline_until_ms);
-            let text = until.map_or_else(|| "offline; it is caught up when it returns".to_owned(), |until| format!("offline; skipped in {}", duration_text(until.saturating_sub(now_ms))));
-            return duty(Owner::Agent, "offline", text, until.filter(|until| *until >= now_ms).unwrap_or(next));
+            let until = self
+                .legs
+                .iter()
+                .find(|other| other.leg == *leg)
+                .and_then(|other| other.offline_until_ms);
+            let text = until.map_or_else(
+                || "offline; it is caught up when it returns".to_owned(),
+                |until| {
+                    format!(
+                        "offline; skipped in {}",
+                        duration_text(until.saturating_sub(now_ms))
+                    )
+                },
+            );
+            return duty(
+                Owner::Agent,
+                "offline",
+                text,
+                until.filter(|until| *until >= now_ms).unwrap_or(next),
+            );
         }
         if let (HostPhase::Ready, Some(group)) = (row.phase, group) {
-            let tally = moment.tallies.get(&(leg.clone(), group.name.clone())).cloned().unwrap_or_default();
+            let tally = moment
+                .tallies
+                .get(&(leg.clone(), group.name.clone()))
+                .cloned()
+                .unwrap_or_default();
             if tally.slots >= group.max_unavailable {
-                return duty(Owner::Coordinator, "slots", format!("{} of {} slots of group {} are taken", tally.slots, group.max_unavailable, group.name), next);
+                return duty(
+                    Owner::Coordinator,
+                    "slots",
+                    format!(
+                        "{} of {} slots of group {} are taken",
+                        tally.slots, group.max_unavailable, group.name
+                    ),
+                    next,
+                );
             }
-            if self.group(leg, &group.name).is_some_and(|row| row.phase == GroupPhase::Canary) {
-                return duty(Owner::Coordinator, "canary", format!("the canaries of group {}", group.name), next);
+            if self
+                .group(leg, &group.name)
+                .is_some_and(|row| row.phase == GroupPhase::Canary)
+            {
+                return duty(
+                    Owner::Coordinator,
+                    "canary",
+                    format!("the canaries of group {}", group.name),
+                    next,
+                );
             }
         }
         duty(Owner::Coordinator, "decision", "the next decision", next)
@@ -241,12 +439,33 @@ impl Kernel {
 
     /// The moment at which something ends by itself at the latest; the next decision when nothing is under way.
     pub(crate) fn next_move_ms(&self, now_ms: u64) -> u64 {
-        let hosts = self.hosts.values().flat_map(|rows| rows.values()).filter(|row| !row.phase.is_final()).filter_map(|row| row.deadline_ms);
-        let hops = self.legs.iter().flat_map(|leg| &leg.hops).filter_map(|hop| hop.deadline_ms);
+        let hosts = self
+            .hosts
+            .values()
+            .flat_map(|rows| rows.values())
+            .filter(|row| !row.phase.is_final())
+            .filter_map(|row| row.deadline_ms);
+        let hops = self
+            .legs
+            .iter()
+            .flat_map(|leg| &leg.hops)
+            .filter_map(|hop| hop.deadline_ms);
         // A pause holds a soak that is over.
-        let soaks = self.groups.values().flat_map(|rows| rows.values()).filter(|row| row.phase == GroupPhase::Soaking).filter_map(|row| row.soak_until_ms);
-        let offline = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running).filter_map(|leg| leg.offline_until_ms);
-        let checks = self.rollout.check_until_ms.filter(|_| self.rollout.phase == RolloutPhase::Checking);
+        let soaks = self
+            .groups
+            .values()
+            .flat_map(|rows| rows.values())
+            .filter(|row| row.phase == GroupPhase::Soaking)
+            .filter_map(|row| row.soak_until_ms);
+        let offline = self
+            .legs
+            .iter()
+            .filter(|leg| leg.phase == LegPhase::Running)
+            .filter_map(|leg| leg.offline_until_ms);
+        let checks = self
+            .rollout
+            .check_until_ms
+            .filter(|_| self.rollout.phase == RolloutPhase::Checking);
         let all = hosts.chain(hops).chain(soaks).chain(offline).chain(checks);
         all.min().unwrap_or(0).max(now_ms + 1_000)
     }

@@ -15,7 +15,10 @@ pub(super) fn resolve(
     for group in &fleet.groups {
         let name = GroupName::new(group.name.as_str());
         let members: Vec<&mut PlanHost> = hosts.iter_mut().filter(|host| host.group == name).collect();
-        let size = members.iter().filter(|host| host.action == HostAction::Upgrade).count();
+        let size = members
+            .iter()
+            .filter(|host| host.action == HostAction::Upgrade)
+            .count();
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let threshold = threshold(fleet, group, size, warnings, &mut errors);
         let resolved = PlanGroup {
@@ -30,21 +33,38 @@ pub(super) fn resolve(
         number_waves(members, resolved.canaries, resolved.max_unavailable);
         groups.push(resolved);
     }
-    if errors.is_empty() { Ok(groups) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(groups)
+    } else {
+        Err(errors)
+    }
 }
 
 /// A threshold of N tolerates N and is breached by N + 1, so it must be below the number of hosts.
-fn threshold(fleet: &Fleet, group: &Group, size: u32, warnings: &mut Vec<Warning>, errors: &mut Vec<FleetError>) -> u32 {
+fn threshold(
+    fleet: &Fleet,
+    group: &Group,
+    size: u32,
+    warnings: &mut Vec<Warning>,
+    errors: &mut Vec<FleetError>,
+) -> u32 {
     let wanted = group.failure_threshold.failure_threshold(size);
     if size == 0 || wanted < size {
         return wanted;
     }
     let most = size - 1;
-    let hosts = if size == 1 { "1 host".to_owned() } else { format!("{size} hosts") };
+    let hosts = if size == 1 {
+        "1 host".to_owned()
+    } else {
+        format!("{size} hosts")
+    };
     if group.threshold_own {
         errors.push(fleet.error(
             group.threshold_line.or(Some(group.line)),
-            format!("failure_threshold = {wanted} can't be reached in group `{}`: it has {hosts} to upgrade", group.name),
+            format!(
+                "failure_threshold = {wanted} can't be reached in group `{}`: it has {hosts} to upgrade",
+                group.name
+            ),
             format!("a threshold of N tolerates N failures; set at most {most}"),
         ));
     } else {

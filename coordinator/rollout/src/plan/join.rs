@@ -2,8 +2,8 @@
 
 use super::legs::{Route, route};
 use super::{
-    HostAction, HostRecord, Leg, LegKind, LeftOut, Plan, PlanDraft, PlanHost, PlanServer, ServerInput, UnmatchedClient, Warning,
-    groups, lint,
+    HostAction, HostRecord, LeftOut, Leg, LegKind, Plan, PlanDraft, PlanHost, PlanServer, ServerInput,
+    UnmatchedClient, Warning, groups, lint,
 };
 use crate::fleet::{Fleet, FleetError, Group, HostFacts, duration_text};
 use fleet_common::codes;
@@ -28,16 +28,28 @@ pub fn join(
     table: &CompatibilityTable,
     now_ms: u64,
 ) -> Result<PlanDraft, Vec<FleetError>> {
-    let route = route(fleet, server.running, pmm2_clients(hosts, pmm, server.running), table)?;
+    let route = route(
+        fleet,
+        server.running,
+        pmm2_clients(hosts, pmm, server.running),
+        table,
+    )?;
     let mut sorted = Sorted::new(fleet, hosts, pmm, &route, now_ms);
     for host in hosts {
         sorted.sort(host);
     }
-    let upgrades = sorted.planned.iter().filter(|(host, _)| host.action == HostAction::Upgrade).count();
+    let upgrades = sorted
+        .planned
+        .iter()
+        .filter(|(host, _)| host.action == HostAction::Upgrade)
+        .count();
     if upgrades > 0 && sorted.unsurveyed == upgrades {
         sorted.errors.push(fleet.error(
             None,
-            format!("no host was surveyed in the last {}", duration_text(fleet.timing.survey_max_age_ms)),
+            format!(
+                "no host was surveyed in the last {}",
+                duration_text(fleet.timing.survey_max_age_ms)
+            ),
             "run `pmm-coordinator survey` first",
         ));
     }
@@ -55,9 +67,21 @@ pub fn join(
             version: client.version.clone(),
         })
         .collect();
-    let order: BTreeMap<&str, usize> = fleet.groups.iter().enumerate().map(|(at, group)| (group.name.as_str(), at)).collect();
+    let order: BTreeMap<&str, usize> = fleet
+        .groups
+        .iter()
+        .enumerate()
+        .map(|(at, group)| (group.name.as_str(), at))
+        .collect();
     let mut planned = sorted.planned;
-    planned.sort_by_key(|(host, _)| (order.get(host.group.as_str()).copied(), !host.backups, host.name.clone(), host.host.clone()));
+    planned.sort_by_key(|(host, _)| {
+        (
+            order.get(host.group.as_str()).copied(),
+            !host.backups,
+            host.name.clone(),
+            host.host.clone(),
+        )
+    });
     let legs = legs(fleet, &route, &planned);
     let mut plan_hosts: Vec<PlanHost> = planned.into_iter().map(|(host, _)| host).collect();
     let mut warnings = sorted.warnings;
@@ -84,7 +108,12 @@ pub fn join(
         other_server: sorted.other_server,
         ungrouped: sorted.ungrouped,
         without_client: sorted.without_client,
-        blockers: server.findings.iter().filter(|finding| finding.verdict == Verdict::Fail).cloned().collect(),
+        blockers: server
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == Verdict::Fail)
+            .cloned()
+            .collect(),
         warnings: Vec::new(),
         timing: fleet.timing.clone(),
     };
@@ -97,7 +126,10 @@ pub fn join(
 fn pmm2_clients(hosts: &[HostRecord], pmm: &FleetSnapshot, running: PmmVersion) -> usize {
     let mut majors: BTreeMap<&str, u32> = BTreeMap::new();
     for (agent_id, client) in &pmm.clients {
-        let told = client.version.as_deref().and_then(|text| PmmVersion::from_package_version(text).ok());
+        let told = client
+            .version
+            .as_deref()
+            .and_then(|text| PmmVersion::from_package_version(text).ok());
         majors.insert(agent_id, told.map_or(running.major, |release| release.major));
     }
     for installation in hosts.iter().filter_map(|host| host.inventory.installation()) {
@@ -129,7 +161,13 @@ struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn new(fleet: &'a Fleet, hosts: &'a [HostRecord], pmm: &'a FleetSnapshot, route: &Route, now_ms: u64) -> Self {
+    fn new(
+        fleet: &'a Fleet,
+        hosts: &'a [HostRecord],
+        pmm: &'a FleetSnapshot,
+        route: &Route,
+        now_ms: u64,
+    ) -> Self {
         let mut by_agent = BTreeMap::new();
         for installation in hosts.iter().filter_map(|host| host.inventory.installation()) {
             *by_agent.entry(installation.agent_id.as_str()).or_insert(0) += 1;
@@ -163,21 +201,38 @@ impl<'a> Sorted<'a> {
     fn sort(&mut self, host: &'a HostRecord) {
         let installation = host.inventory.installation();
         let client = installation.and_then(|found| self.pmm.clients.get(&found.agent_id));
-        let name = client.map_or(host.inventory.hostname.as_str(), |client| client.node_name.as_str()).to_owned();
-        let left_out = |reason: String| LeftOut { host: host.host_id.clone(), name: name.clone(), reason };
+        let name = client
+            .map_or(host.inventory.hostname.as_str(), |client| {
+                client.node_name.as_str()
+            })
+            .to_owned();
+        let left_out = |reason: String| LeftOut {
+            host: host.host_id.clone(),
+            name: name.clone(),
+            reason,
+        };
         let Some(group) = self.group_of(host, client, &name) else {
             match installation {
-                None => self.without_client.push(left_out("no PMM client that could be upgraded".to_owned())),
+                None => self
+                    .without_client
+                    .push(left_out("no PMM client that could be upgraded".to_owned())),
                 Some(_) => self.ungrouped.push(left_out("no group matches".to_owned())),
             }
             return;
         };
         if let (Some(installation), None) = (installation, client) {
             let configured = host_of(&installation.server_address);
-            if installation.configured && !configured.is_empty() && configured != host_of(&self.fleet.server.url) {
-                self.other_server.push(left_out(format!("its client reports to {configured}")));
+            if installation.configured
+                && !configured.is_empty()
+                && configured != host_of(&self.fleet.server.url)
+            {
+                self.other_server
+                    .push(left_out(format!("its client reports to {configured}")));
             } else {
-                self.without_node.push(left_out(format!("PMM does not know its client `{}`", installation.agent_id)));
+                self.without_node.push(left_out(format!(
+                    "PMM does not know its client `{}`",
+                    installation.agent_id
+                )));
             }
             return;
         }
@@ -203,14 +258,25 @@ impl<'a> Sorted<'a> {
 
     /// The one group that matches; two are an error of the fleet file.
     fn group_of(&mut self, host: &HostRecord, client: Option<&PmmClient>, name: &str) -> Option<&'a str> {
-        let mut facts = client.and_then(|client| self.facts_by_node.get(client.node_id.as_str())).cloned().unwrap_or_default();
+        let mut facts = client
+            .and_then(|client| self.facts_by_node.get(client.node_id.as_str()))
+            .cloned()
+            .unwrap_or_default();
         facts.labels = host.inventory.labels.clone();
         facts.names = [name.to_owned(), host.inventory.hostname.clone()].into();
-        let matching: Vec<&'a Group> = self.fleet.groups.iter().filter(|group| group.matches.matches(&facts)).collect();
+        let matching: Vec<&'a Group> = self
+            .fleet
+            .groups
+            .iter()
+            .filter(|group| group.matches.matches(&facts))
+            .collect();
         if let [first, second, ..] = matching[..] {
             self.errors.push(self.fleet.error(
                 Some(second.line),
-                format!("groups `{}` and `{}` overlap: both match host {name}", first.name, second.name),
+                format!(
+                    "groups `{}` and `{}` overlap: both match host {name}",
+                    first.name, second.name
+                ),
                 "a host may belong to one group only; make the match of one of them narrower",
             ));
         }
@@ -218,28 +284,63 @@ impl<'a> Sorted<'a> {
     }
 
     fn action(&mut self, host: &HostRecord, installation: Option<&Installation>) -> HostAction {
-        let refuse = |code: &str, reason: String, hint: &str| HostAction::Refuse { code: code.to_owned(), reason, hint: hint.to_owned() };
+        let refuse = |code: &str, reason: String, hint: &str| HostAction::Refuse {
+            code: code.to_owned(),
+            reason,
+            hint: hint.to_owned(),
+        };
         let Some(installation) = installation else {
             return match &host.inventory.client {
-                Detection::Refused { code, message, .. } => refuse(code, message.clone(), "see `pmm-upgrade-agent detect` on the host"),
-                Detection::NotInstalled | Detection::Installed(_) => {
-                    refuse(codes::NOT_INSTALLED, "there is no PMM client on this host".to_owned(), "take it out of the group, or install a client")
-                }
+                Detection::Refused { code, message, .. } => refuse(
+                    code,
+                    message.clone(),
+                    "see `pmm-upgrade-agent detect` on the host",
+                ),
+                Detection::NotInstalled | Detection::Installed(_) => refuse(
+                    codes::NOT_INSTALLED,
+                    "there is no PMM client on this host".to_owned(),
+                    "take it out of the group, or install a client",
+                ),
             };
         };
         let target = self.fleet.clients.target;
-        if self.by_agent.get(installation.agent_id.as_str()).is_some_and(|claims| *claims > 1) {
-            let reason = format!("more than one host claims to be PMM client `{}`", installation.agent_id);
-            return refuse(codes::FORK, reason, "find the cloned machine and give it an identity of its own");
+        if self
+            .by_agent
+            .get(installation.agent_id.as_str())
+            .is_some_and(|claims| *claims > 1)
+        {
+            let reason = format!(
+                "more than one host claims to be PMM client `{}`",
+                installation.agent_id
+            );
+            return refuse(
+                codes::FORK,
+                reason,
+                "find the cloned machine and give it an identity of its own",
+            );
         }
         if installation.version > target {
-            let reason = format!("the target {target} is older than the installed release {}", installation.version);
-            return refuse(codes::UNEXPECTED_STATE, reason, "raise clients.target, or leave the host out");
+            let reason = format!(
+                "the target {target} is older than the installed release {}",
+                installation.version
+            );
+            return refuse(
+                codes::UNEXPECTED_STATE,
+                reason,
+                "raise clients.target, or leave the host out",
+            );
         }
-        if installation.version == target && installation.running_version.is_none_or(|running| running == target) {
+        if installation.version == target
+            && installation
+                .running_version
+                .is_none_or(|running| running == target)
+        {
             return HostAction::AlreadyCurrent;
         }
-        let unpinned = self.releases.iter().find(|release| **release > installation.version && !self.pinned(**release));
+        let unpinned = self
+            .releases
+            .iter()
+            .find(|release| **release > installation.version && !self.pinned(**release));
         if let (Method::Tarball, Some(release)) = (installation.method, unpinned) {
             let reason = format!("no digest is pinned for the tarball of {release}");
             return refuse(codes::PREFLIGHT, reason, "add it under [clients.tarball] sha256");
@@ -247,9 +348,16 @@ impl<'a> Sorted<'a> {
         let oldest = self.now_ms.saturating_sub(self.fleet.timing.survey_max_age_ms);
         match &host.survey {
             Some((taken, survey)) if *taken >= oldest => {
-                let failed = survey.findings.iter().find(|finding| finding.verdict == Verdict::Fail);
+                let failed = survey
+                    .findings
+                    .iter()
+                    .find(|finding| finding.verdict == Verdict::Fail);
                 failed.map_or(HostAction::Upgrade, |finding| {
-                    refuse(codes::PREFLIGHT, format!("{}: {}", finding.check, finding.message), &finding.hint)
+                    refuse(
+                        codes::PREFLIGHT,
+                        format!("{}: {}", finding.check, finding.message),
+                        &finding.hint,
+                    )
                 })
             }
             _ => {
@@ -270,8 +378,11 @@ impl<'a> Sorted<'a> {
     /// Whether a digest is pinned for some architecture of this release.
     fn pinned(&self, release: PmmVersion) -> bool {
         let name = format!("pmm-client-{release}");
-        let after = |file: &String| file.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['-', '.']));
-        self.fleet.clients.source.tarball_sha256.keys().any(|file| after(file))
+        let after = |file: &String| {
+            file.strip_prefix(&name)
+                .is_some_and(|rest| rest.starts_with(['-', '.']))
+        };
+        self.fleet.clients.source.tarball_sha256.keys().any(after)
     }
 }
 
@@ -283,22 +394,55 @@ fn host_of(address: &str) -> &str {
 }
 
 fn legs(fleet: &Fleet, route: &Route, planned: &[(PlanHost, Option<&Installation>)]) -> Vec<Leg> {
-    let mut legs = vec![Leg { id: LegId::new("survey"), kind: LegKind::Survey }];
+    let mut legs = vec![Leg {
+        id: LegId::new("survey"),
+        kind: LegKind::Survey,
+    }];
     let mut previous: Option<PmmVersion> = None;
     for stage in &route.stages {
         if !stage.hops.is_empty() {
-            legs.push(Leg { id: stage.server_leg.clone(), kind: LegKind::Server { hops: stage.hops.clone() } });
+            legs.push(Leg {
+                id: stage.server_leg.clone(),
+                kind: LegKind::Server {
+                    hops: stage.hops.clone(),
+                },
+            });
         }
         let mut entries = BTreeMap::new();
-        for (host, installation) in planned.iter().filter(|(host, _)| host.action == HostAction::Upgrade) {
-            let Some(installation) = installation else { continue };
-            if let Some(entry) = entry(fleet, host, installation, stage.clients_to, &stage.clients_leg, previous) {
+        for (host, installation) in planned
+            .iter()
+            .filter(|(host, _)| host.action == HostAction::Upgrade)
+        {
+            let Some(installation) = installation else {
+                continue;
+            };
+            if let Some(entry) = entry(
+                fleet,
+                host,
+                installation,
+                stage.clients_to,
+                &stage.clients_leg,
+                previous,
+            ) {
                 // An entry has no map keys or numbers that JSON can't hold.
-                entries.insert(host.host.clone(), serde_json::to_string(&entry).unwrap_or_default());
+                entries.insert(
+                    host.host.clone(),
+                    serde_json::to_string(&entry).unwrap_or_default(),
+                );
             }
         }
-        if !entries.is_empty() || planned.iter().any(|(host, _)| host.action == HostAction::AlreadyCurrent) {
-            legs.push(Leg { id: stage.clients_leg.clone(), kind: LegKind::Clients { to: stage.clients_to, entries } });
+        if !entries.is_empty()
+            || planned
+                .iter()
+                .any(|(host, _)| host.action == HostAction::AlreadyCurrent)
+        {
+            legs.push(Leg {
+                id: stage.clients_leg.clone(),
+                kind: LegKind::Clients {
+                    to: stage.clients_to,
+                    entries,
+                },
+            });
         }
         previous = Some(stage.clients_to);
     }
@@ -314,7 +458,9 @@ fn entry(
     leg: &LegId,
     previous: Option<PmmVersion>,
 ) -> Option<PlanEntry> {
-    let from = previous.map_or(installation.version, |previous| previous.max(installation.version));
+    let from = previous.map_or(installation.version, |previous| {
+        previous.max(installation.version)
+    });
     if from >= to && !(from == to && installation.running_version.is_some_and(|running| running != to)) {
         return None;
     }
@@ -328,7 +474,11 @@ fn entry(
             method: installation.method,
             from_min: from,
             from_max: from,
-            base_dir: if moved { PMM3_BASE.to_owned() } else { installation.base_dir.clone() },
+            base_dir: if moved {
+                PMM3_BASE.to_owned()
+            } else {
+                installation.base_dir.clone()
+            },
             agent_id: installation.agent_id.clone(),
         },
         to,

@@ -32,7 +32,11 @@ pub(super) fn route(
     table: &CompatibilityTable,
 ) -> Result<Route, Vec<FleetError>> {
     let target = fleet.server.target;
-    let path = |from, to| table.hop_path(from, to).map_err(|error| vec![path_error(fleet, &error)]);
+    let path = |from, to| {
+        table
+            .hop_path(from, to)
+            .map_err(|error| vec![path_error(fleet, &error)])
+    };
     path(running, target)?;
 
     let unsupported = pmm2_clients > 0 && table.pmm2_clients_on(target) == ClientSupport::NotGuaranteed;
@@ -88,14 +92,24 @@ pub(super) fn route(
         for (position, to) in releases.into_iter().enumerate() {
             number += 1;
             let pmm2_update = fleet.server.pmm2_update;
-            hops.push(Hop { number, from: at, to, pmm2_update, last_of_leg: position + 1 == last });
+            hops.push(Hop {
+                number,
+                from: at,
+                to,
+                pmm2_update,
+                last_of_leg: position + 1 == last,
+            });
             at = to;
         }
         stages.push(Stage {
             server_leg: LegId::new(format!("server-{}", index + 1)),
             hops,
             clients_leg: LegId::new(format!("clients-{}", index + 1)),
-            clients_to: if *milestone == target { fleet.clients.target } else { *milestone },
+            clients_to: if *milestone == target {
+                fleet.clients.target
+            } else {
+                *milestone
+            },
         });
     }
     let gap = unsupported && stages.len() == 1;
@@ -108,8 +122,15 @@ fn path_error(fleet: &Fleet, error: &PathError) -> FleetError {
             format!("server.target {target} is older than the installed release {from}"),
             format!("PMM can't be downgraded; set a target from {from} on"),
         ),
-        PathError::Closed { from, target, last, source_row } => (
-            format!("no path from {from} to server.target {target}: {last} is the last release that takes this installation"),
+        PathError::Closed {
+            from,
+            target,
+            last,
+            source_row,
+        } => (
+            format!(
+                "no path from {from} to server.target {target}: {last} is the last release that takes this installation"
+            ),
             format!("set a target up to {last} ({source_row})"),
         ),
         PathError::UnknownMajor { from, target } => (

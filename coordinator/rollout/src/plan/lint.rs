@@ -9,23 +9,44 @@ use fleet_common::inventory::Method;
 use fleet_common::survey::Verdict;
 use std::collections::BTreeMap;
 
-pub(super) fn warnings(plan: &Plan, fleet: &Fleet, route: &Route, table: &CompatibilityTable) -> Vec<Warning> {
+pub(super) fn warnings(
+    plan: &Plan,
+    fleet: &Fleet,
+    route: &Route,
+    table: &CompatibilityTable,
+) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |code: &str, subject: String, message: String| {
-        found.push(Warning { code: code.to_owned(), subject, message });
+        found.push(Warning {
+            code: code.to_owned(),
+            subject,
+            message,
+        });
     };
     if route.gap {
-        let message = format!("PMM 2 clients have no guarantee from PMM Server {} until each of them is upgraded; accepted in the fleet file", plan.server.to);
+        let message = format!(
+            "PMM 2 clients have no guarantee from PMM Server {} until each of them is upgraded; accepted in the fleet file",
+            plan.server.to
+        );
         warn("gap_accepted", "server".to_owned(), message);
     }
     if fleet.clients.target < fleet.server.target {
-        let message = format!("clients end at {}, older than the server's {}", fleet.clients.target, fleet.server.target);
+        let message = format!(
+            "clients end at {}, older than the server's {}",
+            fleet.clients.target, fleet.server.target
+        );
         warn("clients_behind", "clients".to_owned(), message);
     }
     for group in &fleet.groups {
-        let Some(resolved) = plan.groups.iter().find(|found| found.name.as_str() == group.name) else { continue };
+        let Some(resolved) = plan.groups.iter().find(|found| found.name.as_str() == group.name) else {
+            continue;
+        };
         let subject = || format!("group:{}", group.name);
-        let upgrades = plan.hosts.iter().filter(|host| host.group == resolved.name && host.action == HostAction::Upgrade).count();
+        let upgrades = plan
+            .hosts
+            .iter()
+            .filter(|host| host.group == resolved.name && host.action == HostAction::Upgrade)
+            .count();
         if resolved.hosts.is_empty() {
             warn("group_empty", subject(), "no host matches this group".to_owned());
         }
@@ -33,30 +54,65 @@ pub(super) fn warnings(plan: &Plan, fleet: &Fleet, route: &Route, table: &Compat
             warn("no_canary", subject(), format!("{upgrades} hosts and no canary"));
         }
         if all_at_once(resolved, upgrades) {
-            warn("all_at_once", subject(), format!("max_unavailable {} lets all {upgrades} hosts go at once", resolved.max_unavailable));
+            warn(
+                "all_at_once",
+                subject(),
+                format!(
+                    "max_unavailable {} lets all {upgrades} hosts go at once",
+                    resolved.max_unavailable
+                ),
+            );
         }
         if too_many_canaries(group, upgrades) {
-            warn("canaries_capped", subject(), format!("canaries = {} but there are {upgrades} hosts", group.canaries));
+            warn(
+                "canaries_capped",
+                subject(),
+                format!("canaries = {} but there are {upgrades} hosts", group.canaries),
+            );
         }
     }
     for host in &plan.hosts {
         let subject = || format!("host:{}", host.name);
         if let Some(reason) = &host.held {
-            warn("held", subject(), format!("held ({reason}); it is skipped unless the hold is lifted"));
+            warn(
+                "held",
+                subject(),
+                format!("held ({reason}); it is skipped unless the hold is lifted"),
+            );
         }
         if host.backups {
-            warn("backups", subject(), "PMM-run database backups are scheduled here; none must be running at the cut-over".to_owned());
+            warn(
+                "backups",
+                subject(),
+                "PMM-run database backups are scheduled here; none must be running at the cut-over"
+                    .to_owned(),
+            );
         }
     }
     for ((method, leg, effect), count) in hazards(plan, table) {
-        let message = format!("{count} {method} host{} in {leg}: {effect}", if count == 1 { "" } else { "s" });
+        let message = format!(
+            "{count} {method} host{} in {leg}: {effect}",
+            if count == 1 { "" } else { "s" }
+        );
         warn("client_hazard", "clients".to_owned(), message);
     }
-    for finding in plan.server_findings.iter().filter(|finding| finding.verdict == Verdict::Warn) {
-        warn("server_finding", "server".to_owned(), format!("{}: {}", finding.check, finding.message));
+    for finding in plan
+        .server_findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Warn)
+    {
+        warn(
+            "server_finding",
+            "server".to_owned(),
+            format!("{}: {}", finding.check, finding.message),
+        );
     }
     if !plan.legs.iter().any(|leg| !matches!(leg.kind, LegKind::Survey)) {
-        warn("nothing_to_do", "rollout".to_owned(), "server and clients are on their targets".to_owned());
+        warn(
+            "nothing_to_do",
+            "rollout".to_owned(),
+            "server and clients are on their targets".to_owned(),
+        );
     }
     found
 }
@@ -65,10 +121,14 @@ pub(super) fn warnings(plan: &Plan, fleet: &Fleet, route: &Route, table: &Compat
 fn hazards(plan: &Plan, table: &CompatibilityTable) -> BTreeMap<(Method, String, String), u32> {
     let mut found = BTreeMap::new();
     for leg in &plan.legs {
-        let LegKind::Clients { to, entries } = &leg.kind else { continue };
+        let LegKind::Clients { to, entries } = &leg.kind else {
+            continue;
+        };
         for host in plan.hosts.iter().filter(|host| entries.contains_key(&host.host)) {
             for hazard in host.method.iter().flat_map(|method| table.hazards(*method, *to)) {
-                *found.entry((hazard.method, leg.id.to_string(), hazard.effect.clone())).or_insert(0) += 1;
+                *found
+                    .entry((hazard.method, leg.id.to_string(), hazard.effect.clone()))
+                    .or_insert(0) += 1;
             }
         }
     }

@@ -66,7 +66,9 @@ impl PlanDraft {
 }
 
 /// The id of a plan's stored bytes.
-pub fn plan_id(bytes: &[u8]) -> PlanId { PlanId::new(format!("plan-{}", &sha256_hex(bytes)[..16])) }
+pub fn plan_id(bytes: &[u8]) -> PlanId {
+    PlanId::new(format!("plan-{}", &sha256_hex(bytes)[..16]))
+}
 
 /// The plan document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,7 +285,11 @@ impl Plan {
     /// Reads stored bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, PlanError> {
         let plan: Self = serde_json::from_slice(bytes).map_err(PlanError::Json)?;
-        if plan.format == 1 { Ok(plan) } else { Err(PlanError::Format(plan.format)) }
+        if plan.format == 1 {
+            Ok(plan)
+        } else {
+            Err(PlanError::Format(plan.format))
+        }
     }
 
     /// The host's part of a leg.
@@ -300,13 +306,21 @@ impl Plan {
     }
 
     /// The group of this name.
-    pub fn group(&self, name: &GroupName) -> Option<&PlanGroup> { self.groups.iter().find(|group| group.name == *name) }
+    pub fn group(&self, name: &GroupName) -> Option<&PlanGroup> {
+        self.groups.iter().find(|group| group.name == *name)
+    }
 
     /// The host of this id, name, or unambiguous beginning of an id.
     pub fn find_host(&self, text: &str) -> Option<&PlanHost> {
-        let exact = self.hosts.iter().find(|host| host.host.as_str() == text || host.name == text);
+        let exact = self
+            .hosts
+            .iter()
+            .find(|host| host.host.as_str() == text || host.name == text);
         exact.or_else(|| {
-            let mut starting = self.hosts.iter().filter(|host| !text.is_empty() && host.host.as_str().starts_with(text));
+            let mut starting = self
+                .hosts
+                .iter()
+                .filter(|host| !text.is_empty() && host.host.as_str().starts_with(text));
             starting.next().filter(|_| starting.next().is_none())
         })
     }

@@ -5,7 +5,8 @@ mod estimate;
 mod parts;
 
 pub use doc::{
-    Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, ServerView, StatusDocument, StepView, Wait,
+    Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, ServerView, StatusDocument,
+    StepView, Wait,
 };
 
 pub(crate) use parts::{failure_hint, hop_state};
@@ -25,8 +26,8 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
     let in_flight = parts::in_flight(kernel, now_ms);
     let outcome = outcome(kernel);
     let driven = kernel.open_hop().is_some() && !stuck(kernel);
-    let at_rest = kernel.is_final()
-        || (rollout.phase == RolloutPhase::Paused && in_flight.is_empty() && !driven);
+    let at_rest =
+        kernel.is_final() || (rollout.phase == RolloutPhase::Paused && in_flight.is_empty() && !driven);
     StatusDocument {
         now_ms,
         rollout: rollout.id.to_string(),
@@ -60,11 +61,21 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
     }
 }
 
-fn stuck(kernel: &Kernel) -> bool { kernel.legs().iter().any(|leg| leg.phase == LegPhase::NeedsOperator) }
+fn stuck(kernel: &Kernel) -> bool {
+    kernel
+        .legs()
+        .iter()
+        .any(|leg| leg.phase == LegPhase::NeedsOperator)
+}
 
 /// The client leg that is shown for a host: the one under way, or else the last.
 pub(crate) fn client_legs(kernel: &Kernel) -> Vec<LegId> {
-    kernel.legs().iter().map(|leg| leg.leg.clone()).filter(|leg| kernel.leg_target(leg).is_some()).collect()
+    kernel
+        .legs()
+        .iter()
+        .map(|leg| leg.leg.clone())
+        .filter(|leg| kernel.leg_target(leg).is_some())
+        .collect()
 }
 
 /// Hosts done and all, over all client legs. What the plan leaves alone is not counted.
@@ -93,13 +104,21 @@ fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
 fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
     let mut found: BTreeMap<(&'static str, String, Owner), (u32, Vec<String>)> = BTreeMap::new();
     let moment = kernel.moment(now_ms);
-    let shown = kernel.legs().iter().find(|leg| leg.phase != LegPhase::Settled).map(|leg| leg.leg.clone());
+    let shown = kernel
+        .legs()
+        .iter()
+        .find(|leg| leg.phase != LegPhase::Settled)
+        .map(|leg| leg.leg.clone());
     // Each host waits once: in the leg under way, or, while the server is worked on, in the first client leg to come.
     let leg = shown.filter(|leg| !kernel.hosts[leg].is_empty()).or_else(|| {
-        client_legs(kernel).into_iter().find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_final()))
+        client_legs(kernel)
+            .into_iter()
+            .find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_final()))
     });
     let Some(leg) = leg else { return Vec::new() };
-    let waiting = kernel.hosts[&leg].iter().filter(|(_, row)| !row.phase.is_final() && !row.phase.in_flight());
+    let waiting = kernel.hosts[&leg]
+        .iter()
+        .filter(|(_, row)| !row.phase.is_final() && !row.phase.in_flight());
     for (host, _) in waiting {
         let host: &HostId = host;
         if let Some(duty) = kernel.host_duty_at(&leg, host, &moment) {
@@ -112,7 +131,13 @@ fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
     }
     let mut waits: Vec<Wait> = found
         .into_iter()
-        .map(|((code, text, owner), (count, hosts))| Wait { code: code.to_owned(), text, owner: owner.as_str().to_owned(), count, hosts })
+        .map(|((code, text, owner), (count, hosts))| Wait {
+            code: code.to_owned(),
+            text,
+            owner: owner.as_str().to_owned(),
+            count,
+            hosts,
+        })
         .collect();
     waits.sort_by_key(|wait| std::cmp::Reverse(wait.count));
     waits

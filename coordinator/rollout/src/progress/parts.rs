@@ -5,23 +5,45 @@ use crate::kernel::{HopRow, HostPhase, Kernel, LegPhase, StepRow};
 use crate::plan::{Leg, LegKind};
 use fleet_common::server::HopOutcome;
 
-fn count(number: usize) -> u32 { u32::try_from(number).unwrap_or(u32::MAX) }
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
 
 pub(super) fn legs(kernel: &Kernel) -> Vec<LegView> {
-    kernel.legs().iter().zip(&kernel.plan.legs).map(|(row, leg)| {
-        let (kind, text, done, total) = leg_parts(kernel, leg, &row.hops);
-        LegView { leg: leg.id.to_string(), kind: kind.to_owned(), state: row.phase, since_ms: row.since_ms, text, done, total }
-    }).collect()
+    kernel
+        .legs()
+        .iter()
+        .zip(&kernel.plan.legs)
+        .map(|(row, leg)| {
+            let (kind, text, done, total) = leg_parts(kernel, leg, &row.hops);
+            LegView {
+                leg: leg.id.to_string(),
+                kind: kind.to_owned(),
+                state: row.phase,
+                since_ms: row.since_ms,
+                text,
+                done,
+                total,
+            }
+        })
+        .collect()
 }
 
 fn leg_parts(kernel: &Kernel, leg: &Leg, hops: &[HopRow]) -> (&'static str, String, u32, u32) {
     let rows = &kernel.hosts[&leg.id];
     let ended = count(rows.values().filter(|row| row.phase.is_final()).count());
     match &leg.kind {
-        LegKind::Survey => ("survey", "preflight and download on every host".to_owned(), ended, count(rows.len())),
+        LegKind::Survey => (
+            "survey",
+            "preflight and download on every host".to_owned(),
+            ended,
+            count(rows.len()),
+        ),
         LegKind::Server { hops: planned } => {
             let settled = hops.iter().filter(|hop| hop_state(hop) == "settled").count();
-            let mut text = planned.first().map_or_else(String::new, |hop| format!("server {}", hop.from));
+            let mut text = planned
+                .first()
+                .map_or_else(String::new, |hop| format!("server {}", hop.from));
             for hop in planned {
                 text.push_str(&format!(" -> {}", hop.to));
             }
@@ -34,8 +56,12 @@ fn leg_parts(kernel: &Kernel, leg: &Leg, hops: &[HopRow]) -> (&'static str, Stri
 pub(super) fn servers(kernel: &Kernel) -> Vec<ServerView> {
     let mut views = Vec::new();
     for (row, leg) in kernel.legs().iter().zip(&kernel.plan.legs) {
-        let LegKind::Server { hops } = &leg.kind else { continue };
-        let (Some(first), Some(last)) = (hops.first(), hops.last()) else { continue };
+        let LegKind::Server { hops } = &leg.kind else {
+            continue;
+        };
+        let (Some(first), Some(last)) = (hops.first(), hops.last()) else {
+            continue;
+        };
         views.push(ServerView {
             name: kernel.plan.server.name.clone(),
             leg: leg.id.to_string(),
@@ -64,7 +90,12 @@ pub(crate) fn hop_state(hop: &HopRow) -> &'static str {
 
 fn hop_view(hop: &HopRow) -> HopView {
     let state = hop_state(hop);
-    let failed_step = hop.result.as_ref().filter(|_| state != "settled").map(|result| result.step.as_str()).unwrap_or_default();
+    let failed_step = hop
+        .result
+        .as_ref()
+        .filter(|_| state != "settled")
+        .map(|result| result.step.as_str())
+        .unwrap_or_default();
     HopView {
         number: hop.number,
         from: hop.from.to_string(),
@@ -73,8 +104,17 @@ fn hop_view(hop: &HopRow) -> HopView {
         attempt: hop.attempt,
         started_at_ms: hop.started_at_ms,
         ended_at_ms: hop.ended_at_ms,
-        reason: hop.result.as_ref().filter(|_| state != "settled").map(|result| format!("{}: {}", result.code, result.message)).unwrap_or_default(),
-        steps: hop.steps.iter().map(|step| step_view(step, failed_step)).collect(),
+        reason: hop
+            .result
+            .as_ref()
+            .filter(|_| state != "settled")
+            .map(|result| format!("{}: {}", result.code, result.message))
+            .unwrap_or_default(),
+        steps: hop
+            .steps
+            .iter()
+            .map(|step| step_view(step, failed_step))
+            .collect(),
     }
 }
 
@@ -102,9 +142,16 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
     let mut views = Vec::new();
     for leg in super::client_legs(kernel) {
         for group in &kernel.plan.groups {
-            let Some(row) = kernel.group(&leg, &group.name) else { continue };
+            let Some(row) = kernel.group(&leg, &group.name) else {
+                continue;
+            };
             let tally = kernel.tally(&leg, group);
-            let rows = || group.hosts.iter().filter_map(|host| Some((host, kernel.host(&leg, host)?)));
+            let rows = || {
+                group
+                    .hosts
+                    .iter()
+                    .filter_map(|host| Some((host, kernel.host(&leg, host)?)))
+            };
             let mut counts = Counts::default();
             for (_, row) in rows() {
                 *counter(&mut counts, row.phase) += 1;
@@ -114,13 +161,19 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
                 name: group.name.to_string(),
                 state: row.phase,
                 since_ms: row.since_ms,
-                waits_for: kernel.group_duty(&leg, group, now_ms).map(|duty| duty.text).unwrap_or_default(),
+                waits_for: kernel
+                    .group_duty(&leg, group, now_ms)
+                    .map(|duty| duty.text)
+                    .unwrap_or_default(),
                 total: count(group.hosts.len()),
                 counts,
                 canaries: group.canaries,
                 slots_used: tally.slots,
                 slots_max: group.max_unavailable,
-                slot_holders: rows().filter(|(_, row)| row.slot).map(|(host, _)| kernel.name(host).to_owned()).collect(),
+                slot_holders: rows()
+                    .filter(|(_, row)| row.slot)
+                    .map(|(host, _)| kernel.name(host).to_owned())
+                    .collect(),
                 failures: tally.failures,
                 failure_threshold: group.failure_threshold,
             });
@@ -134,7 +187,11 @@ fn counter(counts: &mut Counts, phase: HostPhase) -> &mut u32 {
         HostPhase::Waiting | HostPhase::Surveyed => &mut counts.waiting,
         HostPhase::Preparing => &mut counts.preparing,
         HostPhase::Ready => &mut counts.ready,
-        HostPhase::Permitted | HostPhase::Switching | HostPhase::Verifying | HostPhase::Settling | HostPhase::RollingBack => &mut counts.in_flight,
+        HostPhase::Permitted
+        | HostPhase::Switching
+        | HostPhase::Verifying
+        | HostPhase::Settling
+        | HostPhase::RollingBack => &mut counts.in_flight,
         HostPhase::Upgraded => &mut counts.upgraded,
         HostPhase::AlreadyCurrent => &mut counts.already_current,
         HostPhase::RolledBack => &mut counts.rolled_back,
@@ -151,16 +208,25 @@ pub(super) fn in_flight(kernel: &Kernel, now_ms: u64) -> Vec<InFlight> {
     let mut views = Vec::new();
     let moment = kernel.moment(now_ms);
     for (leg, rows) in &kernel.hosts {
-        for (host, row) in rows.iter().filter(|(_, row)| row.phase.in_flight() || row.phase == HostPhase::Preparing) {
+        for (host, row) in rows
+            .iter()
+            .filter(|(_, row)| row.phase.in_flight() || row.phase == HostPhase::Preparing)
+        {
             let duty = kernel.host_duty_at(leg, host, &moment);
             let step = row.step.as_ref();
             views.push(InFlight {
                 host: host.to_string(),
                 name: kernel.name(host).to_owned(),
-                group: kernel.planned(host).map(|planned| planned.group.to_string()).unwrap_or_default(),
+                group: kernel
+                    .planned(host)
+                    .map(|planned| planned.group.to_string())
+                    .unwrap_or_default(),
                 leg: leg.to_string(),
                 state: row.phase.as_str().to_owned(),
-                step: step.map(|step| step.step.clone()).or_else(|| row.order.as_ref().map(|order| order.action.as_str().to_owned())).unwrap_or_default(),
+                step: step
+                    .map(|step| step.step.clone())
+                    .or_else(|| row.order.as_ref().map(|order| order.action.as_str().to_owned()))
+                    .unwrap_or_default(),
                 index: step.map_or(0, |step| step.index),
                 of: step.map_or(0, |step| step.of),
                 since_ms: row.since_ms,
@@ -182,7 +248,10 @@ pub(super) fn failures(kernel: &Kernel) -> Vec<Failure> {
             views.push(Failure {
                 host: host.to_string(),
                 name: kernel.name(host).to_owned(),
-                group: kernel.planned(host).map(|planned| planned.group.to_string()).unwrap_or_default(),
+                group: kernel
+                    .planned(host)
+                    .map(|planned| planned.group.to_string())
+                    .unwrap_or_default(),
                 leg: String::new(),
                 outcome: row.phase.as_str().to_owned(),
                 step: row.failed_step.clone(),
@@ -194,7 +263,10 @@ pub(super) fn failures(kernel: &Kernel) -> Vec<Failure> {
             });
         }
         let leg = row.leg.to_string();
-        views.iter_mut().filter(|view| view.leg.is_empty()).for_each(|view| view.leg.clone_from(&leg));
+        views
+            .iter_mut()
+            .filter(|view| view.leg.is_empty())
+            .for_each(|view| view.leg.clone_from(&leg));
     }
     if kernel.legs().iter().any(|leg| leg.phase == LegPhase::Running) {
         views.sort_by_key(|view| std::cmp::Reverse(view.at_ms));
@@ -207,7 +279,9 @@ pub(crate) fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
     match phase {
         HostPhase::RolledBack => "its old client works; repair the cause and `retry` it",
         HostPhase::Failed | HostPhase::Refused => "nothing was changed; repair the cause and `retry` it",
-        HostPhase::Inconsistent if slot => "look at the client on the host; then `retry` it or `host free-slot`",
+        HostPhase::Inconsistent if slot => {
+            "look at the client on the host; then `retry` it or `host free-slot`"
+        }
         HostPhase::Inconsistent => "look at the client on the host; then `retry` it",
         HostPhase::Lost => "bring the host back and it goes on by itself, or `host free-slot`",
         _ => "",

@@ -42,7 +42,9 @@ max_unavailable = 2
 "#
     );
     for (name, _, policy) in groups {
-        text.push_str(&format!("[[group]]\nname = \"{name}\"\nmatch = {{ labels = {{ group = \"{name}\" }} }}\n{policy}\n"));
+        text.push_str(&format!(
+            "[[group]]\nname = \"{name}\"\nmatch = {{ labels = {{ group = \"{name}\" }} }}\n{policy}\n"
+        ));
     }
     text
 }
@@ -58,7 +60,10 @@ pub fn installation(number: usize, method: Method, version: &str) -> Installatio
         base_dir: "/usr/local/percona/pmm2".to_owned(),
         config_file: "/usr/local/percona/pmm2/config/pmm-agent.yaml".to_owned(),
         configured: true,
-        run: RunKind::Systemd { unit: "pmm-agent.service".to_owned(), enabled: true },
+        run: RunKind::Systemd {
+            unit: "pmm-agent.service".to_owned(),
+            enabled: true,
+        },
         user: "pmm-agent".to_owned(),
         agent_id: format!("agent-{number}"),
         node_id: format!("node-{number}"),
@@ -71,8 +76,17 @@ pub fn installation(number: usize, method: Method, version: &str) -> Installatio
 }
 
 pub fn survey(verdict: Verdict) -> HostSurvey {
-    let finding = Finding { check: "disk".to_owned(), verdict, message: "3 GB free".to_owned(), hint: "make room".to_owned() };
-    HostSurvey { findings: vec![finding], candidate: None, kept: None }
+    let finding = Finding {
+        check: "disk".to_owned(),
+        verdict,
+        message: "3 GB free".to_owned(),
+        hint: "make room".to_owned(),
+    };
+    HostSurvey {
+        findings: vec![finding],
+        candidate: None,
+        kept: None,
+    }
 }
 
 pub fn host(number: usize, group: &str) -> HostRecord {
@@ -97,7 +111,11 @@ pub fn host(number: usize, group: &str) -> HostRecord {
 
 /// PMM's inventory of these hosts: one service each.
 pub fn snapshot(hosts: &[HostRecord], at: u64) -> FleetSnapshot {
-    let mut snapshot = FleetSnapshot { taken_at_ms: at, qan_from_ms: at - 3_600_000, ..FleetSnapshot::default() };
+    let mut snapshot = FleetSnapshot {
+        taken_at_ms: at,
+        qan_from_ms: at - 3_600_000,
+        ..FleetSnapshot::default()
+    };
     for found in hosts.iter().filter_map(|host| host.inventory.installation()) {
         let (node, service) = (found.node_id.clone(), found.agent_id.replace("agent", "service"));
         let client = PmmClient {
@@ -126,8 +144,13 @@ pub fn snapshot(hosts: &[HostRecord], at: u64) -> FleetSnapshot {
 }
 
 pub fn records(groups: &[GroupSpec<'_>]) -> Vec<HostRecord> {
-    let names = groups.iter().flat_map(|(name, hosts, _)| std::iter::repeat_n(*name, *hosts));
-    names.enumerate().map(|(number, group)| host(number, group)).collect()
+    let names = groups
+        .iter()
+        .flat_map(|(name, hosts, _)| std::iter::repeat_n(*name, *hosts));
+    names
+        .enumerate()
+        .map(|(number, group)| host(number, group))
+        .collect()
 }
 
 pub const ACCEPT: &str = "[server.pmm2_clients]\naccept_gap = \"3.9.1\"";
@@ -135,8 +158,19 @@ pub const ACCEPT: &str = "[server.pmm2_clients]\naccept_gap = \"3.9.1\"";
 pub fn draft(groups: &[GroupSpec<'_>], decision: &str) -> PlanDraft {
     let fleet = fleet::parse(&fleet_text(groups, "3.9.1", decision), "fleet.toml").unwrap();
     let hosts = records(groups);
-    let server = ServerInput { running: "2.41.2".parse().unwrap(), findings: Vec::new() };
-    join(&fleet, &hosts, &snapshot(&hosts, NOW), &server, &CompatibilityTable::shipped().unwrap(), NOW).unwrap()
+    let server = ServerInput {
+        running: "2.41.2".parse().unwrap(),
+        findings: Vec::new(),
+    };
+    join(
+        &fleet,
+        &hosts,
+        &snapshot(&hosts, NOW),
+        &server,
+        &CompatibilityTable::shipped().unwrap(),
+        NOW,
+    )
+    .unwrap()
 }
 
 pub fn kernel(groups: &[GroupSpec<'_>], decision: &str) -> (Vec<u8>, Kernel) {

@@ -34,7 +34,14 @@ impl Behaviour {
             return Self::Good;
         }
         let all = [
-            Self::Slow, Self::FailsBefore, Self::RollsBack, Self::Inconsistent, Self::Lies, Self::Silent, Self::Unready, Self::NoSamples,
+            Self::Slow,
+            Self::FailsBefore,
+            Self::RollsBack,
+            Self::Inconsistent,
+            Self::Lies,
+            Self::Silent,
+            Self::Unready,
+            Self::NoSamples,
         ];
         all[rng.below(all.len() as u64) as usize]
     }
@@ -97,7 +104,9 @@ impl SimHost {
         }
     }
 
-    pub fn running(&self) -> Option<OrderId> { self.active.as_ref().map(|active| active.order.order.clone()) }
+    pub fn running(&self) -> Option<OrderId> {
+        self.active.as_ref().map(|active| active.order.order.clone())
+    }
 
     pub fn add_to(&self, view: &mut FleetSnapshot, now: u64) {
         let service = self.agent_id.replace("agent", "service");
@@ -127,7 +136,9 @@ impl SimHost {
     }
 
     pub fn step(&mut self, now: u64, rng: &mut Rng, watcher: &mut Watcher) {
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox).into_iter().partition(|(at, _)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
         self.inbox = later;
         for (_, order) in due {
             self.take(order, now, rng);
@@ -135,12 +146,18 @@ impl SimHost {
         self.work(now, watcher);
     }
 
-    fn say(&mut self, order: &HostOrder, event: HostEvent) { self.outbox.push((order.order.clone(), order.epoch, event)); }
+    fn say(&mut self, order: &HostOrder, event: HostEvent) {
+        self.outbox.push((order.order.clone(), order.epoch, event));
+    }
 
     fn answer(&mut self, order: &HostOrder, outcome: Outcome, code: &str, detail: serde_json::Value) {
         let result = OrderResult {
             outcome,
-            step: if outcome == Outcome::Done { String::new() } else { "install".to_owned() },
+            step: if outcome == Outcome::Done {
+                String::new()
+            } else {
+                "install".to_owned()
+            },
             code: Code::new(code),
             message: code.to_owned(),
             took_ms: 1,
@@ -162,27 +179,60 @@ impl SimHost {
             return;
         }
         if order.epoch < self.epoch {
-            return self.answer(&order, Outcome::Refused, codes::STALE_EPOCH, serde_json::Value::Null);
+            return self.answer(
+                &order,
+                Outcome::Refused,
+                codes::STALE_EPOCH,
+                serde_json::Value::Null,
+            );
         }
         self.epoch = order.epoch;
         if order.action == Action::Probe {
-            if self.active.as_ref().is_some_and(|active| !active.begun && active.order.action == Action::Switch) {
+            if self
+                .active
+                .as_ref()
+                .is_some_and(|active| !active.begun && active.order.action == Action::Switch)
+            {
                 let held = self.active.take().unwrap();
-                self.answer(&held.order, Outcome::Refused, codes::STALE_EPOCH, serde_json::Value::Null);
+                self.answer(
+                    &held.order,
+                    Outcome::Refused,
+                    codes::STALE_EPOCH,
+                    serde_json::Value::Null,
+                );
             }
             return;
         }
         if order.action == Action::Switch && order.start_within_ms == 0 {
-            return self.answer(&order, Outcome::Expired, codes::PERMIT_EXPIRED, serde_json::Value::Null);
+            return self.answer(
+                &order,
+                Outcome::Expired,
+                codes::PERMIT_EXPIRED,
+                serde_json::Value::Null,
+            );
         }
-        if self.active.as_ref().is_some_and(|active| active.begun && active.order.action.changes_host()) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.begun && active.order.action.changes_host())
+        {
             return;
         }
         self.say(&order, HostEvent::Accepted);
-        let slow = if self.behaviour == Behaviour::Slow { 40_000 } else { 4_000 };
+        let slow = if self.behaviour == Behaviour::Slow {
+            40_000
+        } else {
+            4_000
+        };
         let begin_at = now + rng.below(slow);
         let end_at = begin_at + 1_000 + rng.below(slow);
-        self.active = Some(Active { order, received: now, begin_at, end_at, begun: false });
+        self.active = Some(Active {
+            order,
+            received: now,
+            begin_at,
+            end_at,
+            begun: false,
+        });
     }
 
     fn work(&mut self, now: u64, watcher: &mut Watcher) {
@@ -190,11 +240,21 @@ impl SimHost {
         let order = active.order.clone();
         if !active.begun && active.begin_at <= now {
             if order.epoch < self.epoch && order.action == Action::Switch {
-                return self.answer(&order, Outcome::Refused, codes::STALE_EPOCH, serde_json::Value::Null);
+                return self.answer(
+                    &order,
+                    Outcome::Refused,
+                    codes::STALE_EPOCH,
+                    serde_json::Value::Null,
+                );
             }
             let late = order.action == Action::Switch && now > active.received + order.start_within_ms;
             if late {
-                return self.answer(&order, Outcome::Expired, codes::PERMIT_EXPIRED, serde_json::Value::Null);
+                return self.answer(
+                    &order,
+                    Outcome::Expired,
+                    codes::PERMIT_EXPIRED,
+                    serde_json::Value::Null,
+                );
             }
             self.active.as_mut().unwrap().begun = true;
             if order.action == Action::Switch {
@@ -204,7 +264,12 @@ impl SimHost {
                     self.changed = true;
                 }
             }
-            let step = HostEvent::StepStarted { step: "install".to_owned(), index: 3, of: 7, deadline_for_ms: 60_000 };
+            let step = HostEvent::StepStarted {
+                step: "install".to_owned(),
+                index: 3,
+                of: 7,
+                deadline_for_ms: 60_000,
+            };
             return self.say(&order, step);
         }
         if active.begun && active.end_at <= now {
@@ -213,19 +278,38 @@ impl SimHost {
     }
 
     fn end(&mut self, order: &HostOrder) {
-        let to: PmmVersion = serde_json::from_slice::<fleet_common::plan_entry::PlanEntry>(&order.entry).unwrap().to;
+        let to: PmmVersion = serde_json::from_slice::<fleet_common::plan_entry::PlanEntry>(&order.entry)
+            .unwrap()
+            .to;
         let null = serde_json::Value::Null;
-        let detail = |to: PmmVersion| serde_json::to_value(SwitchDetail { to: to.to_string(), ..SwitchDetail::default() }).unwrap();
+        let detail = |to: PmmVersion| {
+            serde_json::to_value(SwitchDetail {
+                to: to.to_string(),
+                ..SwitchDetail::default()
+            })
+            .unwrap()
+        };
         match (order.action, self.behaviour) {
             (Action::Preflight, behaviour) => {
-                let verdict = if behaviour == Behaviour::Unready { fleet_common::survey::Verdict::Fail } else { fleet_common::survey::Verdict::Pass };
+                let verdict = if behaviour == Behaviour::Unready {
+                    fleet_common::survey::Verdict::Fail
+                } else {
+                    fleet_common::survey::Verdict::Pass
+                };
                 let survey = super::fixture::survey(verdict);
                 self.answer(order, Outcome::Done, "", serde_json::to_value(survey).unwrap());
             }
-            (Action::Switch, Behaviour::FailsBefore) => self.answer(order, Outcome::FailedNothingChanged, codes::STAGE_FAILED, null),
+            (Action::Switch, Behaviour::FailsBefore) => {
+                self.answer(order, Outcome::FailedNothingChanged, codes::STAGE_FAILED, null)
+            }
             (Action::Switch, Behaviour::RollsBack) => {
                 self.changed = false;
-                self.answer(order, Outcome::RolledBack, codes::INSTALL_FAILED, detail(self.old));
+                self.answer(
+                    order,
+                    Outcome::RolledBack,
+                    codes::INSTALL_FAILED,
+                    detail(self.old),
+                );
             }
             (Action::Switch, Behaviour::Inconsistent) => {
                 self.version = None;

@@ -30,9 +30,13 @@ impl Rng {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
-    pub fn below(&mut self, bound: u64) -> u64 { self.next() % bound.max(1) }
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
     /// One time in `n`.
-    pub fn one_in(&mut self, n: u64) -> bool { n > 0 && self.below(n) == 0 }
+    pub fn one_in(&mut self, n: u64) -> bool {
+        n > 0 && self.below(n) == 0
+    }
 }
 
 /// How often things go wrong: once in so many seconds; 0 is never.
@@ -49,10 +53,24 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub const NONE: Self =
-        Self { disconnect: 0, crash: 0, operator: 0, duplicate: 0, view_lost: 0, bad_hop: 0, bad_hosts: 0 };
-    pub const ALL: Self =
-        Self { disconnect: 60, crash: 90, operator: 120, duplicate: 5, view_lost: 4, bad_hop: 6, bad_hosts: 40 };
+    pub const NONE: Self = Self {
+        disconnect: 0,
+        crash: 0,
+        operator: 0,
+        duplicate: 0,
+        view_lost: 0,
+        bad_hop: 0,
+        bad_hosts: 0,
+    };
+    pub const ALL: Self = Self {
+        disconnect: 60,
+        crash: 90,
+        operator: 120,
+        duplicate: 5,
+        view_lost: 4,
+        bad_hop: 6,
+        bad_hosts: 40,
+    };
 }
 
 #[derive(Clone, Debug)]
@@ -128,21 +146,41 @@ impl World {
         world
     }
 
-    pub fn start(&mut self) { self.command(Command::Start { accept_unmatched: Vec::new() }).expect("starts"); }
+    pub fn start(&mut self) {
+        self.command(Command::Start {
+            accept_unmatched: Vec::new(),
+        })
+        .expect("starts");
+    }
 
     pub fn command(&mut self, command: Command) -> Result<String, String> {
-        self.give(Input::Operator { by: "ann".to_owned(), command });
-        self.answer.take().expect("commands are answered").map(|done| done.text).map_err(|refusal| refusal.code)
+        self.give(Input::Operator {
+            by: "ann".to_owned(),
+            command,
+        });
+        self.answer
+            .take()
+            .expect("commands are answered")
+            .map(|done| done.text)
+            .map_err(|refusal| refusal.code)
     }
 
     /// One input: handle, commit, act. Sometimes the coordinator dies after the commit and before acting.
     pub fn give(&mut self, input: Input) {
         let tick = matches!(input, Input::Tick);
-        let freed = matches!(&input, Input::Operator { command: Command::FreeSlot { .. }, .. });
+        let freed = matches!(
+            &input,
+            Input::Operator {
+                command: Command::FreeSlot { .. },
+                ..
+            }
+        );
         let output = self.kernel.handle(input, self.now);
-        self.store.extend(output.rows.iter().map(|row| (row.key.clone(), row.json.clone())));
+        self.store
+            .extend(output.rows.iter().map(|row| (row.key.clone(), row.json.clone())));
         self.events.extend(output.events.iter().cloned());
-        self.watcher.look(&self.kernel, &output, &self.hosts, self.now, tick, freed);
+        self.watcher
+            .look(&self.kernel, &output, &self.hosts, self.now, tick, freed);
         if output.answer.is_some() {
             self.answer.clone_from(&output.answer);
         }
@@ -168,15 +206,34 @@ impl World {
                 1 => HopOutcome::Refused,
                 _ => HopOutcome::NeedsOperator,
             };
-            let outcome = self.fail_hop.filter(|(number, _)| *number == order.hop).map_or(outcome, |(_, outcome)| outcome);
+            let outcome = self
+                .fail_hop
+                .filter(|(number, _)| *number == order.hop)
+                .map_or(outcome, |(_, outcome)| outcome);
             let next_at = self.now + 1_000;
-            self.hops.entry(order.order.clone()).or_insert(Hop { order, step: 0, next_at, outcome, done: None }).next_at = next_at;
+            self.hops
+                .entry(order.order.clone())
+                .or_insert(Hop {
+                    order,
+                    step: 0,
+                    next_at,
+                    outcome,
+                    done: None,
+                })
+                .next_at = next_at;
         }
     }
 
     /// The coordinator and with it the server driver die; another one takes over from the store.
     pub fn crash(&mut self) {
-        let rows: Vec<Row> = self.store.iter().map(|(key, json)| Row { key: key.clone(), json: json.clone() }).collect();
+        let rows: Vec<Row> = self
+            .store
+            .iter()
+            .map(|(key, json)| Row {
+                key: key.clone(),
+                json: json.clone(),
+            })
+            .collect();
         self.kernel = Kernel::restore(&self.bytes, &rows).expect("restores");
         self.watcher.restored(&self.kernel);
         self.term += 1;
@@ -184,11 +241,18 @@ impl World {
             host.connected = false;
             host.inbox.clear();
         }
-        let hit: Vec<(OrderId, String)> =
-            self.hops.iter().filter(|(_, hop)| hop.done.is_none()).map(|(id, hop)| (id.clone(), STEPS[(hop.step as usize).min(3)].to_owned())).collect();
+        let hit: Vec<(OrderId, String)> = self
+            .hops
+            .iter()
+            .filter(|(_, hop)| hop.done.is_none())
+            .map(|(id, hop)| (id.clone(), STEPS[(hop.step as usize).min(3)].to_owned()))
+            .collect();
         self.give(Input::CoordinatorStarted { term: self.term });
         for (order, step) in hit {
-            self.give(Input::Server { order, event: ServerEvent::Resumed { step } });
+            self.give(Input::Server {
+                order,
+                event: ServerEvent::Resumed { step },
+            });
         }
     }
 
@@ -199,7 +263,10 @@ impl World {
         host.inbox.clear();
         host.epoch = host.epoch.max(epoch);
         let running_order = host.running();
-        self.give(Input::Connected { host: id.clone(), running_order });
+        self.give(Input::Connected {
+            host: id.clone(),
+            running_order,
+        });
     }
 
     pub fn disconnect(&mut self, id: &HostId) {
@@ -252,10 +319,18 @@ impl World {
 
     /// Events leave the outbox in order; one whose acknowledgement is lost is sent again.
     fn deliver(&mut self, id: &HostId) {
-        while let Some((order_id, epoch, event)) =
-            self.hosts.get(id).filter(|host| host.connected).and_then(|host| host.outbox.first().cloned())
+        while let Some((order_id, epoch, event)) = self
+            .hosts
+            .get(id)
+            .filter(|host| host.connected)
+            .and_then(|host| host.outbox.first().cloned())
         {
-            self.give(Input::Host { host: id.clone(), order_id, epoch, event });
+            self.give(Input::Host {
+                host: id.clone(),
+                order_id,
+                epoch,
+                event,
+            });
             if self.rng.one_in(self.faults.duplicate) {
                 break;
             }
@@ -264,7 +339,12 @@ impl World {
     }
 
     fn step_server(&mut self) {
-        let due: Vec<OrderId> = self.hops.iter().filter(|(_, hop)| hop.done.is_none() && hop.next_at <= self.now).map(|(id, _)| id.clone()).collect();
+        let due: Vec<OrderId> = self
+            .hops
+            .iter()
+            .filter(|(_, hop)| hop.done.is_none() && hop.next_at <= self.now)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in due {
             let pause = 2_000 + self.rng.below(8) * 1_000;
             let hop = self.hops.get_mut(&id).unwrap();
@@ -272,7 +352,13 @@ impl World {
             let event = if let Some(step) = STEPS.get(hop.step as usize) {
                 let index = hop.step + 1;
                 hop.step += 1;
-                ServerEvent::StepStarted { step: (*step).to_owned(), index, of: 4, waits_for: String::new(), deadline_for_ms: 60_000 }
+                ServerEvent::StepStarted {
+                    step: (*step).to_owned(),
+                    index,
+                    of: 4,
+                    waits_for: String::new(),
+                    deadline_for_ms: 60_000,
+                }
             } else {
                 let settled = hop.outcome == HopOutcome::Settled;
                 if settled {
@@ -283,7 +369,11 @@ impl World {
                     from: hop.order.from,
                     running: Some(if settled { hop.order.to } else { hop.order.from }),
                     code: Code::new(if settled { "" } else { "fresh_instance" }),
-                    step: if settled { String::new() } else { "migrate".to_owned() },
+                    step: if settled {
+                        String::new()
+                    } else {
+                        "migrate".to_owned()
+                    },
                     message: "as it went".to_owned(),
                     hints: Vec::new(),
                     restore_point: Some(format!("restore-{}", hop.order.hop)),
@@ -302,7 +392,10 @@ impl World {
             .filter_map(|order| Some((order.order.clone(), self.hops.get(&order.order)?.done.clone()?)))
             .collect();
         for (order, result) in lost {
-            self.give(Input::Server { order, event: ServerEvent::Finished(result) });
+            self.give(Input::Server {
+                order,
+                event: ServerEvent::Finished(result),
+            });
         }
     }
 
@@ -315,14 +408,25 @@ impl World {
             let command = match self.rng.below(24) {
                 0..=3 => Command::Pause { reason },
                 4..=7 => Command::Resume { reason },
-                8..=10 => Command::Retry { hosts: Vec::new(), server: false },
-                11 => Command::Retry { hosts: vec![host], server: false },
+                8..=10 => Command::Retry {
+                    hosts: Vec::new(),
+                    server: false,
+                },
+                11 => Command::Retry {
+                    hosts: vec![host],
+                    server: false,
+                },
                 12..=14 => Command::Hold { host, reason },
                 15..=17 => Command::Unhold { host },
                 18..=20 => Command::FreeSlot { host, reason },
                 21 => Command::Skip { host, reason },
-                22 => Command::Approve { group: "two".to_owned() },
-                _ => Command::Abort { reason, force: self.rng.one_in(2) },
+                22 => Command::Approve {
+                    group: "two".to_owned(),
+                },
+                _ => Command::Abort {
+                    reason,
+                    force: self.rng.one_in(2),
+                },
             };
             let _ = self.command(command);
         }
@@ -330,19 +434,39 @@ impl World {
             return;
         }
         let paused = self.kernel.phase() == rollout::kernel::RolloutPhase::Paused;
-        self.paused_since = if paused { self.paused_since.or(Some(self.now)) } else { None };
+        self.paused_since = if paused {
+            self.paused_since.or(Some(self.now))
+        } else {
+            None
+        };
         if self.paused_since.is_some_and(|since| since + 60_000 <= self.now) {
             self.paused_since = None;
             let reason = "go on".to_owned();
-            if self.command(Command::Resume { reason: reason.clone() }).is_err() && self.command(Command::Retry { hosts: Vec::new(), server: true }).is_err() {
+            if self
+                .command(Command::Resume {
+                    reason: reason.clone(),
+                })
+                .is_err()
+                && self
+                    .command(Command::Retry {
+                        hosts: Vec::new(),
+                        server: true,
+                    })
+                    .is_err()
+            {
                 let _ = self.command(Command::Abort { reason, force: false });
             }
             for host in self.hosts.keys().cloned().collect::<Vec<_>>() {
-                let _ = self.command(Command::FreeSlot { host: host.to_string(), reason: "looked at".to_owned() });
+                let _ = self.command(Command::FreeSlot {
+                    host: host.to_string(),
+                    reason: "looked at".to_owned(),
+                });
             }
         }
         if self.now.is_multiple_of(60_000) {
-            let _ = self.command(Command::Approve { group: "two".to_owned() });
+            let _ = self.command(Command::Approve {
+                group: "two".to_owned(),
+            });
         }
     }
 
@@ -357,6 +481,10 @@ impl World {
     }
 
     pub fn phases(&self) -> BTreeMap<String, String> {
-        rollout::report::report(&self.kernel, self.now).hosts.into_iter().map(|host| (host.host, host.outcome)).collect()
+        rollout::report::report(&self.kernel, self.now)
+            .hosts
+            .into_iter()
+            .map(|host| (host.host, host.outcome))
+            .collect()
     }
 }

@@ -36,18 +36,30 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub fn new(kernel: &Kernel) -> Self { Self { permit_ms: kernel.plan().timing.permit_ms, ..Self::default() } }
+    pub fn new(kernel: &Kernel) -> Self {
+        Self {
+            permit_ms: kernel.plan().timing.permit_ms,
+            ..Self::default()
+        }
+    }
 
-    fn broken(&mut self, rule: &'static str, what: String) { self.violations.entry(rule).or_default().push(what); }
+    fn broken(&mut self, rule: &'static str, what: String) {
+        self.violations.entry(rule).or_default().push(what);
+    }
 
     fn saw<T: serde::Serialize>(&mut self, kind: &str, state: T) {
         let name = serde_json::to_value(state).unwrap();
-        *self.seen.entry(format!("{kind} {}", name.as_str().unwrap_or_default())).or_default() += 1;
+        *self
+            .seen
+            .entry(format!("{kind} {}", name.as_str().unwrap_or_default()))
+            .or_default() += 1;
     }
 
     /// A new coordinator read the rows: what it holds must be what the last one held.
     pub fn restored(&mut self, kernel: &Kernel) {
-        let now: BTreeMap<_, _> = each_host(kernel).map(|(leg, host, row)| ((leg, host), (row.phase, row.slot))).collect();
+        let now: BTreeMap<_, _> = each_host(kernel)
+            .map(|(leg, host, row)| ((leg, host), (row.phase, row.slot)))
+            .collect();
         if now != self.rows {
             self.broken(RESTORE, "a restored kernel differs".to_owned());
         }
@@ -55,15 +67,32 @@ impl Watcher {
 
     pub fn switch_began(&mut self, host: &HostId, order: &HostOrder, highest: Epoch, now: u64) {
         if order.epoch < highest {
-            self.broken(EPOCH, format!("{host} began {} under {} after {highest}", order.order, order.epoch));
+            self.broken(
+                EPOCH,
+                format!(
+                    "{host} began {} under {} after {highest}",
+                    order.order, order.epoch
+                ),
+            );
         }
         // Two seconds on the way, and a permit's time after receipt.
-        if self.aborted_at.is_some_and(|at| now > at + self.permit_ms + 2_000) {
+        if self
+            .aborted_at
+            .is_some_and(|at| now > at + self.permit_ms + 2_000)
+        {
             self.broken(ABORT, format!("{host} began {} too late", order.order));
         }
     }
 
-    pub fn look(&mut self, kernel: &Kernel, out: &Output, hosts: &BTreeMap<HostId, SimHost>, now: u64, tick: bool, freed: bool) {
+    pub fn look(
+        &mut self,
+        kernel: &Kernel,
+        out: &Output,
+        hosts: &BTreeMap<HostId, SimHost>,
+        now: u64,
+        tick: bool,
+        freed: bool,
+    ) {
         if self.aborted_at.is_none() && kernel.rollout().abort.is_some() {
             self.aborted_at = Some(now);
         }
@@ -73,7 +102,9 @@ impl Watcher {
             self.look_at_states(kernel, now);
             self.look_at_report(kernel, now);
         }
-        self.rows = each_host(kernel).map(|(leg, host, row)| ((leg, host), (row.phase, row.slot))).collect();
+        self.rows = each_host(kernel)
+            .map(|(leg, host, row)| ((leg, host), (row.phase, row.slot)))
+            .collect();
     }
 
     fn look_at_orders(&mut self, kernel: &Kernel, out: &Output) {
@@ -85,11 +116,24 @@ impl Watcher {
                 continue;
             }
             let row = kernel.host(&order.leg, &order.host).unwrap();
-            let stored = out.rows.iter().any(|row| row.key == format!("host/{}/{}", order.leg, order.host));
+            let stored = out
+                .rows
+                .iter()
+                .any(|row| row.key == format!("host/{}/{}", order.leg, order.host));
             if !row.slot || !stored || row.phase != HostPhase::Permitted {
                 self.broken(SLOT_WITH_GRANT, order.order.to_string());
             }
-            if kernel.phase() == RolloutPhase::Paused && self.rows.values().all(|(phase, _)| *phase != HostPhase::Permitted) && kernel.rollout().pause.as_ref().is_some_and(|pause| pause.code == "operator") {
+            if kernel.phase() == RolloutPhase::Paused
+                && self
+                    .rows
+                    .values()
+                    .all(|(phase, _)| *phase != HostPhase::Permitted)
+                && kernel
+                    .rollout()
+                    .pause
+                    .as_ref()
+                    .is_some_and(|pause| pause.code == "operator")
+            {
                 self.broken(PAUSE, order.order.to_string());
             }
             self.look_at_turn(kernel, order);
@@ -106,7 +150,12 @@ impl Watcher {
         if earlier.into_iter().any(|leg| leg.phase != LegPhase::Settled) {
             self.broken(TURN, format!("{} before an earlier leg", order.order));
         }
-        let planned = kernel.plan().hosts.iter().find(|host| host.host == order.host).unwrap();
+        let planned = kernel
+            .plan()
+            .hosts
+            .iter()
+            .find(|host| host.host == order.host)
+            .unwrap();
         for group in &kernel.plan().groups {
             let row = kernel.group(&order.leg, &group.name).unwrap();
             if group.name == planned.group {
@@ -119,7 +168,10 @@ impl Watcher {
                 break;
             }
             // A breached or draining earlier group may be late hosts' only while it was done before.
-            if matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary) {
+            if matches!(
+                row.phase,
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary
+            ) {
                 self.broken(TURN, format!("{} before group {}", order.order, group.name));
             }
         }
@@ -133,7 +185,10 @@ impl Watcher {
                 let verified = matches!(row.phase, HostPhase::Settling) && truth.version.is_some();
                 let unchanged = !truth.changed && truth.version == Some(truth.old);
                 if !verified && !unchanged {
-                    self.broken(SLOT_FREED, format!("{host} is {:?} with {:?}", row.phase, truth.version));
+                    self.broken(
+                        SLOT_FREED,
+                        format!("{host} is {:?} with {:?}", row.phase, truth.version),
+                    );
                 }
             }
             if row.phase == HostPhase::Lost && row.permitted_at_ms.is_none() {
@@ -141,11 +196,20 @@ impl Watcher {
             }
         }
         for leg in &kernel.plan().legs {
-            let LegKind::Clients { .. } = &leg.kind else { continue };
+            let LegKind::Clients { .. } = &leg.kind else {
+                continue;
+            };
             for group in &kernel.plan().groups {
-                let slots = group.hosts.iter().filter(|host| kernel.host(&leg.id, host).is_some_and(|row| row.slot)).count();
+                let slots = group
+                    .hosts
+                    .iter()
+                    .filter(|host| kernel.host(&leg.id, host).is_some_and(|row| row.slot))
+                    .count();
                 if slots > group.max_unavailable as usize {
-                    self.broken(SLOT_MAX, format!("{slots} of {} in {}", group.max_unavailable, group.name));
+                    self.broken(
+                        SLOT_MAX,
+                        format!("{slots} of {} in {}", group.max_unavailable, group.name),
+                    );
                 }
             }
         }
@@ -157,18 +221,42 @@ impl Watcher {
             self.saw("leg", leg.phase);
             let open = !matches!(leg.phase, LegPhase::Settled | LegPhase::Cancelled) && !kernel.is_final();
             if open && kernel.leg_duty(leg, now).is_none_or(|duty| !complete(&duty, now)) {
-                self.broken(DUTY, format!("{} {:?}: {:?}", leg.leg, leg.phase, kernel.leg_duty(leg, now)));
+                self.broken(
+                    DUTY,
+                    format!("{} {:?}: {:?}", leg.leg, leg.phase, kernel.leg_duty(leg, now)),
+                );
             }
             for group in &kernel.plan().groups {
-                let Some(row) = kernel.group(&leg.leg, &group.name) else { continue };
+                let Some(row) = kernel.group(&leg.leg, &group.name) else {
+                    continue;
+                };
                 self.saw("group", row.phase);
-                let open = !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled) && !kernel.is_final();
-                if open && kernel.group_duty(&leg.leg, group, now).is_none_or(|duty| !complete(&duty, now)) {
+                let open =
+                    !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled) && !kernel.is_final();
+                if open
+                    && kernel
+                        .group_duty(&leg.leg, group, now)
+                        .is_none_or(|duty| !complete(&duty, now))
+                {
                     self.broken(DUTY, format!("group {} {:?}", group.name, row.phase));
                 }
-                let failures = group.hosts.iter().filter(|host| kernel.host(&leg.leg, host).is_some_and(|row| row.counts) && !row.forgiven.contains(*host)).count();
-                let had_turn = !matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled);
-                if had_turn && failures > group.failure_threshold as usize && matches!(kernel.phase(), RolloutPhase::Running) && leg.phase == LegPhase::Running {
+                let failures = group
+                    .hosts
+                    .iter()
+                    .filter(|host| {
+                        kernel.host(&leg.leg, host).is_some_and(|row| row.counts)
+                            && !row.forgiven.contains(*host)
+                    })
+                    .count();
+                let had_turn = !matches!(
+                    row.phase,
+                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                );
+                if had_turn
+                    && failures > group.failure_threshold as usize
+                    && matches!(kernel.phase(), RolloutPhase::Running)
+                    && leg.phase == LegPhase::Running
+                {
                     self.broken(THRESHOLD, format!("{failures} failed in {}", group.name));
                 }
             }
@@ -176,19 +264,31 @@ impl Watcher {
         if !kernel.is_final() && kernel.rollout_duty(now).is_none_or(|duty| !complete(&duty, now)) {
             self.broken(DUTY, format!("rollout {:?}", kernel.phase()));
         }
-        let hosts: Vec<_> = each_host(kernel).map(|(leg, host, row)| (leg, host, row.phase, row.deadline_ms)).collect();
+        let hosts: Vec<_> = each_host(kernel)
+            .map(|(leg, host, row)| (leg, host, row.phase, row.deadline_ms))
+            .collect();
         for (leg, host, phase, deadline) in hosts {
             self.saw("host", phase);
             if phase.is_final() {
                 continue;
             }
-            if !kernel.is_final() && kernel.host_duty(&leg, &host, now).is_none_or(|duty| !complete(&duty, now)) {
-                self.broken(DUTY, format!("{host} {phase:?}: {:?}", kernel.host_duty(&leg, &host, now)));
+            if !kernel.is_final()
+                && kernel
+                    .host_duty(&leg, &host, now)
+                    .is_none_or(|duty| !complete(&duty, now))
+            {
+                self.broken(
+                    DUTY,
+                    format!("{host} {phase:?}: {:?}", kernel.host_duty(&leg, &host, now)),
+                );
             }
             if phase.in_flight() && deadline.is_none() {
                 self.broken(SILENCE, format!("{host} {phase:?} has no deadline"));
             }
-            if phase.in_flight() && deadline.is_some_and(|deadline| deadline + 1_000 < now) && !kernel.is_final() {
+            if phase.in_flight()
+                && deadline.is_some_and(|deadline| deadline + 1_000 < now)
+                && !kernel.is_final()
+            {
                 self.broken(SILENCE, format!("{host} {phase:?} is past its deadline"));
             }
         }
@@ -197,7 +297,12 @@ impl Watcher {
     fn look_at_report(&mut self, kernel: &Kernel, now: u64) {
         let report = rollout::report::report(kernel, now);
         let listed: Vec<&str> = report.hosts.iter().map(|host| host.host.as_str()).collect();
-        let planned: Vec<&str> = kernel.plan().hosts.iter().map(|host| host.host.as_str()).collect();
+        let planned: Vec<&str> = kernel
+            .plan()
+            .hosts
+            .iter()
+            .map(|host| host.host.as_str())
+            .collect();
         if listed != planned || report.hosts.iter().any(|host| host.outcome.is_empty()) {
             self.broken(REPORT, format!("{listed:?}"));
         }
@@ -212,7 +317,9 @@ fn complete(duty: &rollout::kernel::Duty, now: u64) -> bool {
 fn each_host(kernel: &Kernel) -> impl Iterator<Item = (LegId, HostId, &rollout::kernel::HostRow)> {
     kernel.legs().iter().flat_map(move |leg| {
         kernel.plan().hosts.iter().filter_map(move |host| {
-            kernel.host(&leg.leg, &host.host).map(|row| (leg.leg.clone(), host.host.clone(), row))
+            kernel
+                .host(&leg.leg, &host.host)
+                .map(|row| (leg.leg.clone(), host.host.clone(), row))
         })
     })
 }

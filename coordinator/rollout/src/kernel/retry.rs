@@ -1,0 +1,128 @@
+//! Trying again: a new attempt of the server leg and of hosts.
+
+use super::Kernel;
+use super::commands::{Answer, accepted, refused};
+use super::state::{GroupPhase, HostPhase, LegPhase, RolloutPhase};
+use fleet_common::ids::{HostId, LegId};
+use std::collections::BTreeSet;
+
+impl Kernel {
+    pub(super) fn retry(&mut self, hosts: &[String], server: bool, now_ms: u64) -> Answer {
+        if self.rollout.phase == RolloutPhase::Planned || self.rollout.abort.is_some() {
+            return refused(
+                "not_running",
+                "only a rollout that was started and not aborted can try again",
+                "make a new plan",
+            );
+        }
+        let all = hosts.is_empty() && !server;
+        let Some(leg) = self
+            .legs
+            .iter()
+            .find(|leg| leg.phase != LegPhase::Settled)
+            .or(self.plan.legs.iter().rev().find_map(|leg| {
+                // After the end only the last client leg can go on.
+                self.legs
+                    .iter()
+                    .find(|row| row.leg == leg.id && !self.groups[&row.leg].is_empty())
+            }))
+        else {
+            return refused("nothing_failed", "the rollout has no hosts", "");
+        };
+        let leg = leg.leg.clone();
+        let wanted: BTreeSet<HostId> = hosts
+            .iter()
+            .map(|text| self.find(text))
+            .collect::<Result<_, _>>()?;
+        let again: Vec<HostId> = self.hosts[&leg]
+            .iter()
+            .filter(|(host, row)| {
+                if all {
+                    row.counts && row.phase != HostPhase::Lost
+                } else {
+                    wanted.contains(*host)
+                }
+            })
+            .map(|(host, _)| host.clone())
+            .collect();
+        for host in &wanted {
+            let Some(row) = self.host(&leg, host) else {
+                return refused(
+                    "not_now",
+                    format!(
+                        "{} has nothing to do in {leg}, which is the leg under way",
+                        self.name(host)
+                    ),
+                    "make a new plan when this rollout has ended",
+                );
+            };
+            let planned = self
+                .planned(host)
+                .is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
+            if !planned || !(row.counts || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused)) {
+                return refused(
+                    "not_failed",
+                    format!(
+                        "{} is {} and can't be tried again",
+                        self.name(host),
+                        row.phase.as_str()
+                    ),
+                    "make a new plan if the plan itself refuses it",
+                );
+            }
+        }
+        for host in &again {
+            self.try_again(&leg, host, now_ms);
+        }
+        let server_again = (server || all) && self.retry_server(now_ms);
+        if again.is_empty() && !server_again {
+            return refused(
+                "nothing_failed",
+                "nothing failed that could be tried again",
+                "see `status`",
+            );
+        }
+        if self.rollout.phase == RolloutPhase::Paused
+            && self
+                .rollout
+                .pause
+                .as_ref()
+                .is_some_and(|pause| pause.code != "operator")
+        {
+            self.go_on("retried", now_ms);
+        } else if self.rollout.phase.is_final() {
+            self.rollout.ended_at_ms = None;
+            self.next_epoch();
+            self.set_rollout(RolloutPhase::Running, "retried", now_ms);
+        }
+        let server_text = if server_again { "the server leg, " } else { "" };
+        accepted(format!(
+            "a new attempt for {server_text}{} host{}",
+            again.len(),
+            if again.len() == 1 { "" } else { "s" }
+        ))
+    }
+
+    fn try_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        // Without a working client it goes on occupying its slot until it is verified.
+        self.edit(leg, host, |row| row.broken = row.slot);
+        self.ask_anew(leg, host, "tried again", now_ms);
+        self.edit(leg, host, |row| {
+            row.staged = false;
+            row.expired = 0;
+        });
+        self.rollout.accepted.remove(host);
+        let Some(group) = self.planned(host).map(|planned| planned.group.clone()) else {
+            return;
+        };
+        self.edit_group(leg, &group, |row| {
+            row.forgiven.remove(host);
+        });
+        if self
+            .group(leg, &group)
+            .is_some_and(|row| matches!(row.phase, GroupPhase::Breached))
+        {
+            self.set_group(leg, &group, GroupPhase::Ramping, now_ms);
+        }
+    }
+}
