@@ -106,6 +106,19 @@ async fn a_copied_machine_is_quarantined_with_its_original() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_host_is_out_at_once_and_for_good() {
+    let coordinator = Coordinator::start();
+    let token = coordinator.token(5, "1h");
+    let identity = Identity::enrol(coordinator.enrolment, &token, "db-1").await;
+    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let number = session.welcome().await.session_number;
+    assert!(coordinator.command(&["host", "revoke", "db-1"]).status.success());
+    assert_eq!(session.goodbye().await.code, codes::HOST_UNKNOWN);
+    let mut again = Session::open(coordinator.agents, identity.tls(), identity.hello(number)).await.unwrap();
+    assert_eq!(again.goodbye().await.code, codes::HOST_UNKNOWN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn protocol_versions_without_a_common_one() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;

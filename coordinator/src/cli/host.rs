@@ -34,6 +34,14 @@ pub enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Accept a host's certificate no longer, and end its session now
+    Revoke {
+        /// Id, name or unique beginning of either
+        host: String,
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Give back the slot that a failed or lost host occupies in its group
     FreeSlot {
         /// Id, name or unique beginning of either
@@ -59,6 +67,7 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
         Command::Unhold { host, reason } => {
             done(client.hold_host(HoldRequest { host, reason, hold: false }).await, output)?;
         }
+        Command::Revoke { host, reason } => done(client.revoke_host(HostRequest { host, reason }).await, output)?,
         Command::FreeSlot { host, reason } => done(client.free_slot(HostRequest { host, reason }).await, output)?,
     }
     Ok(exit::OK)

@@ -108,6 +108,10 @@ impl Engine {
             if self.stale {
                 self.reload().await;
             }
+            if self.stale {
+                batch.drain(..).for_each(|message| self.refuse(message));
+                continue;
+            }
             for message in batch.drain(..) {
                 self.take(message).await;
             }
@@ -136,7 +140,7 @@ impl Engine {
             }
             Message::ServerEnded(order) => {
                 if let Some(active) = &mut self.active {
-                    active.server.ended(&order);
+                    active.server.ended(&order, &self.handle, &self.deps.stop);
                 }
             }
             Message::View(view) => {
@@ -173,6 +177,44 @@ impl Engine {
                 }
             }
             Message::Ask(question) => question(self.active.as_ref().map(|active| &active.kernel), clock::now_ms()),
+        }
+    }
+
+    /// Without memory that agrees with the store nothing is taken in: an event that is acknowledged must have been decided upon.
+    fn refuse(&mut self, message: Message) {
+        let problem = || Problem::new("the coordinator's store can't be read").hint("run `pmm-coordinator doctor`");
+        match message {
+            Message::Event(event) => {
+                let message = goodbye(codes::INTERNAL, "the coordinator's store refused; try again later", 5_000, false);
+                self.deps.sessions.dismiss(&event.host, message);
+            }
+            Message::Connected { host, session, running } => {
+                self.connected.insert(host, Link { session, running });
+            }
+            Message::Disconnected { host, session } => {
+                if self.connected.get(&host).is_some_and(|link| link.session == session) {
+                    self.connected.remove(&host);
+                }
+            }
+            // Both come again: the order is given once more after the reload.
+            Message::Server { .. } => {}
+            Message::ServerEnded(order) => {
+                if let Some(active) = &mut self.active {
+                    active.server.ended(&order, &self.handle, &self.deps.stop);
+                }
+            }
+            Message::View(view) => {
+                if let Some(active) = &mut self.active {
+                    active.server.looked(&view);
+                }
+            }
+            Message::Begin(_, answer) | Message::Command { answer, .. } => {
+                let _ = answer.send(Err(problem().into()));
+            }
+            Message::Survey(_, answer) => {
+                let _ = answer.send(Err(problem().into()));
+            }
+            Message::Ask(question) => question(None, clock::now_ms()),
         }
     }
 
@@ -387,17 +429,16 @@ impl Engine {
                 return;
             }
         }
-        let again = self.active.take();
-        match Active::load(&self.deps.store, self.deps.drivers.as_ref()).await {
-            Ok(loaded) => self.active = loaded,
+        let loaded = match Active::load(&self.deps.store, self.deps.drivers.as_ref()).await {
+            Ok(loaded) => loaded,
             Err(error) => {
-                tracing::error!(error = %chain(&error), "the rollout can't be taken up");
-                self.stale = true;
+                tracing::error!(error = %chain(&error), "the rollout can't be taken up; trying again");
                 return;
             }
-        }
+        };
         self.stale = false;
-        if let (Some(old), Some(new)) = (again, &mut self.active) {
+        let old = std::mem::replace(&mut self.active, loaded);
+        if let (Some(old), Some(new)) = (old, &mut self.active) {
             // A hop that is under way goes on; its task reports to us all the same.
             new.server.inherit(old.server);
         }

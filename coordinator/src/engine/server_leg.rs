@@ -58,6 +58,8 @@ pub trait Drivers: Send + Sync {
 pub struct ServerLeg {
     driver: Option<Arc<dyn ServerDriver>>,
     running: Option<OrderId>,
+    /// Given once more while it was running: its result may not have been stored, so it is asked for again.
+    again: Option<ServerOrder>,
     looking: bool,
     looked_at: Option<Instant>,
     last_error: Option<String>,
@@ -65,12 +67,13 @@ pub struct ServerLeg {
 
 impl ServerLeg {
     pub fn new(driver: Option<Arc<dyn ServerDriver>>) -> Self {
-        Self { driver, running: None, looking: false, looked_at: None, last_error: None }
+        Self { driver, running: None, again: None, looking: false, looked_at: None, last_error: None }
     }
 
-    /// Carries out or continues a hop. An order that is under way already is left alone.
+    /// Carries out or continues a hop. An order that is under way already goes on, and is asked for its result once more at its end.
     pub fn run(&mut self, order: ServerOrder, engine: &EngineHandle, stop: &CancellationToken) {
         if self.running.as_ref() == Some(&order.order) {
+            self.again = Some(order);
             return;
         }
         let Some(driver) = self.driver.clone() else {
@@ -89,14 +92,19 @@ impl ServerLeg {
     /// Takes over what an earlier memory of the same rollout had under way.
     pub fn inherit(&mut self, earlier: Self) {
         self.running = earlier.running;
+        self.again = earlier.again;
         self.driver = earlier.driver.or(self.driver.take());
         self.looking = earlier.looking;
     }
 
     /// The task of an order ended.
-    pub fn ended(&mut self, order: &OrderId) {
-        if self.running.as_ref() == Some(order) {
-            self.running = None;
+    pub fn ended(&mut self, order: &OrderId, engine: &EngineHandle, stop: &CancellationToken) {
+        if self.running.as_ref() != Some(order) {
+            return;
+        }
+        self.running = None;
+        if let Some(again) = self.again.take() {
+            self.run(again, engine, stop);
         }
     }
 

@@ -3,8 +3,11 @@
 use super::documents::{DoneDocument, HostDocument, HostsDocument, TokenDocument, client_words, survey_word};
 use super::service::OperatorService;
 use crate::clock;
+use crate::config;
 use crate::problem::{Problem, Problems};
+use crate::sessions::goodbye;
 use crate::store::{AuditEntry, HostRow, NewToken};
+use fleet_common::codes;
 use fleet_common::digest::sha256_hex;
 use fleet_common::inventory::Inventory;
 use fleet_common::survey::HostSurvey;
@@ -78,6 +81,17 @@ impl OperatorService {
         // A host outside of the rollout under way, or no rollout at all, is fine: plans read the hold from the store.
         self.engine.tell(who, command).await?;
         Ok(DoneDocument { done: format!("{} is {}", row.name, if request.hold { "held" } else { "released" }) })
+    }
+
+    pub(super) async fn revoke_document(&self, who: String, request: HostRequest) -> Result<DoneDocument, Problems> {
+        let row = self.find_host(&request.host).await?;
+        let detail = format!("{} ({}): {}", row.name, row.host, request.reason);
+        let audit = AuditEntry { at_ms: clock::now_ms(), who, what: "revoke".to_owned(), detail };
+        self.store.revoke(&row.host, audit).await?;
+        // The store refuses new sessions from here on; the live one ends now.
+        let text = "the identity of this host was revoked";
+        self.sessions.dismiss(&row.host, goodbye(codes::HOST_UNKNOWN, text, config::REFUSED_RETRY_MS, false));
+        Ok(DoneDocument { done: format!("{} is revoked; it can come back only with a new key and a new token", row.name) })
     }
 
     pub(super) async fn free_slot_document(&self, who: String, request: HostRequest) -> Result<DoneDocument, Problems> {

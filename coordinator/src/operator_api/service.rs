@@ -137,6 +137,11 @@ impl OperatorRpc for OperatorService {
         answer(self.command_document(who, Command::Skip { host, reason }).await)
     }
 
+    async fn revoke_host(&self, request: Request<wire::HostRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.revoke_document(who, request.into_inner()).await)
+    }
+
     async fn status(&self, _: Request<wire::Empty>) -> Answer { answer(self.status_document().await) }
 
     type WatchStream = ReceiverStream<Result<wire::Document, Status>>;

@@ -101,6 +101,16 @@ impl Store {
         .await
     }
 
+    /// Accepts the host's certificate no longer.
+    pub async fn revoke(&self, host: &HostId, audit: AuditEntry) -> Result<(), StoreError> {
+        let id = host.0.clone();
+        self.write(move |connection| {
+            connection.execute("UPDATE hosts SET revoked = 1 WHERE host_id = ?1", params![id])?;
+            append(connection, &audit)
+        })
+        .await
+    }
+
     /// Remembers that the host was here.
     pub async fn seen(&self, host: &HostId, at_ms: u64) -> Result<(), StoreError> {
         let id = host.0.clone();

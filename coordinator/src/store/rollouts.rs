@@ -6,6 +6,7 @@ use super::outbox::{NewEvent, append_events};
 use super::{Store, StoreError, int, uint};
 use fleet_common::ids::{HostId, PlanId, RolloutId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::collections::BTreeMap;
 
 /// A rollout as stored.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub struct RolloutCommit {
     /// The rollout that rows and log belong to.
     pub rollout: Option<RolloutId>,
     /// State rows that changed: key and JSON.
-    pub rows: Vec<(String, String)>,
+    pub rows: BTreeMap<String, String>,
     /// Log entries, JSON.
     pub log: Vec<String>,
     /// Events of agents that were taken in.
