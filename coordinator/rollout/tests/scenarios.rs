@@ -6,8 +6,9 @@ mod world;
 
 use fleet_common::codes::exit;
 use fleet_common::ids::{HostId, RolloutId};
+use fleet_common::order::HostEvent;
 use fleet_common::server::HopOutcome;
-use rollout::kernel::{Command, HostPhase, RolloutPhase};
+use rollout::kernel::{Command, HostPhase, Input, RolloutPhase};
 use rollout::{explain, progress, report};
 use world::fixture::{ACCEPT, GroupSpec};
 use world::hosts::Behaviour;
@@ -590,4 +591,33 @@ fn unmatched_clients_and_blockers_stop_the_start() {
     assert_eq!(start(&["old-box", "other"]).unwrap_err(), "unknown_client");
     assert!(start(&["old-box"]).is_ok());
     assert_eq!(start(&["old-box"]).unwrap_err(), "already_started");
+}
+
+#[test]
+fn the_operator_does_not_lift_a_hold_that_was_set_on_the_host() {
+    let mut world = world(&[("one", 2, "")], &[]);
+    let event = |held: Option<&str>| Input::Host {
+        host: "h1".into(),
+        order_id: "".into(),
+        epoch: Default::default(),
+        event: HostEvent::HoldChanged {
+            held: held.map(str::to_owned),
+        },
+    };
+    world.give(event(Some("backup")));
+    world
+        .command(Command::Hold {
+            host: "h1".into(),
+            reason: "wait".into(),
+        })
+        .unwrap();
+    assert_eq!(
+        world.command(Command::Unhold { host: "h1".into() }).unwrap_err(),
+        "held_on_host"
+    );
+    world.crash();
+    until(&mut world, |world| phase(world, 0) == HostPhase::Switching);
+    world.give(event(None));
+    rest(&mut world);
+    assert_eq!(outcome(&world, 1), "upgraded");
 }

@@ -30,17 +30,12 @@ impl Kernel {
             Command::Abort { reason, force } => self.abort(by, reason, force, now_ms),
             Command::Retry { hosts, server } => self.retry(&hosts, server, now_ms),
             Command::Hold { host, reason } => self.find(&host).map(|host| {
-                self.set_hold(&host, Some(reason), now_ms);
+                self.set_hold(&host, now_ms, |hold| hold.operator = Some(reason));
                 Accepted {
                     text: format!("{} does not begin until the hold is lifted", self.name(&host)),
                 }
             }),
-            Command::Unhold { host } => self.find(&host).map(|host| {
-                self.set_hold(&host, None, now_ms);
-                Accepted {
-                    text: format!("the hold of {} is lifted", self.name(&host)),
-                }
-            }),
+            Command::Unhold { host } => self.find(&host).and_then(|host| self.unhold(&host, now_ms)),
             Command::FreeSlot { host, reason } => self
                 .find(&host)
                 .and_then(|host| self.free_slot(&host, &reason, now_ms)),
@@ -273,6 +268,18 @@ impl Kernel {
     pub(super) fn cancel_server(&mut self) {
         let open = self.open_hop().and_then(|(_, hop)| hop.order.clone());
         self.out.cancel_server.extend(open);
+    }
+
+    fn unhold(&mut self, host: &HostId, now_ms: u64) -> Answer {
+        self.set_hold(host, now_ms, |hold| hold.operator = None);
+        match self.held(host) {
+            Some(reason) => refused(
+                "held_on_host",
+                format!("{} is held on the host itself: {reason}", self.name(host)),
+                "lift it there with `pmm-upgrade-agent unhold`",
+            ),
+            None => accepted(format!("the hold of {} is lifted", self.name(host))),
+        }
     }
 
     fn free_slot(&mut self, host: &HostId, reason: &str, now_ms: u64) -> Answer {

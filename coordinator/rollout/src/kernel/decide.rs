@@ -164,7 +164,7 @@ impl Kernel {
     }
 
     pub(super) fn can_be_asked(&self, host: &HostId) -> bool {
-        self.is_connected(host) && !self.holds.contains_key(host)
+        self.is_connected(host) && self.held(host).is_none()
     }
 
     /// Whether every host of the survey has ended there.
@@ -185,7 +185,7 @@ impl Kernel {
         let waits = |kernel: &Self, held: bool| {
             kernel.hosts[&leg]
                 .iter()
-                .any(|(host, row)| !row.phase.is_final() && (held || !kernel.holds.contains_key(host)))
+                .any(|(host, row)| !row.phase.is_final() && (held || kernel.held(host).is_none()))
         };
         let timed_out = self.legs[at]
             .offline_until_ms

@@ -222,7 +222,7 @@ impl Kernel {
             return;
         }
         let (held, away): (Vec<HostId>, Vec<HostId>) =
-            left.into_iter().partition(|host| self.holds.contains_key(host));
+            left.into_iter().partition(|host| self.held(host).is_some());
         match self.legs[at].offline_until_ms {
             _ if away.is_empty() => self.skip_left_behind(at, &held, now_ms),
             None => {

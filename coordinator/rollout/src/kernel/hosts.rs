@@ -2,7 +2,7 @@
 
 use super::orders::GRACE_MS;
 use super::rows::Key;
-use super::state::{Disturbance, HostPhase, Mark, RolloutPhase, StepRow};
+use super::state::{Disturbance, Hold, HostPhase, Mark, RolloutPhase, StepRow};
 use super::{Kernel, Link};
 use fleet_common::codes;
 use fleet_common::ids::{HostId, LegId, OrderId};
@@ -77,7 +77,7 @@ impl Kernel {
     pub(super) fn host_event(&mut self, host: &HostId, order: &OrderId, event: HostEvent, now_ms: u64) {
         match event {
             HostEvent::InventoryChanged { .. } => {}
-            HostEvent::HoldChanged { held } => self.set_hold(host, held, now_ms),
+            HostEvent::HoldChanged { held } => self.set_hold(host, now_ms, |hold| hold.host = held),
             event => {
                 let leg = order
                     .as_str()
@@ -96,22 +96,25 @@ impl Kernel {
         }
     }
 
-    pub(super) fn set_hold(&mut self, host: &HostId, held: Option<String>, now_ms: u64) {
-        if self.planned(host).is_none() || self.holds.get(host) == held.as_ref() {
+    /// Changes who holds a host. One does not lift the other's hold.
+    pub(super) fn set_hold(&mut self, host: &HostId, now_ms: u64, change: impl FnOnce(&mut Hold)) {
+        if self.planned(host).is_none() {
             return;
         }
-        let (code, text) = match &held {
+        let hold = self.holds.entry(host.clone()).or_default();
+        let before = hold.clone();
+        change(hold);
+        if *hold == before {
+            return;
+        }
+        self.dirty.insert(Key::Hold(host.clone()));
+        let (code, text) = match self.held(host) {
             Some(reason) => ("host_held", format!("{} is held: {reason}", self.name(host))),
             None => (
                 "host_unheld",
                 format!("the hold of {} is lifted", self.name(host)),
             ),
         };
-        match held {
-            Some(reason) => self.holds.insert(host.clone(), reason),
-            None => self.holds.remove(host),
-        };
-        self.dirty.insert(Key::Hold(host.clone()));
         self.event(now_ms, format!("host:{host}"), code, text);
     }
 
@@ -355,7 +358,7 @@ impl Kernel {
                 }
             }
             (Outcome::Refused, codes::HELD) => {
-                self.set_hold(host, Some(result.message.clone()), now_ms);
+                self.set_hold(host, now_ms, |hold| hold.host = Some(result.message.clone()));
                 self.ask_anew(leg, host, "the host is held", now_ms);
             }
             (Outcome::Refused, _) => self.fail(leg, host, HostPhase::Refused, result, now_ms),

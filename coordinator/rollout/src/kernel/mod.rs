@@ -34,6 +34,7 @@ use crate::plan::{Plan, PlanError, PlanHost};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, PlanId, RolloutId};
 use fleet_common::verification::{FleetSnapshot, Verification};
 use rows::Key;
+use state::Hold;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -73,7 +74,7 @@ pub struct Kernel {
     pub(crate) legs: Vec<LegRow>,
     pub(crate) groups: BTreeMap<LegId, BTreeMap<GroupName, GroupRow>>,
     pub(crate) hosts: BTreeMap<LegId, BTreeMap<HostId, HostRow>>,
-    pub(crate) holds: BTreeMap<HostId, String>,
+    pub(crate) holds: BTreeMap<HostId, Hold>,
     pub(crate) baseline: Option<FleetSnapshot>,
     pub(crate) verification: Option<Verification>,
     /// Newest view. Not stored: the next one comes soon.
@@ -204,6 +205,12 @@ impl Kernel {
     /// A host of the plan.
     pub(crate) fn planned(&self, host: &HostId) -> Option<&PlanHost> {
         self.plan.hosts.get(*self.index.get(host)?)
+    }
+
+    /// Why a host may not begin, if a person holds it.
+    pub(crate) fn held(&self, host: &HostId) -> Option<&str> {
+        let hold = self.holds.get(host)?;
+        hold.operator.as_deref().or(hold.host.as_deref())
     }
 
     fn event(&mut self, now_ms: u64, subject: impl Into<String>, code: &str, text: impl Into<String>) {

@@ -1,7 +1,7 @@
 //! Making the first rows, and reading and writing stored ones.
 
 use super::state::{
-    GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow,
+    GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow,
 };
 use super::{Kernel, KernelError, Output, Row};
 use crate::plan::{HostAction, LegKind, Plan, PlanHost, plan_id};
@@ -77,12 +77,19 @@ impl Kernel {
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
         kernel.fill(now_ms);
-        kernel.holds = kernel
-            .plan
-            .hosts
-            .iter()
-            .filter_map(|host| Some((host.host.clone(), host.held.clone()?)))
-            .collect();
+        for planned in &kernel.plan.hosts {
+            let operator = planned
+                .held
+                .clone()
+                .filter(|held| Some(held) != planned.held_on_host.as_ref());
+            let hold = Hold {
+                operator,
+                host: planned.held_on_host.clone(),
+            };
+            if hold != Hold::default() {
+                kernel.holds.insert(planned.host.clone(), hold);
+            }
+        }
         let mut keys = vec![Key::Rollout];
         keys.extend(kernel.legs.iter().map(|row| Key::Leg(row.leg.clone())));
         for (leg, rows) in &kernel.groups {
@@ -216,10 +223,7 @@ impl Kernel {
                 _ => {}
             }
             if let Some(host) = row.key.strip_prefix("hold/") {
-                match read::<Option<String>>(row)? {
-                    Some(reason) => kernel.holds.insert(HostId::from(host), reason),
-                    None => kernel.holds.remove(&HostId::from(host)),
-                };
+                kernel.holds.insert(HostId::from(host), read(row)?);
             }
         }
         Ok(kernel)
@@ -236,7 +240,7 @@ impl Kernel {
                     Key::Leg(leg) => json(self.legs.iter().find(|row| row.leg == *leg)?),
                     Key::Group(leg, group) => json(self.groups.get(leg)?.get(group)?),
                     Key::Host(leg, host) => json(self.hosts.get(leg)?.get(host)?),
-                    Key::Hold(host) => json(&self.holds.get(host)),
+                    Key::Hold(host) => json(self.holds.get(host)?),
                     Key::Baseline => json(&self.baseline),
                     Key::Verification => json(&self.verification),
                 };

@@ -120,6 +120,15 @@ pub struct Abort {
     pub at_ms: u64,
 }
 
+/// Row `hold/<host>`: who holds a host, and why. One does not lift the other's hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The operator's reason.
+    pub operator: Option<String>,
+    /// The reason given on the host itself.
+    pub host: Option<String>,
+}
+
 /// State of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

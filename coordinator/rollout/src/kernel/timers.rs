@@ -118,7 +118,7 @@ impl Kernel {
     pub(super) fn skip_left_behind(&mut self, at: usize, hosts: &[HostId], now_ms: u64) {
         let leg = self.legs[at].leg.clone();
         for host in hosts {
-            let (code, reason) = match self.holds.get(host) {
+            let (code, reason) = match self.held(host) {
                 Some(hold) => (codes::HELD, format!("held: {hold}")),
                 None => (
                     codes::DEADLINE,

@@ -331,7 +331,7 @@ impl Kernel {
 
     fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, moment: &Moment) -> Duty {
         let (now_ms, next) = (moment.now_ms, moment.next_ms);
-        if let Some(reason) = self.holds.get(host) {
+        if let Some(reason) = self.held(host) {
             return person(
                 "held",
                 format!("held: {reason}"),

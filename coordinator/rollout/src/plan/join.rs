@@ -252,6 +252,7 @@ impl<'a> Sorted<'a> {
             backups: self.pmm.backups_scheduled_on.contains(&node_id),
             node_id,
             held: host.held.clone().or_else(|| host.inventory.held.clone()),
+            held_on_host: host.inventory.held.clone(),
         };
         self.planned.push((planned, installation));
     }

@@ -235,6 +235,8 @@ pub struct PlanHost {
     pub backups: bool,
     /// Reason of a hold when the plan was made.
     pub held: Option<String>,
+    /// The same, if a person on the host holds it.
+    pub held_on_host: Option<String>,
 }
 
 /// A client in PMM without our agent.

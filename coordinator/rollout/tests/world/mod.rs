@@ -143,6 +143,7 @@ impl World {
         for host in world.hosts.keys().cloned().collect::<Vec<_>>() {
             world.connect(&host);
         }
+        world.give(Input::Tick);
         world
     }
 
