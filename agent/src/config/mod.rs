@@ -58,7 +58,7 @@ impl Paths {
     /// Own private key.
     pub fn key(&self) -> PathBuf { self.state.join("identity/key.pem") }
     /// Own certificate; its presence means enrolled.
-    pub fn certificate(&self) -> PathBuf { self.state.join("identity/cert.pem") }
+    pub fn certificate(&self) -> PathBuf { self.state.join("identity/certificate.pem") }
     /// The coordinator's CA.
     pub fn ca(&self) -> PathBuf { self.state.join("identity/ca.pem") }
     /// Own host id.
