@@ -16,4 +16,6 @@ mod sessions;
 mod store;
 mod telemetry;
 
-fn main() -> std::process::ExitCode { cli::run() }
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -26,7 +26,12 @@ pub struct Problem {
 impl Problem {
     /// A problem without causes.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), at: None, because: Vec::new(), hints: Vec::new() }
+        Self {
+            message: message.into(),
+            at: None,
+            because: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// A problem with the chain of an error as its causes.
@@ -37,7 +42,10 @@ impl Problem {
             because.push(cause.to_string());
             source = cause.source();
         }
-        Self { because, ..Self::new(message) }
+        Self {
+            because,
+            ..Self::new(message)
+        }
     }
 
     /// Takes over an error that knows what to do next.
@@ -108,7 +116,12 @@ pub struct Problems {
 
 impl Problems {
     /// Several problems of an ordinary refusal.
-    pub fn new(errors: Vec<Problem>) -> Self { Self { errors, exit: exit::FAILED } }
+    pub fn new(errors: Vec<Problem>) -> Self {
+        Self {
+            errors,
+            exit: exit::FAILED,
+        }
+    }
 
     /// Sets the exit status.
     pub fn exit(mut self, status: i32) -> Self {
@@ -118,7 +131,12 @@ impl Problems {
 
     /// As a status of the operator API: the document rides in the details.
     pub fn into_status(self) -> tonic::Status {
-        let text = self.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let text = self
+            .errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ");
         let details = serde_json::to_vec(&self).unwrap_or_default();
         tonic::Status::with_details(tonic::Code::FailedPrecondition, text, details.into())
     }
@@ -151,7 +169,9 @@ impl fmt::Display for Problems {
 impl Error for Problems {}
 
 impl From<Problem> for Problems {
-    fn from(problem: Problem) -> Self { Self::new(vec![problem]) }
+    fn from(problem: Problem) -> Self {
+        Self::new(vec![problem])
+    }
 }
 
 impl From<crate::store::StoreError> for Problem {
@@ -162,7 +182,9 @@ impl From<crate::store::StoreError> for Problem {
 }
 
 impl From<crate::store::StoreError> for Problems {
-    fn from(error: crate::store::StoreError) -> Self { Problem::from(error).into() }
+    fn from(error: crate::store::StoreError) -> Self {
+        Problem::from(error).into()
+    }
 }
 
 #[cfg(test)]
@@ -179,7 +201,10 @@ mod tests {
 
     #[test]
     fn rendering_names_place_cause_and_hint() {
-        let problem = Problem { because: vec!["why".into()], ..Problem::new("what").at("f:1").hint("next") };
+        let problem = Problem {
+            because: vec!["why".into()],
+            ..Problem::new("what").at("f:1").hint("next")
+        };
         assert_eq!(problem.render(), "error: f:1: what\n  because why\n  hint: next");
     }
 }

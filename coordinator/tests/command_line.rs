@@ -8,7 +8,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 use support::{Coordinator, run_with};
 
-fn stderr(output: &Output) -> String { String::from_utf8_lossy(&output.stderr).into_owned() }
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 #[test]
 fn init_makes_a_private_directory_and_never_a_second_one() {
@@ -16,7 +18,10 @@ fn init_makes_a_private_directory_and_never_a_second_one() {
     let data = dir.path().join("data");
     assert!(run_with(&data, &["init", "--name", "localhost"]).status.success());
     let mode = |name: &str| std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("."), mode("pki"), mode("pki/ca.key"), mode("store.sqlite")), (0o700, 0o700, 0o600, 0o600));
+    assert_eq!(
+        (mode("."), mode("pki"), mode("pki/ca.key"), mode("store.sqlite")),
+        (0o700, 0o700, 0o600, 0o600)
+    );
     let before = std::fs::read(data.join("pki/ca.pem")).unwrap();
     let again = run_with(&data, &["init", "--name", "localhost"]);
     assert_eq!(again.status.code(), Some(exit::FAILED));
@@ -39,27 +44,54 @@ fn without_a_coordinator_the_exit_status_says_so() {
     let output = run_with(dir.path(), &["status"]);
     assert_eq!(output.status.code(), Some(exit::UNREACHABLE));
     assert!(output.stdout.is_empty() && stderr(&output).contains("hint:"));
-    assert_eq!(run_with(dir.path(), &["no-such-verb"]).status.code(), Some(exit::USAGE));
+    assert_eq!(
+        run_with(dir.path(), &["no-such-verb"]).status.code(),
+        Some(exit::USAGE)
+    );
 }
 
 #[test]
 fn two_coordinators_never_share_a_directory() {
     let coordinator = Coordinator::start();
-    let second =
-        coordinator.command(&["serve", "--listen", "127.0.0.1:0", "--enrol-listen", "127.0.0.1:0"]);
+    let second = coordinator.command(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--enrol-listen",
+        "127.0.0.1:0",
+    ]);
     assert_eq!(second.status.code(), Some(exit::FAILED));
-    assert!(stderr(&second).contains("another coordinator uses"), "{}", stderr(&second));
-    let mode = std::fs::metadata(coordinator.data().join("operator.sock")).unwrap().permissions().mode();
+    assert!(
+        stderr(&second).contains("another coordinator uses"),
+        "{}",
+        stderr(&second)
+    );
+    let mode = std::fs::metadata(coordinator.data().join("operator.sock"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
 fn commands_without_a_rollout_say_what_to_do() {
     let coordinator = Coordinator::start();
-    for command in [&["status"][..], &["watch"], &["report"], &["pause"], &["explain", "server"], &["events"], &["start"]] {
+    for command in [
+        &["status"][..],
+        &["watch"],
+        &["report"],
+        &["pause"],
+        &["explain", "server"],
+        &["events"],
+        &["start"],
+    ] {
         let output = coordinator.command(command);
         assert_eq!(output.status.code(), Some(exit::FAILED), "{command:?}");
-        assert!(stderr(&output).contains("hint:"), "{command:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("hint:"),
+            "{command:?}: {}",
+            stderr(&output)
+        );
         assert!(output.stdout.is_empty(), "{command:?}");
     }
 }
@@ -82,7 +114,12 @@ fn results_are_json_when_asked_for() {
     assert_eq!((&token["group"], &token["uses"]), (&"db".into(), &3.into()));
     let output = coordinator.command(&["--json", "host", "show", "nobody"]);
     let errors: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert!(errors["errors"][0]["message"].as_str().unwrap().contains("nobody"));
+    assert!(
+        errors["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("nobody")
+    );
 }
 
 /// A fleet file that is fine except for what the test puts in.
@@ -110,8 +147,16 @@ const GROUP: &str = "[[group]]\nname = \"all\"\nmatch = { labels = { tier = \"db
 fn bad_files(credential: &str) -> Vec<(&'static str, String, &'static str)> {
     vec![
         ("syntax", "[server\n".to_owned(), ":1"),
-        ("unknown key", fleet(credential, "3.9.1", "max_unavailabel = 1", GROUP), "max_unavailabel"),
-        ("bad percentage", fleet(credential, "3.9.1", "max_unavailable = \"110%\"", GROUP), "110%"),
+        (
+            "unknown key",
+            fleet(credential, "3.9.1", "max_unavailabel = 1", GROUP),
+            "max_unavailabel",
+        ),
+        (
+            "bad percentage",
+            fleet(credential, "3.9.1", "max_unavailable = \"110%\"", GROUP),
+            "110%",
+        ),
         ("not a release", fleet(credential, "latest", "", GROUP), "latest"),
         (
             "unknown group",
@@ -120,7 +165,12 @@ fn bad_files(credential: &str) -> Vec<(&'static str, String, &'static str)> {
         ),
         (
             "overlapping groups",
-            fleet(credential, "3.9.1", "", &format!("{GROUP}\n{}", GROUP.replace("\"all\"", "\"more\""))),
+            fleet(
+                credential,
+                "3.9.1",
+                "",
+                &format!("{GROUP}\n{}", GROUP.replace("\"all\"", "\"more\"")),
+            ),
             "more",
         ),
         ("no group", fleet(credential, "3.9.1", "", ""), "group"),
@@ -134,20 +184,30 @@ fn malformed_fleet_files_are_refused_with_place_reason_and_hint() {
     let credential = coordinator.file("credential", 0o600, "admin:admin\n");
     for (name, text, expected) in bad_files(credential.to_str().unwrap()) {
         let path = coordinator.file("fleet.toml", 0o644, &text);
-        for command in [&["plan", "-f"][..], &["survey", "-f"], &["server", "preflight", "-f"]] {
+        for command in [
+            &["plan", "-f"][..],
+            &["survey", "-f"],
+            &["server", "preflight", "-f"],
+        ] {
             let mut arguments = command.to_vec();
             arguments.push(path.to_str().unwrap());
             let output = coordinator.command(&arguments);
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(exit::FAILED), "{name}: {said}");
             assert!(said.contains("fleet.toml"), "{name} names no file: {said}");
-            assert!(said.contains(expected), "{name} does not mention `{expected}`: {said}");
+            assert!(
+                said.contains(expected),
+                "{name} does not mention `{expected}`: {said}"
+            );
             assert!(said.contains("hint:"), "{name} gives no hint: {said}");
             assert!(output.stdout.is_empty());
         }
     }
     let output = coordinator.command(&["start"]);
-    assert!(stderr(&output).contains("no plan"), "nothing may have been made from a refused file");
+    assert!(
+        stderr(&output).contains("no plan"),
+        "nothing may have been made from a refused file"
+    );
 }
 
 #[test]
@@ -155,7 +215,10 @@ fn credential_files_are_checked_before_anything_is_asked() {
     let coordinator = Coordinator::start();
     let open = coordinator.file("open", 0o644, "admin:admin\n");
     let cases = [
-        (coordinator.scratch().join("missing").display().to_string(), "missing"),
+        (
+            coordinator.scratch().join("missing").display().to_string(),
+            "missing",
+        ),
         (open.display().to_string(), "0644"),
         ("relative/path".to_owned(), "relative"),
     ];
@@ -164,6 +227,9 @@ fn credential_files_are_checked_before_anything_is_asked() {
         let output = coordinator.command(&["plan", "-f", path.to_str().unwrap()]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(exit::FAILED), "{said}");
-        assert!(said.contains("fleet.toml:3") && said.contains(expected) && said.contains("hint:"), "{said}");
+        assert!(
+            said.contains("fleet.toml:3") && said.contains(expected) && said.contains("hint:"),
+            "{said}"
+        );
     }
 }

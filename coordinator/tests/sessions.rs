@@ -19,7 +19,9 @@ async fn enrolled(coordinator: &Coordinator) -> Identity {
 async fn events_survive_kill_9_once() {
     let mut coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     let welcome = session.welcome().await;
     assert_eq!((welcome.protocol, welcome.acknowledged), (1, 0));
     for sequence in 1..=20 {
@@ -32,7 +34,9 @@ async fn events_survive_kill_9_once() {
     coordinator.serve();
 
     let hello = identity.hello(welcome.session_number);
-    let mut session = Session::open(coordinator.agents, identity.tls(), hello).await.unwrap();
+    let mut session = Session::open(coordinator.agents, identity.tls(), hello)
+        .await
+        .unwrap();
     let again = session.welcome().await;
     assert!(again.acknowledged >= 20, "what was acknowledged was committed");
     assert!(again.session_number > welcome.session_number);
@@ -48,15 +52,22 @@ async fn events_survive_kill_9_once() {
 async fn an_event_that_is_not_understood_blocks_nobody() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     session.welcome().await;
     session.event(1, "", b"not json").await;
     session.event(2, "", br#"{"event":"from_the_future"}"#).await;
     session.event(3, "", ACCEPTED).await;
     session.acknowledged(3).await;
     let store = store(&coordinator);
-    let rejected: i64 =
-        store.query_row("SELECT count(*) FROM host_events WHERE rejected IS NOT NULL", [], |row| row.get(0)).unwrap();
+    let rejected: i64 = store
+        .query_row(
+            "SELECT count(*) FROM host_events WHERE rejected IS NOT NULL",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
     assert_eq!(rejected, 2);
 }
 
@@ -64,7 +75,9 @@ async fn an_event_that_is_not_understood_blocks_nobody() {
 async fn a_missing_number_starts_the_session_over() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     session.welcome().await;
     session.event(1, "", ACCEPTED).await;
     session.acknowledged(1).await;
@@ -77,9 +90,13 @@ async fn a_missing_number_starts_the_session_over() {
 async fn a_newer_session_replaces_the_older_one() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let mut old = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut old = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     let number = old.welcome().await.session_number;
-    let mut new = Session::open(coordinator.agents, identity.tls(), identity.hello(number)).await.unwrap();
+    let mut new = Session::open(coordinator.agents, identity.tls(), identity.hello(number))
+        .await
+        .unwrap();
     new.welcome().await;
     assert_eq!(old.goodbye().await.code, "replaced");
     new.event(1, "", ACCEPTED).await;
@@ -90,14 +107,22 @@ async fn a_newer_session_replaces_the_older_one() {
 async fn a_copied_machine_is_quarantined_with_its_original() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let mut first = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut first = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     let copied = first.welcome().await.session_number;
-    let mut second = Session::open(coordinator.agents, identity.tls(), identity.hello(copied)).await.unwrap();
+    let mut second = Session::open(coordinator.agents, identity.tls(), identity.hello(copied))
+        .await
+        .unwrap();
     let number = second.welcome().await.session_number;
-    let mut third = Session::open(coordinator.agents, identity.tls(), identity.hello(number)).await.unwrap();
+    let mut third = Session::open(coordinator.agents, identity.tls(), identity.hello(number))
+        .await
+        .unwrap();
     third.welcome().await;
     // The copy was made when the number was `copied`; since then the original proved that it has a later one.
-    let mut copy = Session::open(coordinator.agents, identity.tls(), identity.hello(copied)).await.unwrap();
+    let mut copy = Session::open(coordinator.agents, identity.tls(), identity.hello(copied))
+        .await
+        .unwrap();
     let told = copy.goodbye().await;
     assert!(told.quarantine && told.code == codes::FORK, "{told:?}");
     assert!(third.goodbye().await.quarantine, "both sides stop");
@@ -110,11 +135,15 @@ async fn a_revoked_host_is_out_at_once_and_for_good() {
     let coordinator = Coordinator::start();
     let token = coordinator.token(5, "1h");
     let identity = Identity::enrol(coordinator.enrolment, &token, "db-1").await;
-    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     let number = session.welcome().await.session_number;
     assert!(coordinator.command(&["host", "revoke", "db-1"]).status.success());
     assert_eq!(session.goodbye().await.code, codes::HOST_UNKNOWN);
-    let mut again = Session::open(coordinator.agents, identity.tls(), identity.hello(number)).await.unwrap();
+    let mut again = Session::open(coordinator.agents, identity.tls(), identity.hello(number))
+        .await
+        .unwrap();
     assert_eq!(again.goodbye().await.code, codes::HOST_UNKNOWN);
 }
 
@@ -122,18 +151,32 @@ async fn a_revoked_host_is_out_at_once_and_for_good() {
 async fn protocol_versions_without_a_common_one() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let hello = Hello { protocol_min: 7, protocol_max: 9, ..identity.hello(0) };
-    let mut session = Session::open(coordinator.agents, identity.tls(), hello).await.unwrap();
+    let hello = Hello {
+        protocol_min: 7,
+        protocol_max: 9,
+        ..identity.hello(0)
+    };
+    let mut session = Session::open(coordinator.agents, identity.tls(), hello)
+        .await
+        .unwrap();
     let told = session.goodbye().await;
-    assert!(told.code == codes::UNSUPPORTED && told.message.contains("7 to 9"), "{told:?}");
+    assert!(
+        told.code == codes::UNSUPPORTED && told.message.contains("7 to 9"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_elses_host_id_is_refused() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let hello = Hello { host_id: "another".to_owned(), ..identity.hello(0) };
-    let mut session = Session::open(coordinator.agents, identity.tls(), hello).await.unwrap();
+    let hello = Hello {
+        host_id: "another".to_owned(),
+        ..identity.hello(0)
+    };
+    let mut session = Session::open(coordinator.agents, identity.tls(), hello)
+        .await
+        .unwrap();
     assert_eq!(session.goodbye().await.code, codes::HOST_UNKNOWN);
 }
 
@@ -141,23 +184,48 @@ async fn somebody_elses_host_id_is_refused() {
 async fn host_list_shows_what_the_inventory_says() {
     let coordinator = Coordinator::start();
     let identity = enrolled(&coordinator).await;
-    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0)).await.unwrap();
+    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
     session.welcome().await;
     let inventory = serde_json::json!({
         "hostname": "db-1.example", "os_id": "debian", "os_version": "12", "os_codename": "bookworm", "arch": "x86_64",
         "agent_version": "0.1.0", "labels": {"tier": "canary"}, "held": null, "client": {"detection": "not_installed"}
     });
-    let document = InventoryDocument { document: serde_json::to_vec(&inventory).unwrap() };
-    session.up.send(AgentMessage { body: Some(Up::Inventory(document)) }).await.unwrap();
-    until("the inventory", || coordinator.json(&["host", "list"])["hosts"][0]["name"] == "db-1.example");
+    let document = InventoryDocument {
+        document: serde_json::to_vec(&inventory).unwrap(),
+    };
+    session
+        .up
+        .send(AgentMessage {
+            body: Some(Up::Inventory(document)),
+        })
+        .await
+        .unwrap();
+    until("the inventory", || {
+        coordinator.json(&["host", "list"])["hosts"][0]["name"] == "db-1.example"
+    });
     let host = coordinator.json(&["host", "list"])["hosts"][0].clone();
-    assert_eq!((&host["connected"], &host["labels"]["tier"]), (&true.into(), &"canary".into()));
+    assert_eq!(
+        (&host["connected"], &host["labels"]["tier"]),
+        (&true.into(), &"canary".into())
+    );
     drop(session);
-    until("the end of the session", || coordinator.json(&["host", "list"])["hosts"][0]["connected"] == false);
+    until("the end of the session", || {
+        coordinator.json(&["host", "list"])["hosts"][0]["connected"] == false
+    });
     // A hold is kept and shown.
-    assert!(coordinator.command(&["host", "hold", "db-1", "--reason", "backup tonight"]).status.success());
+    assert!(
+        coordinator
+            .command(&["host", "hold", "db-1", "--reason", "backup tonight"])
+            .status
+            .success()
+    );
     let host = coordinator.json(&["host", "show", "db-1"]);
-    assert_eq!((&host["state"], &host["reason"]), (&"held".into(), &"backup tonight".into()));
+    assert_eq!(
+        (&host["state"], &host["reason"]),
+        (&"held".into(), &"backup tonight".into())
+    );
 }
 
 fn store(coordinator: &Coordinator) -> rusqlite::Connection {
@@ -165,5 +233,7 @@ fn store(coordinator: &Coordinator) -> rusqlite::Connection {
 }
 
 fn stored_events(coordinator: &Coordinator) -> i64 {
-    store(coordinator).query_row("SELECT count(*) FROM host_events", [], |row| row.get(0)).unwrap()
+    store(coordinator)
+        .query_row("SELECT count(*) FROM host_events", [], |row| row.get(0))
+        .unwrap()
 }

@@ -26,16 +26,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(stream: TlsStream<TcpStream>, peer: Peer) -> Self { Self { stream, peer } }
+    pub fn new(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
+        Self { stream, peer }
+    }
 }
 
 impl Connected for Connection {
     type ConnectInfo = Peer;
-    fn connect_info(&self) -> Peer { self.peer.clone() }
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -61,5 +69,7 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
-    fn is_write_vectored(&self) -> bool { self.stream.is_write_vectored() }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }

@@ -23,11 +23,15 @@ pub struct EnrolmentService {
 }
 
 impl EnrolmentService {
-    pub fn new(store: Store, authority: Arc<Authority>) -> Self { Self { store, authority } }
+    pub fn new(store: Store, authority: Arc<Authority>) -> Self {
+        Self { store, authority }
+    }
 
     async fn join(&self, request: EnrolRequest) -> Result<EnrolReply, Refusal> {
         if !plausible_name(&request.hostname) {
-            return Err(Refusal::Request("the host name is empty, too long or has odd characters".to_owned()));
+            return Err(Refusal::Request(
+                "the host name is empty, too long or has odd characters".to_owned(),
+            ));
         }
         let key_sha256 = Authority::request_key_digest(&request.csr_pem)?;
         let ticket = JoinTicket {
@@ -38,7 +42,11 @@ impl EnrolmentService {
             new_host: HostId::new(uuid::Uuid::now_v7().to_string()),
             now_ms: clock::now_ms(),
         };
-        let Enrolled { host, group_label, new } = self.store.enrol(ticket).await?.map_err(Refusal::Token)?;
+        let Enrolled {
+            host,
+            group_label,
+            new,
+        } = self.store.enrol(ticket).await?.map_err(Refusal::Token)?;
         let certificate = self.authority.issue_host(&request.csr_pem, &host)?;
         self.store.certificate_issued(&host, certificate.serial).await?;
         tracing::info!(%host, new, "a host enrolled");
@@ -54,7 +62,11 @@ impl EnrolmentService {
 #[tonic::async_trait]
 impl Enrolment for EnrolmentService {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolReply>, Status> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.to_string()).unwrap_or_default();
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .map(|peer| peer.address.to_string())
+            .unwrap_or_default();
         let request = request.into_inner();
         let (token, hostname) = (request.token_id.clone(), request.hostname.clone());
         match self.join(request).await {
@@ -108,14 +120,22 @@ impl Refusal {
 fn explain(refusal: TokenRefusal) -> &'static str {
     match refusal {
         TokenRefusal::Invalid => "the join token is unknown or its secret is wrong",
-        TokenRefusal::Expired => "the join token is past its time; create a new one with `pmm-coordinator token create`",
-        TokenRefusal::UsedUp => "the join token has no uses left; create a new one with `pmm-coordinator token create`",
+        TokenRefusal::Expired => {
+            "the join token is past its time; create a new one with `pmm-coordinator token create`"
+        }
+        TokenRefusal::UsedUp => {
+            "the join token has no uses left; create a new one with `pmm-coordinator token create`"
+        }
         TokenRefusal::Revoked => "the identity of this machine was revoked",
     }
 }
 
 fn plausible_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    !name.is_empty()
+        && name.len() <= 253
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 #[cfg(test)]

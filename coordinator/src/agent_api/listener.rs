@@ -29,7 +29,11 @@ pub struct Bound {
 
 /// Binds with a long backlog.
 pub fn bind(address: SocketAddr) -> io::Result<Bound> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A restart must not wait for the old sockets' time-wait.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -53,7 +57,10 @@ pub async fn serve_agents(
     };
     let incoming = accept(bound.listener, gate, stop.clone());
     let service = AgentLinkServer::new(service).max_decoding_message_size(config::MESSAGE_LIMIT);
-    limits(Server::builder()).add_service(service).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+    limits(Server::builder())
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
 }
 
 /// Serves enrolment until the token is set.
@@ -96,7 +103,11 @@ struct Gate {
     admission: Option<Store>,
 }
 
-fn accept(listener: TcpListener, gate: Gate, stop: CancellationToken) -> ReceiverStream<io::Result<Connection>> {
+fn accept(
+    listener: TcpListener,
+    gate: Gate,
+    stop: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(64);
     tokio::spawn(async move {
         loop {
@@ -153,8 +164,14 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
     let Some(store) = &gate.admission else {
         return Some(Connection::new(tls, Peer { address, host: None }));
     };
-    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let host = certificate.and_then(|leaf| fleet_tls::identity::host_id(leaf).ok().flatten()).map(HostId::new);
+    let certificate = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
+    let host = certificate
+        .and_then(|leaf| fleet_tls::identity::host_id(leaf).ok().flatten())
+        .map(HostId::new);
     let Some(host) = host else {
         tracing::warn!(peer = %address, "refused: the client certificate names no host");
         return None;
@@ -162,13 +179,21 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
     // A host that is not admitted still gets its connection, so that the session can tell it why; it gets nothing else.
     match store.admits(&host).await {
         Ok(true) => {}
-        Ok(false) => tracing::warn!(peer = %address, %host, "the certificate is of an unknown or revoked host"),
+        Ok(false) => {
+            tracing::warn!(peer = %address, %host, "the certificate is of an unknown or revoked host")
+        }
         Err(error) => {
             tracing::error!(peer = %address, %host, %error, "refused: the store can't be asked");
             return None;
         }
     }
-    Some(Connection::new(tls, Peer { address, host: Some(host) }))
+    Some(Connection::new(
+        tls,
+        Peer {
+            address,
+            host: Some(host),
+        },
+    ))
 }
 
 /// Lets the alert arrive: closing a socket with unread data resets it, and the peer would see only the reset.

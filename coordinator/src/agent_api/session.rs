@@ -30,7 +30,13 @@ pub struct SessionService {
 }
 
 impl SessionService {
-    pub fn new(store: Store, sessions: Sessions, engine: EngineHandle) -> Self { Self { store, sessions, engine } }
+    pub fn new(store: Store, sessions: Sessions, engine: EngineHandle) -> Self {
+        Self {
+            store,
+            sessions,
+            engine,
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -43,13 +49,25 @@ impl AgentLink for SessionService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let Some((host, address)) = peer.and_then(|peer| peer.host.map(|host| (host, peer.address))) else {
-            return Err(Status::unauthenticated("a client certificate with a host identity is required"));
+            return Err(Status::unauthenticated(
+                "a client certificate with a host identity is required",
+            ));
         };
-        let Registered { outbox, messages, ended } = Sessions::ends();
+        let Registered {
+            outbox,
+            messages,
+            ended,
+        } = Sessions::ends();
         let service = self.clone();
         let incoming = request.into_inner();
         tokio::spawn(async move {
-            let mut session = Session { service, host: host.clone(), incoming, outbox, ended };
+            let mut session = Session {
+                service,
+                host: host.clone(),
+                incoming,
+                outbox,
+                ended,
+            };
             match session.run().await {
                 Ok(()) => tracing::info!(%host, peer = %address, "session ended"),
                 Err(refused) => {
@@ -80,13 +98,21 @@ impl Session {
         if hello.host_id != self.host.as_str() {
             return Err(goodbye(
                 codes::HOST_UNKNOWN,
-                &format!("the certificate is of host {}, the greeting of `{}`", self.host, hello.host_id),
+                &format!(
+                    "the certificate is of host {}, the greeting of `{}`",
+                    self.host, hello.host_id
+                ),
                 config::REFUSED_RETRY_MS,
                 false,
             ));
         }
         let opened = self.open(&hello).await?;
-        self.service.sessions.register(&self.host, opened.session_number, self.outbox.clone(), self.ended.clone());
+        self.service.sessions.register(
+            &self.host,
+            opened.session_number,
+            self.outbox.clone(),
+            self.ended.clone(),
+        );
         let welcome = Welcome {
             protocol,
             session_number: opened.session_number,
@@ -102,11 +128,21 @@ impl Session {
         tracing::info!(host = %self.host, name = opened.name, session = opened.session_number, "session opened");
         let running = (!hello.running_order.is_empty()).then(|| OrderId::new(hello.running_order));
         if alive {
-            self.service.engine.connected(self.host.clone(), opened.session_number, running).await;
+            self.service
+                .engine
+                .connected(self.host.clone(), opened.session_number, running)
+                .await;
             self.listen(&opened).await;
         }
-        if self.service.sessions.unregister(&self.host, opened.session_number) {
-            self.service.engine.disconnected(self.host.clone(), opened.session_number).await;
+        if self
+            .service
+            .sessions
+            .unregister(&self.host, opened.session_number)
+        {
+            self.service
+                .engine
+                .disconnected(self.host.clone(), opened.session_number)
+                .await;
             if let Err(error) = self.service.store.seen(&self.host, clock::now_ms()).await {
                 tracing::warn!(host = %self.host, %error, "last contact not stored");
             }
@@ -115,7 +151,10 @@ impl Session {
     }
 
     async fn say(&self, body: Body) -> bool {
-        self.outbox.send(Ok(CoordinatorMessage { body: Some(body) })).await.is_ok()
+        self.outbox
+            .send(Ok(CoordinatorMessage { body: Some(body) }))
+            .await
+            .is_ok()
     }
 
     /// The first message. `None` when the peer went away without a word.
@@ -123,8 +162,15 @@ impl Session {
         let first = tokio::time::timeout(config::HELLO_TIMEOUT, self.incoming.next()).await;
         match first {
             Ok(None | Some(Err(_))) => Ok(None),
-            Ok(Some(Ok(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => Ok(Some(hello)),
-            Ok(Some(Ok(_))) => Err(goodbye(codes::UNSUPPORTED, "the first message must be Hello", 0, false)),
+            Ok(Some(Ok(AgentMessage {
+                body: Some(agent_message::Body::Hello(hello)),
+            }))) => Ok(Some(hello)),
+            Ok(Some(Ok(_))) => Err(goodbye(
+                codes::UNSUPPORTED,
+                "the first message must be Hello",
+                0,
+                false,
+            )),
             Err(_) => Err(goodbye(codes::DEADLINE, "no Hello within 10 s", 0, false)),
         }
     }
@@ -154,7 +200,12 @@ impl Session {
             }
             Err(error) => {
                 tracing::error!(host = %self.host, %error, "a session can't be opened");
-                Err(goodbye(codes::INTERNAL, "the coordinator's store refused; try again later", 5_000, false))
+                Err(goodbye(
+                    codes::INTERNAL,
+                    "the coordinator's store refused; try again later",
+                    5_000,
+                    false,
+                ))
             }
         }
     }
@@ -186,7 +237,9 @@ impl Session {
                     Some(agent_message::Body::Progress(progress)) => {
                         self.service.sessions.set_progress(&self.host, progress);
                     }
-                    Some(agent_message::Body::Inventory(inventory)) => self.inventory(inventory.document).await,
+                    Some(agent_message::Body::Inventory(inventory)) => {
+                        self.inventory(inventory.document).await
+                    }
                     Some(agent_message::Body::Hello(_)) | None => {
                         tracing::warn!(host = %self.host, "an unexpected message was ignored");
                     }
@@ -210,7 +263,11 @@ impl Session {
         };
         let digest = sha256_hex(&document);
         let name = inventory.hostname.clone();
-        let saved = self.service.store.save_inventory(&self.host, name, digest, document, clock::now_ms()).await;
+        let saved = self
+            .service
+            .store
+            .save_inventory(&self.host, name, digest, document, clock::now_ms())
+            .await;
         if let Err(error) = saved {
             tracing::error!(host = %self.host, %error, "an inventory could not be stored");
         }

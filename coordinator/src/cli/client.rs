@@ -32,7 +32,9 @@ pub fn with(data: &DataDir, work: impl AsyncFnOnce(&mut Client) -> Ended) -> End
 pub async fn connect(path: PathBuf) -> Result<Client, Problems> {
     let shown = path.display().to_string();
     // Asked for first, because the error of the channel hides the reason.
-    UnixStream::connect(&path).await.map_err(|error| unreachable_problem(&shown, &error))?;
+    UnixStream::connect(&path)
+        .await
+        .map_err(|error| unreachable_problem(&shown, &error))?;
     let endpoint = Endpoint::from_static("http://coordinator.invalid");
     let connector = tower::service_fn(move |_: http::Uri| {
         let path = path.clone();
@@ -73,4 +75,6 @@ pub fn refusal(status: &Status) -> Problems {
 }
 
 /// An empty request.
-pub fn empty() -> Empty { Empty {} }
+pub fn empty() -> Empty {
+    Empty {}
+}

@@ -48,8 +48,15 @@ pub fn run(arguments: &Arguments, data: &DataDir, output: &Output) -> Ended {
     doctor.docker(&arguments.docker_socket);
     doctor.helper(data, arguments.volume_helper.clone());
     doctor.clock();
-    let healthy = doctor.findings.iter().all(|finding| finding.verdict != Verdict::Fail);
-    let document = DoctorDocument { data: data.path().display().to_string(), healthy, findings: doctor.findings };
+    let healthy = doctor
+        .findings
+        .iter()
+        .all(|finding| finding.verdict != Verdict::Fail);
+    let document = DoctorDocument {
+        data: data.path().display().to_string(),
+        healthy,
+        findings: doctor.findings,
+    };
     output.document(&document, |document| {
         let mut text = format!("{}\n", document.data);
         findings_text(&mut text, &document.findings);
@@ -64,17 +71,32 @@ struct Doctor {
 
 impl Doctor {
     fn note(&mut self, check: &str, verdict: Verdict, message: impl Into<String>, hint: &str) {
-        let finding = Finding { check: check.to_owned(), verdict, message: message.into(), hint: hint.to_owned() };
+        let finding = Finding {
+            check: check.to_owned(),
+            verdict,
+            message: message.into(),
+            hint: hint.to_owned(),
+        };
         self.findings.push(finding);
     }
 
     fn mode(&mut self, check: &str, path: &Path, allowed: u32) {
         let shown = path.display();
         match mode_and_owner(path) {
-            Err(error) => self.note(check, Verdict::Fail, error.to_string(), "run `pmm-coordinator init`, or as another account"),
+            Err(error) => self.note(
+                check,
+                Verdict::Fail,
+                error.to_string(),
+                "run `pmm-coordinator init`, or as another account",
+            ),
             Ok((mode, _)) if mode & !allowed & 0o777 != 0 => {
                 let hint = format!("chmod {allowed:04o} {shown}");
-                self.note(check, Verdict::Fail, format!("{shown} has mode {mode:04o}; others can get at it"), &hint);
+                self.note(
+                    check,
+                    Verdict::Fail,
+                    format!("{shown} has mode {mode:04o}; others can get at it"),
+                    &hint,
+                );
             }
             Ok((mode, _)) => self.note(check, Verdict::Pass, format!("{shown} has mode {mode:04o}"), ""),
         }
@@ -83,29 +105,64 @@ impl Doctor {
     fn directory(&mut self, data: &DataDir) {
         self.mode("data directory", data.path(), 0o700);
         if !data.store().is_file() {
-            self.note("store", Verdict::Fail, "the data directory is not initialised", "run `pmm-coordinator init --name <name of this machine>`");
+            self.note(
+                "store",
+                Verdict::Fail,
+                "the data directory is not initialised",
+                "run `pmm-coordinator init --name <name of this machine>`",
+            );
         }
     }
 
     fn keys(&mut self, data: &DataDir) {
-        for (check, path) in [("CA key", data.ca_key()), ("server key", data.server_key()), ("store file", data.store())] {
+        for (check, path) in [
+            ("CA key", data.ca_key()),
+            ("server key", data.server_key()),
+            ("store file", data.store()),
+        ] {
             self.mode(check, &path, 0o600);
         }
     }
 
     fn certificates(&mut self, data: &DataDir) {
         if let Err(error) = pki::load(data) {
-            self.note("CA", Verdict::Fail, chain(&error), "restore the data directory from a backup; a new CA means enrolling every host again");
+            self.note(
+                "CA",
+                Verdict::Fail,
+                chain(&error),
+                "restore the data directory from a backup; a new CA means enrolling every host again",
+            );
         }
-        for (check, path) in [("CA certificate", data.ca_certificate()), ("server certificate", data.server_chain())] {
-            let end = fs_err::read(&path).map_err(pki::PkiError::from).and_then(|pem| pki::not_after_ms(&pem));
+        for (check, path) in [
+            ("CA certificate", data.ca_certificate()),
+            ("server certificate", data.server_chain()),
+        ] {
+            let end = fs_err::read(&path)
+                .map_err(pki::PkiError::from)
+                .and_then(|pem| pki::not_after_ms(&pem));
             match end {
-                Err(error) => self.note(check, Verdict::Fail, chain(&error), "a restart of the coordinator renews the server certificate"),
+                Err(error) => self.note(
+                    check,
+                    Verdict::Fail,
+                    chain(&error),
+                    "a restart of the coordinator renews the server certificate",
+                ),
                 Ok(end) => {
                     let left = end.saturating_sub(clock::now_ms()) / DAY_MS;
-                    let verdict = if left == 0 { Verdict::Fail } else if left < 30 { Verdict::Warn } else { Verdict::Pass };
+                    let verdict = if left == 0 {
+                        Verdict::Fail
+                    } else if left < 30 {
+                        Verdict::Warn
+                    } else {
+                        Verdict::Pass
+                    };
                     let text = format!("valid until {} ({left} days)", clock::rfc3339(end));
-                    self.note(check, verdict, text, "restart the coordinator to renew the server certificate");
+                    self.note(
+                        check,
+                        verdict,
+                        text,
+                        "restart the coordinator to renew the server certificate",
+                    );
                 }
             }
         }
@@ -114,29 +171,65 @@ impl Doctor {
     fn store(&mut self, data: &DataDir) {
         match Store::integrity(&data.store()) {
             Ok(bad) if bad.is_empty() => self.note("store", Verdict::Pass, "SQLite finds nothing wrong", ""),
-            Ok(bad) => self.note("store", Verdict::Fail, bad.join("; "), "stop the coordinator and restore the store from a backup"),
-            Err(error) => self.note("store", Verdict::Fail, chain(&error), "is it the right directory, and the right account?"),
+            Ok(bad) => self.note(
+                "store",
+                Verdict::Fail,
+                bad.join("; "),
+                "stop the coordinator and restore the store from a backup",
+            ),
+            Err(error) => self.note(
+                "store",
+                Verdict::Fail,
+                chain(&error),
+                "is it the right directory, and the right account?",
+            ),
         }
         if let Ok(stat) = rustix::fs::statvfs(data.path()) {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize) / (1024 * 1024);
-            let verdict = if free < 100 { Verdict::Fail } else if free < 1024 { Verdict::Warn } else { Verdict::Pass };
-            self.note("disk", verdict, format!("{free} MiB free for the store"), "with a full disk nothing new is started and nothing acknowledged");
+            let verdict = if free < 100 {
+                Verdict::Fail
+            } else if free < 1024 {
+                Verdict::Warn
+            } else {
+                Verdict::Pass
+            };
+            self.note(
+                "disk",
+                verdict,
+                format!("{free} MiB free for the store"),
+                "with a full disk nothing new is started and nothing acknowledged",
+            );
         }
     }
 
     fn daemon(&mut self, data: &DataDir) {
         match UnixStream::connect(data.socket()) {
             Ok(_) => {
-                self.note("daemon", Verdict::Pass, "the coordinator answers on its socket", "");
+                self.note(
+                    "daemon",
+                    Verdict::Pass,
+                    "the coordinator answers on its socket",
+                    "",
+                );
                 self.mode("socket", &data.socket(), 0o600);
             }
-            Err(error) => self.note("daemon", Verdict::Warn, format!("the coordinator does not run: {error}"), "start `pmm-coordinator serve`"),
+            Err(error) => self.note(
+                "daemon",
+                Verdict::Warn,
+                format!("the coordinator does not run: {error}"),
+                "start `pmm-coordinator serve`",
+            ),
         }
     }
 
     fn docker(&mut self, socket: &Path) {
         match UnixStream::connect(socket) {
-            Ok(_) => self.note("docker", Verdict::Pass, format!("{} can be reached", socket.display()), ""),
+            Ok(_) => self.note(
+                "docker",
+                Verdict::Pass,
+                format!("{} can be reached", socket.display()),
+                "",
+            ),
             Err(error) => self.note(
                 "docker",
                 Verdict::Warn,
@@ -152,13 +245,27 @@ impl Doctor {
             self.note("volume helper", Verdict::Pass, helper.display().to_string(), "");
         } else {
             let text = format!("{} is missing", helper.display());
-            self.note("volume helper", Verdict::Warn, text, "needed for the server upgrade; install it or give --volume-helper to `serve`");
+            self.note(
+                "volume helper",
+                Verdict::Warn,
+                text,
+                "needed for the server upgrade; install it or give --volume-helper to `serve`",
+            );
         }
     }
 
     fn clock(&mut self) {
         let now = clock::now_ms();
-        let verdict = if now < NOT_BEFORE_MS { Verdict::Fail } else { Verdict::Pass };
-        self.note("clock", verdict, clock::rfc3339(now), "set the clock; certificates depend on it");
+        let verdict = if now < NOT_BEFORE_MS {
+            Verdict::Fail
+        } else {
+            Verdict::Pass
+        };
+        self.note(
+            "clock",
+            verdict,
+            clock::rfc3339(now),
+            "set the clock; certificates depend on it",
+        );
     }
 }

@@ -28,14 +28,19 @@ pub struct EventsArguments {
 }
 
 pub async fn explain(arguments: ExplainArguments, client: &mut Client, output: &Output) -> Ended {
-    let request = ExplainRequest { subject: arguments.subject };
+    let request = ExplainRequest {
+        subject: arguments.subject,
+    };
     let document: ExplainedDocument = client::read(client.explain(request).await)?;
     output.document(&document, explain_text);
     Ok(exit::OK)
 }
 
 pub async fn events(arguments: EventsArguments, client: &mut Client, output: &Output) -> Ended {
-    let request = EventsRequest { after: arguments.after, limit: arguments.limit };
+    let request = EventsRequest {
+        after: arguments.after,
+        limit: arguments.limit,
+    };
     let document: EventsDocument = client::read(client.events(request).await)?;
     output.document(&document, |document| {
         document
@@ -43,7 +48,13 @@ pub async fn events(arguments: EventsArguments, client: &mut Client, output: &Ou
             .iter()
             .map(|numbered| {
                 let event = &numbered.event;
-                format!("{:>5}  {}  {:<20} {}\n", numbered.sequence, clock::rfc3339(event.at_ms), event.code, event.text)
+                format!(
+                    "{:>5}  {}  {:<20} {}\n",
+                    numbered.sequence,
+                    clock::rfc3339(event.at_ms),
+                    event.code,
+                    event.text
+                )
             })
             .collect()
     });
@@ -55,7 +66,12 @@ fn explain_text(document: &ExplainedDocument) -> String {
     let now_ms = clock::now_ms();
     let mut text = String::new();
     let since = duration(now_ms.saturating_sub(explained.since_ms));
-    let _ = writeln!(text, "{} is {} since {since}", explained.name, words(&explained.state));
+    let _ = writeln!(
+        text,
+        "{} is {} since {since}",
+        explained.name,
+        words(&explained.state)
+    );
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
             let _ = writeln!(text, "  {name:<10} {value}");
@@ -80,7 +96,14 @@ fn explain_text(document: &ExplainedDocument) -> String {
         line("you can", option);
     }
     for numbered in &document.events {
-        line("event", &format!("{}  {}", clock::rfc3339(numbered.event.at_ms), numbered.event.text));
+        line(
+            "event",
+            &format!(
+                "{}  {}",
+                clock::rfc3339(numbered.event.at_ms),
+                numbered.event.text
+            ),
+        );
     }
     text
 }

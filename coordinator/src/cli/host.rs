@@ -59,16 +59,41 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
             output.document(&document, list_text);
         }
         Command::Show { host } => {
-            let request = HostRequest { host, reason: String::new() };
+            let request = HostRequest {
+                host,
+                reason: String::new(),
+            };
             let document: HostDocument = client::read(client.show_host(request).await)?;
             output.document(&document, show_text);
         }
-        Command::Hold { host, reason } => done(client.hold_host(HoldRequest { host, reason, hold: true }).await, output)?,
+        Command::Hold { host, reason } => done(
+            client
+                .hold_host(HoldRequest {
+                    host,
+                    reason,
+                    hold: true,
+                })
+                .await,
+            output,
+        )?,
         Command::Unhold { host, reason } => {
-            done(client.hold_host(HoldRequest { host, reason, hold: false }).await, output)?;
+            done(
+                client
+                    .hold_host(HoldRequest {
+                        host,
+                        reason,
+                        hold: false,
+                    })
+                    .await,
+                output,
+            )?;
         }
-        Command::Revoke { host, reason } => done(client.revoke_host(HostRequest { host, reason }).await, output)?,
-        Command::FreeSlot { host, reason } => done(client.free_slot(HostRequest { host, reason }).await, output)?,
+        Command::Revoke { host, reason } => {
+            done(client.revoke_host(HostRequest { host, reason }).await, output)?
+        }
+        Command::FreeSlot { host, reason } => {
+            done(client.free_slot(HostRequest { host, reason }).await, output)?
+        }
     }
     Ok(exit::OK)
 }
@@ -103,11 +128,28 @@ fn list_text(document: &HostsDocument) -> String {
             ]
         })
         .collect();
-    table(&["NAME", "CONNECTED", "STATE", "METHOD", "CLIENT", "RUN", "SURVEY", "LABELS", "ID"], &rows)
+    table(
+        &[
+            "NAME",
+            "CONNECTED",
+            "STATE",
+            "METHOD",
+            "CLIENT",
+            "RUN",
+            "SURVEY",
+            "LABELS",
+            "ID",
+        ],
+        &rows,
+    )
 }
 
 fn labels(host: &HostDocument) -> String {
-    host.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    host.labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn show_text(host: &HostDocument) -> String {
@@ -129,7 +171,11 @@ fn show_text(host: &HostDocument) -> String {
     line("method", &host.method);
     line("client", &host.client_version);
     line("run", &host.run);
-    if let Some(installation) = host.inventory.as_ref().and_then(|inventory| inventory.installation()) {
+    if let Some(installation) = host
+        .inventory
+        .as_ref()
+        .and_then(|inventory| inventory.installation())
+    {
         line("base dir", &installation.base_dir);
         line("config", &installation.config_file);
         line("pmm agent", &installation.agent_id);

@@ -51,9 +51,11 @@ fn init(arguments: &Arguments, data: &DataDir) -> Result<InitDocument, Problems>
         .filter_map(Result::ok)
         .any(|entry| entry.file_name() != "pki");
     if strangers {
-        return Err(Problem::new(format!("{shown} is not empty and not a coordinator's directory"))
-            .hint("choose an empty directory with --data")
-            .into());
+        return Err(
+            Problem::new(format!("{shown} is not empty and not a coordinator's directory"))
+                .hint("choose an empty directory with --data")
+                .into(),
+        );
     }
     if half {
         // The store is made last, so a directory without it never served anybody.
@@ -61,9 +63,15 @@ fn init(arguments: &Arguments, data: &DataDir) -> Result<InitDocument, Problems>
     }
     pki::create(data, &arguments.names)
         .map_err(|error| Problem::because("CA and server certificate can't be made", &error))?;
-    let authority = pki::load(data).map_err(|error| Problem::because("the new CA can't be read back", &error))?;
+    let authority =
+        pki::load(data).map_err(|error| Problem::because("the new CA can't be read back", &error))?;
     Store::create(&data.store()).map_err(|error| Problem::because("the store can't be made", &error))?;
-    let ca_key_sha256 =
-        authority.key_digest().map_err(|error| Problem::because("the new CA can't be read back", &error))?;
-    Ok(InitDocument { data: shown, names: arguments.names.clone(), ca_key_sha256 })
+    let ca_key_sha256 = authority
+        .key_digest()
+        .map_err(|error| Problem::because("the new CA can't be read back", &error))?;
+    Ok(InitDocument {
+        data: shown,
+        names: arguments.names.clone(),
+        ca_key_sha256,
+    })
 }

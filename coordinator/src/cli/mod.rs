@@ -28,7 +28,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "pmm-coordinator", version, about = "Brings a PMM 2 installation to PMM 3: the server, then every client", propagate_version = true)]
+#[command(
+    name = "pmm-coordinator",
+    version,
+    about = "Brings a PMM 2 installation to PMM 3: the server, then every client",
+    propagate_version = true
+)]
 struct Arguments {
     /// Data directory of the coordinator
     #[arg(long, global = true, env = "PMM_COORDINATOR_DATA", default_value = DEFAULT_DATA)]
@@ -114,14 +119,18 @@ pub fn run() -> ExitCode {
     code(status)
 }
 
-fn code(status: i32) -> ExitCode { ExitCode::from(u8::try_from(status).unwrap_or(1)) }
+fn code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
 
 fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
     match command {
         Command::Init(arguments) => init::run(&arguments, data, output),
         Command::Serve(arguments) => serve::run(&arguments, data),
         Command::Doctor(arguments) => doctor::run(&arguments, data, output),
-        Command::Token(command) => client::with(data, async |client| token::run(command, client, output).await),
+        Command::Token(command) => {
+            client::with(data, async |client| token::run(command, client, output).await)
+        }
         Command::Host(command) => client::with(data, async |client| host::run(command, client, output).await),
         Command::Survey(arguments) => {
             fleet_file::request(arguments.file())?;
@@ -137,17 +146,37 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
             }
             client::with(data, async |client| plan::run(arguments, client, output).await)
         }
-        Command::Start(arguments) => client::with(data, async |client| rollout::start(arguments, client, output).await),
-        Command::Pause(arguments) => client::with(data, async |client| rollout::pause(arguments, client, output).await),
-        Command::Resume(arguments) => client::with(data, async |client| rollout::resume(arguments, client, output).await),
-        Command::Abort(arguments) => client::with(data, async |client| rollout::abort(arguments, client, output).await),
-        Command::Retry(arguments) => client::with(data, async |client| rollout::retry(arguments, client, output).await),
-        Command::Approve(arguments) => client::with(data, async |client| rollout::approve(arguments, client, output).await),
-        Command::Skip(arguments) => client::with(data, async |client| rollout::skip(arguments, client, output).await),
+        Command::Start(arguments) => client::with(data, async |client| {
+            rollout::start(arguments, client, output).await
+        }),
+        Command::Pause(arguments) => client::with(data, async |client| {
+            rollout::pause(arguments, client, output).await
+        }),
+        Command::Resume(arguments) => client::with(data, async |client| {
+            rollout::resume(arguments, client, output).await
+        }),
+        Command::Abort(arguments) => client::with(data, async |client| {
+            rollout::abort(arguments, client, output).await
+        }),
+        Command::Retry(arguments) => client::with(data, async |client| {
+            rollout::retry(arguments, client, output).await
+        }),
+        Command::Approve(arguments) => client::with(data, async |client| {
+            rollout::approve(arguments, client, output).await
+        }),
+        Command::Skip(arguments) => client::with(data, async |client| {
+            rollout::skip(arguments, client, output).await
+        }),
         Command::Status => client::with(data, async |client| status::run(client, output).await),
         Command::Watch => client::with(data, async |client| watch::run(client, data, output).await),
-        Command::Explain(arguments) => client::with(data, async |client| explain::explain(arguments, client, output).await),
-        Command::Events(arguments) => client::with(data, async |client| explain::events(arguments, client, output).await),
-        Command::Report(arguments) => client::with(data, async |client| report::run(arguments, client, output).await),
+        Command::Explain(arguments) => client::with(data, async |client| {
+            explain::explain(arguments, client, output).await
+        }),
+        Command::Events(arguments) => client::with(data, async |client| {
+            explain::events(arguments, client, output).await
+        }),
+        Command::Report(arguments) => {
+            client::with(data, async |client| report::run(arguments, client, output).await)
+        }
     }
 }

@@ -11,21 +11,31 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(json: bool) -> Self { Self { json } }
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
 
     /// Whether JSON was asked for.
-    pub fn is_json(&self) -> bool { self.json }
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
 
     /// Whether stdout is a terminal and colors are welcome.
     pub fn colors(&self) -> bool {
-        !self.json && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        !self.json
+            && io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
     }
 
     /// Whether stdout is a terminal.
-    pub fn is_terminal(&self) -> bool { io::stdout().is_terminal() }
+    pub fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
 
-    /// Columns of the terminal; 120 where there is none, 80 to 200 where there is.
-    pub fn width(&self) -> usize { self.size().0 }
+    /// Columns of the terminal, up to 200. Nothing is cut off for a pipe.
+    pub fn width(&self) -> usize {
+        self.size().0
+    }
 
     /// Columns and rows of the terminal.
     pub fn size(&self) -> (usize, usize) {
@@ -33,7 +43,7 @@ impl Output {
             Ok((columns, rows)) if self.is_terminal() => {
                 (usize::from(columns).clamp(40, 200), usize::from(rows).max(10))
             }
-            _ => (120, usize::MAX),
+            _ => (10_000, usize::MAX),
         }
     }
 
@@ -57,7 +67,9 @@ impl Output {
     }
 
     /// A line of a result.
-    pub fn line(&self, text: &str) { self.raw(&format!("{text}\n")); }
+    pub fn line(&self, text: &str) {
+        self.raw(&format!("{text}\n"));
+    }
 
     /// Text as it is. Ends the program quietly when nobody reads it.
     pub fn raw(&self, text: &str) {
@@ -72,7 +84,9 @@ impl Output {
     }
 
     /// A remark that is not a result.
-    pub fn note(&self, text: &str) { eprintln!("{text}"); }
+    pub fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
 
     /// What went wrong.
     pub fn problems(&self, problems: &Problems) {

@@ -8,7 +8,7 @@ use super::{fleet_file, survey};
 use crate::operator_api::documents::PlanDocument;
 use fleet_common::codes::exit;
 use fleet_proto::PlanRequest;
-use rollout::plan::{HostAction, LegKind, LeftOut, Plan};
+use rollout::plan::{HostAction, LeftOut, LegKind, Plan};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -33,12 +33,20 @@ enum Command {
 
 impl Arguments {
     /// The fleet file, if a plan is to be made.
-    pub fn file(&self) -> Option<&Path> { self.file.as_deref() }
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
 }
 
 pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> Ended {
     let answer = match (arguments.command, arguments.file) {
-        (Some(Command::Show { plan }), _) => client.show_plan(PlanRequest { plan_id: plan.unwrap_or_default() }).await,
+        (Some(Command::Show { plan }), _) => {
+            client
+                .show_plan(PlanRequest {
+                    plan_id: plan.unwrap_or_default(),
+                })
+                .await
+        }
         (None, Some(file)) => client.create_plan(fleet_file::request(&file)?).await,
         (None, None) => {
             return Err(crate::problem::Problems::from(
@@ -58,25 +66,54 @@ fn text(document: &PlanDocument) -> String {
     let mut text = String::new();
     let started = if document.started { " (started)" } else { "" };
     let _ = writeln!(text, "{}{started} from {}", document.plan_id, plan.fleet_file);
-    let _ = writeln!(text, "server {} at {}: {} -> {}", plan.server.name, plan.server.url, plan.server.from, plan.server.to);
+    let _ = writeln!(
+        text,
+        "server {} at {}: {} -> {}",
+        plan.server.name, plan.server.url, plan.server.from, plan.server.to
+    );
     legs(plan, &mut text);
     hosts(plan, &mut text);
     let unmatched: Vec<String> = plan
         .unmatched
         .iter()
-        .map(|client| format!("{} ({})", client.name, client.version.as_deref().unwrap_or("release unknown")))
+        .map(|client| {
+            format!(
+                "{} ({})",
+                client.name,
+                client.version.as_deref().unwrap_or("release unknown")
+            )
+        })
         .collect();
-    section(&mut text, "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)", &unmatched);
-    left_out(&mut text, "agents whose client PMM does not know", &plan.without_node);
-    left_out(&mut text, "hosts that report to another PMM Server", &plan.other_server);
-    left_out(&mut text, "hosts that no group matches (never touched)", &plan.ungrouped);
+    section(
+        &mut text,
+        "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)",
+        &unmatched,
+    );
+    left_out(
+        &mut text,
+        "agents whose client PMM does not know",
+        &plan.without_node,
+    );
+    left_out(
+        &mut text,
+        "hosts that report to another PMM Server",
+        &plan.other_server,
+    );
+    left_out(
+        &mut text,
+        "hosts that no group matches (never touched)",
+        &plan.ungrouped,
+    );
     left_out(&mut text, "hosts without a PMM client", &plan.without_client);
     if !plan.blockers.is_empty() {
         let _ = writeln!(text, "\nthese block the start:");
         survey::findings_text(&mut text, &plan.blockers);
     }
-    let warnings: Vec<String> =
-        plan.warnings.iter().map(|warning| format!("{}: {}", warning.subject, warning.message)).collect();
+    let warnings: Vec<String> = plan
+        .warnings
+        .iter()
+        .map(|warning| format!("{}: {}", warning.subject, warning.message))
+        .collect();
     section(&mut text, "worth reading", &warnings);
     text
 }
@@ -111,7 +148,12 @@ fn legs(plan: &Plan, text: &mut String) {
             ]
         })
         .collect();
-    text.push_str(&table(&["  GROUP", "HOSTS", "CANARIES", "WIDTH", "FAILURES", "SOAK", "APPROVAL"], &rows));
+    text.push_str(&table(
+        &[
+            "  GROUP", "HOSTS", "CANARIES", "WIDTH", "FAILURES", "SOAK", "APPROVAL",
+        ],
+        &rows,
+    ));
 }
 
 fn hosts(plan: &Plan, text: &mut String) {
@@ -124,7 +166,11 @@ fn hosts(plan: &Plan, text: &mut String) {
                 HostAction::AlreadyCurrent => "nothing to do".to_owned(),
                 HostAction::Refuse { code, reason, .. } => format!("REFUSED {code}: {reason}"),
             };
-            let held = host.held.as_ref().map(|reason| format!(" (held: {reason})")).unwrap_or_default();
+            let held = host
+                .held
+                .as_ref()
+                .map(|reason| format!(" (held: {reason})"))
+                .unwrap_or_default();
             vec![
                 format!("  {}", host.name),
                 host.group.to_string(),
@@ -137,11 +183,17 @@ fn hosts(plan: &Plan, text: &mut String) {
         })
         .collect();
     let _ = writeln!(text, "\nhosts:");
-    text.push_str(&table(&["  HOST", "GROUP", "WAVE", "METHOD", "FROM", "TO", "ACTION"], &rows));
+    text.push_str(&table(
+        &["  HOST", "GROUP", "WAVE", "METHOD", "FROM", "TO", "ACTION"],
+        &rows,
+    ));
 }
 
 fn left_out(text: &mut String, title: &str, hosts: &[LeftOut]) {
-    let lines: Vec<String> = hosts.iter().map(|host| format!("{}: {}", host.name, host.reason)).collect();
+    let lines: Vec<String> = hosts
+        .iter()
+        .map(|host| format!("{}: {}", host.name, host.reason))
+        .collect();
     section(text, title, &lines);
 }
 

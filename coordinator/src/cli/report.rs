@@ -44,7 +44,11 @@ fn text(report: &ReportDocument) -> String {
         server.from,
         server.to,
         words(&server.outcome),
-        if server.hops.is_empty() { "none".to_owned() } else { server.hops.join(", ") },
+        if server.hops.is_empty() {
+            "none".to_owned()
+        } else {
+            server.hops.join(", ")
+        },
         server.downtime_s
     );
     if !server.reason.is_empty() {
@@ -71,13 +75,22 @@ fn text(report: &ReportDocument) -> String {
         })
         .collect();
     let _ = writeln!(text);
-    text.push_str(&table(&["  HOST", "GROUP", "METHOD", "FROM", "TO", "OUTCOME", "TOOK", "REASON"], &rows));
+    text.push_str(&table(
+        &[
+            "  HOST", "GROUP", "METHOD", "FROM", "TO", "OUTCOME", "TOOK", "REASON",
+        ],
+        &rows,
+    ));
     checks(report, &mut text);
     if !report.disturbances.is_empty() {
         let _ = writeln!(text, "\ndisturbances:");
         for disturbance in &report.disturbances {
             let at = crate::clock::rfc3339(disturbance.at);
-            let _ = writeln!(text, "  {at}  {} in step {}", disturbance.target, disturbance.step);
+            let _ = writeln!(
+                text,
+                "  {at}  {} in step {}",
+                disturbance.target, disturbance.step
+            );
         }
     }
     text
@@ -85,19 +98,64 @@ fn text(report: &ReportDocument) -> String {
 
 fn checks(report: &ReportDocument, text: &mut String) {
     let verification = &report.verification;
-    let mark = |bad: &[String]| if bad.is_empty() { "ok  ".to_owned() } else { "FAIL".to_owned() };
-    let names = |bad: &[String]| if bad.is_empty() { String::new() } else { format!(": {}", bad.join(", ")) };
+    let mark = |bad: &[String]| {
+        if bad.is_empty() {
+            "ok  ".to_owned()
+        } else {
+            "FAIL".to_owned()
+        }
+    };
+    let names = |bad: &[String]| {
+        if bad.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", bad.join(", "))
+        }
+    };
     let _ = writeln!(text, "\nchecks:");
     let mut line = |what: &str, checked: u32, problem: &str, bad: &[String]| {
         // Nothing looked at is nothing proved.
-        let mark = if checked == 0 && bad.is_empty() { "-   ".to_owned() } else { mark(bad) };
-        let _ = writeln!(text, "  {mark} {what:<28} {checked} checked, {} {problem}{}", bad.len(), names(bad));
+        let mark = if checked == 0 && bad.is_empty() {
+            "-   ".to_owned()
+        } else {
+            mark(bad)
+        };
+        let _ = writeln!(
+            text,
+            "  {mark} {what:<28} {checked} checked, {} {problem}{}",
+            bad.len(),
+            names(bad)
+        );
     };
-    line("clients on the target", verification.clients_checked, "not current", &verification.clients_not_current);
-    line("services still there", verification.services_checked, "missing", &verification.services_missing);
-    line("metrics arriving", verification.metrics_checked, "stale", &verification.metrics_stale);
-    line("Query Analytics arriving", verification.qan_checked, "stale", &verification.qan_stale);
+    line(
+        "clients on the target",
+        verification.clients_checked,
+        "not current",
+        &verification.clients_not_current,
+    );
+    line(
+        "services still there",
+        verification.services_checked,
+        "missing",
+        &verification.services_missing,
+    );
+    line(
+        "metrics arriving",
+        verification.metrics_checked,
+        "stale",
+        &verification.metrics_stale,
+    );
+    line(
+        "Query Analytics arriving",
+        verification.qan_checked,
+        "stale",
+        &verification.qan_stale,
+    );
     if !verification.qan_idle.is_empty() {
-        let _ = writeln!(text, "       idle in the hour before, so not checked: {}", verification.qan_idle.join(", "));
+        let _ = writeln!(
+            text,
+            "       idle in the hour before, so not checked: {}",
+            verification.qan_idle.join(", ")
+        );
     }
 }

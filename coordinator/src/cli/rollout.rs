@@ -74,25 +74,72 @@ pub async fn start(arguments: StartArguments, client: &mut Client, output: &Outp
 }
 
 pub async fn pause(arguments: ReasonArguments, client: &mut Client, output: &Output) -> Ended {
-    done(client.pause(wire::ReasonRequest { reason: arguments.reason, force: false }).await, output)
+    done(
+        client
+            .pause(wire::ReasonRequest {
+                reason: arguments.reason,
+                force: false,
+            })
+            .await,
+        output,
+    )
 }
 
 pub async fn resume(arguments: ReasonArguments, client: &mut Client, output: &Output) -> Ended {
-    done(client.resume(wire::ReasonRequest { reason: arguments.reason, force: false }).await, output)
+    done(
+        client
+            .resume(wire::ReasonRequest {
+                reason: arguments.reason,
+                force: false,
+            })
+            .await,
+        output,
+    )
 }
 
 pub async fn abort(arguments: AbortArguments, client: &mut Client, output: &Output) -> Ended {
-    done(client.abort(wire::ReasonRequest { reason: arguments.reason, force: arguments.force }).await, output)
+    done(
+        client
+            .abort(wire::ReasonRequest {
+                reason: arguments.reason,
+                force: arguments.force,
+            })
+            .await,
+        output,
+    )
 }
 
 pub async fn retry(arguments: RetryArguments, client: &mut Client, output: &Output) -> Ended {
-    done(client.retry(wire::RetryRequest { hosts: arguments.hosts, server: arguments.server }).await, output)
+    done(
+        client
+            .retry(wire::RetryRequest {
+                hosts: arguments.hosts,
+                server: arguments.server,
+            })
+            .await,
+        output,
+    )
 }
 
 pub async fn approve(arguments: ApproveArguments, client: &mut Client, output: &Output) -> Ended {
-    done(client.approve(wire::ApproveRequest { group: arguments.group }).await, output)
+    done(
+        client
+            .approve(wire::ApproveRequest {
+                group: arguments.group,
+            })
+            .await,
+        output,
+    )
 }
 
 pub async fn skip(arguments: SkipArguments, client: &mut Client, output: &Output) -> Ended {
-    done(client.skip_host(wire::HostRequest { host: arguments.host, reason: arguments.reason }).await, output)
+    done(
+        client
+            .skip_host(wire::HostRequest {
+                host: arguments.host,
+                reason: arguments.reason,
+            })
+            .await,
+        output,
+    )
 }

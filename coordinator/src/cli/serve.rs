@@ -46,12 +46,15 @@ pub fn run(arguments: &Arguments, data: &DataDir) -> Ended {
 
 async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     if !data.store().is_file() {
-        return Err(Problem::new(format!("{} is not initialised", data.path().display()))
-            .hint("run `pmm-coordinator init --name <name of this machine>` first")
-            .into());
+        return Err(
+            Problem::new(format!("{} is not initialised", data.path().display()))
+                .hint("run `pmm-coordinator init --name <name of this machine>` first")
+                .into(),
+        );
     }
     let _lock = lock(data)?;
-    let authority = Arc::new(pki::load(data).map_err(|error| Problem::because("the CA can't be read", &error))?);
+    let authority =
+        Arc::new(pki::load(data).map_err(|error| Problem::because("the CA can't be read", &error))?);
     let (agents_tls, enrol_tls) = pki::server_configs(data, &authority)
         .map_err(|error| Problem::because("the server certificate can't be used", &error))?;
     let store = Store::open(&data.store())?;
@@ -75,9 +78,19 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     let session_service = SessionService::new(store.clone(), sessions.clone(), engine.clone());
     let enrolment = EnrolmentService::new(store.clone(), authority.clone());
     let operator = OperatorService::new(store.clone(), sessions.clone(), engine, authority, files);
-    let agents =
-        tokio::spawn(agent_api::serve_agents(agents, agents_tls, store.clone(), session_service, stop.clone()));
-    let enrol = tokio::spawn(agent_api::serve_enrolment(enrol, enrol_tls, enrolment, stop.clone()));
+    let agents = tokio::spawn(agent_api::serve_agents(
+        agents,
+        agents_tls,
+        store.clone(),
+        session_service,
+        stop.clone(),
+    ));
+    let enrol = tokio::spawn(agent_api::serve_enrolment(
+        enrol,
+        enrol_tls,
+        enrolment,
+        stop.clone(),
+    ));
     let socket = data.socket();
     let operator_stop = stop.clone();
     let operators = tokio::spawn(async move { operator_api::serve(&socket, operator, operator_stop).await });
@@ -138,7 +151,8 @@ fn lock(data: &DataDir) -> Result<fs_err::File, Problems> {
 }
 
 async fn signalled() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

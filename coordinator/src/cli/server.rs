@@ -42,7 +42,8 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
             Ok(exit::OK)
         }
         Command::Preflight { file } => {
-            let report: PreflightReport = client::read(client.preflight_server(fleet_file::request(&file)?).await)?;
+            let report: PreflightReport =
+                client::read(client.preflight_server(fleet_file::request(&file)?).await)?;
             output.document(&report, |report| {
                 let mut text = facts_text(&report.facts);
                 let mib = |bytes: u64| bytes / (1024 * 1024);
@@ -73,8 +74,18 @@ fn facts_text(facts: &ServerFacts) -> String {
     line("volume says", &release(facts.marker));
     line("image says", &release(facts.image_version));
     line("image", &facts.image);
-    line("container", &format!("{} ({})", facts.container, facts.container_id.get(..12).unwrap_or(&facts.container_id)));
-    line("data", facts.data.as_ref().map(|data| data.source()).unwrap_or_default());
+    line(
+        "container",
+        &format!(
+            "{} ({})",
+            facts.container,
+            facts.container_id.get(..12).unwrap_or(&facts.container_id)
+        ),
+    );
+    line(
+        "data",
+        facts.data.as_ref().map(|data| data.source()).unwrap_or_default(),
+    );
     line("ports", &facts.ports.join(", "));
     line("networks", &facts.networks.join(", "));
     line("restart", &facts.restart_policy);

@@ -24,16 +24,31 @@ pub struct Arguments {
 
 impl Arguments {
     /// The fleet file.
-    pub fn file(&self) -> &Path { &self.file }
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
 }
 
 pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> Ended {
     let fleet = fleet_file::request(&arguments.file)?;
-    let request = SurveyRequest { path: fleet.path, text: fleet.text, wait_for_ms: arguments.wait };
+    let request = SurveyRequest {
+        path: fleet.path,
+        text: fleet.text,
+        wait_for_ms: arguments.wait,
+    };
     let document: SurveyDocument = client::read(client.survey(request).await)?;
     output.document(&document, text);
-    let server_ready = document.server.iter().all(|finding| finding.verdict != Verdict::Fail);
-    Ok(if server_ready && document.hosts_not_ready == 0 && document.hosts_unanswered == 0 { exit::OK } else { exit::EXCEPTIONS })
+    let server_ready = document
+        .server
+        .iter()
+        .all(|finding| finding.verdict != Verdict::Fail);
+    Ok(
+        if server_ready && document.hosts_not_ready == 0 && document.hosts_unanswered == 0 {
+            exit::OK
+        } else {
+            exit::EXCEPTIONS
+        },
+    )
 }
 
 fn text(document: &SurveyDocument) -> String {
@@ -46,9 +61,23 @@ fn text(document: &SurveyDocument) -> String {
         "\nfleet: {} ready, {} not ready, {} without an answer",
         document.hosts_ready, document.hosts_not_ready, document.hosts_unanswered
     );
-    for group in document.findings.iter().filter(|group| group.verdict != Verdict::Pass) {
-        let mark = if group.verdict == Verdict::Fail { "FAIL" } else { "warn" };
-        let _ = writeln!(text, "  {mark} {:<16} {} hosts: {}", group.check, group.hosts.len(), group.hosts.join(", "));
+    for group in document
+        .findings
+        .iter()
+        .filter(|group| group.verdict != Verdict::Pass)
+    {
+        let mark = if group.verdict == Verdict::Fail {
+            "FAIL"
+        } else {
+            "warn"
+        };
+        let _ = writeln!(
+            text,
+            "  {mark} {:<16} {} hosts: {}",
+            group.check,
+            group.hosts.len(),
+            group.hosts.join(", ")
+        );
         let _ = writeln!(text, "       such as: {}", group.example);
         if !group.hint.is_empty() {
             let _ = writeln!(text, "       hint: {}", group.hint);
@@ -57,7 +86,14 @@ fn text(document: &SurveyDocument) -> String {
     let rows: Vec<Vec<String>> = document
         .hosts
         .iter()
-        .map(|host| vec![format!("  {}", host.name), words(&host.state), host.method.clone(), host.version.clone()])
+        .map(|host| {
+            vec![
+                format!("  {}", host.name),
+                words(&host.state),
+                host.method.clone(),
+                host.version.clone(),
+            ]
+        })
         .collect();
     let _ = writeln!(text);
     text.push_str(&table(&["  HOST", "STATE", "METHOD", "CLIENT"], &rows));

@@ -3,7 +3,9 @@
 /// Reads `90s`, `15m`, `24h`, `7d` as milliseconds.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is not a duration such as 90s, 15m, 24h or 7d");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(bad)?;
     let number: u64 = number.parse().map_err(|_| bad())?;
     let unit_ms: u64 = match unit {
         "s" => 1000,

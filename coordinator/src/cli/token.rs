@@ -26,10 +26,17 @@ pub enum Command {
 
 pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ended {
     let Command::Create { group, uses, ttl } = command;
-    let request = CreateTokenRequest { group, uses, ttl_ms: ttl };
+    let request = CreateTokenRequest {
+        group,
+        uses,
+        ttl_ms: ttl,
+    };
     let document: TokenDocument = client::read(client.create_token(request).await)?;
     if !output.is_json() {
-        output.note(&format!("valid for {} machine(s) until {}; shown only now", document.uses, document.expires_at));
+        output.note(&format!(
+            "valid for {} machine(s) until {}; shown only now",
+            document.uses, document.expires_at
+        ));
     }
     output.document(&document, |document| document.token.clone());
     Ok(exit::OK)

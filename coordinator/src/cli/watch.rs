@@ -53,13 +53,20 @@ pub async fn run(client: &mut Client, data: &DataDir, output: &Output) -> Ended 
 
 /// Follows one connection to its end.
 async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Instant>) -> Ended {
-    let mut frames = client.watch(client::empty()).await.map_err(|status| client::refusal(&status))?.into_inner();
+    let mut frames = client
+        .watch(client::empty())
+        .await
+        .map_err(|status| client::refusal(&status))?
+        .into_inner();
     let mut last: Option<LiveStatus> = None;
     while let Some(frame) = frames.next().await {
         let document: LiveStatus = client::read(frame.map(tonic::Response::new))?;
         *lost = None;
         if view.wants_events() {
-            let request = EventsRequest { after: view.seen, limit: 0 };
+            let request = EventsRequest {
+                after: view.seen,
+                limit: 0,
+            };
             let events: EventsDocument = client::read(client.events(request).await)?;
             view.events(&events);
         }
@@ -71,7 +78,10 @@ async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Inst
             view.last(&document);
             Ok(document.status.exit_code)
         }
-        _ => Err(Problems::from(crate::problem::Problem::new("the coordinator ended the view")).exit(exit::UNREACHABLE)),
+        _ => Err(
+            Problems::from(crate::problem::Problem::new("the coordinator ended the view"))
+                .exit(exit::UNREACHABLE),
+        ),
     }
 }
 
@@ -104,13 +114,20 @@ impl<'a> View<'a> {
         }
     }
 
-    fn wants_events(&self) -> bool { !self.screen && !self.output.is_json() }
+    fn wants_events(&self) -> bool {
+        !self.screen && !self.output.is_json()
+    }
 
     fn events(&mut self, document: &EventsDocument) {
-        let skip = if self.fresh { document.events.len().saturating_sub(HISTORY) } else { 0 };
+        let skip = if self.fresh {
+            document.events.len().saturating_sub(HISTORY)
+        } else {
+            0
+        };
         for numbered in document.events.iter().skip(skip) {
             let event = &numbered.event;
-            self.output.line(&format!("{}  {}", stamp(event.at_ms), event.text));
+            self.output
+                .line(&format!("{}  {}", stamp(event.at_ms), event.text));
         }
         if let Some(last) = document.events.last() {
             self.seen = last.sequence;
@@ -135,7 +152,14 @@ impl<'a> View<'a> {
         let at = stamp(document.now_ms);
         let mut steps = BTreeMap::new();
         for host in document.in_flight.iter().filter(|host| !host.step.is_empty()) {
-            let text = format!("{}: {} step {}/{} {}", host.name, words(&host.state), host.index, host.of, host.step);
+            let text = format!(
+                "{}: {} step {}/{} {}",
+                host.name,
+                words(&host.state),
+                host.index,
+                host.of,
+                host.step
+            );
             let key = format!("{}/{}", host.leg, host.host);
             if self.steps.get(&key) != Some(&text) {
                 self.output.line(&format!("{at}  {text}"));
@@ -158,21 +182,33 @@ impl<'a> View<'a> {
             let key = format!("{}/{}", group.leg, group.name);
             let changed = self.groups.get(&key) != Some(&text);
             if changed && !(self.fresh && ended == 0) {
-                self.output.line(&format!("{at}  {text}  {}", counts(&group.counts)));
+                self.output
+                    .line(&format!("{at}  {text}  {}", counts(&group.counts)));
             }
             self.groups.insert(key, text);
         }
-        let leg = document.legs.iter().map(|leg| format!("{} {}", leg.leg, words(&leg.state))).collect::<Vec<_>>().join(" > ");
+        let leg = document
+            .legs
+            .iter()
+            .map(|leg| format!("{} {}", leg.leg, words(&leg.state)))
+            .collect::<Vec<_>>()
+            .join(" > ");
         if leg != self.leg {
-            let left = document.estimate.as_ref().map(|estimate| format!("  about {} left", duration(estimate.remaining_ms)));
-            self.output.line(&format!("{at}  legs: {leg}{}", left.unwrap_or_default()));
+            let left = document
+                .estimate
+                .as_ref()
+                .map(|estimate| format!("  about {} left", duration(estimate.remaining_ms)));
+            self.output
+                .line(&format!("{at}  legs: {leg}{}", left.unwrap_or_default()));
             self.leg = leg;
         }
     }
 
     fn draw(&mut self, document: &LiveStatus) {
         let (width, height) = self.output.size();
-        let paint = Paint { colors: self.output.colors() };
+        let paint = Paint {
+            colors: self.output.colors(),
+        };
         let mut lines = status::lines(document, width, &paint);
         if lines.len() >= height {
             lines.truncate(height.saturating_sub(2));
@@ -208,8 +244,11 @@ impl<'a> View<'a> {
             return;
         }
         self.close();
-        let paint = Paint { colors: self.output.colors() };
-        self.output.line(&status::lines(document, self.output.width(), &paint).join("\n"));
+        let paint = Paint {
+            colors: self.output.colors(),
+        };
+        self.output
+            .line(&status::lines(document, self.output.width(), &paint).join("\n"));
     }
 
     fn close(&mut self) {
@@ -221,5 +260,7 @@ impl<'a> View<'a> {
 }
 
 impl Drop for View<'_> {
-    fn drop(&mut self) { self.close(); }
+    fn drop(&mut self) {
+        self.close();
+    }
 }

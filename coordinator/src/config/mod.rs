@@ -14,29 +14,53 @@ pub struct DataDir(PathBuf);
 
 impl DataDir {
     /// Wraps a path without looking at it.
-    pub fn new(path: impl Into<PathBuf>) -> Self { Self(path.into()) }
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
     /// The directory itself.
-    pub fn path(&self) -> &Path { &self.0 }
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
     /// The SQLite store.
-    pub fn store(&self) -> PathBuf { self.0.join("store.sqlite") }
+    pub fn store(&self) -> PathBuf {
+        self.0.join("store.sqlite")
+    }
     /// Held by the one running `serve`.
-    pub fn lock(&self) -> PathBuf { self.0.join("lock") }
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
     /// The operator socket.
-    pub fn socket(&self) -> PathBuf { self.0.join("operator.sock") }
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("operator.sock")
+    }
     /// Directory of keys and certificates.
-    pub fn pki(&self) -> PathBuf { self.0.join("pki") }
+    pub fn pki(&self) -> PathBuf {
+        self.0.join("pki")
+    }
     /// CA certificate, PEM.
-    pub fn ca_certificate(&self) -> PathBuf { self.pki().join("ca.pem") }
+    pub fn ca_certificate(&self) -> PathBuf {
+        self.pki().join("ca.pem")
+    }
     /// CA key, PEM, 0600.
-    pub fn ca_key(&self) -> PathBuf { self.pki().join("ca.key") }
+    pub fn ca_key(&self) -> PathBuf {
+        self.pki().join("ca.key")
+    }
     /// Server chain (leaf, CA), PEM.
-    pub fn server_chain(&self) -> PathBuf { self.pki().join("server.pem") }
+    pub fn server_chain(&self) -> PathBuf {
+        self.pki().join("server.pem")
+    }
     /// Server key, PEM, 0600.
-    pub fn server_key(&self) -> PathBuf { self.pki().join("server.key") }
+    pub fn server_key(&self) -> PathBuf {
+        self.pki().join("server.key")
+    }
     /// Names in the server certificate, one a line; `serve` renews the certificate from them.
-    pub fn server_names(&self) -> PathBuf { self.pki().join("names") }
+    pub fn server_names(&self) -> PathBuf {
+        self.pki().join("names")
+    }
     /// Journal of the server driver.
-    pub fn server_journal(&self) -> PathBuf { self.0.join("server") }
+    pub fn server_journal(&self) -> PathBuf {
+        self.0.join("server")
+    }
 }
 
 /// A handshake that takes longer is dropped.

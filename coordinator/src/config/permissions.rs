@@ -13,7 +13,10 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
         }
-        Err(error) => Err(io::Error::new(error.kind(), format!("can't create directory {}: {error}", path.display()))),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("can't create directory {}: {error}", path.display()),
+        )),
     }
 }
 
@@ -21,7 +24,11 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 pub fn write_private(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

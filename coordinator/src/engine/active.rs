@@ -55,7 +55,12 @@ pub enum LoadError {
 impl Active {
     /// A rollout that begins now.
     pub fn new(kernel: Kernel, driver: Arc<dyn ServerDriver>) -> Self {
-        Self { kernel, server: ServerLeg::new(Some(driver)), want_view: None, finished: false }
+        Self {
+            kernel,
+            server: ServerLeg::new(Some(driver)),
+            want_view: None,
+            finished: false,
+        }
     }
 
     /// The newest rollout of the store, as its last commit left it.
@@ -63,14 +68,28 @@ impl Active {
         let Some(row) = store.newest_rollout().await? else {
             return Ok(None);
         };
-        let plan = store.plan(&row.plan).await?.ok_or_else(|| LoadError::NoPlan(row.rollout.clone()))?;
-        let rows: Vec<Row> =
-            store.rollout_rows(&row.rollout).await?.into_iter().map(|(key, json)| Row { key, json }).collect();
-        let kernel = Kernel::restore(&plan.document, &rows)
-            .map_err(|source| LoadError::Kernel { rollout: row.rollout.clone(), source })?;
+        let plan = store
+            .plan(&row.plan)
+            .await?
+            .ok_or_else(|| LoadError::NoPlan(row.rollout.clone()))?;
+        let rows: Vec<Row> = store
+            .rollout_rows(&row.rollout)
+            .await?
+            .into_iter()
+            .map(|(key, json)| Row { key, json })
+            .collect();
+        let kernel = Kernel::restore(&plan.document, &rows).map_err(|source| LoadError::Kernel {
+            rollout: row.rollout.clone(),
+            source,
+        })?;
         // An ended rollout needs its server, too: a lost host may come back, or something be tried again.
         let server = ServerLeg::new(restored_driver(&plan.fleet_path, &plan.fleet_text, drivers));
-        Ok(Some(Self { kernel, server, want_view: None, finished: row.finished_at_ms.is_some() }))
+        Ok(Some(Self {
+            kernel,
+            server,
+            want_view: None,
+            finished: row.finished_at_ms.is_some(),
+        }))
     }
 
     /// Gives the kernel one input; collects what follows.
@@ -84,8 +103,15 @@ impl Active {
         let output: Output = self.kernel.handle(input, now_ms);
         self.want_view = output.want_server_view;
         commit.rollout = Some(self.kernel.rollout_id().clone());
-        commit.rows.extend(output.rows.into_iter().map(|row| (row.key, row.json)));
-        commit.log.extend(output.events.iter().filter_map(|event| serde_json::to_string(event).ok()));
+        commit
+            .rows
+            .extend(output.rows.into_iter().map(|row| (row.key, row.json)));
+        commit.log.extend(
+            output
+                .events
+                .iter()
+                .filter_map(|event| serde_json::to_string(event).ok()),
+        );
         for event in &output.events {
             tracing::info!(subject = event.subject, code = event.code, "{}", event.text);
         }
@@ -120,5 +146,9 @@ fn restored_driver(path: &str, text: &[u8], drivers: &dyn Drivers) -> Option<Arc
 /// A refusal of the kernel for the operator.
 pub fn refusal(refusal: Refusal) -> Problem {
     let problem = Problem::new(refusal.reason);
-    if refusal.hint.is_empty() { problem } else { problem.hint(refusal.hint) }
+    if refusal.hint.is_empty() {
+        problem
+    } else {
+        problem.hint(refusal.hint)
+    }
 }

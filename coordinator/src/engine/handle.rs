@@ -106,14 +106,23 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    pub(super) fn new(queue: mpsc::Sender<Message>, changes: watch::Receiver<u64>) -> Self { Self { queue, changes } }
+    pub(super) fn new(queue: mpsc::Sender<Message>, changes: watch::Receiver<u64>) -> Self {
+        Self { queue, changes }
+    }
 
     // The queue closes only when the program ends; what is lost then was not acknowledged.
-    pub(super) async fn send(&self, message: Message) { let _ = self.queue.send(message).await; }
+    pub(super) async fn send(&self, message: Message) {
+        let _ = self.queue.send(message).await;
+    }
 
     /// A session opened.
     pub async fn connected(&self, host: HostId, session: u64, running: Option<OrderId>) {
-        self.send(Message::Connected { host, session, running }).await;
+        self.send(Message::Connected {
+            host,
+            session,
+            running,
+        })
+        .await;
     }
 
     /// A session ended.
@@ -122,16 +131,21 @@ impl EngineHandle {
     }
 
     /// An event came in.
-    pub async fn event(&self, event: IncomingEvent) { self.send(Message::Event(event)).await; }
+    pub async fn event(&self, event: IncomingEvent) {
+        self.send(Message::Event(event)).await;
+    }
 
     /// Changes whenever the rollout's state does; the number means nothing.
-    pub fn changes(&self) -> watch::Receiver<u64> { self.changes.clone() }
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
 
     /// Sends what an operator wants and waits for the answer, which comes after the commit.
     async fn wish<T>(&self, make: impl FnOnce(Answer<T>) -> Message) -> Result<T, Problems> {
         let (answer, wait) = oneshot::channel();
         self.send(make(answer)).await;
-        wait.await.map_err(|_| Problems::from(Problem::new("the coordinator is stopping")))?
+        wait.await
+            .map_err(|_| Problems::from(Problem::new("the coordinator is stopping")))?
     }
 
     /// Begins a rollout.
@@ -141,12 +155,24 @@ impl EngineHandle {
 
     /// Commands the rollout under way; without one it is refused.
     pub async fn command(&self, by: String, command: Command) -> Result<String, Problems> {
-        self.wish(|answer| Message::Command { by, command, optional: false, answer }).await
+        self.wish(|answer| Message::Command {
+            by,
+            command,
+            optional: false,
+            answer,
+        })
+        .await
     }
 
     /// Tells the rollout under way, if there is one that concerns it.
     pub async fn tell(&self, by: String, command: Command) -> Result<String, Problems> {
-        self.wish(|answer| Message::Command { by, command, optional: true, answer }).await
+        self.wish(|answer| Message::Command {
+            by,
+            command,
+            optional: true,
+            answer,
+        })
+        .await
     }
 
     /// Orders a survey; answers when all hosts did, or when the time is over.
@@ -165,6 +191,7 @@ impl EngineHandle {
             let _ = answer.send(question(kernel, now_ms));
         });
         self.send(Message::Ask(question)).await;
-        wait.await.map_err(|_| Problem::new("the coordinator is stopping").into())
+        wait.await
+            .map_err(|_| Problem::new("the coordinator is stopping").into())
     }
 }

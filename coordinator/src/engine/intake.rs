@@ -23,7 +23,12 @@ pub struct Intake {
 }
 
 impl Intake {
-    pub fn new(cursors: Cursor) -> Self { Self { cursors, due: BTreeMap::new() } }
+    pub fn new(cursors: Cursor) -> Self {
+        Self {
+            cursors,
+            due: BTreeMap::new(),
+        }
+    }
 
     /// Classifies an event and moves the cursor if it is new.
     pub fn classify(&mut self, event: &IncomingEvent) -> Sequence {
@@ -43,7 +48,9 @@ impl Intake {
     }
 
     /// Acknowledgements of the batch, to be sent after its commit.
-    pub fn take_due(&mut self) -> BTreeMap<(HostId, OutboxId), u64> { std::mem::take(&mut self.due) }
+    pub fn take_due(&mut self) -> BTreeMap<(HostId, OutboxId), u64> {
+        std::mem::take(&mut self.due)
+    }
 }
 
 /// The row of an event.
@@ -88,7 +95,11 @@ mod tests {
         assert_eq!(intake.classify(&event(2, false)), Sequence::New);
         assert_eq!(intake.classify(&event(4, false)), Sequence::Gap);
         let due = intake.take_due();
-        assert_eq!(due.values().copied().collect::<Vec<_>>(), [2], "never beyond what is contiguous");
+        assert_eq!(
+            due.values().copied().collect::<Vec<_>>(),
+            [2],
+            "never beyond what is contiguous"
+        );
         assert!(intake.take_due().is_empty());
     }
 

@@ -2,14 +2,16 @@
 //! commits once for the whole batch and only then acts (acknowledges, sends orders, starts server hops).
 
 mod active;
+mod commands;
 mod dispatcher;
 mod handle;
 mod intake;
-mod server_leg;
+mod reload;
 #[cfg(test)]
 mod rollout_test;
+mod server_leg;
 mod survey;
 
 pub use dispatcher::{Deps, start};
-pub use server_leg::{Drivers, ServerDriver};
 pub use handle::{Begin, EngineHandle, SurveyOrders, SurveyTarget};
+pub use server_leg::{Drivers, ServerDriver};

@@ -67,7 +67,14 @@ pub struct ServerLeg {
 
 impl ServerLeg {
     pub fn new(driver: Option<Arc<dyn ServerDriver>>) -> Self {
-        Self { driver, running: None, again: None, looking: false, looked_at: None, last_error: None }
+        Self {
+            driver,
+            running: None,
+            again: None,
+            looking: false,
+            looked_at: None,
+            last_error: None,
+        }
     }
 
     /// Carries out or continues a hop. An order that is under way already goes on, and is asked for its result once more at its end.
@@ -141,14 +148,24 @@ impl ServerLeg {
     }
 }
 
-async fn carry_out(driver: Arc<dyn ServerDriver>, order: ServerOrder, engine: EngineHandle, stop: CancellationToken) {
+async fn carry_out(
+    driver: Arc<dyn ServerDriver>,
+    order: ServerOrder,
+    engine: EngineHandle,
+    stop: CancellationToken,
+) {
     let id = order.order.clone();
     let (events, mut reported) = mpsc::channel(64);
     let forward = {
         let (engine, id) = (engine.clone(), id.clone());
         tokio::spawn(async move {
             while let Some(event) = reported.recv().await {
-                engine.send(Message::Server { order: id.clone(), event }).await;
+                engine
+                    .send(Message::Server {
+                        order: id.clone(),
+                        event,
+                    })
+                    .await;
             }
         })
     };
@@ -162,7 +179,12 @@ async fn carry_out(driver: Arc<dyn ServerDriver>, order: ServerOrder, engine: En
         Err(error) => {
             tracing::error!(order = %id, error = %chain(&error), "the server driver could not decide anything");
             let event = ServerEvent::Finished(undecided(&order, &error));
-            engine.send(Message::Server { order: id.clone(), event }).await;
+            engine
+                .send(Message::Server {
+                    order: id.clone(),
+                    event,
+                })
+                .await;
         }
     }
     engine.send(Message::ServerEnded(id)).await;

@@ -38,25 +38,46 @@ pub struct Followed {
 
 impl SurveyRun {
     pub fn new(id: u64, mut orders: SurveyOrders, answer: Answer<()>) -> Self {
-        let empty = || HostSurvey { findings: Vec::new(), candidate: None, kept: None };
+        let empty = || HostSurvey {
+            findings: Vec::new(),
+            candidate: None,
+            kept: None,
+        };
         let hosts = std::mem::take(&mut orders.targets)
             .into_iter()
             .map(|target| {
-                (target.host, HostRun { entry: target.entry, out: Some(Action::Preflight), survey: empty() })
+                (
+                    target.host,
+                    HostRun {
+                        entry: target.entry,
+                        out: Some(Action::Preflight),
+                        survey: empty(),
+                    },
+                )
             })
             .collect();
-        Self { id: format!("{PREFIX}{id}"), orders, hosts, answer }
+        Self {
+            id: format!("{PREFIX}{id}"),
+            orders,
+            hosts,
+            answer,
+        }
     }
 
     /// All hosts of the survey.
-    pub fn hosts(&self) -> Vec<HostId> { self.hosts.keys().cloned().collect() }
+    pub fn hosts(&self) -> Vec<HostId> {
+        self.hosts.keys().cloned().collect()
+    }
 
     /// The order that a host should be working on.
     pub fn order(&self, host: &HostId, epoch: Epoch) -> Option<wire::Order> {
         let run = self.hosts.get(host)?;
         let action = run.out?;
-        let deadline_for_ms =
-            if action == Action::Stage { self.orders.stage_for_ms } else { self.orders.preflight_for_ms };
+        let deadline_for_ms = if action == Action::Stage {
+            self.orders.stage_for_ms
+        } else {
+            self.orders.preflight_for_ms
+        };
         Some(wire::Order {
             order_id: format!("{}/{host}/{}", self.id, action.as_str()),
             epoch: Some(epoch.into()),
@@ -77,23 +98,33 @@ impl SurveyRun {
         let Some(run) = self.hosts.get_mut(&event.host) else {
             return Followed::default();
         };
-        let expected = run.out.map(|action| format!("{}/{}/{}", self.id, event.host, action.as_str()));
+        let expected = run
+            .out
+            .map(|action| format!("{}/{}/{}", self.id, event.host, action.as_str()));
         if expected.as_deref() != Some(order.as_str()) {
             return Followed::default();
         }
         if run.out == Some(Action::Stage) {
             run.survey.findings.push(stage_finding(result));
             run.out = None;
-            return Followed { survey: Some(run.survey.clone()), next: false };
+            return Followed {
+                survey: Some(run.survey.clone()),
+                next: false,
+            };
         }
         run.survey = preflight_survey(result);
         run.out = run.survey.ready().then_some(Action::Stage);
-        Followed { survey: Some(run.survey.clone()), next: run.out.is_some() }
+        Followed {
+            survey: Some(run.survey.clone()),
+            next: run.out.is_some(),
+        }
     }
 
     /// Whether nobody is waited for any more.
     pub fn is_over(&self, now_ms: u64) -> bool {
-        now_ms >= self.orders.until_ms || self.hosts.values().all(|run| run.out.is_none()) || self.answer.is_closed()
+        now_ms >= self.orders.until_ms
+            || self.hosts.values().all(|run| run.out.is_none())
+            || self.answer.is_closed()
     }
 
     /// Ends the survey.
@@ -124,10 +155,18 @@ fn preflight_survey(result: &OrderResult) -> HostSurvey {
     let finding = Finding {
         check: "preflight".to_owned(),
         verdict: Verdict::Fail,
-        message: if result.message.is_empty() { format!("the preflight ended {:?}", result.outcome) } else { result.message.clone() },
+        message: if result.message.is_empty() {
+            format!("the preflight ended {:?}", result.outcome)
+        } else {
+            result.message.clone()
+        },
         hint: "see the agent's log on the host".to_owned(),
     };
-    HostSurvey { findings: vec![finding], candidate: None, kept: None }
+    HostSurvey {
+        findings: vec![finding],
+        candidate: None,
+        kept: None,
+    }
 }
 
 fn stage_finding(result: &OrderResult) -> Finding {
@@ -140,21 +179,28 @@ fn stage_finding(result: &OrderResult) -> Finding {
             (false, true) => format!("staging ended {:?} ({})", result.outcome, codes::STAGE_FAILED),
             _ => result.message.clone(),
         },
-        hint: if done { String::new() } else { "check the package source in the fleet file and the host's way to it".to_owned() },
+        hint: if done {
+            String::new()
+        } else {
+            "check the package source in the fleet file and the host's way to it".to_owned()
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
     use super::super::handle::SurveyTarget;
+    use super::*;
     use fleet_common::codes::Code;
     use fleet_common::ids::{OrderId, OutboxId};
 
     fn run() -> SurveyRun {
         let orders = SurveyOrders {
-            targets: vec![SurveyTarget { host: HostId::new("h"), entry: b"{}".to_vec() }],
+            targets: vec![SurveyTarget {
+                host: HostId::new("h"),
+                entry: b"{}".to_vec(),
+            }],
             preflight_for_ms: 1,
             stage_for_ms: 2,
             until_ms: 1000,
@@ -192,7 +238,11 @@ mod tests {
         assert!(followed.next && followed.survey.unwrap().ready());
         let order = run.order(&HostId::new("h"), Epoch::default()).unwrap();
         assert_eq!(order.order_id, "survey-7/h/stage");
-        let followed = run.take(&finished("survey-7/h/stage", Outcome::FailedNothingChanged, serde_json::Value::Null));
+        let followed = run.take(&finished(
+            "survey-7/h/stage",
+            Outcome::FailedNothingChanged,
+            serde_json::Value::Null,
+        ));
         assert!(!followed.survey.unwrap().ready());
         assert!(run.hosts.values().all(|host| host.out.is_none()));
     }
@@ -200,7 +250,11 @@ mod tests {
     #[test]
     fn a_repeated_or_foreign_result_does_nothing() {
         let mut run = run();
-        let followed = run.take(&finished("survey-6/h/preflight", Outcome::Done, serde_json::Value::Null));
+        let followed = run.take(&finished(
+            "survey-6/h/preflight",
+            Outcome::Done,
+            serde_json::Value::Null,
+        ));
         assert!(followed.survey.is_none() && !followed.next);
     }
 }

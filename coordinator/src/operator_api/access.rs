@@ -38,7 +38,10 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn check(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    let peer = request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred);
     let own = rustix::process::geteuid().as_raw();
     match peer {
         Some(peer) if peer.uid() == own || peer.uid() == 0 => {
@@ -63,6 +66,9 @@ pub struct Operator {
 impl Operator {
     /// Of a request that passed [`check`].
     pub fn of<T>(request: &Request<T>) -> String {
-        request.extensions().get::<Self>().map_or_else(|| "unknown".to_owned(), |operator| format!("uid {}", operator.uid))
+        request.extensions().get::<Self>().map_or_else(
+            || "unknown".to_owned(),
+            |operator| format!("uid {}", operator.uid),
+        )
     }
 }

@@ -34,10 +34,16 @@ impl OperatorService {
 
     pub(super) async fn inspect_document(&self, request: FleetRequest) -> Result<ServerFacts, Problems> {
         let (_, driver) = self.checked(&request.path, &request.text)?;
-        driver.inspect().await.map_err(|error| Problems::from(pmm::driver_problem(&error)))
+        driver
+            .inspect()
+            .await
+            .map_err(|error| Problems::from(pmm::driver_problem(&error)))
     }
 
-    pub(super) async fn preflight_document(&self, request: FleetRequest) -> Result<PreflightReport, Problems> {
+    pub(super) async fn preflight_document(
+        &self,
+        request: FleetRequest,
+    ) -> Result<PreflightReport, Problems> {
         let (checked, driver) = self.checked(&request.path, &request.text)?;
         preflight(&checked, &driver).await
     }
@@ -45,7 +51,11 @@ impl OperatorService {
     pub(super) async fn survey_document(&self, request: SurveyRequest) -> Result<SurveyDocument, Problems> {
         let (checked, driver) = self.checked(&request.path, &request.text)?;
         let since_ms = clock::now_ms();
-        let wait_ms = if request.wait_for_ms == 0 { SURVEY_WAIT_MS } else { request.wait_for_ms };
+        let wait_ms = if request.wait_for_ms == 0 {
+            SURVEY_WAIT_MS
+        } else {
+            request.wait_for_ms
+        };
         let targets = self
             .host_records()
             .await?
@@ -63,7 +73,13 @@ impl OperatorService {
         surveyed?;
         let server = server_input(server);
         let records = self.host_records().await?;
-        Ok(rollout::survey::document(&records, Some(&server.0), since_ms, clock::now_ms())).map(|mut document| {
+        Ok(rollout::survey::document(
+            &records,
+            Some(&server.0),
+            since_ms,
+            clock::now_ms(),
+        ))
+        .map(|mut document| {
             if !server.1 {
                 document.server_version = None;
             }
@@ -83,16 +99,27 @@ impl OperatorService {
             .snapshot(now_ms.saturating_sub(QAN_WINDOW_MS))
             .await
             .map_err(|error| Problems::from(pmm::driver_problem(&error)))?;
-        let server = ServerInput { running: report.facts.version, findings: report.findings };
+        let server = ServerInput {
+            running: report.facts.version,
+            findings: report.findings,
+        };
         let records = self.host_records().await?;
-        let draft = rollout::plan::join(&checked.fleet, &records, &snapshot, &server, &checked.table, now_ms)
-            .map_err(pmm::problems)?;
+        let draft = rollout::plan::join(
+            &checked.fleet,
+            &records,
+            &snapshot,
+            &server,
+            &checked.table,
+            now_ms,
+        )
+        .map_err(pmm::problems)?;
         let parent = self.store.newest_plan().await?.map(|row| row.plan);
         let (plan_id, document) = draft
             .with_parent(parent.clone())
             .into_bytes()
             .map_err(|error| Problem::because("the plan can't be written", &error))?;
-        let plan = Plan::parse(&document).map_err(|error| Problem::because("the plan can't be read back", &error))?;
+        let plan = Plan::parse(&document)
+            .map_err(|error| Problem::because("the plan can't be read back", &error))?;
         let row = PlanRow {
             plan: plan_id.clone(),
             parent,
@@ -101,18 +128,34 @@ impl OperatorService {
             fleet_path: request.path,
             fleet_text: request.text,
         };
-        let audit = AuditEntry { at_ms: now_ms, who, what: "plan".to_owned(), detail: plan_id.to_string() };
+        let audit = AuditEntry {
+            at_ms: now_ms,
+            who,
+            what: "plan".to_owned(),
+            detail: plan_id.to_string(),
+        };
         if !self.store.save_plan(row, audit).await? {
-            return Err(Problem::new("another plan was made at the same time").hint("make the plan again").into());
+            return Err(Problem::new("another plan was made at the same time")
+                .hint("make the plan again")
+                .into());
         }
-        Ok(PlanDocument { plan_id: plan_id.to_string(), started: false, plan })
+        Ok(PlanDocument {
+            plan_id: plan_id.to_string(),
+            started: false,
+            plan,
+        })
     }
 
     pub(super) async fn show_plan_document(&self, wanted: &str) -> Result<PlanDocument, Problems> {
         let row = self.stored_plan(wanted).await?;
         let started = self.store.plan_was_started(&row.plan).await?;
-        let plan = Plan::parse(&row.document).map_err(|error| Problem::because("the plan can't be read", &error))?;
-        Ok(PlanDocument { plan_id: row.plan.to_string(), started, plan })
+        let plan =
+            Plan::parse(&row.document).map_err(|error| Problem::because("the plan can't be read", &error))?;
+        Ok(PlanDocument {
+            plan_id: row.plan.to_string(),
+            started,
+            plan,
+        })
     }
 
     /// A plan by id, or the newest one.
@@ -123,8 +166,14 @@ impl OperatorService {
             self.store.plan(&PlanId::new(wanted)).await?
         };
         row.ok_or_else(|| {
-            let message = if wanted.is_empty() { "there is no plan yet".to_owned() } else { format!("there is no plan `{wanted}`") };
-            Problem::new(message).hint("`pmm-coordinator plan -f fleet.toml` makes one").into()
+            let message = if wanted.is_empty() {
+                "there is no plan yet".to_owned()
+            } else {
+                format!("there is no plan `{wanted}`")
+            };
+            Problem::new(message)
+                .hint("`pmm-coordinator plan -f fleet.toml` makes one")
+                .into()
         })
     }
 
@@ -139,10 +188,18 @@ fn record(row: HostRow) -> Option<HostRecord> {
         return None;
     }
     let inventory: Inventory = serde_json::from_slice(row.inventory.as_deref()?).ok()?;
-    let survey: Option<HostSurvey> = row.survey.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let survey: Option<HostSurvey> = row
+        .survey
+        .as_deref()
+        .and_then(|bytes| serde_json::from_slice(bytes).ok());
     let quarantined = row.quarantined.map(|reason| format!("quarantined: {reason}"));
     let held = quarantined.or(row.held).or_else(|| inventory.held.clone());
-    Some(HostRecord { host_id: row.host, inventory, survey: survey.map(|survey| (row.survey_at_ms, survey)), held })
+    Some(HostRecord {
+        host_id: row.host,
+        inventory,
+        survey: survey.map(|survey| (row.survey_at_ms, survey)),
+        held,
+    })
 }
 
 fn survey_target(fleet: &Fleet, record: &HostRecord) -> Option<SurveyTarget> {
@@ -163,22 +220,38 @@ fn survey_target(fleet: &Fleet, record: &HostRecord) -> Option<SurveyTarget> {
         source: fleet.clients.source.clone(),
         verify_for_ms: fleet.timing.verify_ms,
     };
-    Some(SurveyTarget { host: record.host_id.clone(), entry: serde_json::to_vec(&entry).ok()? })
+    Some(SurveyTarget {
+        host: record.host_id.clone(),
+        entry: serde_json::to_vec(&entry).ok()?,
+    })
 }
 
 async fn preflight(checked: &CheckedFleet, driver: &Driver) -> Result<PreflightReport, Problems> {
     let problem = |error: pmm_driver::DriverError| Problems::from(pmm::driver_problem(&error));
     let facts = driver.inspect().await.map_err(problem)?;
     let path = pmm::hop_path(checked, facts.version);
-    driver.preflight(&path, checked.fleet.server.pmm2_update).await.map_err(problem)
+    driver
+        .preflight(&path, checked.fleet.server.pmm2_update)
+        .await
+        .map_err(problem)
 }
 
 /// The server for a survey; one that can't be reached is a finding. Says whether its release is known.
 fn server_input(report: Result<PreflightReport, Problems>) -> (ServerInput, bool) {
     match report {
-        Ok(report) => (ServerInput { running: report.facts.version, findings: report.findings }, true),
+        Ok(report) => (
+            ServerInput {
+                running: report.facts.version,
+                findings: report.findings,
+            },
+            true,
+        ),
         Err(problems) => {
-            let hint = problems.errors.first().map(|problem| problem.hints.join("; ")).unwrap_or_default();
+            let hint = problems
+                .errors
+                .first()
+                .map(|problem| problem.hints.join("; "))
+                .unwrap_or_default();
             let finding = Finding {
                 check: "reachable".to_owned(),
                 verdict: Verdict::Fail,
@@ -186,7 +259,13 @@ fn server_input(report: Result<PreflightReport, Problems>) -> (ServerInput, bool
                 hint,
             };
             let unknown = fleet_common::version::PmmVersion::new(0, 0, 0);
-            (ServerInput { running: unknown, findings: vec![finding] }, false)
+            (
+                ServerInput {
+                    running: unknown,
+                    findings: vec![finding],
+                },
+                false,
+            )
         }
     }
 }

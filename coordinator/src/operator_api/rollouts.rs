@@ -23,13 +23,19 @@ const EVENT_PAGE: u64 = 100_000;
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl OperatorService {
-    pub(super) async fn start_document(&self, who: String, request: wire::StartRequest) -> Result<DoneDocument, Problems> {
+    pub(super) async fn start_document(
+        &self,
+        who: String,
+        request: wire::StartRequest,
+    ) -> Result<DoneDocument, Problems> {
         let plan = self.stored_plan(&request.plan_id).await?;
         let newest = self.stored_plan("").await?;
         if newest.plan != plan.plan {
-            return Err(Problem::new(format!("{} was replaced by {}", plan.plan, newest.plan))
-                .hint("only the newest plan can be started; `pmm-coordinator plan show` prints it")
-                .into());
+            return Err(
+                Problem::new(format!("{} was replaced by {}", plan.plan, newest.plan))
+                    .hint("only the newest plan can be started; `pmm-coordinator plan show` prints it")
+                    .into(),
+            );
         }
         if self.store.plan_was_started(&plan.plan).await? {
             return Err(Problem::new(format!("{} was started before", plan.plan))
@@ -38,12 +44,25 @@ impl OperatorService {
         }
         let checked = pmm::check(&plan.fleet_path, &plan.fleet_text)?;
         let driver = pmm::driver(&checked.fleet, &self.files)?;
-        let begin = Begin { by: who, plan, driver, accept_unmatched: request.accept_unmatched };
-        Ok(DoneDocument { done: self.engine.begin(begin).await? })
+        let begin = Begin {
+            by: who,
+            plan,
+            driver,
+            accept_unmatched: request.accept_unmatched,
+        };
+        Ok(DoneDocument {
+            done: self.engine.begin(begin).await?,
+        })
     }
 
-    pub(super) async fn command_document(&self, who: String, command: Command) -> Result<DoneDocument, Problems> {
-        Ok(DoneDocument { done: self.engine.command(who, command).await? })
+    pub(super) async fn command_document(
+        &self,
+        who: String,
+        command: Command,
+    ) -> Result<DoneDocument, Problems> {
+        Ok(DoneDocument {
+            done: self.engine.command(who, command).await?,
+        })
     }
 
     pub(super) async fn status_document(&self) -> Result<LiveStatus, Problems> {
@@ -55,13 +74,18 @@ impl OperatorService {
         let mut progress = self.sessions.progress();
         let in_flight: BTreeSet<&str> = status.in_flight.iter().map(|host| host.host.as_str()).collect();
         progress.retain(|host, _| in_flight.contains(host.as_str()));
-        let progress = progress.into_iter().map(|(host, latest)| (host.0, latest)).collect();
+        let progress = progress
+            .into_iter()
+            .map(|(host, latest)| (host.0, latest))
+            .collect();
         Ok(LiveStatus { status, progress })
     }
 
     pub(super) async fn report_document(&self) -> Result<ReportDocument, Problems> {
-        let report =
-            self.engine.ask(|kernel, now_ms| kernel.map(|kernel| rollout::report::report(kernel, now_ms))).await?;
+        let report = self
+            .engine
+            .ask(|kernel, now_ms| kernel.map(|kernel| rollout::report::report(kernel, now_ms)))
+            .await?;
         report.ok_or_else(no_rollout)
     }
 
@@ -69,7 +93,9 @@ impl OperatorService {
         let wanted = subject.clone();
         let explained = self
             .engine
-            .ask(move |kernel, now_ms| kernel.map(|kernel| rollout::explain::explain(kernel, &wanted, now_ms)))
+            .ask(move |kernel, now_ms| {
+                kernel.map(|kernel| rollout::explain::explain(kernel, &wanted, now_ms))
+            })
             .await?
             .ok_or_else(no_rollout)?
             .ok_or_else(|| {
@@ -77,14 +103,26 @@ impl OperatorService {
                     .hint("give `rollout`, `server`, a group's name, or a host's name or id")
             })?;
         let all = self.numbered_events(0, EVENT_PAGE).await?.events;
-        let of_subject: Vec<NumberedEvent> =
-            all.into_iter().filter(|event| event.event.subject == explained.subject).collect();
+        let of_subject: Vec<NumberedEvent> = all
+            .into_iter()
+            .filter(|event| event.event.subject == explained.subject)
+            .collect();
         let skip = of_subject.len().saturating_sub(EXPLAINED_EVENTS);
-        Ok(ExplainedDocument { explained, events: of_subject.into_iter().skip(skip).collect() })
+        Ok(ExplainedDocument {
+            explained,
+            events: of_subject.into_iter().skip(skip).collect(),
+        })
     }
 
-    pub(super) async fn events_document(&self, request: wire::EventsRequest) -> Result<EventsDocument, Problems> {
-        let limit = if request.limit == 0 { EVENT_PAGE } else { u64::from(request.limit) };
+    pub(super) async fn events_document(
+        &self,
+        request: wire::EventsRequest,
+    ) -> Result<EventsDocument, Problems> {
+        let limit = if request.limit == 0 {
+            EVENT_PAGE
+        } else {
+            u64::from(request.limit)
+        };
         self.numbered_events(request.after, limit).await
     }
 
@@ -92,7 +130,10 @@ impl OperatorService {
         let rollout = self.store.newest_rollout().await?.ok_or_else(no_rollout)?.rollout;
         let stored = self.store.rollout_events(&rollout, after, limit).await?;
         let events = stored.iter().filter_map(numbered).collect();
-        Ok(EventsDocument { rollout: rollout.to_string(), events })
+        Ok(EventsDocument {
+            rollout: rollout.to_string(),
+            events,
+        })
     }
 
     /// A status document at once and at each change, at most five a second; ends with the rollout at rest.
@@ -128,9 +169,14 @@ impl OperatorService {
 
 fn numbered(stored: &StoredEvent) -> Option<NumberedEvent> {
     let event = serde_json::from_str(&stored.json).ok()?;
-    Some(NumberedEvent { sequence: stored.sequence, event })
+    Some(NumberedEvent {
+        sequence: stored.sequence,
+        event,
+    })
 }
 
 fn no_rollout() -> Problems {
-    Problem::new("there is no rollout yet").hint("`pmm-coordinator plan -f fleet.toml`, then `pmm-coordinator start`").into()
+    Problem::new("there is no rollout yet")
+        .hint("`pmm-coordinator plan -f fleet.toml`, then `pmm-coordinator start`")
+        .into()
 }

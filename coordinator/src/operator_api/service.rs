@@ -33,7 +33,13 @@ impl OperatorService {
         authority: Arc<Authority>,
         files: DriverFiles,
     ) -> Self {
-        Self { store, sessions, engine, authority, files }
+        Self {
+            store,
+            sessions,
+            engine,
+            authority,
+            files,
+        }
     }
 }
 
@@ -59,7 +65,9 @@ impl OperatorRpc for OperatorService {
         answer(self.create_token_document(who, request.into_inner()).await)
     }
 
-    async fn list_hosts(&self, _: Request<wire::Empty>) -> Answer { answer(self.hosts_document().await) }
+    async fn list_hosts(&self, _: Request<wire::Empty>) -> Answer {
+        answer(self.hosts_document().await)
+    }
 
     async fn show_host(&self, request: Request<wire::HostRequest>) -> Answer {
         answer(self.one_host_document(&request.into_inner().host).await)
@@ -142,7 +150,9 @@ impl OperatorRpc for OperatorService {
         answer(self.revoke_document(who, request.into_inner()).await)
     }
 
-    async fn status(&self, _: Request<wire::Empty>) -> Answer { answer(self.status_document().await) }
+    async fn status(&self, _: Request<wire::Empty>) -> Answer {
+        answer(self.status_document().await)
+    }
 
     type WatchStream = ReceiverStream<Result<wire::Document, Status>>;
 
@@ -160,5 +170,7 @@ impl OperatorRpc for OperatorService {
         answer(self.events_document(request.into_inner()).await)
     }
 
-    async fn report(&self, _: Request<wire::Empty>) -> Answer { answer(self.report_document().await) }
+    async fn report(&self, _: Request<wire::Empty>) -> Answer {
+        answer(self.report_document().await)
+    }
 }

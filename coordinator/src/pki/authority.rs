@@ -4,7 +4,8 @@ use super::PkiError;
 use fleet_common::ids::HostId;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
+    SerialNumber,
 };
 use sha2::{Digest as _, Sha256};
 use std::time::{Duration, SystemTime};
@@ -50,22 +51,32 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
-        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Pair {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     /// The CA from its files.
     pub fn from_pem(ca_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
         let key = KeyPair::from_pem(key_pem)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_pem(ca_pem, key)?, ca_pem: ca_pem.to_owned() })
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_pem(ca_pem, key)?,
+            ca_pem: ca_pem.to_owned(),
+        })
     }
 
     /// CA certificate, PEM.
-    pub fn ca_pem(&self) -> &str { &self.ca_pem }
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
 
     /// SHA-256 over the CA's SubjectPublicKeyInfo, as join tokens carry it.
     pub fn key_digest(&self) -> Result<String, PkiError> {
         let certificates = fleet_tls::certificates(self.ca_pem.as_bytes(), "CA certificate")?;
-        let first = certificates.first().ok_or(fleet_tls::TlsError::Empty { what: "CA certificate" })?;
+        let first = certificates.first().ok_or(fleet_tls::TlsError::Empty {
+            what: "CA certificate",
+        })?;
         Ok(fleet_tls::identity::spki_sha256_hex(first)?)
     }
 
@@ -73,11 +84,17 @@ impl Authority {
     pub fn issue_server(&self, names: &[String]) -> Result<Pair, PkiError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let mut params = base(SERVER_DAYS, "pmm-coordinator");
-        params.subject_alt_names = names.iter().map(|name| alt_name(name)).collect::<Result<_, _>>()?;
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| alt_name(name))
+            .collect::<Result<_, _>>()?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Pair {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     /// Identifies the key of a request, after checking that the request is signed by it.
@@ -91,15 +108,19 @@ impl Authority {
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(PkiError::Request)?;
         let mut params = base(HOST_DAYS, host.as_str());
         let uri = format!("{}{host}", fleet_tls::identity::HOST_URI_PREFIX);
-        params.subject_alt_names =
-            vec![SanType::URI(uri.clone().try_into().map_err(|_| PkiError::Name(uri))?)];
+        params.subject_alt_names = vec![SanType::URI(
+            uri.clone().try_into().map_err(|_| PkiError::Name(uri))?,
+        )];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let serial = serial();
         params.serial_number = Some(SerialNumber::from(serial.clone()));
         request.params = params;
         let certificate = request.signed_by(&self.issuer)?;
-        Ok(HostCertificate { pem: certificate.pem(), serial: hex::encode(serial) })
+        Ok(HostCertificate {
+            pem: certificate.pem(),
+            serial: hex::encode(serial),
+        })
     }
 }
 
@@ -131,12 +152,19 @@ fn alt_name(name: &str) -> Result<SanType, PkiError> {
     let plain = !name.is_empty()
         && name.len() <= 253
         && name.split('.').all(|label| {
-            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         });
     if !plain {
         return Err(PkiError::Name(name.to_owned()));
     }
-    Ok(SanType::DnsName(name.to_owned().try_into().map_err(|_| PkiError::Name(name.to_owned()))?))
+    Ok(SanType::DnsName(
+        name.to_owned()
+            .try_into()
+            .map_err(|_| PkiError::Name(name.to_owned()))?,
+    ))
 }
 
 #[cfg(test)]
@@ -153,18 +181,28 @@ mod tests {
     fn only_the_key_of_a_request_counts() {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let mut wish = CertificateParams::new(vec!["coordinator.lab".to_owned()]).unwrap();
-        wish.subject_alt_names.push(SanType::URI("fleet://host/somebody-else".try_into().unwrap()));
+        wish.subject_alt_names
+            .push(SanType::URI("fleet://host/somebody-else".try_into().unwrap()));
         let csr = wish.serialize_request(&key).unwrap().pem().unwrap();
         let issued = authority().issue_host(&csr, &HostId::new("host-1")).unwrap();
         let der = fleet_tls::certificates(issued.pem.as_bytes(), "leaf").unwrap();
-        assert_eq!(fleet_tls::identity::host_id(&der[0]).unwrap().as_deref(), Some("host-1"));
+        assert_eq!(
+            fleet_tls::identity::host_id(&der[0]).unwrap().as_deref(),
+            Some("host-1")
+        );
         let bytes = der[0].as_ref();
-        assert!(!bytes.windows(15).any(|w| w == b"coordinator.lab"), "a wished name got into the certificate");
+        assert!(
+            !bytes.windows(15).any(|w| w == b"coordinator.lab"),
+            "a wished name got into the certificate"
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(matches!(Authority::request_key_digest("no pem"), Err(PkiError::Request(_))));
+        assert!(matches!(
+            Authority::request_key_digest("no pem"),
+            Err(PkiError::Request(_))
+        ));
         assert!(alt_name("a b").is_err());
         assert!(alt_name("").is_err());
         assert!(matches!(alt_name("10.0.0.1"), Ok(SanType::IpAddress(_))));

@@ -1,7 +1,7 @@
 //! Keys and certificates on disk.
 
-use super::authority::{Authority, Pair, SERVER_DAYS};
 use super::PkiError;
+use super::authority::{Authority, Pair, SERVER_DAYS};
 use crate::clock;
 use crate::config::DataDir;
 use crate::config::permissions::{private_dir, write_private};
@@ -22,7 +22,10 @@ pub fn create(data: &DataDir, names: &[String]) -> Result<(), PkiError> {
 
 /// The CA of a data directory.
 pub fn load(data: &DataDir) -> Result<Authority, PkiError> {
-    Authority::from_pem(&fs::read_to_string(data.ca_certificate())?, &fs::read_to_string(data.ca_key())?)
+    Authority::from_pem(
+        &fs::read_to_string(data.ca_certificate())?,
+        &fs::read_to_string(data.ca_key())?,
+    )
 }
 
 /// Renews the server certificate when less than a third of its time is left. Says whether it did.
@@ -31,7 +34,10 @@ fn renew_server_if_due(data: &DataDir, authority: &Authority) -> Result<bool, Pk
     if left_ms > u64::from(SERVER_DAYS) * 24 * 3_600_000 / 3 {
         return Ok(false);
     }
-    let names: Vec<String> = fs::read_to_string(data.server_names())?.lines().map(str::to_owned).collect();
+    let names: Vec<String> = fs::read_to_string(data.server_names())?
+        .lines()
+        .map(str::to_owned)
+        .collect();
     let server = authority.issue_server(&names)?;
     write_server(data, authority, &server)?;
     Ok(true)
@@ -40,8 +46,12 @@ fn renew_server_if_due(data: &DataDir, authority: &Authority) -> Result<bool, Pk
 /// End of the first certificate's validity, Unix milliseconds.
 pub fn not_after_ms(pem: &[u8]) -> Result<u64, PkiError> {
     let chain = fleet_tls::certificates(pem, "certificate")?;
-    let first = chain.first().ok_or(fleet_tls::TlsError::Empty { what: "certificate" })?;
-    Ok(u64::try_from(fleet_tls::identity::not_after(first)?).unwrap_or(0).saturating_mul(1000))
+    let first = chain
+        .first()
+        .ok_or(fleet_tls::TlsError::Empty { what: "certificate" })?;
+    Ok(u64::try_from(fleet_tls::identity::not_after(first)?)
+        .unwrap_or(0)
+        .saturating_mul(1000))
 }
 
 // The key goes first: a crash in between leaves a chain that does not fit, which `serve` reports and `init`'s rerun of this repairs.
@@ -64,7 +74,10 @@ pub fn server_configs(
         Ok(configs) => Ok(configs),
         Err(error) => {
             tracing::warn!(error = %fleet_common::hint::chain(&error), "the server certificate is not usable; making a new one");
-            let names: Vec<String> = fs::read_to_string(data.server_names())?.lines().map(str::to_owned).collect();
+            let names: Vec<String> = fs::read_to_string(data.server_names())?
+                .lines()
+                .map(str::to_owned)
+                .collect();
             write_server(data, authority, &authority.issue_server(&names)?)?;
             read_configs(data)
         }
@@ -75,5 +88,8 @@ fn read_configs(data: &DataDir) -> Result<(rustls::ServerConfig, rustls::ServerC
     let ca = fs::read(data.ca_certificate())?;
     let chain = fs::read(data.server_chain())?;
     let key = fs::read(data.server_key())?;
-    Ok((fleet_tls::server::mutual(&ca, &chain, &key)?, fleet_tls::server::plain(&chain, &key)?))
+    Ok((
+        fleet_tls::server::mutual(&ca, &chain, &key)?,
+        fleet_tls::server::plain(&chain, &key)?,
+    ))
 }

@@ -31,10 +31,15 @@ pub struct DriverFiles {
 impl DriverFiles {
     /// Of a data directory. Without an explicit helper, the one beside our own program, or the packaged one.
     pub fn new(data: &DataDir, helper: Option<PathBuf>) -> Self {
-        let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("volume-helper")));
+        let beside = std::env::current_exe()
+            .ok()
+            .and_then(|exe| exe.parent().map(|dir| dir.join("volume-helper")));
         let found = helper.or_else(|| beside.filter(|path| path.is_file()));
         let helper = found.unwrap_or_else(|| PathBuf::from("/usr/lib/pmm-coordinator/volume-helper"));
-        Self { journal: data.server_journal(), helper }
+        Self {
+            journal: data.server_journal(),
+            helper,
+        }
     }
 }
 
@@ -57,7 +62,10 @@ pub fn problems(errors: Vec<FleetError>) -> Problems {
                     Some(line) => format!("{}:{line}", error.file),
                     None => error.file,
                 };
-                Problem { hints, ..Problem::new(error.reason).at(at) }
+                Problem {
+                    hints,
+                    ..Problem::new(error.reason).at(at)
+                }
             })
             .collect(),
     )
@@ -82,39 +90,60 @@ pub fn check(path: &str, text: &[u8]) -> Result<CheckedFleet, Problems> {
         if let Some(error) = relative(&fleet, lines.ca_file, file) {
             errors.push(error);
         } else if let Err(reason) = readable_ca(file) {
-            errors.push(fleet.error(lines.ca_file, reason, "give the PEM file of the CA that signed the PMM Server's certificate"));
+            errors.push(fleet.error(
+                lines.ca_file,
+                reason,
+                "give the PEM file of the CA that signed the PMM Server's certificate",
+            ));
         }
     }
     let table = table(&fleet).unwrap_or_else(|error| {
         errors.push(error);
         CompatibilityTable::default()
     });
-    if errors.is_empty() { Ok(CheckedFleet { fleet, table }) } else { Err(problems(errors)) }
+    if errors.is_empty() {
+        Ok(CheckedFleet { fleet, table })
+    } else {
+        Err(problems(errors))
+    }
 }
 
 fn relative(fleet: &Fleet, line: Option<usize>, file: &Path) -> Option<FleetError> {
-    let hint = "write the whole path: the file is read by the coordinator, which has another working directory";
-    file.is_relative().then(|| fleet.error(line, format!("the path {} is relative", file.display()), hint))
+    let hint =
+        "write the whole path: the file is read by the coordinator, which has another working directory";
+    file.is_relative()
+        .then(|| fleet.error(line, format!("the path {} is relative", file.display()), hint))
 }
 
 fn readable_ca(file: &Path) -> Result<(), String> {
     let pem = fs_err::read(file).map_err(|error| error.to_string())?;
-    fleet_tls::certificates(&pem, "CA file").map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
+    fleet_tls::certificates(&pem, "CA file")
+        .map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
     Ok(())
 }
 
 fn table(fleet: &Fleet) -> Result<CompatibilityTable, FleetError> {
     let line = fleet.lines.compatibility_file;
     let Some(file) = &fleet.compatibility_file else {
-        return CompatibilityTable::shipped().map_err(|error| fleet.error(None, error.to_string(), "this release is broken"));
+        return CompatibilityTable::shipped()
+            .map_err(|error| fleet.error(None, error.to_string(), "this release is broken"));
     };
     if let Some(error) = relative(fleet, line, Path::new(file)) {
         return Err(error);
     }
-    let text = fs_err::read_to_string(file)
-        .map_err(|error| fleet.error(line, error.to_string(), "remove [compatibility] to use the shipped table"))?;
+    let text = fs_err::read_to_string(file).map_err(|error| {
+        fleet.error(
+            line,
+            error.to_string(),
+            "remove [compatibility] to use the shipped table",
+        )
+    })?;
     CompatibilityTable::parse(&text).map_err(|error| {
-        fleet.error(line, format!("{file}: {}", error.message()), "its form is that of the shipped compatibility table")
+        fleet.error(
+            line,
+            format!("{file}: {}", error.message()),
+            "its form is that of the shipped compatibility table",
+        )
     })
 }
 
@@ -135,12 +164,15 @@ pub fn driver(fleet: &Fleet, files: &DriverFiles) -> Result<Arc<Driver>, Problem
         helper: files.helper.clone(),
         deadlines: pmm_driver::Deadlines::default(),
     };
-    let driver = Driver::new(config, files.journal.clone()).map_err(|error| Problems::from(driver_problem(&error)))?;
+    let driver =
+        Driver::new(config, files.journal.clone()).map_err(|error| Problems::from(driver_problem(&error)))?;
     Ok(Arc::new(driver))
 }
 
 /// An error of the driver with its advice.
-pub fn driver_problem(error: &pmm_driver::DriverError) -> Problem { Problem::hinted(error) }
+pub fn driver_problem(error: &pmm_driver::DriverError) -> Problem {
+    Problem::hinted(error)
+}
 
 /// All releases from the running one to the target, over the bridge if there is one. Empty when there is no way; the plan says why.
 pub fn hop_path(checked: &CheckedFleet, running: PmmVersion) -> Vec<PmmVersion> {

@@ -56,19 +56,41 @@ pub struct Registered {
 }
 
 impl Sessions {
-    fn table(&self) -> MutexGuard<'_, Table> { self.inner.lock().unwrap_or_else(PoisonError::into_inner) }
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Ends for a session that is not registered yet.
     pub fn ends() -> Registered {
         let (outbox, messages) = mpsc::channel(config::OUTBOX);
-        Registered { outbox, messages, ended: CancellationToken::new() }
+        Registered {
+            outbox,
+            messages,
+            ended: CancellationToken::new(),
+        }
     }
 
     /// Makes this the host's session; an older one is told and closed.
-    pub fn register(&self, host: &HostId, number: u64, outbox: mpsc::Sender<Outgoing>, ended: CancellationToken) {
-        let older = self.table().live.insert(host.clone(), Live { number, outbox, ended });
+    pub fn register(
+        &self,
+        host: &HostId,
+        number: u64,
+        outbox: mpsc::Sender<Outgoing>,
+        ended: CancellationToken,
+    ) {
+        let older = self.table().live.insert(
+            host.clone(),
+            Live {
+                number,
+                outbox,
+                ended,
+            },
+        );
         if let Some(older) = older {
-            close(&older, goodbye("replaced", "a newer session of this host took over", 0, false));
+            close(
+                &older,
+                goodbye("replaced", "a newer session of this host took over", 0, false),
+            );
         }
     }
 
@@ -84,7 +106,9 @@ impl Sessions {
     }
 
     /// Whether the host has a session.
-    pub fn is_connected(&self, host: &HostId) -> bool { self.table().live.contains_key(host) }
+    pub fn is_connected(&self, host: &HostId) -> bool {
+        self.table().live.contains_key(host)
+    }
 
     /// Sends without waiting. A full outbox drops the session; no session is no error, the message is in the store.
     pub fn send(&self, host: &HostId, body: Body) -> bool {
@@ -92,7 +116,11 @@ impl Sessions {
         let Some(live) = table.live.get(host) else {
             return false;
         };
-        if live.outbox.try_send(Ok(CoordinatorMessage { body: Some(body) })).is_ok() {
+        if live
+            .outbox
+            .try_send(Ok(CoordinatorMessage { body: Some(body) }))
+            .is_ok()
+        {
             return true;
         }
         tracing::warn!(%host, "the agent does not take its messages; dropping the session");
@@ -118,10 +146,14 @@ impl Sessions {
     }
 
     /// Epoch that Welcome messages carry.
-    pub fn epoch(&self) -> Epoch { self.table().epoch }
+    pub fn epoch(&self) -> Epoch {
+        self.table().epoch
+    }
 
     /// Set by the engine after the commit that raised it.
-    pub fn set_epoch(&self, epoch: Epoch) { self.table().epoch = epoch; }
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.table().epoch = epoch;
+    }
 
     /// Keeps the latest progress of a host.
     pub fn set_progress(&self, host: &HostId, progress: Progress) {
@@ -135,18 +167,27 @@ impl Sessions {
     }
 
     /// Latest progress of every connected host.
-    pub fn progress(&self) -> BTreeMap<HostId, HostProgress> { self.table().progress.clone() }
+    pub fn progress(&self) -> BTreeMap<HostId, HostProgress> {
+        self.table().progress.clone()
+    }
 }
 
 fn close(live: &Live, message: Goodbye) {
     // A full outbox means that the peer is slow; it then sees the stream end without a word.
-    let _ = live.outbox.try_send(Ok(CoordinatorMessage { body: Some(Body::Goodbye(message)) }));
+    let _ = live.outbox.try_send(Ok(CoordinatorMessage {
+        body: Some(Body::Goodbye(message)),
+    }));
     live.ended.cancel();
 }
 
 /// A Goodbye.
 pub fn goodbye(code: &str, message: &str, retry_after_ms: u64, quarantine: bool) -> Goodbye {
-    Goodbye { code: code.to_owned(), message: message.to_owned(), retry_after_ms, quarantine }
+    Goodbye {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        retry_after_ms,
+        quarantine,
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +206,10 @@ mod tests {
         assert!(old.ended.is_cancelled());
         let last = old.messages.try_recv().unwrap().unwrap();
         assert!(matches!(last.body, Some(Body::Goodbye(_))));
-        assert!(!sessions.unregister(&host, 1), "the older one must not take the newer one with it");
+        assert!(
+            !sessions.unregister(&host, 1),
+            "the older one must not take the newer one with it"
+        );
         assert!(sessions.is_connected(&host));
     }
 

@@ -17,8 +17,8 @@ pub struct AuditEntry {
 }
 
 pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
-    connection.prepare_cached("INSERT INTO audit (at_ms, who, what, detail) VALUES (?1, ?2, ?3, ?4)")?.execute(
-        params![int(entry.at_ms), entry.who, entry.what, entry.detail],
-    )?;
+    connection
+        .prepare_cached("INSERT INTO audit (at_ms, who, what, detail) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![int(entry.at_ms), entry.who, entry.what, entry.detail])?;
     Ok(())
 }

@@ -86,7 +86,12 @@ impl Store {
     }
 
     /// Holds or releases a host, with its audit line. Releasing lifts a quarantine, too: whichever machine connects next is the host.
-    pub async fn hold(&self, host: &HostId, held: Option<String>, audit: AuditEntry) -> Result<(), StoreError> {
+    pub async fn hold(
+        &self,
+        host: &HostId,
+        held: Option<String>,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
         let id = host.0.clone();
         self.write(move |connection| {
             connection.execute("UPDATE hosts SET held = ?2 WHERE host_id = ?1", params![id, held])?;
@@ -115,7 +120,10 @@ impl Store {
     pub async fn seen(&self, host: &HostId, at_ms: u64) -> Result<(), StoreError> {
         let id = host.0.clone();
         self.write(move |connection| {
-            connection.execute("UPDATE hosts SET last_seen_ms = ?2 WHERE host_id = ?1", params![id, int(at_ms)])?;
+            connection.execute(
+                "UPDATE hosts SET last_seen_ms = ?2 WHERE host_id = ?1",
+                params![id, int(at_ms)],
+            )?;
             Ok(())
         })
         .await

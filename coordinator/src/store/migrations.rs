@@ -33,6 +33,9 @@ mod tests {
         migrate(&mut connection).unwrap();
         migrate(&mut connection).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(migrate(&mut connection), Err(StoreError::TooNew { found: 99, .. })));
+        assert!(matches!(
+            migrate(&mut connection),
+            Err(StoreError::TooNew { found: 99, .. })
+        ));
     }
 }

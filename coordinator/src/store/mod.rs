@@ -70,7 +70,12 @@ const READERS: usize = 4;
 impl Store {
     /// Makes the file and its schema; the file must not exist.
     pub fn create(path: &Path) -> Result<(), StoreError> {
-        drop(std::fs::OpenOptions::new().write(true).create_new(true).open(path)?);
+        drop(
+            std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(path)?,
+        );
         crate::config::permissions::mode_and_owner(path)?;
         fs_err::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let mut connection = open_for_writing(path)?;
@@ -80,12 +85,22 @@ impl Store {
     /// Opens an existing store and starts its writer.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if !path.is_file() {
-            return Err(std::io::Error::new(std::io::ErrorKind::NotFound, format!("no store at {}", path.display())).into());
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                format!("no store at {}", path.display()),
+            )
+            .into());
         }
         let mut connection = open_for_writing(path)?;
         migrations::migrate(&mut connection)?;
         let writer = writer::Writer::start(connection)?;
-        Ok(Self { inner: Arc::new(Inner { writer, path: path.to_owned(), readers: Mutex::new(Vec::new()) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                writer,
+                path: path.to_owned(),
+                readers: Mutex::new(Vec::new()),
+            }),
+        })
     }
 
     /// Runs one use case in the writer thread, in a savepoint of the next group commit; answers after the commit.
@@ -104,12 +119,19 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.read_now(work)).await.map_err(|_| StoreError::Closed)?
+        tokio::task::spawn_blocking(move || store.read_now(work))
+            .await
+            .map_err(|_| StoreError::Closed)?
     }
 
     /// The same on the calling thread.
     fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let kept = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self
+            .inner
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let connection = match kept {
             Some(connection) => connection,
             None => open_for_reading(&self.inner.path)?,
@@ -126,7 +148,9 @@ impl Store {
     pub fn integrity(path: &Path) -> Result<Vec<String>, StoreError> {
         let connection = open_for_reading(path)?;
         let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
-        let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        let rows = statement
+            .query_map([], |row| row.get::<_, String>(0))?
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(rows.into_iter().filter(|line| line != "ok").collect())
     }
 }
@@ -150,10 +174,14 @@ fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// SQLite integers are signed; our numbers never come near the limit.
-fn int(value: u64) -> i64 { i64::try_from(value).unwrap_or(i64::MAX) }
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
 
 /// Back from [`int`].
-fn uint(value: i64) -> u64 { u64::try_from(value).unwrap_or(0) }
+fn uint(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
 
 #[cfg(test)]
 pub mod testing {

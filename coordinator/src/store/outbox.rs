@@ -33,9 +33,13 @@ impl Store {
     /// All cursors, for the start of the engine.
     pub async fn cursors(&self) -> Result<Cursor, StoreError> {
         self.read(|connection| {
-            let mut statement = connection.prepare("SELECT host_id, outbox_id, acknowledged FROM outboxes")?;
+            let mut statement =
+                connection.prepare("SELECT host_id, outbox_id, acknowledged FROM outboxes")?;
             let rows = statement.query_map([], |row| {
-                let key = (HostId::new(row.get::<_, String>(0)?), OutboxId::new(row.get::<_, String>(1)?));
+                let key = (
+                    HostId::new(row.get::<_, String>(0)?),
+                    OutboxId::new(row.get::<_, String>(1)?),
+                );
                 Ok((key, uint(row.get(2)?)))
             })?;
             Ok(rows.collect::<Result<_, _>>()?)

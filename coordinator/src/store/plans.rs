@@ -40,7 +40,11 @@ impl Store {
     pub async fn save_plan(&self, plan: PlanRow, audit: AuditEntry) -> Result<bool, StoreError> {
         self.write(move |connection| {
             let newest: Option<String> = connection
-                .query_row("SELECT plan_id FROM plans ORDER BY created_at_ms DESC, rowid DESC LIMIT 1", [], |row| row.get(0))
+                .query_row(
+                    "SELECT plan_id FROM plans ORDER BY created_at_ms DESC, rowid DESC LIMIT 1",
+                    [],
+                    |row| row.get(0),
+                )
                 .optional()?;
             if newest.as_deref() != plan.parent.as_ref().map(PlanId::as_str) {
                 return Ok(false);
@@ -68,7 +72,9 @@ impl Store {
         let id = plan.0.clone();
         self.read(move |connection| {
             Ok(connection
-                .query_row("SELECT 1 FROM rollouts WHERE plan_id = ?1 LIMIT 1", [id], |_| Ok(()))
+                .query_row("SELECT 1 FROM rollouts WHERE plan_id = ?1 LIMIT 1", [id], |_| {
+                    Ok(())
+                })
                 .optional()?
                 .is_some())
         })
@@ -80,7 +86,11 @@ impl Store {
         let id = plan.0.clone();
         self.read(move |connection| {
             Ok(connection
-                .query_row(&format!("SELECT {COLUMNS} FROM plans WHERE plan_id = ?1"), [id], plan_row)
+                .query_row(
+                    &format!("SELECT {COLUMNS} FROM plans WHERE plan_id = ?1"),
+                    [id],
+                    plan_row,
+                )
                 .optional()?)
         })
         .await

@@ -89,7 +89,9 @@ impl Store {
         self.read(|connection| {
             Ok(connection
                 .query_row(
-                    &format!("SELECT {COLUMNS} FROM rollouts ORDER BY started_at_ms DESC, rowid DESC LIMIT 1"),
+                    &format!(
+                        "SELECT {COLUMNS} FROM rollouts ORDER BY started_at_ms DESC, rowid DESC LIMIT 1"
+                    ),
                     [],
                     rollout_row,
                 )
@@ -102,9 +104,11 @@ impl Store {
     pub async fn rollout_rows(&self, rollout: &RolloutId) -> Result<Vec<(String, String)>, StoreError> {
         let id = rollout.0.clone();
         self.read(move |connection| {
-            let mut statement =
-                connection.prepare("SELECT key, json FROM rollout_rows WHERE rollout_id = ?1 ORDER BY key")?;
-            Ok(statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+            let mut statement = connection
+                .prepare("SELECT key, json FROM rollout_rows WHERE rollout_id = ?1 ORDER BY key")?;
+            Ok(statement
+                .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -159,7 +163,10 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
     }
     append_log(connection, rollout, &commit.log)?;
     if commit.reopened {
-        connection.execute("UPDATE rollouts SET finished_at_ms = NULL WHERE rollout_id = ?1", params![rollout.0])?;
+        connection.execute(
+            "UPDATE rollouts SET finished_at_ms = NULL WHERE rollout_id = ?1",
+            params![rollout.0],
+        )?;
     }
     if let Some((at_ms, report)) = &commit.finished {
         connection.execute(

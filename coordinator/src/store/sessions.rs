@@ -49,7 +49,11 @@ pub enum SessionDecision {
 
 impl Store {
     /// Decides about a session and gives it its number.
-    pub async fn open_session(&self, host: &HostId, hello: HelloFacts) -> Result<SessionDecision, StoreError> {
+    pub async fn open_session(
+        &self,
+        host: &HostId,
+        hello: HelloFacts,
+    ) -> Result<SessionDecision, StoreError> {
         let id = host.0.clone();
         self.write(move |connection| open(connection, &id, &hello)).await
     }
@@ -72,7 +76,11 @@ impl Store {
         let id = host.0.clone();
         self.read(move |connection| {
             Ok(connection
-                .query_row("SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0", [id], |_| Ok(()))
+                .query_row(
+                    "SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0",
+                    [id],
+                    |_| Ok(()),
+                )
                 .optional()?
                 .is_some())
         })
@@ -119,7 +127,10 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
             "session number {} was presented, but {} is known to be in use: two machines share this identity",
             hello.session_number, known.confirmed
         );
-        connection.execute("UPDATE hosts SET quarantined = ?2 WHERE host_id = ?1", params![id, reason])?;
+        connection.execute(
+            "UPDATE hosts SET quarantined = ?2 WHERE host_id = ?1",
+            params![id, reason],
+        )?;
         let entry = AuditEntry {
             at_ms: hello.now_ms,
             who: "coordinator".to_owned(),
@@ -167,7 +178,12 @@ mod tests {
             created_at_ms: 0,
             expires_at_ms: 10,
         };
-        let audit = AuditEntry { at_ms: 0, who: String::new(), what: String::new(), detail: String::new() };
+        let audit = AuditEntry {
+            at_ms: 0,
+            who: String::new(),
+            what: String::new(),
+            detail: String::new(),
+        };
         store.create_token(token, audit).await.unwrap();
         let ticket = JoinTicket {
             token_id: "t".into(),
@@ -212,13 +228,19 @@ mod tests {
         let clone = store.open_session(&host, hello(2)).await.unwrap();
         assert!(matches!(clone, SessionDecision::Quarantined(_)));
         let original = store.open_session(&host, hello(3)).await.unwrap();
-        assert!(matches!(original, SessionDecision::Quarantined(_)), "both sides stop");
+        assert!(
+            matches!(original, SessionDecision::Quarantined(_)),
+            "both sides stop"
+        );
     }
 
     #[tokio::test]
     async fn strangers_are_unknown() {
         let (_dir, store) = testing::store();
-        assert_eq!(store.open_session(&HostId::new("x"), hello(0)).await.unwrap(), SessionDecision::Unknown);
+        assert_eq!(
+            store.open_session(&HostId::new("x"), hello(0)).await.unwrap(),
+            SessionDecision::Unknown
+        );
         assert!(!store.admits(&HostId::new("x")).await.unwrap());
     }
 }

@@ -93,8 +93,10 @@ impl Store {
     pub async fn certificate_issued(&self, host: &HostId, serial: String) -> Result<(), StoreError> {
         let id = host.0.clone();
         self.write(move |connection| {
-            connection
-                .execute("UPDATE hosts SET certificate_serial = ?2 WHERE host_id = ?1", params![id, serial])?;
+            connection.execute(
+                "UPDATE hosts SET certificate_serial = ?2 WHERE host_id = ?1",
+                params![id, serial],
+            )?;
             Ok(())
         })
         .await
@@ -134,9 +136,11 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
         return Ok(Err(TokenRefusal::Invalid));
     }
     let known: Option<(String, bool)> = connection
-        .query_row("SELECT host_id, revoked FROM hosts WHERE key_sha256 = ?1", [&ticket.key_sha256], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)? != 0))
-        })
+        .query_row(
+            "SELECT host_id, revoked FROM hosts WHERE key_sha256 = ?1",
+            [&ticket.key_sha256],
+            |row| Ok((row.get(0)?, row.get::<_, i64>(1)? != 0)),
+        )
         .optional()?;
     if let Some((_, true)) = known {
         return Ok(Err(TokenRefusal::Revoked));
@@ -151,7 +155,11 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
         .is_some();
     if let (true, Some((host, _))) = (used_before, &known) {
         let host = HostId::new(host.clone());
-        return Ok(Ok(Enrolled { host, group_label: token.group_label, new: false }));
+        return Ok(Ok(Enrolled {
+            host,
+            group_label: token.group_label,
+            new: false,
+        }));
     }
     if ticket.now_ms >= token.expires_at_ms {
         return Ok(Err(TokenRefusal::Expired));
@@ -165,10 +173,19 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
         connection.execute(
             "INSERT INTO hosts (host_id, name, group_label, key_sha256, certificate_serial, enrolled_at_ms)
              VALUES (?1, ?2, ?3, ?4, '', ?5)",
-            params![host.0, ticket.hostname, token.group_label, ticket.key_sha256, int(ticket.now_ms)],
+            params![
+                host.0,
+                ticket.hostname,
+                token.group_label,
+                ticket.key_sha256,
+                int(ticket.now_ms)
+            ],
         )?;
     }
-    connection.execute("UPDATE tokens SET used = used + 1 WHERE token_id = ?1", [&ticket.token_id])?;
+    connection.execute(
+        "UPDATE tokens SET used = used + 1 WHERE token_id = ?1",
+        [&ticket.token_id],
+    )?;
     connection.execute(
         "INSERT INTO token_uses (token_id, key_sha256, host_id) VALUES (?1, ?2, ?3)",
         params![ticket.token_id, ticket.key_sha256, host.0],
@@ -182,12 +199,20 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
             detail: format!("{} with token {}", ticket.hostname, ticket.token_id),
         },
     )?;
-    Ok(Ok(Enrolled { host, group_label: token.group_label, new }))
+    Ok(Ok(Enrolled {
+        host,
+        group_label: token.group_label,
+        new,
+    }))
 }
 
 /// Compares without stopping at the first difference.
 fn same_digest(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
+    a.len() == b.len()
+        && a.bytes()
+            .zip(b.bytes())
+            .fold(0u8, |difference, (x, y)| difference | (x ^ y))
+            == 0
 }
 
 #[cfg(test)]
@@ -197,7 +222,12 @@ mod tests {
     use crate::store::testing;
 
     fn audit() -> AuditEntry {
-        AuditEntry { at_ms: 0, who: "test".into(), what: "token".into(), detail: String::new() }
+        AuditEntry {
+            at_ms: 0,
+            who: "test".into(),
+            what: "token".into(),
+            detail: String::new(),
+        }
     }
 
     fn token(uses: u64, expires_at_ms: u64) -> NewToken {
@@ -229,7 +259,10 @@ mod tests {
         let first = store.enrol(ticket("k", 1)).await.unwrap().unwrap();
         assert!(first.new);
         // Used up for others, and even after its time the same machine gets its own identity again.
-        assert_eq!(store.enrol(ticket("other", 2)).await.unwrap(), Err(TokenRefusal::UsedUp));
+        assert_eq!(
+            store.enrol(ticket("other", 2)).await.unwrap(),
+            Err(TokenRefusal::UsedUp)
+        );
         let again = store.enrol(ticket("k", 200)).await.unwrap().unwrap();
         assert_eq!((again.host, again.new), (first.host, false));
     }
@@ -238,11 +271,20 @@ mod tests {
     async fn wrong_secret_and_late_tickets_are_refused() {
         let (_dir, store) = testing::store();
         store.create_token(token(5, 100), audit()).await.unwrap();
-        let wrong = JoinTicket { secret_sha256: "x".into(), ..ticket("k", 1) };
+        let wrong = JoinTicket {
+            secret_sha256: "x".into(),
+            ..ticket("k", 1)
+        };
         assert_eq!(store.enrol(wrong).await.unwrap(), Err(TokenRefusal::Invalid));
-        let unknown = JoinTicket { token_id: "x".into(), ..ticket("k", 1) };
+        let unknown = JoinTicket {
+            token_id: "x".into(),
+            ..ticket("k", 1)
+        };
         assert_eq!(store.enrol(unknown).await.unwrap(), Err(TokenRefusal::Invalid));
-        assert_eq!(store.enrol(ticket("k", 100)).await.unwrap(), Err(TokenRefusal::Expired));
+        assert_eq!(
+            store.enrol(ticket("k", 100)).await.unwrap(),
+            Err(TokenRefusal::Expired)
+        );
     }
 
     #[tokio::test]
@@ -250,6 +292,12 @@ mod tests {
         let (_dir, store) = testing::store();
         store.create_token(token(1, 100), audit()).await.unwrap();
         let (a, b) = tokio::join!(store.enrol(ticket("a", 1)), store.enrol(ticket("b", 1)));
-        assert_eq!([a.unwrap().is_ok(), b.unwrap().is_ok()].iter().filter(|ok| **ok).count(), 1);
+        assert_eq!(
+            [a.unwrap().is_ok(), b.unwrap().is_ok()]
+                .iter()
+                .filter(|ok| **ok)
+                .count(),
+            1
+        );
     }
 }

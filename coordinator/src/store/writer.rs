@@ -21,7 +21,9 @@ pub struct Writer {
 impl Writer {
     pub fn start(connection: Connection) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel::<Job>();
-        thread::Builder::new().name("store-writer".to_owned()).spawn(move || serve(connection, &jobs))?;
+        thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || serve(connection, &jobs))?;
         Ok(Self { queue })
     }
 
@@ -63,7 +65,9 @@ fn in_savepoint<T>(
 fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut notifications = Vec::new();
-        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
+        let begun = connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(|error| error.to_string());
         let mut next = Some(first);
         while let Some(job) = next.take() {
             // Without a transaction the savepoints would commit one by one: run nothing, answer the error.
@@ -80,7 +84,9 @@ fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
             tracing::error!(%reason, "the store can't begin a transaction");
             continue;
         }
-        let committed = connection.execute_batch("COMMIT").map_err(|error| error.to_string());
+        let committed = connection
+            .execute_batch("COMMIT")
+            .map_err(|error| error.to_string());
         if let Err(reason) = &committed {
             tracing::error!(%reason, "the store could not commit");
             if let Err(error) = connection.execute_batch("ROLLBACK") {
@@ -100,7 +106,9 @@ mod tests {
 
     fn connection() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY) STRICT").unwrap();
+        connection
+            .execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY) STRICT")
+            .unwrap();
         connection
     }
 
@@ -118,7 +126,9 @@ mod tests {
         let rows: Vec<i64> = writer
             .run(|c| {
                 let mut statement = c.prepare("SELECT n FROM t ORDER BY n")?;
-                Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+                Ok(statement
+                    .query_map([], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?)
             })
             .await
             .unwrap();

@@ -27,11 +27,17 @@ pub fn new_key() -> Key {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     // The names in the request are a wish that must not be granted.
     let params = CertificateParams::new(vec!["coordinator.example".to_owned()]).unwrap();
-    Key { key_pem: key.serialize_pem(), csr_pem: params.serialize_request(&key).unwrap().pem().unwrap() }
+    Key {
+        key_pem: key.serialize_pem(),
+        csr_pem: params.serialize_request(&key).unwrap().pem().unwrap(),
+    }
 }
 
 /// A gRPC channel over our own TLS stream.
-pub async fn channel(address: SocketAddr, tls: rustls::ClientConfig) -> Result<Channel, tonic::transport::Error> {
+pub async fn channel(
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+) -> Result<Channel, tonic::transport::Error> {
     let connector = TlsConnector::from(Arc::new(tls));
     let service = tower::service_fn(move |_: http::Uri| {
         let connector = connector.clone();
@@ -41,7 +47,9 @@ pub async fn channel(address: SocketAddr, tls: rustls::ClientConfig) -> Result<C
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
         }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(service).await
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(service)
+        .await
 }
 
 /// Enrols; the outer error is the transport's, the inner one the coordinator's.
@@ -75,11 +83,21 @@ impl Identity {
     pub async fn enrol(address: SocketAddr, token: &Token, hostname: &str) -> Self {
         let key = new_key();
         let reply = enrol(address, token, &key, hostname).await.unwrap().unwrap();
-        Self { host: reply.host_id, certificate: reply.certificate_pem, ca: reply.ca_pem, key: key.key_pem }
+        Self {
+            host: reply.host_id,
+            certificate: reply.certificate_pem,
+            ca: reply.ca_pem,
+            key: key.key_pem,
+        }
     }
 
     pub fn tls(&self) -> rustls::ClientConfig {
-        fleet_tls::client::mutual(self.ca.as_bytes(), self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
+        fleet_tls::client::mutual(
+            self.ca.as_bytes(),
+            self.certificate.as_bytes(),
+            self.key.as_bytes(),
+        )
+        .unwrap()
     }
 
     pub fn hello(&self, session_number: u64) -> Hello {
@@ -109,17 +127,29 @@ pub struct Session {
 
 impl Session {
     pub async fn open(address: SocketAddr, tls: rustls::ClientConfig, hello: Hello) -> Result<Self, Status> {
-        let channel = channel(address, tls).await.map_err(|error| Status::unavailable(format!("{error:?}")))?;
+        let channel = channel(address, tls)
+            .await
+            .map_err(|error| Status::unavailable(format!("{error:?}")))?;
         let mut client = AgentLinkClient::new(channel.clone());
         let (up, messages) = mpsc::channel(64);
-        up.send(AgentMessage { body: Some(Up::Hello(hello)) }).await.unwrap();
+        up.send(AgentMessage {
+            body: Some(Up::Hello(hello)),
+        })
+        .await
+        .unwrap();
         let down = client.session(ReceiverStream::new(messages)).await?.into_inner();
-        Ok(Self { up, down, _channel: channel })
+        Ok(Self {
+            up,
+            down,
+            _channel: channel,
+        })
     }
 
     /// The next message; `None` when the coordinator closed the stream.
     pub async fn next(&mut self) -> Option<Down> {
-        let message = tokio::time::timeout(PATIENCE, self.down.message()).await.expect("a message in time");
+        let message = tokio::time::timeout(PATIENCE, self.down.message())
+            .await
+            .expect("a message in time");
         message.ok().flatten().and_then(|message| message.body)
     }
 
@@ -142,7 +172,12 @@ impl Session {
             at_ms: 1,
             body: body.to_vec(),
         };
-        self.up.send(AgentMessage { body: Some(Up::Event(event)) }).await.unwrap();
+        self.up
+            .send(AgentMessage {
+                body: Some(Up::Event(event)),
+            })
+            .await
+            .unwrap();
     }
 
     /// Waits until the coordinator has committed this number.

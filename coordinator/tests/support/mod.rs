@@ -27,25 +27,47 @@ impl Coordinator {
     /// Initialised and serving.
     pub fn start() -> Self {
         let nowhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let mut coordinator =
-            Self { dir: tempfile::tempdir().unwrap(), child: None, agents: nowhere, enrolment: nowhere };
+        let mut coordinator = Self {
+            dir: tempfile::tempdir().unwrap(),
+            child: None,
+            agents: nowhere,
+            enrolment: nowhere,
+        };
         let init = coordinator.command(&["init", "--name", "localhost"]);
-        assert!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
+        assert!(
+            init.status.success(),
+            "init: {}",
+            String::from_utf8_lossy(&init.stderr)
+        );
         coordinator.serve();
         coordinator
     }
 
-    pub fn data(&self) -> PathBuf { self.dir.path().join("data") }
-    pub fn scratch(&self) -> &Path { self.dir.path() }
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
 
     /// Starts `serve`; the ports are chosen by the kernel at first and kept afterwards.
     pub fn serve(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
         let before = self.log().len();
         let child = Command::new(PROGRAM)
             .arg("--data")
             .arg(self.data())
-            .args(["serve", "--listen", &self.agents.to_string(), "--enrol-listen", &self.enrolment.to_string()])
+            .args([
+                "serve",
+                "--listen",
+                &self.agents.to_string(),
+                "--enrol-listen",
+                &self.enrolment.to_string(),
+            ])
             .env("NO_COLOR", "1")
             .stdout(Stdio::null())
             .stderr(log)
@@ -60,7 +82,9 @@ impl Coordinator {
         self.agents = address("agents");
         self.enrolment = address("enrolment");
         // The socket appears a moment later.
-        until("the operator socket", || self.command(&["host", "list"]).status.success());
+        until("the operator socket", || {
+            self.command(&["host", "list"]).status.success()
+        });
     }
 
     /// `kill -9`.
@@ -71,38 +95,52 @@ impl Coordinator {
         }
     }
 
-    fn log_path(&self) -> PathBuf { self.dir.path().join("log") }
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
 
     /// Everything the coordinator logged so far.
-    pub fn log(&self) -> String { std::fs::read_to_string(self.log_path()).unwrap_or_default() }
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
 
     /// Waits for a line with this text after an offset.
     pub fn wait_for_log(&self, after: usize, text: &str) -> String {
         let mut found = None;
         until(&format!("`{text}` in the log"), || {
             let log = self.log();
-            found = log.get(after..).and_then(|new| new.lines().find(|line| line.contains(text)).map(str::to_owned));
+            found = log
+                .get(after..)
+                .and_then(|new| new.lines().find(|line| line.contains(text)).map(str::to_owned));
             found.is_some()
         });
         found.unwrap()
     }
 
     /// Runs a command to its end.
-    pub fn command(&self, arguments: &[&str]) -> Output { run_with(&self.data(), arguments) }
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        run_with(&self.data(), arguments)
+    }
 
     /// Runs a command and takes its JSON.
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let mut all = vec!["--json"];
         all.extend(arguments);
         let output = self.command(&all);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// A join token.
     pub fn token(&self, uses: u32, ttl: &str) -> Token {
         let uses = uses.to_string();
-        let document = self.json(&["token", "create", "--group", "test", "--uses", &uses, "--ttl", ttl]);
+        let document = self.json(&[
+            "token", "create", "--group", "test", "--uses", &uses, "--ttl", ttl,
+        ]);
         Token::parse(document["token"].as_str().unwrap())
     }
 
@@ -110,8 +148,13 @@ impl Coordinator {
     pub fn file(&self, name: &str, mode: u32, text: &str) -> PathBuf {
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = self.dir.path().join(name);
-        let mut file =
-            std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(mode)
+            .open(&path)
+            .unwrap();
         file.write_all(text.as_bytes()).unwrap();
         path
     }
@@ -128,7 +171,13 @@ impl Drop for Coordinator {
 
 /// Runs a command on a data directory.
 pub fn run_with(data: &Path, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).arg("--data").arg(data).args(arguments).env("NO_COLOR", "1").output().unwrap()
+    Command::new(PROGRAM)
+        .arg("--data")
+        .arg(data)
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap()
 }
 
 /// The parts of a join token.
@@ -143,7 +192,11 @@ impl Token {
     fn parse(text: &str) -> Self {
         let parts: Vec<&str> = text.split('.').collect();
         assert_eq!(parts.len(), 3, "id.secret.sha256");
-        Self { id: parts[0].to_owned(), secret: parts[1].to_owned(), ca_key: parts[2].to_owned() }
+        Self {
+            id: parts[0].to_owned(),
+            secret: parts[1].to_owned(),
+            ca_key: parts[2].to_owned(),
+        }
     }
 }
 

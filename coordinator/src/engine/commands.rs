@@ -1,0 +1,232 @@
+//! What operators want: begin, command, survey. Answers leave after the commit.
+
+use super::active::{self, Active, Outgoing};
+use super::dispatcher::{Engine, Link};
+use super::handle::{Answer, Begin, Message, SurveyOrders};
+use super::survey::SurveyRun;
+use crate::clock;
+use crate::problem::Problem;
+use crate::sessions::goodbye;
+use crate::store::{AuditEntry, RolloutCommit, RolloutRow};
+use fleet_common::codes;
+use fleet_common::ids::{Epoch, HostId, RolloutId};
+use fleet_proto::coordinator_message::Body;
+use rollout::kernel::{Command, Input, Kernel};
+
+impl Engine {
+    pub(super) fn begin(&mut self, begin: Begin, answer: Answer<String>) {
+        if self.stale {
+            let _ = answer.send(Err(Problem::new("the coordinator's store refused")
+                .hint("run `pmm-coordinator doctor`")
+                .into()));
+            return;
+        }
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| !active.kernel.is_final())
+        {
+            let problem = Problem::new("a rollout is under way; only one can be")
+                .hint("see `pmm-coordinator status`; `abort` ends it");
+            let _ = answer.send(Err(problem.into()));
+            return;
+        }
+        let now_ms = clock::now_ms();
+        let rollout = RolloutId::new(format!("rollout-{now_ms:012x}"));
+        let last = self.deps.sessions.epoch();
+        let epoch = Epoch {
+            term: self.deps.term.max(last.term),
+            counter: last.counter + 1,
+        };
+        let kernel = match Kernel::new(rollout.clone(), &begin.plan.document, epoch, now_ms) {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                let _ = answer.send(Err(
+                    Problem::because("the plan can't be carried out", &error).into()
+                ));
+                return;
+            }
+        };
+        let mut active = Active::new(kernel, begin.driver);
+        let (mut commit, mut outgoing) = (RolloutCommit::default(), Outgoing::default());
+        let command = Command::Start {
+            accept_unmatched: begin.accept_unmatched,
+        };
+        let input = Input::Operator {
+            by: begin.by.clone(),
+            command,
+        };
+        let text = match active.feed(input, &mut commit, &mut outgoing) {
+            Some(Ok(accepted)) => accepted.text,
+            Some(Err(refused)) => {
+                let _ = answer.send(Err(active::refusal(refused).into()));
+                return;
+            }
+            None => format!("{rollout} started"),
+        };
+        commit.begin = Some(RolloutRow {
+            rollout: rollout.clone(),
+            plan: begin.plan.plan.clone(),
+            started_at_ms: now_ms,
+            finished_at_ms: None,
+        });
+        commit.audit.push(AuditEntry {
+            at_ms: now_ms,
+            who: begin.by,
+            what: "start".to_owned(),
+            detail: format!("{rollout} of {}", begin.plan.plan),
+        });
+        self.commit = commit;
+        self.outgoing = outgoing;
+        self.active = Some(active);
+        self.feed_connected();
+        self.reply(answer, text);
+    }
+
+    pub(super) fn command(&mut self, by: String, command: Command, optional: bool, answer: Answer<String>) {
+        let active = self
+            .active
+            .as_ref()
+            .is_some_and(|active| !active.kernel.is_final());
+        // A retry may reopen a rollout that ended with exceptions; the kernel decides.
+        let reopens = self.active.is_some() && matches!(command, Command::Retry { .. });
+        if !active && !reopens {
+            let result = if optional {
+                Ok(String::new())
+            } else {
+                Err(Problem::new("no rollout is under way")
+                    .hint("`pmm-coordinator plan -f fleet.toml`, then `start`")
+                    .into())
+            };
+            let _ = answer.send(result);
+            return;
+        }
+        let what = format!("{command:?}");
+        match self.feed(Input::Operator {
+            by: by.clone(),
+            command,
+        }) {
+            Some(Ok(accepted)) => {
+                let entry = AuditEntry {
+                    at_ms: clock::now_ms(),
+                    who: by,
+                    what: "command".to_owned(),
+                    detail: what,
+                };
+                self.commit.audit.push(entry);
+                self.reply(answer, accepted.text);
+            }
+            Some(Err(_)) | None if optional => self.reply(answer, String::new()),
+            Some(Err(refused)) => {
+                let _ = answer.send(Err(active::refusal(refused).into()));
+            }
+            None => self.reply(answer, "done".to_owned()),
+        }
+    }
+
+    /// Answers after the commit.
+    pub(super) fn reply<T: Send + 'static>(&mut self, answer: Answer<T>, value: T) {
+        self.replies.push(Box::new(move |committed| {
+            // The operator may have left.
+            let _ = answer.send(committed.map(|()| value));
+        }));
+    }
+
+    pub(super) fn survey_order(&mut self, host: &HostId) {
+        let epoch = self.deps.sessions.epoch();
+        if let Some(order) = self.survey.as_ref().and_then(|survey| survey.order(host, epoch)) {
+            self.deps.sessions.send(host, Body::Order(order));
+        }
+    }
+
+    pub(super) fn end_survey(&mut self) {
+        if self
+            .survey
+            .as_ref()
+            .is_some_and(|survey| survey.is_over(clock::now_ms()))
+            && let Some(survey) = self.survey.take()
+        {
+            // Its last results are in the commit that is due, and the answer must come after it.
+            self.replies.push(Box::new(move |_| survey.end()));
+        }
+    }
+
+    /// Without memory that agrees with the store nothing is taken in: an event that is acknowledged must have been decided upon.
+    pub(super) fn refuse(&mut self, message: Message) {
+        let problem =
+            || Problem::new("the coordinator's store can't be read").hint("run `pmm-coordinator doctor`");
+        match message {
+            Message::Event(event) => {
+                let message = goodbye(
+                    codes::INTERNAL,
+                    "the coordinator's store refused; try again later",
+                    5_000,
+                    false,
+                );
+                self.deps.sessions.dismiss(&event.host, message);
+            }
+            Message::Connected {
+                host,
+                session,
+                running,
+            } => {
+                self.connected.insert(host, Link { session, running });
+            }
+            Message::Disconnected { host, session } => {
+                if self
+                    .connected
+                    .get(&host)
+                    .is_some_and(|link| link.session == session)
+                {
+                    self.connected.remove(&host);
+                }
+            }
+            // Both come again: the order is given once more after the reload.
+            Message::Server { .. } => {}
+            Message::ServerEnded(order) => {
+                if let Some(active) = &mut self.active {
+                    active.server.ended(&order, &self.handle, &self.deps.stop);
+                }
+            }
+            Message::View(view) => {
+                if let Some(active) = &mut self.active {
+                    active.server.looked(&view);
+                }
+            }
+            Message::Begin(_, answer) | Message::Command { answer, .. } => {
+                let _ = answer.send(Err(problem().into()));
+            }
+            Message::Survey(_, answer) => {
+                let _ = answer.send(Err(problem().into()));
+            }
+            Message::Ask(question) => question(None, clock::now_ms()),
+        }
+    }
+
+    pub(super) fn begin_survey(&mut self, orders: SurveyOrders, answer: Answer<()>) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| !active.kernel.is_final())
+        {
+            let problem = Problem::new("a rollout is under way; its first leg is the survey")
+                .hint("see `pmm-coordinator status`");
+            let _ = answer.send(Err(problem.into()));
+            return;
+        }
+        if let Some(older) = self.survey.take() {
+            older.end();
+        }
+        self.surveys += 1;
+        // Unique over restarts, so that an old answer is never taken for a new one.
+        let id = clock::now_ms()
+            .saturating_mul(100)
+            .saturating_add(self.surveys % 100);
+        let run = SurveyRun::new(id, orders, answer);
+        let hosts = run.hosts();
+        self.survey = Some(run);
+        for host in hosts {
+            self.survey_order(&host);
+        }
+    }
+}
