@@ -5,6 +5,7 @@
 mod world;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rollout::kernel::RolloutPhase;
 use std::collections::BTreeMap;
 use world::rules::{self, Watcher};
@@ -19,6 +20,24 @@ const GROUPS: &[fixture::GroupSpec<'static>] = &[
     ),
 ];
 const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
+
+/// The same seeds each time, so that a build does not fail by chance; `RULES_CASES=500` looks at that many new ones per rule.
+fn config() -> ProptestConfig {
+    let wide: Option<u32> = std::env::var("RULES_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    ProptestConfig {
+        cases: wide.unwrap_or(8),
+        rng_seed: if wide.is_some() {
+            RngSeed::Random
+        } else {
+            RngSeed::Fixed(20)
+        },
+        max_shrink_iters: 8,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
 
 /// One life of a fleet, from a seed.
 fn live(seed: u64, faults: Faults, seconds: u64) -> World {
@@ -52,7 +71,7 @@ fn check(watcher: &Watcher, rule: &'static str) -> Result<(), TestCaseError> {
 macro_rules! rule {
     ($($name:ident: $rule:ident;)*) => {
         proptest! {
-            #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 8, failure_persistence: None, ..ProptestConfig::default() })]
+            #![proptest_config(config())]
             $(#[test]
             fn $name(seed in any::<u64>()) { check(&live(seed, Faults::ALL, 1_200).watcher, rules::$rule)?; })*
         }
@@ -77,7 +96,7 @@ rule! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 8, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Whatever happens, it comes to an end with a patient operator.
     #[test]

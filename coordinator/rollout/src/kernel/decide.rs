@@ -296,6 +296,9 @@ impl Kernel {
 
     fn drive_checks(&mut self, now_ms: u64) {
         if self.anything_in_flight() {
+            if self.rollout.phase == RolloutPhase::Checking {
+                self.set_rollout(RolloutPhase::Running, "a host came back and is under way", now_ms);
+            }
             return;
         }
         if self.rollout.phase == RolloutPhase::Running {
