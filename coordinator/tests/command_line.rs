@@ -158,6 +158,27 @@ fn bad_files(credential: &str) -> Vec<(&'static str, String, &'static str)> {
             "110%",
         ),
         ("not a release", fleet(credential, "latest", "", GROUP), "latest"),
+        ("no path", fleet(credential, "4.0.0", "", GROUP), "no path"),
+        (
+            "threshold that can't be reached",
+            fleet(
+                credential,
+                "3.9.1",
+                "",
+                "[[group]]\nname = \"all\"\nmatch = { names = [\"a\", \"b\"] }\nfailure_threshold = 2\n",
+            ),
+            "can't be reached",
+        ),
+        (
+            "host in two groups",
+            fleet(
+                credential,
+                "3.9.1",
+                "",
+                "[[group]]\nname = \"x\"\nmatch = { names = [\"a\"] }\n[[group]]\nname = \"y\"\nmatch = { names = [\"a\"] }\n",
+            ),
+            "overlap",
+        ),
         (
             "unknown group",
             fleet(credential, "3.9.1", "", &format!("{GROUP}after = [\"nobody\"]\n")),

@@ -36,6 +36,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, data: &DataDir) -> Ended {
     telemetry::init("info", arguments.log_json);
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -132,6 +133,19 @@ fn bind(address: SocketAddr) -> Result<agent_api::Bound, Problems> {
             .hint("choose other ports with --listen and --enrol-listen")
             .into()
     })
+}
+
+/// One descriptor for each agent: takes what the system allows.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// One coordinator per data directory. The lock goes with the process, however it ends.

@@ -12,6 +12,7 @@ use fleet_common::ids::PlanId;
 use fleet_common::inventory::Inventory;
 use fleet_common::plan_entry::{Expect, PlanEntry};
 use fleet_common::survey::{Finding, HostSurvey, Verdict};
+use fleet_common::verification::FleetSnapshot;
 use fleet_proto::{FleetRequest, SurveyRequest};
 use pmm_driver::Driver;
 use rollout::fleet::Fleet;
@@ -229,6 +230,13 @@ fn survey_target(fleet: &Fleet, record: &HostRecord) -> Option<SurveyTarget> {
 async fn preflight(checked: &CheckedFleet, driver: &Driver) -> Result<PreflightReport, Problems> {
     let problem = |error: pmm_driver::DriverError| Problems::from(pmm::driver_problem(&error));
     let facts = driver.inspect().await.map_err(problem)?;
+    // Where no path leads to the target, that is said with its line before anything long is asked.
+    let server = ServerInput {
+        running: facts.version,
+        findings: Vec::new(),
+    };
+    let nobody = FleetSnapshot::default();
+    rollout::plan::join(&checked.fleet, &[], &nobody, &server, &checked.table, 0).map_err(pmm::problems)?;
     let path = pmm::hop_path(checked, facts.version);
     driver
         .preflight(&path, checked.fleet.server.pmm2_update)
