@@ -48,11 +48,12 @@ const SCENARIOS: [Case; 6] = [
     Case::new("bridge", "server, clients, server, clients", || demo(Scenario::Bridge, None)),
 ];
 
-const SABOTAGE: [Case; 4] = [
+const SABOTAGE: [Case; 5] = [
     Case::new("stop-client", "a client that is not connected is noticed", || must_fail(Scenario::Plain, Sabotage::StopClient)),
     Case::new("lose-service", "a service that is gone is noticed", || must_fail(Scenario::Plain, Sabotage::LoseService)),
     Case::new("lie-in-report", "a report that does not fit is noticed", || must_fail(Scenario::Plain, Sabotage::LieInReport)),
     Case::new("no-kill", "a kill that did not happen is noticed", || must_fail(Scenario::KillAgent, Sabotage::NoKill)),
+    Case::new("toothless-server", "a stand-in server that takes what PMM 3 refuses is noticed", teeth::toothless),
 ];
 
 const SUITES: [Suite; 4] = [

@@ -10,3 +10,6 @@ pub const TABLES: &[Table] = &[Table { jobs: 3, cases: server::CASES }, Table { 
 
 /// Removes what the cases share; each removes its own things itself.
 pub fn clear() { client::clear(); }
+
+/// A stand-in server without teeth must be noticed.
+pub fn toothless() -> anyhow::Result<()> { server::toothless() }

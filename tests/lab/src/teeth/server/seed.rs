@@ -93,6 +93,16 @@ fn make(release: &str) -> Result<Seed> {
             facts: serde_json::from_str(&text)?,
         });
     }
+    for entry in fs_err::read_dir(&directory)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&format!("seed-{release}-"))
+        {
+            fs_err::remove_file(entry.path())?;
+        }
+    }
     let scene = Scene::new(&format!("seed-{release}"))?;
     let volume = scene.empty_volume("data")?;
     let mount = format!("{volume}:/srv");
