@@ -161,6 +161,19 @@ proptest! {
     }
 }
 
+/// Lives that once broke a rule.
+#[test]
+fn seeds_that_failed_once_hold() {
+    for seed in [17_655_782_214_307_114_004] {
+        let world = live(seed, Faults::ALL, 1_200);
+        assert!(
+            world.watcher.violations.is_empty(),
+            "{seed}: {:?}",
+            world.watcher.violations.keys()
+        );
+    }
+}
+
 /// A state that no run reaches is a state that no rule was tried on.
 #[test]
 fn every_state_is_exercised() {

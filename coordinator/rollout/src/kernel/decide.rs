@@ -25,6 +25,10 @@ impl Kernel {
             return self.drive_abort(now_ms);
         }
         self.return_late_hosts(now_ms);
+        let settled = self.legs.iter().all(|leg| leg.phase == LegPhase::Settled);
+        if self.rollout.phase == RolloutPhase::Checking && !settled {
+            self.set_rollout(RolloutPhase::Running, "a host begins again", now_ms);
+        }
         // Each pass settles at most every leg once.
         for _ in 0..=self.legs.len() {
             let Some(at) = self.legs.iter().position(|leg| leg.phase != LegPhase::Settled) else {
@@ -273,9 +277,6 @@ impl Kernel {
             {
                 self.legs[at].offline_until_ms = None;
                 self.set_leg(at, LegPhase::Running, now_ms);
-                if self.rollout.phase == RolloutPhase::Checking {
-                    self.set_rollout(RolloutPhase::Running, "a host begins again", now_ms);
-                }
             } else {
                 for host in late {
                     self.enter(&leg, &host, HostPhase::Skipped, now_ms, |row| {
