@@ -164,7 +164,8 @@ proptest! {
 /// Lives that once broke a rule.
 #[test]
 fn seeds_that_failed_once_hold() {
-    for seed in [17_655_782_214_307_114_004] {
+    const SEEDS: &[u64] = &[17_655_782_214_307_114_004];
+    for seed in SEEDS.iter().copied() {
         let world = live(seed, Faults::ALL, 1_200);
         assert!(
             world.watcher.violations.is_empty(),
