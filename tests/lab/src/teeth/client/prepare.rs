@@ -51,7 +51,7 @@ pub fn image(kind: Kind) -> Result<String> {
     let _lock = lock::hold(&format!("image-{name}"))?;
     if !images::exists(&image)? {
         output::step(&format!("preparing {image}"));
-        let container = format!("{}-prepare", names::TEETH);
+        let container = format!("{}-prepare-{name}", names::TEETH);
         let made = make(&container, plain, script, &image);
         drop(docker::attempt(&["rm", "--force", "--volumes", &container]));
         made?;
