@@ -56,7 +56,7 @@ pub async fn run(
         free_bytes: look.as_ref().map_or(0, |look| look.free_bytes),
         specs: &specs,
         images: &images,
-        admin: admin.as_ref().map(|()| ()).map_err(String::as_str),
+        admin: admin.as_ref().map_err(String::as_str).copied(),
         backups_on: &backups,
         clients: snapshot.clients.len(),
         services: snapshot.services.len(),

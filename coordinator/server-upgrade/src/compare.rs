@@ -52,7 +52,7 @@ pub fn compare(before: &Baseline, after: &Baseline) -> Vec<Difference> {
 
 /// Whether the data from before is gone altogether: the mark of a PMM that initialised an empty volume and is perfectly healthy.
 pub fn looks_fresh(before: &Baseline, after: &Baseline) -> bool {
-    fn foreign<'a, V>(map: &'a BTreeMap<String, V>) -> impl Iterator<Item = &'a String> { map.keys().filter(|id| *id != SERVER_ID) }
+    fn foreign<V>(map: &BTreeMap<String, V>) -> impl Iterator<Item = &String> { map.keys().filter(|id| *id != SERVER_ID) }
     let own = |base: &Baseline, id: &String| base.services.get(id).is_some_and(|service| service.node_id == SERVER_ID);
     let nodes: Vec<&String> = foreign(&before.nodes).collect();
     let services: Vec<&String> = before.services.keys().filter(|id| !own(before, id)).collect();

@@ -34,6 +34,25 @@ pub fn judge_output(output: &str) -> Option<Verdict> {
 /// Whether pmm-managed's log, as far as it is newer than the start, says that the migration fails.
 pub fn migration_fails(log: &str) -> Option<&str> { log.lines().rev().find(|line| line.contains(MIGRATION_LINE)) }
 
+/// Logs of the playbook that runs at PMM 3's start; the second name is that of development versions (percona/pmm `pmm.ini`).
+pub const INIT_LOGS: &[&str] = &["pmm-init.log", "pmm-update-perform-init.log"];
+
+/// A failed task of that playbook that was not to be ignored. The wait for readiness among them ignores its failures (percona/pmm
+/// `roles/initialization/tasks/main.yml`), and Ansible says so on the next line.
+pub fn init_failed(log: &str) -> Option<&str> {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let ignored = |index: usize| lines.get(index + 1).is_some_and(|next| next.contains("...ignoring"));
+    let fatal = |line: &str| line.contains("fatal: [") || line.contains("FAILED! =>");
+    let found = lines.iter().enumerate().rev().find(|(index, line)| recap_failed(line) || (fatal(line) && !ignored(*index)));
+    found.map(|(_, line)| *line)
+}
+
+/// `PLAY RECAP` line with a number of failed tasks other than zero.
+fn recap_failed(line: &str) -> bool {
+    let count = line.split_once("failed=").map_or("0", |(_, rest)| rest.split_whitespace().next().unwrap_or("0"));
+    line.contains("ok=") && count != "0"
+}
+
 /// Whether qan-api2's log says that its own migration was interrupted (percona/pmm issue #3288): it never gets better by itself.
 pub fn qan_is_dirty(log: &str) -> Option<&str> { log.lines().rev().find(|line| line.contains("Dirty database version")) }
 
@@ -68,6 +87,16 @@ mod tests {
         assert_eq!(verdict.code, codes::FRESH_INSTANCE);
         assert_eq!(judge_output("FATAL: /srv is not writable for pmm user").unwrap().code, codes::MIGRATION_FAILED);
         assert_eq!(judge_output("Starting supervisord\n"), None);
+    }
+
+    #[test]
+    fn failed_tasks() {
+        assert!(init_failed("TASK [x]\nfatal: [127.0.0.1]: FAILED! => {\"msg\": \"no\"}\n").is_some());
+        assert!(init_failed("fatal: [localhost]: FAILED! => {\"attempts\": 20}\n...ignoring\nTASK [y]\n").is_none());
+        assert!(init_failed("127.0.0.1 : ok=12 changed=3 unreachable=0 failed=1 skipped=0").is_some());
+        assert!(init_failed("127.0.0.1 : ok=12 changed=3 unreachable=0 failed=0 skipped=0").is_none());
+        assert!(qan_is_dirty("panic: Dirty database version 18. Fix and force version.").is_some());
+        assert!(migration_fails("level=warning msg=\"Failed to migrate database: x\"").is_some());
     }
 
     #[test]

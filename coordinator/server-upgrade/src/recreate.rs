@@ -85,7 +85,8 @@ fn config(source: Source<'_>, crosses: bool, notes: &mut Notes) -> Map<String, V
     let old = &source.container["Config"];
     let inherited = &source.image["Config"];
     let mut config = old.as_object().cloned().unwrap_or_default();
-    config.retain(|name, value| !image::is_empty(value) && !(INHERITED.contains(&name.as_str()) && inherited[name] == *value));
+    let from_image = |name: &str, value: &Value| INHERITED.contains(&name) && inherited[name] == *value;
+    config.retain(|name, value| !image::is_empty(value) && !from_image(name, value));
     let id = source.container["Id"].as_str().unwrap_or_default();
     if config.get("Hostname").and_then(Value::as_str).is_some_and(|name| id.starts_with(name)) {
         config.remove("Hostname");

@@ -10,6 +10,9 @@ use fleet_common::codes;
 use server_upgrade::names::Phase;
 use std::time::{Duration, Instant};
 
+/// How long PMM may still answer with the old release after it called its update done.
+const AFTERMATH: Duration = Duration::from_secs(40);
+
 /// Starts the old container again, for its own update.
 pub async fn start(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let id: String = hop.need(phase, "old_id")?;
@@ -43,7 +46,8 @@ pub async fn update(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
                 if let Some(line) = lines.last() {
                     last.clone_from(line);
                 }
-                if done && over.is_none() {
+                let gave_up = lines.iter().any(|line| line.contains("FATAL"));
+                if (done || gave_up) && over.is_none() {
                     over = Some(Instant::now());
                 }
             }
@@ -53,18 +57,22 @@ pub async fn update(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
         if ready && told == Some(to) && marker_in(hop, &id).await? == Some(to) {
             return hop.note(phase, "api_updated", &true);
         }
-        let too_long_after = over.is_some_and(|over| over.elapsed() > hop.tools.config.deadlines.quick);
+        let too_long_after = over.is_some_and(|over| over.elapsed() > AFTERMATH);
         if too_long_after && ready && told.is_some_and(|told| told != to) {
-            return Err(DriverError::state(
-                codes::MIGRATION_FAILED,
-                format!("PMM's own update ended, but {} runs; its last line was `{last}`", told.unwrap_or(to)),
-            ));
+            return Err(ended(&format!("{} runs", told.unwrap_or(to)), &last));
+        }
+        if over.is_some_and(|over| over.elapsed() > hop.tools.config.deadlines.quick + AFTERMATH) {
+            return Err(ended("PMM is not ready", &last));
         }
         if started.elapsed() > limit {
             return Err(DriverError::Deadline { what: format!("PMM's own update to {to}; its last line was `{last}`"), after_s: limit.as_secs() });
         }
         hop.pause().await;
     }
+}
+
+fn ended(but: &str, last: &str) -> DriverError {
+    DriverError::state(codes::MIGRATION_FAILED, format!("PMM's own update ended, but {but}; its last line was `{last}`"))
 }
 
 /// Starts the update, once. In a second life without a handle the update may be running: then starting it again is refused by PMM, and

@@ -9,7 +9,7 @@ use crate::pmm::Pmm;
 use fleet_common::codes;
 use fleet_common::version::PmmVersion;
 use serde_json::Value;
-use server_upgrade::fresh::{fatal_programs, judge_output, migration_fails, qan_is_dirty};
+use server_upgrade::fresh::{INIT_LOGS, fatal_programs, init_failed, judge_output, migration_fails, qan_is_dirty};
 use server_upgrade::image::version_in_file;
 use server_upgrade::names::Phase;
 use std::collections::BTreeMap;
@@ -51,8 +51,9 @@ pub async fn wait(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<()
                 Ok(200) => match pmm.version().await {
                     Ok(told) if told.version == to => {
                         if marker_in(hop, &id).await? == Some(to) {
-                            // Once more: the output of the last moments counts too.
-                            return watch.outside(hop, &container).await;
+                            // Once more: what was said in the last moments counts too.
+                            watch.outside(hop, &container).await?;
+                            return watch.queries(hop).await;
                         }
                         last = format!("ready, but the marker on the data is not {to} yet");
                     }
@@ -120,9 +121,10 @@ impl Watch {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        let managed = self.log(hop, "pmm-managed.log").await;
-        let qan = self.log(hop, "qan-api2.log").await;
-        let line = migration_fails(&managed).or_else(|| qan_is_dirty(&qan)).map(|line| short(line, 300));
+        let mut line = migration_fails(&self.log(hop, "pmm-managed.log").await).map(|line| short(line, 300));
+        for name in INIT_LOGS {
+            line = line.or(init_failed(&self.log(hop, name).await).map(|line| short(line, 300)));
+        }
         lasting(&mut self.failing, line.is_some(), PATIENCE, || {
             DriverError::state(codes::MIGRATION_FAILED, format!("PMM's log says `{}`", line.unwrap_or_default()))
         })?;
@@ -132,6 +134,16 @@ impl Watch {
         lasting(&mut self.fatal, !fatal.is_empty(), INSIDE_EVERY, || {
             DriverError::state(codes::MIGRATION_FAILED, format!("PMM's supervisor gave up on {}", fatal.join(", ")))
         })
+    }
+
+    /// PMM is ready without its query store; whether that is broken for good stands in a log.
+    async fn queries(&self, hop: &Hop<'_>) -> Result<(), DriverError> {
+        match qan_is_dirty(&self.log(hop, "qan-api2.log").await) {
+            Some(line) => {
+                Err(DriverError::state(codes::MIGRATION_FAILED, format!("Query Analytics did not migrate: `{}`", short(line, 300))))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn log(&self, hop: &Hop<'_>, name: &str) -> String {

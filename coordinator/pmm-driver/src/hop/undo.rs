@@ -38,7 +38,7 @@ async fn new(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
         }
         let output = hop.docker.output(&name, 0).await.unwrap_or_default();
         keep_words(hop, names.key(), &output)?;
-        hop.docker.stop_container(&name, 30).await?;
+        hop.docker.stop_container(&name, 10).await?;
         hop.docker.remove_container(&name).await?;
     }
     hop.docker.remove_network(&names.dark_network()).await
