@@ -29,13 +29,19 @@ pub struct Code(pub String);
 
 impl Code {
     /// Wraps one of the constants below.
-    pub fn new(text: &str) -> Self { Self(text.to_owned()) }
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
     /// The text on the wire.
-    pub fn as_str(&self) -> &str { &self.0 }
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl std::fmt::Display for Code {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&self.0) }
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 macro_rules! codes {

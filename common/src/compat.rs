@@ -126,10 +126,14 @@ pub enum PathError {
 
 impl CompatibilityTable {
     /// The table that is compiled in.
-    pub fn shipped() -> Result<Self, toml::de::Error> { toml::from_str(SHIPPED) }
+    pub fn shipped() -> Result<Self, toml::de::Error> {
+        toml::from_str(SHIPPED)
+    }
 
     /// A table from text of the same form.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> { toml::from_str(text) }
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
 
     /// The releases to run one after the other, without the one that runs now. Empty when the target runs already.
     pub fn hop_path(&self, from: PmmVersion, target: PmmVersion) -> Result<Vec<PmmVersion>, PathError> {
@@ -141,7 +145,12 @@ impl CompatibilityTable {
         }
         for door in &self.doors {
             if from < door.from_below && target > door.last_target {
-                return Err(PathError::Closed { from, target, last: door.last_target, source_row: door.source.clone() });
+                return Err(PathError::Closed {
+                    from,
+                    target,
+                    last: door.last_target,
+                    source_row: door.source.clone(),
+                });
             }
         }
         let mut path = Vec::new();
@@ -187,7 +196,12 @@ mod tests {
 
     fn path(from: &str, to: &str) -> Vec<String> {
         let table = CompatibilityTable::shipped().unwrap();
-        table.hop_path(from.parse().unwrap(), to.parse().unwrap()).unwrap().iter().map(ToString::to_string).collect()
+        table
+            .hop_path(from.parse().unwrap(), to.parse().unwrap())
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -212,9 +226,18 @@ mod tests {
     #[test]
     fn promises_to_pmm2_clients() {
         let table = CompatibilityTable::shipped().unwrap();
-        assert_eq!(table.pmm2_clients_on(PmmVersion::new(2, 44, 1)), ClientSupport::Full);
-        assert_eq!(table.pmm2_clients_on(PmmVersion::new(3, 2, 0)), ClientSupport::Partial);
-        assert_eq!(table.pmm2_clients_on(PmmVersion::new(3, 9, 1)), ClientSupport::NotGuaranteed);
+        assert_eq!(
+            table.pmm2_clients_on(PmmVersion::new(2, 44, 1)),
+            ClientSupport::Full
+        );
+        assert_eq!(
+            table.pmm2_clients_on(PmmVersion::new(3, 2, 0)),
+            ClientSupport::Partial
+        );
+        assert_eq!(
+            table.pmm2_clients_on(PmmVersion::new(3, 9, 1)),
+            ClientSupport::NotGuaranteed
+        );
     }
 
     fn release() -> impl Strategy<Value = PmmVersion> {

@@ -51,12 +51,16 @@ pub struct Epoch {
 }
 
 impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{}.{}", self.term, self.counter) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.term, self.counter)
+    }
 }
 
 /// A PMM identifier without the `/agent_id/`-like prefix that PMM 2 puts before it and PMM 3's schema step 105 strips.
 /// Ids of the two majors are compared in this form only.
-pub fn without_pmm_prefix(id: &str) -> &str { id.rsplit('/').next().unwrap_or(id) }
+pub fn without_pmm_prefix(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or(id)
+}
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,9 @@ impl Method {
 }
 
 impl std::fmt::Display for Method {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.as_str()) }
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// A host as its agent sees it.
@@ -159,7 +161,10 @@ mod tests {
     #[test]
     fn every_kind_of_run_survives_the_wire() {
         let kinds = [
-            RunKind::Systemd { unit: "pmm-agent.service".into(), enabled: true },
+            RunKind::Systemd {
+                unit: "pmm-agent.service".into(),
+                enabled: true,
+            },
             RunKind::ByHand { user: "dba".into() },
             RunKind::Stopped,
         ];
@@ -185,7 +190,11 @@ mod tests {
             };
             let detection = Detection::Installed(Box::new(installation));
             let text = serde_json::to_string(&detection).unwrap();
-            assert_eq!(serde_json::from_str::<Detection>(&text).unwrap(), detection, "{text}");
+            assert_eq!(
+                serde_json::from_str::<Detection>(&text).unwrap(),
+                detection,
+                "{text}"
+            );
         }
     }
 }

@@ -9,7 +9,9 @@ pub fn compare_deb(a: &str, b: &str) -> Option<Ordering> {
 }
 
 /// Compares two RPM `[epoch:]version-release` texts by RPM's algorithm.
-pub fn compare_rpm(a: &str, b: &str) -> Ordering { rpm_version::rpm_evr_compare(a, b) }
+pub fn compare_rpm(a: &str, b: &str) -> Ordering {
+    rpm_version::rpm_evr_compare(a, b)
+}
 
 #[cfg(test)]
 mod tests {
@@ -17,7 +19,10 @@ mod tests {
 
     #[test]
     fn debian_order() {
-        assert_eq!(compare_deb("3.9.1-1.bookworm", "3.10.0-1.bookworm"), Some(Ordering::Less));
+        assert_eq!(
+            compare_deb("3.9.1-1.bookworm", "3.10.0-1.bookworm"),
+            Some(Ordering::Less)
+        );
         assert_eq!(compare_deb("3.9.1~rc1-1", "3.9.1-1"), Some(Ordering::Less));
         assert_eq!(compare_deb("1:2.0-1", "3.0-1"), Some(Ordering::Greater));
     }

@@ -37,7 +37,9 @@ impl Action {
         }
     }
     /// Whether the action may change what runs on the host and therefore needs a permit or a running leg.
-    pub fn changes_host(self) -> bool { matches!(self, Self::Switch | Self::Rollback) }
+    pub fn changes_host(self) -> bool {
+        matches!(self, Self::Switch | Self::Rollback)
+    }
 }
 
 /// How an order ended on the host.

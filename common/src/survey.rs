@@ -40,5 +40,9 @@ pub struct HostSurvey {
 
 impl HostSurvey {
     /// Whether nothing failed.
-    pub fn ready(&self) -> bool { self.findings.iter().all(|finding| finding.verdict != Verdict::Fail) }
+    pub fn ready(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Fail)
+    }
 }

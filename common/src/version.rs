@@ -18,13 +18,17 @@ pub struct PmmVersion {
 
 impl PmmVersion {
     /// A release from its three numbers.
-    pub const fn new(major: u32, minor: u32, patch: u32) -> Self { Self { major, minor, patch } }
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self { major, minor, patch }
+    }
 
     /// Reads the release at the start of a package version such as `2.42.0-6.focal` or `1:3.9.1-1.el9`.
     pub fn from_package_version(text: &str) -> Result<Self, VersionError> {
         let after_epoch = text.split_once(':').map_or(text, |(_, rest)| rest);
         let release = after_epoch.split(['-', '~', '+']).next().unwrap_or(after_epoch);
-        release.parse().map_err(|_| VersionError { text: text.to_owned() })
+        release.parse().map_err(|_| VersionError {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -40,12 +44,18 @@ impl FromStr for PmmVersion {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
-        let bad = || VersionError { text: text.to_owned() };
+        let bad = || VersionError {
+            text: text.to_owned(),
+        };
         let numbers: Vec<u32> = text
             .split('.')
             .map(|part| {
                 let canonical = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-                if canonical { part.parse().map_err(|_| bad()) } else { Err(bad()) }
+                if canonical {
+                    part.parse().map_err(|_| bad())
+                } else {
+                    Err(bad())
+                }
             })
             .collect::<Result<_, _>>()?;
         match numbers[..] {
@@ -62,7 +72,9 @@ impl fmt::Display for PmmVersion {
 }
 
 impl Serialize for PmmVersion {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> { serializer.collect_str(self) }
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl<'de> Deserialize<'de> for PmmVersion {
@@ -80,14 +92,20 @@ mod tests {
 
     #[test]
     fn package_versions_of_both_families_are_read() {
-        for (text, want) in [("2.42.0-6.focal", "2.42.0"), ("3.9.1-1.el9", "3.9.1"), ("1:3.7.1-8.jammy", "3.7.1")] {
+        for (text, want) in [
+            ("2.42.0-6.focal", "2.42.0"),
+            ("3.9.1-1.el9", "3.9.1"),
+            ("1:3.7.1-8.jammy", "3.7.1"),
+        ] {
             assert_eq!(PmmVersion::from_package_version(text).unwrap().to_string(), want);
         }
     }
 
     #[test]
     fn odd_texts_are_refused() {
-        for text in ["3", "3.9", "3.9.1.2", "v3.9.1", "3.9.x", "", "3..1", "+3.1.1", "latest"] {
+        for text in [
+            "3", "3.9", "3.9.1.2", "v3.9.1", "3.9.x", "", "3..1", "+3.1.1", "latest",
+        ] {
             assert!(text.parse::<PmmVersion>().is_err(), "{text}");
         }
     }

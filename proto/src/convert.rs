@@ -24,11 +24,21 @@ pub enum Invalid {
 }
 
 impl From<ids::Epoch> for crate::Epoch {
-    fn from(epoch: ids::Epoch) -> Self { Self { term: epoch.term, counter: epoch.counter } }
+    fn from(epoch: ids::Epoch) -> Self {
+        Self {
+            term: epoch.term,
+            counter: epoch.counter,
+        }
+    }
 }
 
 impl From<crate::Epoch> for ids::Epoch {
-    fn from(epoch: crate::Epoch) -> Self { Self { term: epoch.term, counter: epoch.counter } }
+    fn from(epoch: crate::Epoch) -> Self {
+        Self {
+            term: epoch.term,
+            counter: epoch.counter,
+        }
+    }
 }
 
 impl From<Action> for crate::Action {
@@ -61,8 +71,13 @@ pub fn action(number: i32) -> Result<Action, Invalid> {
 
 /// Reads the body of an event.
 pub fn host_event(body: &[u8]) -> Result<HostEvent, Invalid> {
-    serde_json::from_slice(body).map_err(|source| Invalid::Document { field: "body", source })
+    serde_json::from_slice(body).map_err(|source| Invalid::Document {
+        field: "body",
+        source,
+    })
 }
 
 /// Writes the body of an event. A `HostEvent` has no map keys or numbers that JSON can't hold, so this never fails.
-pub fn event_body(event: &HostEvent) -> Vec<u8> { serde_json::to_vec(event).unwrap_or_default() }
+pub fn event_body(event: &HostEvent) -> Vec<u8> {
+    serde_json::to_vec(event).unwrap_or_default()
+}

@@ -31,7 +31,10 @@ pub enum DigestError {
 
 /// SHA-256 of a file in lower-case hex.
 pub fn file_sha256_hex(path: &Path) -> Result<String, DigestError> {
-    let failed = |source| DigestError::Read { path: path.display().to_string(), source };
+    let failed = |source| DigestError::Read {
+        path: path.display().to_string(),
+        source,
+    };
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0u8; 64 * 1024];
@@ -50,7 +53,11 @@ pub fn verify_sha256(path: &Path, pinned: &str) -> Result<(), DigestError> {
     if found.eq_ignore_ascii_case(pinned.trim()) {
         return Ok(());
     }
-    Err(DigestError::Mismatch { path: path.display().to_string(), found, pinned: pinned.trim().to_owned() })
+    Err(DigestError::Mismatch {
+        path: path.display().to_string(),
+        found,
+        pinned: pinned.trim().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -65,6 +72,9 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         let digest = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
         verify_sha256(&path, digest).unwrap();
-        assert!(matches!(verify_sha256(&path, "00"), Err(DigestError::Mismatch { .. })));
+        assert!(matches!(
+            verify_sha256(&path, "00"),
+            Err(DigestError::Mismatch { .. })
+        ));
     }
 }

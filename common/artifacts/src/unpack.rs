@@ -19,7 +19,12 @@ pub struct Limits {
 
 impl Default for Limits {
     /// A PMM client tarball has below a hundred entries and some 700 MB; ten times and three times that.
-    fn default() -> Self { Self { entries: 1_000, bytes: 2 * 1024 * 1024 * 1024 } }
+    fn default() -> Self {
+        Self {
+            entries: 1_000,
+            bytes: 2 * 1024 * 1024 * 1024,
+        }
+    }
 }
 
 /// What was unpacked.
@@ -72,7 +77,9 @@ pub fn unpack_tar_gz(archive: &Path, target: &Path, limits: Limits) -> Result<Un
         let mut entry = entry.map_err(io(archive))?;
         let named = entry.path().map_err(io(archive))?.into_owned();
         let name = named.display().to_string();
-        let Some(relative) = inside(&named) else { return Err(UnpackError::Escapes(name)) };
+        let Some(relative) = inside(&named) else {
+            return Err(UnpackError::Escapes(name));
+        };
         done.entries += 1;
         if done.entries > limits.entries {
             return Err(UnpackError::TooMuch(format!("{} entries", limits.entries)));
@@ -89,10 +96,17 @@ pub fn unpack_tar_gz(archive: &Path, target: &Path, limits: Limits) -> Result<Un
             EntryType::Regular | EntryType::Continuous => {
                 parent_of(&path)?;
                 let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
-                let mut out =
-                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|source| match source.kind() {
+                let mut out = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path)
+                    .map_err(|source| match source.kind() {
                         io::ErrorKind::AlreadyExists => UnpackError::Doubled(name.clone()),
-                        _ => UnpackError::Io { what: name.clone(), source },
+                        _ => UnpackError::Io {
+                            what: name.clone(),
+                            source,
+                        },
                     })?;
                 let room = limits.bytes - done.bytes;
                 let written = io::copy(&mut (&mut entry).take(room + 1), &mut out).map_err(io(&path))?;
@@ -100,11 +114,16 @@ pub fn unpack_tar_gz(archive: &Path, target: &Path, limits: Limits) -> Result<Un
                     return Err(UnpackError::TooMuch(format!("{} bytes", limits.bytes)));
                 }
                 done.bytes += written;
-                out.set_permissions(fs::Permissions::from_mode(mode)).map_err(io(&path))?;
+                out.set_permissions(fs::Permissions::from_mode(mode))
+                    .map_err(io(&path))?;
                 out.sync_all().map_err(io(&path))?;
             }
             EntryType::Symlink => {
-                let to = entry.link_name().map_err(io(&path))?.map(std::borrow::Cow::into_owned).unwrap_or_default();
+                let to = entry
+                    .link_name()
+                    .map_err(io(&path))?
+                    .map(std::borrow::Cow::into_owned)
+                    .unwrap_or_default();
                 let within = relative.parent().unwrap_or(Path::new("")).join(&to);
                 if to.is_absolute() || normalise(&within).is_none() {
                     return Err(UnpackError::Escapes(name));
@@ -121,8 +140,13 @@ pub fn unpack_tar_gz(archive: &Path, target: &Path, limits: Limits) -> Result<Un
 }
 
 fn parent_of(path: &Path) -> Result<(), UnpackError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    fs::create_dir_all(parent).map_err(|source| UnpackError::Io { what: parent.display().to_string(), source })
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    fs::create_dir_all(parent).map_err(|source| UnpackError::Io {
+        what: parent.display().to_string(),
+        source,
+    })
 }
 
 /// The entry's path without `.`; `None` for absolute paths and any `..`.
@@ -169,14 +193,33 @@ mod tests {
         mode: u32,
     }
 
-    fn file(name: &'static str, data: &[u8]) -> Made { Made { name, kind: EntryType::Regular, link: "", data: data.to_vec(), mode: 0o4755 } }
+    fn file(name: &'static str, data: &[u8]) -> Made {
+        Made {
+            name,
+            kind: EntryType::Regular,
+            link: "",
+            data: data.to_vec(),
+            mode: 0o4755,
+        }
+    }
 
-    fn link(name: &'static str, kind: EntryType, link: &'static str) -> Made { Made { name, kind, link, data: vec![], mode: 0o777 } }
+    fn link(name: &'static str, kind: EntryType, link: &'static str) -> Made {
+        Made {
+            name,
+            kind,
+            link,
+            data: vec![],
+            mode: 0o777,
+        }
+    }
 
     fn unpack(entries: &[Made], limits: Limits) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar.gz");
-        let mut builder = Builder::new(GzEncoder::new(fs::File::create(&path).unwrap(), Compression::fast()));
+        let mut builder = Builder::new(GzEncoder::new(
+            fs::File::create(&path).unwrap(),
+            Compression::fast(),
+        ));
         for made in entries {
             let mut header = Header::new_gnu();
             // Written by hand, because the builder refuses the names that an attacker would use.
@@ -195,10 +238,16 @@ mod tests {
 
     #[test]
     fn a_good_archive_is_unpacked_without_set_uid() {
-        let entries = [file("./p/bin/agent", b"x"), link("p/agent", EntryType::Symlink, "bin/agent")];
+        let entries = [
+            file("./p/bin/agent", b"x"),
+            link("p/agent", EntryType::Symlink, "bin/agent"),
+        ];
         let (dir, result) = unpack(&entries, Limits::default());
         assert_eq!(result.unwrap(), Unpacked { entries: 2, bytes: 1 });
-        let mode = fs::metadata(dir.path().join("out/p/bin/agent")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("out/p/bin/agent"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o755);
         assert_eq!(fs::read(dir.path().join("out/p/agent")).unwrap(), b"x");
     }
@@ -213,25 +262,58 @@ mod tests {
             link("l", EntryType::Symlink, "../.."),
         ] {
             let name = bad.name;
-            assert!(matches!(unpack(&[bad], Limits::default()).1, Err(UnpackError::Escapes(_))), "{name}");
+            assert!(
+                matches!(unpack(&[bad], Limits::default()).1, Err(UnpackError::Escapes(_))),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn files_below_links_doubles_and_devices_are_refused() {
         let below = [link("l", EntryType::Symlink, "d"), file("l/x", b"")];
-        assert!(matches!(unpack(&below, Limits::default()).1, Err(UnpackError::Doubled(_))));
-        assert!(matches!(unpack(&[file("x", b""), file("x", b"")], Limits::default()).1, Err(UnpackError::Doubled(_))));
-        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::Link] {
-            assert!(matches!(unpack(&[link("x", kind, "y")], Limits::default()).1, Err(UnpackError::Kind(_))));
+        assert!(matches!(
+            unpack(&below, Limits::default()).1,
+            Err(UnpackError::Doubled(_))
+        ));
+        assert!(matches!(
+            unpack(&[file("x", b""), file("x", b"")], Limits::default()).1,
+            Err(UnpackError::Doubled(_))
+        ));
+        for kind in [
+            EntryType::Char,
+            EntryType::Block,
+            EntryType::Fifo,
+            EntryType::Link,
+        ] {
+            assert!(matches!(
+                unpack(&[link("x", kind, "y")], Limits::default()).1,
+                Err(UnpackError::Kind(_))
+            ));
         }
     }
 
     #[test]
     fn limits_hold() {
-        let limits = Limits { entries: 10, bytes: 1000 };
-        assert!(matches!(unpack(&[file("a", &[0; 600]), file("b", &[0; 600])], limits).1, Err(UnpackError::TooMuch(_))));
+        let limits = Limits {
+            entries: 10,
+            bytes: 1000,
+        };
+        assert!(matches!(
+            unpack(&[file("a", &[0; 600]), file("b", &[0; 600])], limits).1,
+            Err(UnpackError::TooMuch(_))
+        ));
         let many: Vec<_> = ["a", "b", "c"].into_iter().map(|name| file(name, b"")).collect();
-        assert!(matches!(unpack(&many, Limits { entries: 2, bytes: 10 }).1, Err(UnpackError::TooMuch(_))));
+        assert!(matches!(
+            unpack(
+                &many,
+                Limits {
+                    entries: 2,
+                    bytes: 10
+                }
+            )
+            .1,
+            Err(UnpackError::TooMuch(_))
+        ));
     }
 }

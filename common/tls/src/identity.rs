@@ -15,12 +15,16 @@ pub fn spki_sha256_hex(certificate: &CertificateDer<'_>) -> Result<String, TlsEr
 }
 
 /// SHA-256, hex, over a whole certificate.
-pub fn fingerprint_hex(certificate: &CertificateDer<'_>) -> String { hex::encode(Sha256::digest(certificate)) }
+pub fn fingerprint_hex(certificate: &CertificateDer<'_>) -> String {
+    hex::encode(Sha256::digest(certificate))
+}
 
 /// The host id in the SAN URI of a host's certificate; `None` when there is none or more than one. The common name is never looked at.
 pub fn host_id(certificate: &CertificateDer<'_>) -> Result<Option<String>, TlsError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsError::NotX509)?;
-    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Ok(None) };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else {
+        return Ok(None);
+    };
     let mut found = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => uri.strip_prefix(HOST_URI_PREFIX),
         _ => None,

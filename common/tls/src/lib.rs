@@ -49,7 +49,9 @@ pub enum TlsError {
 }
 
 /// The crypto provider of the whole workspace.
-pub fn provider() -> Arc<CryptoProvider> { Arc::new(rustls::crypto::aws_lc_rs::default_provider()) }
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
 
 /// Makes [`provider`] the process default, for libraries that ask for one. Calling it again does nothing.
 pub fn install_default() {
@@ -62,11 +64,18 @@ pub fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer
     let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| TlsError::Pem { what, source })?;
-    if chain.is_empty() { Err(TlsError::Empty { what }) } else { Ok(chain) }
+    if chain.is_empty() {
+        Err(TlsError::Empty { what })
+    } else {
+        Ok(chain)
+    }
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|source| TlsError::Pem { what: "private key", source })
+    PrivateKeyDer::from_pem_slice(pem).map_err(|source| TlsError::Pem {
+        what: "private key",
+        source,
+    })
 }
 
 fn root_store(ca_pem: &[u8]) -> Result<rustls::RootCertStore, TlsError> {
@@ -93,7 +102,9 @@ pub fn find_refusal(error: &(dyn std::error::Error + 'static)) -> Option<String>
             return Some(describe(refusal));
         }
         if let Some(io) = current.downcast_ref::<std::io::Error>()
-            && let Some(refusal) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            && let Some(refusal) = io
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
             return Some(describe(refusal));
         }

@@ -1,8 +1,8 @@
 //! Verifiers for peers that no public root vouches for.
 
 use crate::{TlsError, identity, provider};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -28,7 +28,11 @@ fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 fn sha256_argument(text: &str) -> Result<String, TlsError> {
-    let digest: String = text.trim().trim_start_matches("sha256:").replace(':', "").to_ascii_lowercase();
+    let digest: String = text
+        .trim()
+        .trim_start_matches("sha256:")
+        .replace(':', "")
+        .to_ascii_lowercase();
     match hex::decode(&digest) {
         Ok(bytes) if bytes.len() == 32 => Ok(digest),
         _ => Err(TlsError::Digest(text.to_owned())),
@@ -43,7 +47,12 @@ macro_rules! signatures {
             certificate: &CertificateDer<'_>,
             signature: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+            verify_tls12_signature(
+                message,
+                certificate,
+                signature,
+                &provider().signature_verification_algorithms,
+            )
         }
         fn verify_tls13_signature(
             &self,
@@ -51,10 +60,17 @@ macro_rules! signatures {
             certificate: &CertificateDer<'_>,
             signature: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+            verify_tls13_signature(
+                message,
+                certificate,
+                signature,
+                &provider().signature_verification_algorithms,
+            )
         }
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            provider().signature_verification_algorithms.supported_schemes()
+            provider()
+                .signature_verification_algorithms
+                .supported_schemes()
         }
     };
 }
@@ -67,7 +83,9 @@ pub(crate) struct PinnedCaKey {
 
 impl PinnedCaKey {
     pub(crate) fn new(spki_sha256_hex: &str) -> Result<Self, TlsError> {
-        Ok(Self { digest: sha256_argument(spki_sha256_hex)? })
+        Ok(Self {
+            digest: sha256_argument(spki_sha256_hex)?,
+        })
     }
 }
 
@@ -101,7 +119,11 @@ pub(crate) struct LeafFingerprint {
 }
 
 impl LeafFingerprint {
-    pub(crate) fn new(leaf_sha256: &str) -> Result<Self, TlsError> { Ok(Self { digest: sha256_argument(leaf_sha256)? }) }
+    pub(crate) fn new(leaf_sha256: &str) -> Result<Self, TlsError> {
+        Ok(Self {
+            digest: sha256_argument(leaf_sha256)?,
+        })
+    }
 }
 
 impl ServerCertVerifier for LeafFingerprint {
@@ -117,7 +139,10 @@ impl ServerCertVerifier for LeafFingerprint {
         if seen == self.digest {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(refused(FingerprintMismatch { seen, wanted: self.digest.clone() }))
+            Err(refused(FingerprintMismatch {
+                seen,
+                wanted: self.digest.clone(),
+            }))
         }
     }
     signatures!();

@@ -9,18 +9,20 @@ use std::sync::Arc;
 pub fn mutual(ca_pem: &[u8], chain_pem: &[u8], key_pem: &[u8]) -> Result<ServerConfig, TlsError> {
     let roots = Arc::new(root_store(ca_pem)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
-    let config = builder()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(chain_pem, "server certificate")?, private_key(key_pem)?)?;
+    let config = builder()?.with_client_cert_verifier(verifier).with_single_cert(
+        certificates(chain_pem, "server certificate")?,
+        private_key(key_pem)?,
+    )?;
     Ok(hardened(config))
 }
 
 /// For enrolment: the server proves itself, the client has nothing yet. The chain must include the CA certificate, so that a joining
 /// agent can check the key named in its token.
 pub fn plain(chain_pem: &[u8], key_pem: &[u8]) -> Result<ServerConfig, TlsError> {
-    let config = builder()?
-        .with_no_client_auth()
-        .with_single_cert(certificates(chain_pem, "server certificate")?, private_key(key_pem)?)?;
+    let config = builder()?.with_no_client_auth().with_single_cert(
+        certificates(chain_pem, "server certificate")?,
+        private_key(key_pem)?,
+    )?;
     Ok(hardened(config))
 }
 

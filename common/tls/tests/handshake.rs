@@ -15,10 +15,16 @@ impl Ca {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
+        }
     }
-    fn pem(&self) -> String { self.issuer.pem() }
-    fn pin(&self) -> String { identity::spki_sha256_hex(self.issuer.der()).unwrap() }
+    fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+    fn pin(&self) -> String {
+        identity::spki_sha256_hex(self.issuer.der()).unwrap()
+    }
     /// (chain with the CA behind the leaf, key)
     fn leaf(&self, name: SanType) -> (String, String) {
         let key = KeyPair::generate().unwrap();
@@ -27,7 +33,9 @@ impl Ca {
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         (format!("{}{}", leaf.pem(), self.pem()), key.serialize_pem())
     }
-    fn server(&self) -> (String, String) { self.leaf(SanType::DnsName("coordinator.test".try_into().unwrap())) }
+    fn server(&self) -> (String, String) {
+        self.leaf(SanType::DnsName("coordinator.test".try_into().unwrap()))
+    }
     fn host(&self, id: &str) -> (String, String) {
         self.leaf(SanType::URI(format!("fleet://host/{id}").try_into().unwrap()))
     }
@@ -58,7 +66,9 @@ fn handshake(client: ClientConfig, server: ServerConfig) -> Result<Option<Certif
         }
     }
     assert!(!dialling.is_handshaking() && !accepting.is_handshaking());
-    Ok(accepting.peer_certificates().map(|chain| chain[0].clone().into_owned()))
+    Ok(accepting
+        .peer_certificates()
+        .map(|chain| chain[0].clone().into_owned()))
 }
 
 #[test]
@@ -67,7 +77,9 @@ fn an_enrolled_host_is_let_in_and_known() {
     let ((chain, key), (leaf, host_key)) = (ca.server(), ca.host("h1"));
     let accepting = server::mutual(ca.pem().as_bytes(), chain.as_bytes(), key.as_bytes()).unwrap();
     let dialling = client::mutual(ca.pem().as_bytes(), leaf.as_bytes(), host_key.as_bytes()).unwrap();
-    let peer = handshake(dialling, accepting).unwrap().expect("a client certificate");
+    let peer = handshake(dialling, accepting)
+        .unwrap()
+        .expect("a client certificate");
     assert_eq!(identity::host_id(&peer).unwrap().as_deref(), Some("h1"));
 }
 
@@ -76,12 +88,18 @@ fn no_certificate_and_foreign_certificates_are_refused() {
     let (ca, other) = (Ca::new(), Ca::new());
     let (chain, key) = ca.server();
     let accepting = || server::mutual(ca.pem().as_bytes(), chain.as_bytes(), key.as_bytes()).unwrap();
-    let none = handshake(client::without_certificate(ca.pem().as_bytes()).unwrap(), accepting());
+    let none = handshake(
+        client::without_certificate(ca.pem().as_bytes()).unwrap(),
+        accepting(),
+    );
     assert!(matches!(none, Err(Error::NoCertificatesPresented)), "{none:?}");
     let (leaf, host_key) = other.host("h1");
     let foreign = client::mutual(ca.pem().as_bytes(), leaf.as_bytes(), host_key.as_bytes()).unwrap();
     let refused = handshake(foreign, accepting());
-    assert!(matches!(refused, Err(Error::InvalidCertificate(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::InvalidCertificate(_))),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -94,7 +112,14 @@ fn a_joining_agent_checks_the_ca_before_it_sends_anything() {
     assert_eq!(fleet_tls::describe(&refused), fleet_tls::CA_MISMATCH_TEXT);
     // A chain that merely carries the right CA, with a leaf of somebody else, proves nothing.
     let (foreign_chain, foreign_key) = other.server();
-    let forged = format!("{}{}", foreign_chain.split_inclusive("-----END CERTIFICATE-----").next().unwrap(), ca.pem());
+    let forged = format!(
+        "{}{}",
+        foreign_chain
+            .split_inclusive("-----END CERTIFICATE-----")
+            .next()
+            .unwrap(),
+        ca.pem()
+    );
     let forged = server::plain(format!("{forged}\n").as_bytes(), foreign_key.as_bytes()).unwrap();
     assert!(handshake(client::pinned_ca_key(&ca.pin()).unwrap(), forged).is_err());
 }
@@ -103,7 +128,9 @@ fn a_joining_agent_checks_the_ca_before_it_sends_anything() {
 fn a_pmm_server_is_known_by_its_fingerprint() {
     let ca = Ca::new();
     let (chain, key) = ca.server();
-    let leaf = fleet_tls::certificates(chain.as_bytes(), "leaf").unwrap().remove(0);
+    let leaf = fleet_tls::certificates(chain.as_bytes(), "leaf")
+        .unwrap()
+        .remove(0);
     let digest = identity::fingerprint_hex(&leaf);
     let accepting = || server::plain(chain.as_bytes(), key.as_bytes()).unwrap();
     let mut dialling = client::fingerprint(&format!("sha256:{digest}")).unwrap();

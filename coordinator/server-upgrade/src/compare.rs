@@ -35,8 +35,16 @@ pub fn compare(before: &Baseline, after: &Baseline) -> Vec<Difference> {
                 out.equal(format!("node {} (name)", node.name), &node.name, &now.name);
                 // The server's own node is described by the server itself.
                 if id != SERVER_ID {
-                    out.equal(format!("node {} (type)", node.name), &node.node_type, &now.node_type);
-                    out.equal(format!("node {} (address)", node.name), &node.address, &now.address);
+                    out.equal(
+                        format!("node {} (type)", node.name),
+                        &node.node_type,
+                        &now.node_type,
+                    );
+                    out.equal(
+                        format!("node {} (address)", node.name),
+                        &node.address,
+                        &now.address,
+                    );
                 }
             }
         }
@@ -44,7 +52,11 @@ pub fn compare(before: &Baseline, after: &Baseline) -> Vec<Difference> {
     services(before, after, &mut out);
     agents(before, after, &mut out);
     for (name, value) in &before.settings {
-        out.equal(format!("setting {name}"), value, after.settings.get(name).map_or("", String::as_str));
+        out.equal(
+            format!("setting {name}"),
+            value,
+            after.settings.get(name).map_or("", String::as_str),
+        );
     }
     history(before, after, &mut out);
     out.0
@@ -52,11 +64,18 @@ pub fn compare(before: &Baseline, after: &Baseline) -> Vec<Difference> {
 
 /// Whether the data from before is gone altogether: the mark of a PMM that initialised an empty volume and is perfectly healthy.
 pub fn looks_fresh(before: &Baseline, after: &Baseline) -> bool {
-    fn foreign<V>(map: &BTreeMap<String, V>) -> impl Iterator<Item = &String> { map.keys().filter(|id| *id != SERVER_ID) }
-    let own = |base: &Baseline, id: &String| base.services.get(id).is_some_and(|service| service.node_id == SERVER_ID);
+    fn foreign<V>(map: &BTreeMap<String, V>) -> impl Iterator<Item = &String> {
+        map.keys().filter(|id| *id != SERVER_ID)
+    }
+    let own = |base: &Baseline, id: &String| {
+        base.services
+            .get(id)
+            .is_some_and(|service| service.node_id == SERVER_ID)
+    };
     let nodes: Vec<&String> = foreign(&before.nodes).collect();
     let services: Vec<&String> = before.services.keys().filter(|id| !own(before, id)).collect();
-    let survived = nodes.iter().any(|id| after.nodes.contains_key(*id)) || services.iter().any(|id| after.services.contains_key(*id));
+    let survived = nodes.iter().any(|id| after.nodes.contains_key(*id))
+        || services.iter().any(|id| after.services.contains_key(*id));
     if !nodes.is_empty() || !services.is_empty() {
         return !survived;
     }
@@ -81,11 +100,23 @@ fn services(before: &Baseline, after: &Baseline, out: &mut Out) {
         out.equal(label("address"), &service.address, &now.address);
         out.equal(label("environment"), &service.environment, &now.environment);
         out.equal(label("cluster"), &service.cluster, &now.cluster);
-        out.equal(label("replication set"), &service.replication_set, &now.replication_set);
+        out.equal(
+            label("replication set"),
+            &service.replication_set,
+            &now.replication_set,
+        );
         let text = |labels: &BTreeMap<String, String>| {
-            labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+            labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(",")
         };
-        out.equal(label("custom labels"), &text(&service.custom_labels), &text(&now.custom_labels));
+        out.equal(
+            label("custom labels"),
+            &text(&service.custom_labels),
+            &text(&now.custom_labels),
+        );
     }
 }
 
@@ -103,27 +134,42 @@ fn agents(before: &Baseline, after: &Baseline, out: &mut Out) {
         out.equal(label("type"), &agent.exporter_type, &now.exporter_type);
         out.equal(label("watches"), &agent.watches, &now.watches);
         if agent.disabled != now.disabled && !explained(before, agent) {
-            out.equal(label("disabled"), &agent.disabled.to_string(), &now.disabled.to_string());
+            out.equal(
+                label("disabled"),
+                &agent.disabled.to_string(),
+                &now.disabled.to_string(),
+            );
         }
     }
 }
 
 fn explained(before: &Baseline, agent: &Exporter) -> bool {
     agent.exporter_type == SWITCHED_OFF_BY_112
-        && before.services.get(&agent.watches).is_some_and(|service| service.name == OWN_DATABASE)
+        && before
+            .services
+            .get(&agent.watches)
+            .is_some_and(|service| service.name == OWN_DATABASE)
 }
 
 /// Buffered samples and queries may still arrive for the time before the cut, so more is fine and less is not.
 fn history(before: &Baseline, after: &Baseline, out: &mut Out) {
     for probe in &before.history {
-        let now = after.history.iter().find(|one| one.query == probe.query && one.at_ms == probe.at_ms).map_or(0, |one| one.series);
+        let now = after
+            .history
+            .iter()
+            .find(|one| one.query == probe.query && one.at_ms == probe.at_ms)
+            .map_or(0, |one| one.series);
         if now < probe.series {
             let what = format!("metrics at {} ({})", probe.at_ms, probe.query);
             out.differs(what, &probe.series.to_string(), &now.to_string());
         }
     }
     for probe in &before.qan {
-        let now = after.qan.iter().find(|one| one.from_ms == probe.from_ms && one.to_ms == probe.to_ms).map_or(0, |one| one.rows);
+        let now = after
+            .qan
+            .iter()
+            .find(|one| one.from_ms == probe.from_ms && one.to_ms == probe.to_ms)
+            .map_or(0, |one| one.rows);
         if now < probe.rows {
             let what = format!("queries between {} and {}", probe.from_ms, probe.to_ms);
             out.differs(what, &probe.rows.to_string(), &now.to_string());
@@ -136,14 +182,20 @@ struct Out(Vec<Difference>);
 
 impl Out {
     fn differs(&mut self, what: String, before: &str, after: &str) {
-        self.0.push(Difference { what, before: before.to_owned(), after: after.to_owned() });
+        self.0.push(Difference {
+            what,
+            before: before.to_owned(),
+            after: after.to_owned(),
+        });
     }
     fn equal(&mut self, what: String, before: &str, after: &str) {
         if before != after {
             self.differs(what, before, after);
         }
     }
-    fn missing(&mut self, what: String) { self.differs(what, "there", "missing"); }
+    fn missing(&mut self, what: String) {
+        self.differs(what, "there", "missing");
+    }
 }
 
 #[cfg(test)]
@@ -170,9 +222,16 @@ mod tests {
     fn baseline() -> Baseline {
         let mut base = Baseline::default();
         for id in ["pmm-server", "n1", "n2"] {
-            base.nodes.insert(id.to_owned(), Node { name: id.to_owned(), ..Node::default() });
+            base.nodes.insert(
+                id.to_owned(),
+                Node {
+                    name: id.to_owned(),
+                    ..Node::default()
+                },
+            );
         }
-        base.services.insert("own".to_owned(), service(OWN_DATABASE, SERVER_ID));
+        base.services
+            .insert("own".to_owned(), service(OWN_DATABASE, SERVER_ID));
         base.services.insert("s1".to_owned(), service("db-1", "n1"));
         let agent = |kind: &str, watches: &str, client: &str| Exporter {
             exporter_type: kind.to_owned(),
@@ -181,11 +240,22 @@ mod tests {
             disabled: false,
             running: true,
         };
-        base.agents.insert("a1".to_owned(), agent("mysqld_exporter", "s1", "c1"));
-        base.agents.insert("a2".to_owned(), agent(SWITCHED_OFF_BY_112, "own", SERVER_ID));
-        base.settings.insert("data_retention".to_owned(), "720h".to_owned());
-        base.history.push(HistoryProbe { query: "count(up)".to_owned(), at_ms: 5, series: 7 });
-        base.qan.push(QanProbe { from_ms: 1, to_ms: 2, rows: 3 });
+        base.agents
+            .insert("a1".to_owned(), agent("mysqld_exporter", "s1", "c1"));
+        base.agents
+            .insert("a2".to_owned(), agent(SWITCHED_OFF_BY_112, "own", SERVER_ID));
+        base.settings
+            .insert("data_retention".to_owned(), "720h".to_owned());
+        base.history.push(HistoryProbe {
+            query: "count(up)".to_owned(),
+            at_ms: 5,
+            series: 7,
+        });
+        base.qan.push(QanProbe {
+            from_ms: 1,
+            to_ms: 2,
+            rows: 3,
+        });
         base
     }
 
@@ -194,7 +264,13 @@ mod tests {
         let before = baseline();
         let mut after = before.clone();
         after.agents.get_mut("a2").unwrap().disabled = true;
-        after.agents.insert("nomad".to_owned(), Exporter { exporter_type: "nomad_agent".to_owned(), ..Exporter::default() });
+        after.agents.insert(
+            "nomad".to_owned(),
+            Exporter {
+                exporter_type: "nomad_agent".to_owned(),
+                ..Exporter::default()
+            },
+        );
         after.history.first_mut().unwrap().series = 9;
         after.agents.get_mut("a1").unwrap().running = false;
         assert_eq!(compare(&before, &after), vec![]);
@@ -211,7 +287,10 @@ mod tests {
         after.settings.clear();
         after.history.clear();
         after.qan.clear();
-        let found: Vec<String> = compare(&before, &after).iter().map(|one| one.what.clone()).collect();
+        let found: Vec<String> = compare(&before, &after)
+            .iter()
+            .map(|one| one.what.clone())
+            .collect();
         assert_eq!(found.len(), 6, "{found:?}");
     }
 
@@ -219,8 +298,16 @@ mod tests {
     fn a_healthy_empty_pmm_is_recognised() {
         let before = baseline();
         let mut fresh = Baseline::default();
-        fresh.nodes.insert(SERVER_ID.to_owned(), Node { name: SERVER_ID.to_owned(), ..Node::default() });
-        fresh.services.insert("other".to_owned(), service(OWN_DATABASE, SERVER_ID));
+        fresh.nodes.insert(
+            SERVER_ID.to_owned(),
+            Node {
+                name: SERVER_ID.to_owned(),
+                ..Node::default()
+            },
+        );
+        fresh
+            .services
+            .insert("other".to_owned(), service(OWN_DATABASE, SERVER_ID));
         assert!(looks_fresh(&before, &fresh));
         let mut lonely = before;
         lonely.nodes.retain(|id, _| id == SERVER_ID);

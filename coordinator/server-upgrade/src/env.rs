@@ -35,10 +35,16 @@ pub fn operator_env(container: &[String], image: &[String]) -> Vec<(String, Stri
 pub fn translate(operator: &[(String, String)], from: PmmVersion, to: PmmVersion) -> Translation {
     let mut out = Builder::default();
     for (name, value) in operator {
-        let row = if from.major == 2 && to.major >= 3 { env_table::find(name) } else { None };
+        let row = if from.major == 2 && to.major >= 3 {
+            env_table::find(name)
+        } else {
+            None
+        };
         match row.map(|row| row.rule) {
             Some(rule) => out.apply(name, value, rule),
-            None if name.eq_ignore_ascii_case("GF_DATABASE_URL") && to >= PmmVersion::new(3, 2, 0) => out.database_url(name, value),
+            None if name.eq_ignore_ascii_case("GF_DATABASE_URL") && to >= PmmVersion::new(3, 2, 0) => {
+                out.database_url(name, value)
+            }
             None => {
                 if from.major == 2 && to.major >= 3 {
                     out.unknown(name);
@@ -71,7 +77,9 @@ impl Builder {
             },
             Rule::Invert(new) => match env_value::parse_bool(value) {
                 Some(on) => {
-                    self.done.changes.push(format!("{name} becomes {new} with the opposite value"));
+                    self.done
+                        .changes
+                        .push(format!("{name} becomes {new} with the opposite value"));
                     self.set(name, new, if on { "false" } else { "true" }, false);
                 }
                 None => self.bad(name, "is no truth value (1, t, true, 0, f, false)"),
@@ -93,14 +101,25 @@ impl Builder {
         self.set(name, new, value, false);
     }
 
-    fn bad(&mut self, name: &str, why: &str) { self.done.problems.push(format!("the value of {name} {why}; PMM 3 would not start with it")); }
+    fn bad(&mut self, name: &str, why: &str) {
+        self.done.problems.push(format!(
+            "the value of {name} {why}; PMM 3 would not start with it"
+        ));
+    }
 
     fn unknown(&mut self, name: &str) {
         let upper = name.to_ascii_uppercase();
-        if env_table::OWN_PREFIXES.iter().any(|prefix| upper.starts_with(prefix)) {
-            self.done.problems.push(format!("{name} has no known counterpart in PMM 3, which would silently ignore it"));
+        if env_table::OWN_PREFIXES
+            .iter()
+            .any(|prefix| upper.starts_with(prefix))
+        {
+            self.done.problems.push(format!(
+                "{name} has no known counterpart in PMM 3, which would silently ignore it"
+            ));
         } else if upper.starts_with("PMM_WATCHTOWER_") {
-            self.done.warnings.push(format!("{name}: upgrades through Watchtower end with 3.9.0; remove Watchtower, it would interfere"));
+            self.done.warnings.push(format!(
+                "{name}: upgrades through Watchtower end with 3.9.0; remove Watchtower, it would interfere"
+            ));
         }
     }
 
@@ -111,7 +130,9 @@ impl Builder {
             ));
             return;
         };
-        self.done.changes.push(format!("{name} is split into GF_DATABASE_TYPE, _HOST, _NAME, _USER, _PASSWORD"));
+        self.done.changes.push(format!(
+            "{name} is split into GF_DATABASE_TYPE, _HOST, _NAME, _USER, _PASSWORD"
+        ));
         let mut parts = vec![
             ("GF_DATABASE_TYPE", url.kind),
             ("GF_DATABASE_HOST", url.host),
@@ -127,7 +148,10 @@ impl Builder {
 
     fn set(&mut self, old: &str, new: &str, value: &str, optional: bool) {
         let there = self.done.env.iter().position(|(name, _)| name == new);
-        match (there.and_then(|index| self.done.env.get(index).map(|(_, text)| (index, text.clone()))), self.origin.get(new).cloned()) {
+        match (
+            there.and_then(|index| self.done.env.get(index).map(|(_, text)| (index, text.clone()))),
+            self.origin.get(new).cloned(),
+        ) {
             (Some((_, text)), _) if text == value => {}
             (Some(_), Some((_, _))) if optional => {}
             // What was there was optional itself: the explicit one wins.
@@ -138,7 +162,9 @@ impl Builder {
                 self.origin.insert(new.to_owned(), (old.to_owned(), optional));
             }
             (Some(_), Some((first, false))) => {
-                self.done.problems.push(format!("{first} and {old} both become {new}, with different values"));
+                self.done.problems.push(format!(
+                    "{first} and {old} both become {new}, with different values"
+                ));
             }
             (Some(_) | None, _) => {
                 self.done.env.push((new.to_owned(), value.to_owned()));
@@ -158,34 +184,69 @@ mod tests {
     const V3: PmmVersion = PmmVersion::new(3, 7, 1);
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+            .collect()
     }
 
     #[test]
     fn what_the_image_brings_is_not_the_operators() {
-        let container = ["PATH=/bin".to_owned(), "DISABLE_UPDATES=true".to_owned(), "PS1=x".to_owned()];
+        let container = [
+            "PATH=/bin".to_owned(),
+            "DISABLE_UPDATES=true".to_owned(),
+            "PS1=x".to_owned(),
+        ];
         let image = ["PATH=/bin".to_owned(), "PS1=x".to_owned()];
-        assert_eq!(operator_env(&container, &image), env(&[("DISABLE_UPDATES", "true")]));
+        assert_eq!(
+            operator_env(&container, &image),
+            env(&[("DISABLE_UPDATES", "true")])
+        );
     }
 
     #[test]
     fn the_form_that_kills_the_official_script() {
-        let done = translate(&env(&[("DISABLE_UPDATES", "true"), ("disable_telemetry", "0")]), V2, V3);
-        assert_eq!(done.env, env(&[("PMM_ENABLE_UPDATES", "false"), ("PMM_ENABLE_TELEMETRY", "true")]));
+        let done = translate(
+            &env(&[("DISABLE_UPDATES", "true"), ("disable_telemetry", "0")]),
+            V2,
+            V3,
+        );
+        assert_eq!(
+            done.env,
+            env(&[("PMM_ENABLE_UPDATES", "false"), ("PMM_ENABLE_TELEMETRY", "true")])
+        );
         assert!(done.problems.is_empty());
     }
 
     #[test]
     fn secrets_pass_unharmed() {
         let hard = "a$b`c\"d\\e'f g";
-        let done = translate(&env(&[("GF_SECURITY_ADMIN_PASSWORD", hard), ("PERCONA_TEST_POSTGRES_DBPASSWORD", hard)]), V2, V3);
-        assert_eq!(done.env, env(&[("GF_SECURITY_ADMIN_PASSWORD", hard), ("PMM_POSTGRES_DBPASSWORD", hard)]));
+        let done = translate(
+            &env(&[
+                ("GF_SECURITY_ADMIN_PASSWORD", hard),
+                ("PERCONA_TEST_POSTGRES_DBPASSWORD", hard),
+            ]),
+            V2,
+            V3,
+        );
+        assert_eq!(
+            done.env,
+            env(&[
+                ("GF_SECURITY_ADMIN_PASSWORD", hard),
+                ("PMM_POSTGRES_DBPASSWORD", hard)
+            ])
+        );
         assert!(!done.changes.join(" ").contains(hard));
     }
 
     #[test]
     fn bad_values_and_lost_names_are_problems() {
-        let bad = env(&[("DATA_RETENTION", "36h"), ("ENABLE_RBAC", "yes"), ("PERCONA_TEST_SOMETHING", "1"), ("METRICS_RESOLUTION", "5")]);
+        let bad = env(&[
+            ("DATA_RETENTION", "36h"),
+            ("ENABLE_RBAC", "yes"),
+            ("PERCONA_TEST_SOMETHING", "1"),
+            ("METRICS_RESOLUTION", "5"),
+        ]);
         assert_eq!(translate(&bad, V2, V3).problems.len(), 4);
         let both = env(&[("DISABLE_ALERTING", "1"), ("ENABLE_ALERTING", "1")]);
         assert_eq!(translate(&both, V2, V3).problems.len(), 1);
@@ -196,19 +257,39 @@ mod tests {
     #[test]
     fn days_drops_and_the_database_url() {
         let done = translate(
-            &env(&[("DATA_RETENTION", "30d"), ("LESS_LOG_NOISE", "1"), ("GF_DATABASE_URL", "postgres://u:p@h:1/d"), ("TZ", "UTC")]),
+            &env(&[
+                ("DATA_RETENTION", "30d"),
+                ("LESS_LOG_NOISE", "1"),
+                ("GF_DATABASE_URL", "postgres://u:p@h:1/d"),
+                ("TZ", "UTC"),
+            ]),
             V2,
             V3,
         );
-        assert_eq!(done.env.first().unwrap(), &("PMM_DATA_RETENTION".to_owned(), "720h".to_owned()));
-        assert!(done.env.contains(&("GF_DATABASE_HOST".to_owned(), "h:1".to_owned())));
+        assert_eq!(
+            done.env.first().unwrap(),
+            &("PMM_DATA_RETENTION".to_owned(), "720h".to_owned())
+        );
+        assert!(
+            done.env
+                .contains(&("GF_DATABASE_HOST".to_owned(), "h:1".to_owned()))
+        );
         assert!(done.env.contains(&("TZ".to_owned(), "UTC".to_owned())));
-        assert!(!done.env.iter().any(|(name, _)| name == "LESS_LOG_NOISE" || name == "GF_DATABASE_URL"));
+        assert!(
+            !done
+                .env
+                .iter()
+                .any(|(name, _)| name == "LESS_LOG_NOISE" || name == "GF_DATABASE_URL")
+        );
     }
 
     #[test]
     fn several_names_for_the_platform_need_only_one() {
-        let done = translate(&env(&[("PERCONA_TEST_SAAS_HOST", "a"), ("PERCONA_TEST_AUTH_HOST", "b")]), V2, V3);
+        let done = translate(
+            &env(&[("PERCONA_TEST_SAAS_HOST", "a"), ("PERCONA_TEST_AUTH_HOST", "b")]),
+            V2,
+            V3,
+        );
         assert_eq!(done.env, env(&[("PMM_PERCONA_PLATFORM_ADDRESS", "a")]));
     }
 

@@ -23,7 +23,9 @@ pub fn parse_duration(text: &str) -> Option<u128> {
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(end);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, next) = after.split_at(unit_end);
         total = total.checked_add(part(number, unit_nanoseconds(unit)?)?)?;
         rest = next;
@@ -65,7 +67,11 @@ pub fn go_duration(text: &str) -> Option<String> {
         return Some(text.to_owned());
     }
     let seconds = nanoseconds / 1_000_000_000;
-    Some(if seconds.is_multiple_of(3600) { format!("{}h", seconds / 3600) } else { format!("{seconds}s") })
+    Some(if seconds.is_multiple_of(3600) {
+        format!("{}h", seconds / 3600)
+    } else {
+        format!("{seconds}s")
+    })
 }
 
 /// Whether a duration is a whole number of days, and at least one.
@@ -113,13 +119,19 @@ pub fn parse_database_url(text: &str) -> Option<DatabaseUrl> {
             _ => return None,
         }
     }
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty());
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty());
     let default_port = if kind == "mysql" { 3306 } else { 5432 };
     Some(DatabaseUrl {
         kind: kind.to_owned(),
         user: decode(user)?,
         password: decode(password)?,
-        host: if has_port { host.to_owned() } else { format!("{host}:{default_port}") },
+        host: if has_port {
+            host.to_owned()
+        } else {
+            format!("{host}:{default_port}")
+        },
         name: decode(name)?,
         ssl_mode,
     })
@@ -147,7 +159,14 @@ mod tests {
 
     #[test]
     fn truth_words() {
-        for (text, want) in [("1", true), ("T", true), ("TRUE", true), ("0", false), ("False", false), ("f", false)] {
+        for (text, want) in [
+            ("1", true),
+            ("T", true),
+            ("TRUE", true),
+            ("0", false),
+            ("False", false),
+            ("f", false),
+        ] {
             assert_eq!(parse_bool(text), Some(want), "{text}");
         }
         for text in ["", "yes", "on", "2", " true"] {
@@ -157,7 +176,14 @@ mod tests {
 
     #[test]
     fn days_become_hours_and_the_rest_stays() {
-        for (text, want) in [("30d", "720h"), ("1d12h", "36h"), ("1.5d", "36h"), ("720h", "720h"), ("5s", "5s"), ("1m30s", "1m30s")] {
+        for (text, want) in [
+            ("30d", "720h"),
+            ("1d12h", "36h"),
+            ("1.5d", "36h"),
+            ("720h", "720h"),
+            ("5s", "5s"),
+            ("1m30s", "1m30s"),
+        ] {
             assert_eq!(go_duration(text).as_deref(), Some(want), "{text}");
         }
         for text in ["", "30", "d", "1w", "-1h", "1..5h", "h1"] {
@@ -168,11 +194,24 @@ mod tests {
 
     #[test]
     fn database_urls() {
-        let url = parse_database_url("postgres://grafana:p%40ss%3Aw@pg.lan:5433/graf?sslmode=require").unwrap();
-        assert_eq!((url.user.as_str(), url.password.as_str(), url.host.as_str()), ("grafana", "p@ss:w", "pg.lan:5433"));
-        assert_eq!((url.name.as_str(), url.ssl_mode.as_deref()), ("graf", Some("require")));
+        let url =
+            parse_database_url("postgres://grafana:p%40ss%3Aw@pg.lan:5433/graf?sslmode=require").unwrap();
+        assert_eq!(
+            (url.user.as_str(), url.password.as_str(), url.host.as_str()),
+            ("grafana", "p@ss:w", "pg.lan:5433")
+        );
+        assert_eq!(
+            (url.name.as_str(), url.ssl_mode.as_deref()),
+            ("graf", Some("require"))
+        );
         assert_eq!(parse_database_url("postgresql://h/db").unwrap().host, "h:5432");
-        for bad in ["", "sqlite:///x", "postgres://h", "postgres://h/db?pool=3", "postgres://u:%zz@h/db"] {
+        for bad in [
+            "",
+            "sqlite:///x",
+            "postgres://h",
+            "postgres://h/db?pool=3",
+            "postgres://u:%zz@h/db",
+        ] {
             assert_eq!(parse_database_url(bad), None, "{bad}");
         }
     }

@@ -44,7 +44,9 @@ pub struct ServerFacts {
 
 impl ServerFacts {
     /// Whether the container runs from an image of exactly the release that wrote the data. Unknown means no.
-    pub fn image_matches_data(&self) -> bool { self.image_version == Some(self.version) }
+    pub fn image_matches_data(&self) -> bool {
+        self.image_version == Some(self.version)
+    }
 }
 
 /// Where the data directory comes from.
@@ -90,5 +92,9 @@ pub struct PreflightReport {
 
 impl PreflightReport {
     /// Whether nothing failed.
-    pub fn ready(&self) -> bool { self.findings.iter().all(|finding| finding.verdict != Verdict::Fail) }
+    pub fn ready(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Fail)
+    }
 }

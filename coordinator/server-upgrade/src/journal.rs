@@ -3,8 +3,8 @@
 //! Before anything is done its intent is in the journal, afterwards its result. A step that has an intent and no result may have happened,
 //! may have happened in part, or not at all; so every step first looks at what is there, and doing it again is always safe.
 
-use crate::steps::{Step, StepId, Undo, undo_steps};
 use crate::names::Phase;
+use crate::steps::{Step, StepId, Undo, undo_steps};
 use fleet_common::server::{HopResult, ServerOrder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -147,7 +147,9 @@ impl Replay {
     }
 
     /// Whether this step was ever begun.
-    pub fn was_begun(&self, step: StepId) -> bool { self.attempts.contains_key(&step.name()) }
+    pub fn was_begun(&self, step: StepId) -> bool {
+        self.attempts.contains_key(&step.name())
+    }
 
     /// What comes next.
     pub fn next(&self, steps: &[StepId]) -> Next {
@@ -185,7 +187,13 @@ pub enum Next {
 }
 
 /// The phase that a step's name belongs to.
-pub fn phase_of(step: &str) -> Phase { if step.starts_with(Phase::Rehome.prefix()) { Phase::Rehome } else { Phase::Main } }
+pub fn phase_of(step: &str) -> Phase {
+    if step.starts_with(Phase::Rehome.prefix()) {
+        Phase::Rehome
+    } else {
+        Phase::Main
+    }
+}
 
 #[cfg(test)]
 #[path = "journal_tests.rs"]

@@ -19,13 +19,27 @@ fn order() -> ServerOrder {
     }
 }
 
-fn intent(step: &str) -> Line { Line::Intent { step: step.to_owned(), at_ms: 1 } }
-fn done(step: &str) -> Line { Line::Done { step: step.to_owned(), at_ms: 2, took_ms: 1 } }
+fn intent(step: &str) -> Line {
+    Line::Intent {
+        step: step.to_owned(),
+        at_ms: 1,
+    }
+}
+fn done(step: &str) -> Line {
+    Line::Done {
+        step: step.to_owned(),
+        at_ms: 2,
+        took_ms: 1,
+    }
+}
 
 /// A driver that dies after `lives[n]` journal lines in its n-th life; effects are counted by step.
 fn drive(lives: &[usize], fail_at: Option<&str>) -> (Vec<Line>, Next) {
     let steps = steps(&order(), true);
-    let mut lines = vec![Line::Opened { order: order(), at_ms: 0 }];
+    let mut lines = vec![Line::Opened {
+        order: order(),
+        at_ms: 0,
+    }];
     let mut lives = lives.iter();
     let mut left = lives.next().copied().unwrap_or(usize::MAX);
     for _ in 0..10_000 {
@@ -37,7 +51,13 @@ fn drive(lives: &[usize], fail_at: Option<&str>) -> (Vec<Line>, Next) {
         };
         let failing = fail_at == Some(name.as_str());
         let result = if failing {
-            Line::Failing(Failure { step: name.clone(), code: "x".to_owned(), message: String::new(), hints: vec![], at_ms: 3 })
+            Line::Failing(Failure {
+                step: name.clone(),
+                code: "x".to_owned(),
+                message: String::new(),
+                hints: vec![],
+                at_ms: 3,
+            })
         } else {
             done(&name)
         };
@@ -66,8 +86,20 @@ fn a_finished_journal_answers_the_same_again() {
         restore_point: None,
         downtime_ms: 5,
     };
-    let replay = Replay::of(&[Line::Opened { order: order(), at_ms: 0 }, Line::Finished { result: result.clone(), at_ms: 9 }]);
-    assert_eq!(replay.next(&steps(&order(), false)), Next::Answer(Box::new(result)));
+    let replay = Replay::of(&[
+        Line::Opened {
+            order: order(),
+            at_ms: 0,
+        },
+        Line::Finished {
+            result: result.clone(),
+            at_ms: 9,
+        },
+    ]);
+    assert_eq!(
+        replay.next(&steps(&order(), false)),
+        Next::Answer(Box::new(result))
+    );
 }
 
 #[test]
@@ -81,12 +113,24 @@ fn an_open_step_is_done_again() {
 fn a_failure_before_anything_changed_has_no_way_back() {
     let (lines, end) = drive(&[], Some("pull"));
     assert_eq!(end, Next::GaveUp(Phase::Main));
-    assert!(!Replay::of(&lines).begun.iter().any(|step| step.starts_with("undo")));
+    assert!(
+        !Replay::of(&lines)
+            .begun
+            .iter()
+            .any(|step| step.starts_with("undo"))
+    );
 }
 
 #[test]
 fn lines_survive_json() {
-    for line in [intent("x"), done("x"), Line::Note { key: "k".to_owned(), value: serde_json::json!({"a": 1}) }] {
+    for line in [
+        intent("x"),
+        done("x"),
+        Line::Note {
+            key: "k".to_owned(),
+            value: serde_json::json!({"a": 1}),
+        },
+    ] {
         let text = serde_json::to_string(&line).unwrap();
         assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
     }

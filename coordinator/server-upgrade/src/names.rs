@@ -61,25 +61,46 @@ impl Names {
         if phase == Phase::Rehome {
             key.push_str("-rehome");
         }
-        Self { container: container.to_owned(), key, order: order.order.to_string(), attempt: order.attempt }
+        Self {
+            container: container.to_owned(),
+            key,
+            order: order.order.to_string(),
+            attempt: order.attempt,
+        }
     }
 
     /// The part that differs between hops and attempts.
-    pub fn key(&self) -> &str { &self.key }
+    pub fn key(&self) -> &str {
+        &self.key
+    }
     /// The name that the PMM Server's container has outside of hops.
-    pub fn container(&self) -> &str { &self.container }
+    pub fn container(&self) -> &str {
+        &self.container
+    }
     /// The new container until it is published.
-    pub fn dark_container(&self) -> String { format!("{}-dark-{}", self.container, self.key) }
+    pub fn dark_container(&self) -> String {
+        format!("{}-dark-{}", self.container, self.key)
+    }
     /// The old container once it is stopped.
-    pub fn retired(&self) -> String { format!("{}-before-{}", self.container, self.key) }
+    pub fn retired(&self) -> String {
+        format!("{}-before-{}", self.container, self.key)
+    }
     /// The backup volume.
-    pub fn restore_point(&self) -> String { format!("{}-restore-{}", self.container, self.key) }
+    pub fn restore_point(&self) -> String {
+        format!("{}-restore-{}", self.container, self.key)
+    }
     /// The stopped container that holds the backup volume, so that a prune of volumes spares it.
-    pub fn keeper(&self) -> String { format!("{}-keeper-{}", self.container, self.key) }
+    pub fn keeper(&self) -> String {
+        format!("{}-keeper-{}", self.container, self.key)
+    }
     /// The network of the dark start.
-    pub fn dark_network(&self) -> String { format!("pmm-fleet-dark-{}", self.key) }
+    pub fn dark_network(&self) -> String {
+        format!("pmm-fleet-dark-{}", self.key)
+    }
     /// The helper container of a piece of volume work.
-    pub fn helper(&self, work: &str) -> String { format!("{}-helper-{}-{work}", self.container, self.key) }
+    pub fn helper(&self, work: &str) -> String {
+        format!("{}-helper-{}-{work}", self.container, self.key)
+    }
 
     /// Labels of an object with this role.
     pub fn labels(&self, role: &str) -> BTreeMap<String, String> {

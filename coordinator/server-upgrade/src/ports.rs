@@ -15,23 +15,41 @@ pub fn translate_port(port: &str, crosses_majors: bool) -> String {
 
 /// The port bindings of the new container. `bindings` is `HostConfig.PortBindings`, `running` is `NetworkSettings.Ports`; a host port
 /// that Docker chose by itself (empty or with `-P`) is fixed to the one that clients use now.
-pub fn translate_bindings(bindings: &Value, running: &Value, publish_all: bool, crosses_majors: bool) -> Value {
+pub fn translate_bindings(
+    bindings: &Value,
+    running: &Value,
+    publish_all: bool,
+    crosses_majors: bool,
+) -> Value {
     let mut merged: Map<String, Value> = Map::new();
     let empty = Map::new();
     let declared = bindings.as_object().unwrap_or(&empty);
     let actual = running.as_object().unwrap_or(&empty);
-    let all = declared.iter().chain(actual.iter().filter(|(port, _)| publish_all && !declared.contains_key(*port)));
+    let all = declared.iter().chain(
+        actual
+            .iter()
+            .filter(|(port, _)| publish_all && !declared.contains_key(*port)),
+    );
     for (port, list) in all {
         let list = list.as_array().cloned().unwrap_or_default();
-        let list: Vec<Value> = if list.iter().any(|one| one["HostPort"].as_str().unwrap_or_default().is_empty()) {
-            actual.get(port).and_then(Value::as_array).cloned().unwrap_or(list)
+        let list: Vec<Value> = if list
+            .iter()
+            .any(|one| one["HostPort"].as_str().unwrap_or_default().is_empty())
+        {
+            actual
+                .get(port)
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or(list)
         } else {
             list
         };
         if list.is_empty() {
             continue;
         }
-        let target = merged.entry(translate_port(port, crosses_majors)).or_insert_with(|| json!([]));
+        let target = merged
+            .entry(translate_port(port, crosses_majors))
+            .or_insert_with(|| json!([]));
         if let Value::Array(there) = target {
             for one in list {
                 if !there.contains(&one) {
@@ -59,8 +77,14 @@ pub fn describe(bindings: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for (port, list) in bindings.as_object().into_iter().flatten() {
         for one in list.as_array().into_iter().flatten() {
-            let ip = one["HostIp"].as_str().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
-            lines.push(format!("{ip}:{}->{port}", one["HostPort"].as_str().unwrap_or("?")));
+            let ip = one["HostIp"]
+                .as_str()
+                .filter(|ip| !ip.is_empty())
+                .unwrap_or("0.0.0.0");
+            lines.push(format!(
+                "{ip}:{}->{port}",
+                one["HostPort"].as_str().unwrap_or("?")
+            ));
         }
     }
     lines
@@ -76,16 +100,27 @@ mod tests {
         let old = json!({"443/tcp": [{"HostIp": "10.0.0.1", "HostPort": "443"}, {"HostIp": "", "HostPort": "8443"}],
                          "80/tcp": [{"HostIp": "", "HostPort": "80"}], "9999/udp": [{"HostIp": "", "HostPort": "1"}]});
         let new = translate_bindings(&old, &json!({}), false, true);
-        assert_eq!(new, json!({"8443/tcp": [{"HostIp": "10.0.0.1", "HostPort": "443"}, {"HostIp": "", "HostPort": "8443"}],
-                         "8080/tcp": [{"HostIp": "", "HostPort": "80"}], "9999/udp": [{"HostIp": "", "HostPort": "1"}]}));
+        assert_eq!(
+            new,
+            json!({"8443/tcp": [{"HostIp": "10.0.0.1", "HostPort": "443"}, {"HostIp": "", "HostPort": "8443"}],
+                         "8080/tcp": [{"HostIp": "", "HostPort": "80"}], "9999/udp": [{"HostIp": "", "HostPort": "1"}]})
+        );
         assert_eq!(translate_bindings(&old, &json!({}), false, false), old);
     }
 
     #[test]
     fn ports_that_docker_chose_are_fixed() {
         let running = json!({"443/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49154"}], "80/tcp": null});
-        let chosen = translate_bindings(&json!({"443/tcp": [{"HostIp": "", "HostPort": ""}]}), &running, false, true);
-        assert_eq!(chosen, json!({"8443/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49154"}]}));
+        let chosen = translate_bindings(
+            &json!({"443/tcp": [{"HostIp": "", "HostPort": ""}]}),
+            &running,
+            false,
+            true,
+        );
+        assert_eq!(
+            chosen,
+            json!({"8443/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49154"}]})
+        );
         assert_eq!(translate_bindings(&json!({}), &running, true, true), chosen);
         assert_eq!(translate_bindings(&json!({}), &running, false, true), json!({}));
     }

@@ -51,19 +51,32 @@ struct Findings(Vec<Finding>);
 
 impl Findings {
     fn add(&mut self, verdict: Verdict, check: &str, message: String, hint: &str) {
-        self.0.push(Finding { check: check.to_owned(), verdict, message, hint: hint.to_owned() });
+        self.0.push(Finding {
+            check: check.to_owned(),
+            verdict,
+            message,
+            hint: hint.to_owned(),
+        });
     }
-    fn pass(&mut self, check: &str, message: String) { self.add(Verdict::Pass, check, message, ""); }
+    fn pass(&mut self, check: &str, message: String) {
+        self.add(Verdict::Pass, check, message, "");
+    }
 }
 
 fn version(sight: &Sight<'_>, out: &mut Findings) {
     let facts = sight.facts;
     match facts.image_version {
-        Some(image) if image == facts.version => out.pass("image_version", format!("the container runs {image} from an image of {image}")),
+        Some(image) if image == facts.version => out.pass(
+            "image_version",
+            format!("the container runs {image} from an image of {image}"),
+        ),
         Some(image) => out.add(
             Verdict::Warn,
             "image_version",
-            format!("PMM runs {} in a container of an image of {image}: it updated itself", facts.version),
+            format!(
+                "PMM runs {} in a container of an image of {image}: it updated itself",
+                facts.version
+            ),
             "the container is first re-created on an image of the running release",
         ),
         None => out.add(
@@ -87,14 +100,30 @@ fn data(sight: &Sight<'_>, out: &mut Findings) {
         Some(DataMount::Bind { source }) => out.pass("data_mount", format!("/srv is the directory {source}")),
     }
     match sight.look {
-        Err(why) => out.add(Verdict::Fail, "data", format!("the data could not be looked at: {why}"), "see the message"),
+        Err(why) => out.add(
+            Verdict::Fail,
+            "data",
+            format!("the data could not be looked at: {why}"),
+            "see the message",
+        ),
         Ok(look) => {
             let objections = look.objections(sight.facts.version);
             if objections.is_empty() {
-                out.pass("data", format!("{} files, {} bytes, last used by {}", look.files, look.bytes, sight.facts.version));
+                out.pass(
+                    "data",
+                    format!(
+                        "{} files, {} bytes, last used by {}",
+                        look.files, look.bytes, sight.facts.version
+                    ),
+                );
             }
             for objection in objections {
-                out.add(Verdict::Fail, "data", objection, "check that the container has the right volume and that its last update ended");
+                out.add(
+                    Verdict::Fail,
+                    "data",
+                    objection,
+                    "check that the container has the right volume and that its last update ended",
+                );
             }
         }
     }
@@ -105,9 +134,17 @@ fn space(sight: &Sight<'_>, out: &mut Findings) {
     let hops = sight.path.len().max(1) as u64;
     // Every hop has its own restore point, and databases need head-room to migrate.
     let needed = look.bytes.saturating_mul(hops).saturating_add(look.bytes / 10);
-    let message = format!("{} bytes free, {needed} needed for {hops} restore points", sight.free_bytes);
+    let message = format!(
+        "{} bytes free, {needed} needed for {hops} restore points",
+        sight.free_bytes
+    );
     if sight.free_bytes < needed {
-        out.add(Verdict::Fail, "space", message, "free space where Docker keeps its volumes");
+        out.add(
+            Verdict::Fail,
+            "space",
+            message,
+            "free space where Docker keeps its volumes",
+        );
     } else {
         out.pass("space", message);
     }
@@ -117,7 +154,12 @@ fn container(sight: &Sight<'_>, out: &mut Findings) {
     let before = out.0.len();
     for (to, spec) in sight.specs {
         for problem in &spec.problems {
-            out.add(Verdict::Fail, "container", format!("for {to}: {problem}"), "change the container so that it can be re-created");
+            out.add(
+                Verdict::Fail,
+                "container",
+                format!("for {to}: {problem}"),
+                "change the container so that it can be re-created",
+            );
         }
         for warning in &spec.warnings {
             out.add(Verdict::Warn, "container", format!("for {to}: {warning}"), "");
@@ -126,15 +168,32 @@ fn container(sight: &Sight<'_>, out: &mut Findings) {
             out.pass("environment", format!("for {to}: {change}"));
         }
     }
-    if out.0.iter().skip(before).all(|finding| finding.verdict == Verdict::Pass) {
-        out.pass("container", "everything about the container can be kept".to_owned());
+    if out
+        .0
+        .iter()
+        .skip(before)
+        .all(|finding| finding.verdict == Verdict::Pass)
+    {
+        out.pass(
+            "container",
+            "everything about the container can be kept".to_owned(),
+        );
     }
-    let external: Vec<&str> = sight.facts.operator_env.iter().map(String::as_str).filter(|name| is_external(name)).collect();
+    let external: Vec<&str> = sight
+        .facts
+        .operator_env
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_external(name))
+        .collect();
     if !external.is_empty() {
         out.add(
             Verdict::Fail,
             "external_database",
-            format!("PMM uses databases outside of its volume ({}): a copy of the volume is no way back for them", external.join(", ")),
+            format!(
+                "PMM uses databases outside of its volume ({}): a copy of the volume is no way back for them",
+                external.join(", ")
+            ),
             "not supported yet; back them up and upgrade by hand",
         );
     }
@@ -143,7 +202,9 @@ fn container(sight: &Sight<'_>, out: &mut Findings) {
 /// Variables that move PMM's data out of the volume.
 fn is_external(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    ["DISABLE_BUILTIN_CLICKHOUSE", "DISABLE_BUILTIN_POSTGRES"].iter().any(|part| name.ends_with(part))
+    ["DISABLE_BUILTIN_CLICKHOUSE", "DISABLE_BUILTIN_POSTGRES"]
+        .iter()
+        .any(|part| name.ends_with(part))
 }
 
 fn images(sight: &Sight<'_>, out: &mut Findings) {
@@ -171,9 +232,17 @@ fn access(sight: &Sight<'_>, out: &mut Findings) {
         ),
     }
     if sight.clients == 0 && sight.services == 0 {
-        out.add(Verdict::Warn, "inventory", "PMM has no clients: only its own data tells an upgraded PMM from a fresh one".to_owned(), "");
+        out.add(
+            Verdict::Warn,
+            "inventory",
+            "PMM has no clients: only its own data tells an upgraded PMM from a fresh one".to_owned(),
+            "",
+        );
     } else {
-        out.pass("inventory", format!("{} clients, {} services", sight.clients, sight.services));
+        out.pass(
+            "inventory",
+            format!("{} clients, {} services", sight.clients, sight.services),
+        );
     }
 }
 
@@ -182,7 +251,10 @@ fn losses(sight: &Sight<'_>, out: &mut Findings) {
         out.add(
             Verdict::Warn,
             "scheduled_backups",
-            format!("database backups by PMM are scheduled on {}; they stop until these clients are upgraded", sight.backups_on.join(", ")),
+            format!(
+                "database backups by PMM are scheduled on {}; they stop until these clients are upgraded",
+                sight.backups_on.join(", ")
+            ),
             "take backups by other means in between",
         );
     }
@@ -212,7 +284,9 @@ mod tests {
             image_id: "i".to_owned(),
             image_version: Some(PmmVersion::new(2, 44, 1)),
             image_digests: vec![],
-            data: Some(DataMount::Volume { name: "pmm-data".to_owned() }),
+            data: Some(DataMount::Volume {
+                name: "pmm-data".to_owned(),
+            }),
             ports: vec![],
             networks: vec![],
             restart_policy: "always".to_owned(),
@@ -249,7 +323,11 @@ mod tests {
     }
 
     fn failed(findings: &[Finding]) -> Vec<&str> {
-        findings.iter().filter(|one| one.verdict == Verdict::Fail).map(|one| one.check.as_str()).collect()
+        findings
+            .iter()
+            .filter(|one| one.verdict == Verdict::Fail)
+            .map(|one| one.check.as_str())
+            .collect()
     }
 
     #[test]
@@ -264,13 +342,26 @@ mod tests {
         let mut bad = facts();
         bad.data = None;
         bad.operator_env = vec!["PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES".to_owned()];
-        let empty = LookReport { empty: true, ..LookReport::default() };
+        let empty = LookReport {
+            empty: true,
+            ..LookReport::default()
+        };
         let mut seen = sight(&bad, &empty, &path);
         let images = [(PmmVersion::new(3, 7, 1), Err("manifest unknown".to_owned()))];
         seen.images = &images;
         seen.admin = Err("403");
         let findings = judge(&seen);
-        assert_eq!(failed(&findings), ["data_mount", "data", "data", "external_database", "image", "credential"]);
+        assert_eq!(
+            failed(&findings),
+            [
+                "data_mount",
+                "data",
+                "data",
+                "external_database",
+                "image",
+                "credential"
+            ]
+        );
 
         let (facts, mut old) = (facts(), look());
         old.dashboards_version = Some("2.41.2".to_owned());

@@ -41,7 +41,16 @@ pub struct Source<'a> {
 }
 
 /// Members of `Config` that a container takes from its image unless the operator says otherwise.
-const INHERITED: &[&str] = &["Cmd", "Entrypoint", "WorkingDir", "User", "StopSignal", "Volumes", "Shell", "OnBuild"];
+const INHERITED: &[&str] = &[
+    "Cmd",
+    "Entrypoint",
+    "WorkingDir",
+    "User",
+    "StopSignal",
+    "Volumes",
+    "Shell",
+    "OnBuild",
+];
 
 /// The specification of the container that replaces `source.container`.
 pub fn spec(source: Source<'_>, image_reference: &str, names: &Names) -> ContainerSpec {
@@ -50,9 +59,16 @@ pub fn spec(source: Source<'_>, image_reference: &str, names: &Names) -> Contain
     let translated = environment(source);
     let mut config = config(source, crosses, &mut notes);
     config.insert("Image".to_owned(), json!(image_reference));
-    let env: Vec<String> = translated.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let env: Vec<String> = translated
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     config.insert("Env".to_owned(), json!(env));
-    let labels: BTreeMap<String, String> = operator_labels(source, &mut notes).into_iter().chain(names.labels("server")).collect();
+    let labels: BTreeMap<String, String> = operator_labels(source, &mut notes)
+        .into_iter()
+        .chain(names.labels("server"))
+        .collect();
     config.insert("Labels".to_owned(), json!(labels));
     let (host, restart_policy) = host_config(source, crosses, &mut notes);
     config.insert("HostConfig".to_owned(), host);
@@ -88,18 +104,29 @@ fn config(source: Source<'_>, crosses: bool, notes: &mut Notes) -> Map<String, V
     let from_image = |name: &str, value: &Value| INHERITED.contains(&name) && inherited[name] == *value;
     config.retain(|name, value| !image::is_empty(value) && !from_image(name, value));
     let id = source.container["Id"].as_str().unwrap_or_default();
-    if config.get("Hostname").and_then(Value::as_str).is_some_and(|name| id.starts_with(name)) {
+    if config
+        .get("Hostname")
+        .and_then(Value::as_str)
+        .is_some_and(|name| id.starts_with(name))
+    {
         config.remove("Hostname");
     }
     if crosses && config.remove("User").is_some() {
-        notes.warnings.push("the container's user is not kept: PMM 3 runs as uid 1000".to_owned());
+        notes
+            .warnings
+            .push("the container's user is not kept: PMM 3 runs as uid 1000".to_owned());
     }
     for name in ["Cmd", "Entrypoint"] {
         if config.contains_key(name) {
-            notes.warnings.push(format!("the container has a {name} of its own, which is kept"));
+            notes
+                .warnings
+                .push(format!("the container has a {name} of its own, which is kept"));
         }
     }
-    config.insert("ExposedPorts".to_owned(), ports::translate_exposed(&old["ExposedPorts"], &inherited["ExposedPorts"], crosses));
+    config.insert(
+        "ExposedPorts".to_owned(),
+        ports::translate_exposed(&old["ExposedPorts"], &inherited["ExposedPorts"], crosses),
+    );
     match healthcheck(&old["Healthcheck"], &inherited["Healthcheck"], crosses) {
         Some(own) => config.insert("Healthcheck".to_owned(), own),
         None => config.remove("Healthcheck"),
@@ -143,7 +170,11 @@ fn move_probe(text: &str) -> String {
 fn operator_labels(source: Source<'_>, notes: &mut Notes) -> BTreeMap<String, String> {
     let inherited = &source.image["Config"]["Labels"];
     let mut labels = BTreeMap::new();
-    for (name, value) in source.container["Config"]["Labels"].as_object().into_iter().flatten() {
+    for (name, value) in source.container["Config"]["Labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         if inherited[name] != *value && !name.starts_with(LABEL_PREFIX) {
             labels.insert(name.clone(), value.as_str().unwrap_or_default().to_owned());
         }
@@ -152,7 +183,9 @@ fn operator_labels(source: Source<'_>, notes: &mut Notes) -> BTreeMap<String, St
         notes.warnings.push(format!("the container belongs to the compose project {project}: change the image there before the next `up`"));
     }
     if labels.keys().any(|name| name.starts_with("autoheal")) {
-        notes.warnings.push("autoheal restarts unhealthy containers; PMM is unhealthy during a migration".to_owned());
+        notes
+            .warnings
+            .push("autoheal restarts unhealthy containers; PMM is unhealthy during a migration".to_owned());
     }
     labels
 }
@@ -160,22 +193,40 @@ fn operator_labels(source: Source<'_>, notes: &mut Notes) -> BTreeMap<String, St
 fn host_config(source: Source<'_>, crosses: bool, notes: &mut Notes) -> (Value, Value) {
     let container = source.container;
     let mut host = container["HostConfig"].as_object().cloned().unwrap_or_default();
-    let publish_all = host.get("PublishAllPorts").and_then(Value::as_bool).unwrap_or(false);
+    let publish_all = host
+        .get("PublishAllPorts")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     let bindings = host.get("PortBindings").cloned().unwrap_or(Value::Null);
     host.insert(
         "PortBindings".to_owned(),
-        ports::translate_bindings(&bindings, &container["NetworkSettings"]["Ports"], publish_all, crosses),
+        ports::translate_bindings(
+            &bindings,
+            &container["NetworkSettings"]["Ports"],
+            publish_all,
+            crosses,
+        ),
     );
     host.insert("PublishAllPorts".to_owned(), json!(false));
     host.remove("ContainerIDFile");
-    let policy = host.insert("RestartPolicy".to_owned(), json!({"Name": "no"})).unwrap_or_else(|| json!({"Name": "no"}));
+    let policy = host
+        .insert("RestartPolicy".to_owned(), json!({"Name": "no"}))
+        .unwrap_or_else(|| json!({"Name": "no"}));
     if host.get("AutoRemove").and_then(Value::as_bool) == Some(true) {
         notes.problems.push("the container was started with --rm: Docker would delete it, and its anonymous volumes, when it is stopped".to_owned());
     }
-    match host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default() {
-        mode @ ("host" | "none") => notes.problems.push(format!("network mode `{mode}`: PMM can't be started apart from its clients")),
+    match host
+        .get("NetworkMode")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+    {
+        mode @ ("host" | "none") => notes.problems.push(format!(
+            "network mode `{mode}`: PMM can't be started apart from its clients"
+        )),
         mode if mode.starts_with("container:") => {
-            notes.problems.push("the container uses the network of another container".to_owned());
+            notes
+                .problems
+                .push("the container uses the network of another container".to_owned());
         }
         _ => {}
     }
@@ -186,18 +237,31 @@ fn host_config(source: Source<'_>, crosses: bool, notes: &mut Notes) -> (Value, 
 /// Volumes that are mounted without being asked for (declared by the image, or taken from another container) are asked for by name.
 fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
     let mut covered: Vec<String> = Vec::new();
-    for bind in host.get("Binds").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for bind in host
+        .get("Binds")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         covered.extend(bind.split(':').nth(1).map(str::to_owned));
     }
     for mount in host.get("Mounts").and_then(Value::as_array).into_iter().flatten() {
         covered.extend(mount["Target"].as_str().map(str::to_owned));
     }
-    let mut binds = host.get("Binds").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut binds = host
+        .get("Binds")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     for mount in container["Mounts"].as_array().into_iter().flatten() {
         let destination = mount["Destination"].as_str().unwrap_or_default();
         if mount["Type"] == "volume" && !covered.iter().any(|one| one == destination) {
             let mode = if mount["RW"] == json!(false) { ":ro" } else { "" };
-            binds.push(json!(format!("{}:{destination}{mode}", mount["Name"].as_str().unwrap_or_default())));
+            binds.push(json!(format!(
+                "{}:{destination}{mode}",
+                mount["Name"].as_str().unwrap_or_default()
+            )));
         }
     }
     if !binds.is_empty() {
@@ -209,15 +273,21 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
 fn networks(container: &Value) -> BTreeMap<String, Value> {
     let id = container["Id"].as_str().unwrap_or_default();
     let mut out = BTreeMap::new();
-    for (name, old) in container["NetworkSettings"]["Networks"].as_object().into_iter().flatten() {
+    for (name, old) in container["NetworkSettings"]["Networks"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         let mut endpoint = Map::new();
         for member in ["IPAMConfig", "Links", "DriverOpts"] {
             if !image::is_empty(&old[member]) {
                 endpoint.insert(member.to_owned(), old[member].clone());
             }
         }
-        let aliases: Vec<String> =
-            image::strings(old, "Aliases").into_iter().filter(|alias| !(alias.len() == 12 && id.starts_with(alias.as_str()))).collect();
+        let aliases: Vec<String> = image::strings(old, "Aliases")
+            .into_iter()
+            .filter(|alias| !(alias.len() == 12 && id.starts_with(alias.as_str())))
+            .collect();
         // The default bridge has no aliases.
         if name != "bridge" && !aliases.is_empty() {
             endpoint.insert("Aliases".to_owned(), json!(aliases));

@@ -20,11 +20,24 @@ fn names() -> Names {
     Names::new("pmm-server", &order, crate::names::Phase::Main)
 }
 
-fn container() -> Value { serde_json::from_str(include_str!("../fixtures/container-2.44.1.json")).unwrap() }
-fn image() -> Value { serde_json::from_str(include_str!("../fixtures/image-2.44.1.json")).unwrap() }
+fn container() -> Value {
+    serde_json::from_str(include_str!("../fixtures/container-2.44.1.json")).unwrap()
+}
+fn image() -> Value {
+    serde_json::from_str(include_str!("../fixtures/image-2.44.1.json")).unwrap()
+}
 
 fn make(container: &Value, from: PmmVersion, to: PmmVersion) -> ContainerSpec {
-    spec(Source { container, image: &image(), from, to }, "percona/pmm-server:3.7.1", &names())
+    spec(
+        Source {
+            container,
+            image: &image(),
+            from,
+            to,
+        },
+        "percona/pmm-server:3.7.1",
+        &names(),
+    )
 }
 
 #[test]
@@ -33,7 +46,18 @@ fn everything_the_operator_chose_is_kept() {
     let spec = make(&old, V2, V3);
     assert_eq!(spec.problems, Vec::<String>::new());
     let host = &spec.body["HostConfig"];
-    for member in ["Binds", "Memory", "NanoCpus", "Ulimits", "LogConfig", "Dns", "ExtraHosts", "SecurityOpt", "ShmSize", "Tmpfs"] {
+    for member in [
+        "Binds",
+        "Memory",
+        "NanoCpus",
+        "Ulimits",
+        "LogConfig",
+        "Dns",
+        "ExtraHosts",
+        "SecurityOpt",
+        "ShmSize",
+        "Tmpfs",
+    ] {
         assert_eq!(host[member], old["HostConfig"][member], "{member}");
     }
     assert_eq!(
@@ -41,22 +65,46 @@ fn everything_the_operator_chose_is_kept() {
         json!({"8443/tcp": [{"HostIp": "10.1.2.3", "HostPort": "443"}], "8080/tcp": [{"HostIp": "", "HostPort": "80"}]})
     );
     assert_eq!(host["RestartPolicy"], json!({"Name": "no"}));
-    assert_eq!(spec.restart_policy, json!({"Name": "always", "MaximumRetryCount": 0}));
+    assert_eq!(
+        spec.restart_policy,
+        json!({"Name": "always", "MaximumRetryCount": 0})
+    );
     assert_eq!(spec.body["Hostname"], "pmm.corp.example");
     assert_eq!(spec.body["Labels"]["team"], "dba");
-    assert_eq!(spec.body["Labels"].get("org.opencontainers.image.version"), None, "the old image's label stays behind");
+    assert_eq!(
+        spec.body["Labels"].get("org.opencontainers.image.version"),
+        None,
+        "the old image's label stays behind"
+    );
     assert_eq!(spec.body["Labels"]["io.pmm-fleet.role"], "server");
-    assert_eq!(spec.networks["pmm-net"], json!({"IPAMConfig": {"IPv4Address": "172.30.0.10"}, "Aliases": ["pmm", "pmm-server"]}));
+    assert_eq!(
+        spec.networks["pmm-net"],
+        json!({"IPAMConfig": {"IPv4Address": "172.30.0.10"}, "Aliases": ["pmm", "pmm-server"]})
+    );
     assert_eq!(spec.networks["second"], json!({}));
 }
 
 #[test]
 fn what_the_old_image_brought_is_left_to_the_new_one() {
     let spec = make(&container(), V2, V3);
-    for member in ["Cmd", "Entrypoint", "WorkingDir", "User", "Volumes", "Healthcheck"] {
+    for member in [
+        "Cmd",
+        "Entrypoint",
+        "WorkingDir",
+        "User",
+        "Volumes",
+        "Healthcheck",
+    ] {
         assert_eq!(spec.body.get(member), None, "{member}");
     }
-    assert_eq!(spec.body["Env"], json!(["PMM_ENABLE_UPDATES=false", "PMM_DATA_RETENTION=720h", "GF_SECURITY_ADMIN_PASSWORD=a$b`c"]));
+    assert_eq!(
+        spec.body["Env"],
+        json!([
+            "PMM_ENABLE_UPDATES=false",
+            "PMM_DATA_RETENTION=720h",
+            "GF_SECURITY_ADMIN_PASSWORD=a$b`c"
+        ])
+    );
     assert_eq!(spec.body["ExposedPorts"], json!({"9999/tcp": {}}));
 }
 
@@ -64,8 +112,18 @@ fn what_the_old_image_brought_is_left_to_the_new_one() {
 fn within_a_major_ports_and_environment_stay() {
     let old = container();
     let spec = make(&old, PmmVersion::new(2, 41, 2), V2);
-    assert_eq!(spec.body["HostConfig"]["PortBindings"], old["HostConfig"]["PortBindings"]);
-    assert_eq!(spec.body["Env"], json!(["DISABLE_UPDATES=true", "DATA_RETENTION=30d", "GF_SECURITY_ADMIN_PASSWORD=a$b`c"]));
+    assert_eq!(
+        spec.body["HostConfig"]["PortBindings"],
+        old["HostConfig"]["PortBindings"]
+    );
+    assert_eq!(
+        spec.body["Env"],
+        json!([
+            "DISABLE_UPDATES=true",
+            "DATA_RETENTION=30d",
+            "GF_SECURITY_ADMIN_PASSWORD=a$b`c"
+        ])
+    );
 }
 
 #[test]
@@ -86,7 +144,10 @@ fn an_anonymous_volume_is_asked_for_by_name() {
     let mut old = container();
     old["HostConfig"]["Binds"] = json!(["/etc/pmm-certs:/srv/nginx:ro"]);
     let spec = make(&old, V2, V3);
-    assert_eq!(spec.body["HostConfig"]["Binds"], json!(["/etc/pmm-certs:/srv/nginx:ro", "pmm-data:/srv"]));
+    assert_eq!(
+        spec.body["HostConfig"]["Binds"],
+        json!(["/etc/pmm-certs:/srv/nginx:ro", "pmm-data:/srv"])
+    );
 }
 
 #[test]

@@ -96,26 +96,166 @@ impl Step {
             limit,
         };
         match self {
-            Self::Inspect => info("inspect", "Docker and the PMM API", "the container runs the expected release", "facts are in the journal", "none", Limit::Quick),
-            Self::Baseline => info("baseline", "PMM's inventory, metrics and queries", "PMM answers", "the baseline is in the journal", "none", Limit::Quick),
-            Self::Preflight => info("preflight", "checks of data, environment, image and space", "facts and baseline", "no check failed", "none", Limit::Volume),
-            Self::RestorePoint => info("restore_point", "the first copy of the data while PMM runs", "space for one copy", "backup volume, keeper and manifest exist", "the volume is kept", Limit::Volume),
-            Self::Pull => info("pull", "the image", "the registry or the engine has it", "the image with the recorded digest is there", "the image is kept", Limit::Pull),
-            Self::Disarm => info("disarm", "Docker", "the original policy is in the journal", "restart policy `no`", "set the original policy", Limit::Quick),
-            Self::StopServices => info("stop_services", "each service to be STOPPED, then the container", "restart policy `no`", "the container does not run", "start the container", Limit::Stop),
-            Self::RestorePointFinal => info("restore_point_final", "the copy of what changed since", "nothing writes to the data", "the copy equals the data", "the volume is kept", Limit::Volume),
-            Self::StartServices => info("start_services", "PMM to be ready again", "the restore point is whole", "PMM answers", "stop the container", Limit::Migration),
-            Self::ApiUpdate => info("api_update", "PMM 2's own update", "PMM offers the release", "PMM answers with the new release", "restore the volume, re-create the container from its image", Limit::ApiUpdate),
-            Self::StopAgain => info("stop_again", "each service to be STOPPED, then the container", "the update is done", "the container does not run", "none", Limit::Stop),
-            Self::Ownership => info("ownership", "the change of owners", "the restore point is whole", "everything belongs to PMM 3's user, the old owners are recorded", "restore the volume", Limit::Volume),
-            Self::Retire => info("retire", "Docker", "the container does not run", "it has another name", "rename it back", Limit::Quick),
-            Self::Create => info("create", "Docker", "the name is free", "the new container exists on the dark network only", "remove it", Limit::Quick),
-            Self::DarkStart => info("dark_start", "the new container to run", "it has the data mounted", "it runs, and no client reaches it", "stop and remove it", Limit::Quick),
-            Self::Migration => info("migration", "PMM's migration of its data", "the new container runs", "PMM is ready with the new release", "stop and remove the container, restore the volume", Limit::Migration),
-            Self::Compare => info("compare", "the comparison with the baseline", "PMM is ready", "no unexplained difference", "as for migration", Limit::Quick),
-            Self::Publish => info("publish", "PMM to answer at its address", "the comparison holds", "original name, networks, ports and restart policy", "as for migration", Limit::Quick),
-            Self::ServiceAccounts => info("service_accounts", "API keys to become service accounts", "PMM 3 is published", "no API key is left, or the rest is named", "none", Limit::Quick),
-            Self::Settle => info("settle", "the clients' fresh samples", "PMM is published", "services of the baseline report again, or the rest is named", "none", Limit::Settle),
+            Self::Inspect => info(
+                "inspect",
+                "Docker and the PMM API",
+                "the container runs the expected release",
+                "facts are in the journal",
+                "none",
+                Limit::Quick,
+            ),
+            Self::Baseline => info(
+                "baseline",
+                "PMM's inventory, metrics and queries",
+                "PMM answers",
+                "the baseline is in the journal",
+                "none",
+                Limit::Quick,
+            ),
+            Self::Preflight => info(
+                "preflight",
+                "checks of data, environment, image and space",
+                "facts and baseline",
+                "no check failed",
+                "none",
+                Limit::Volume,
+            ),
+            Self::RestorePoint => info(
+                "restore_point",
+                "the first copy of the data while PMM runs",
+                "space for one copy",
+                "backup volume, keeper and manifest exist",
+                "the volume is kept",
+                Limit::Volume,
+            ),
+            Self::Pull => info(
+                "pull",
+                "the image",
+                "the registry or the engine has it",
+                "the image with the recorded digest is there",
+                "the image is kept",
+                Limit::Pull,
+            ),
+            Self::Disarm => info(
+                "disarm",
+                "Docker",
+                "the original policy is in the journal",
+                "restart policy `no`",
+                "set the original policy",
+                Limit::Quick,
+            ),
+            Self::StopServices => info(
+                "stop_services",
+                "each service to be STOPPED, then the container",
+                "restart policy `no`",
+                "the container does not run",
+                "start the container",
+                Limit::Stop,
+            ),
+            Self::RestorePointFinal => info(
+                "restore_point_final",
+                "the copy of what changed since",
+                "nothing writes to the data",
+                "the copy equals the data",
+                "the volume is kept",
+                Limit::Volume,
+            ),
+            Self::StartServices => info(
+                "start_services",
+                "PMM to be ready again",
+                "the restore point is whole",
+                "PMM answers",
+                "stop the container",
+                Limit::Migration,
+            ),
+            Self::ApiUpdate => info(
+                "api_update",
+                "PMM 2's own update",
+                "PMM offers the release",
+                "PMM answers with the new release",
+                "restore the volume, re-create the container from its image",
+                Limit::ApiUpdate,
+            ),
+            Self::StopAgain => info(
+                "stop_again",
+                "each service to be STOPPED, then the container",
+                "the update is done",
+                "the container does not run",
+                "none",
+                Limit::Stop,
+            ),
+            Self::Ownership => info(
+                "ownership",
+                "the change of owners",
+                "the restore point is whole",
+                "everything belongs to PMM 3's user, the old owners are recorded",
+                "restore the volume",
+                Limit::Volume,
+            ),
+            Self::Retire => info(
+                "retire",
+                "Docker",
+                "the container does not run",
+                "it has another name",
+                "rename it back",
+                Limit::Quick,
+            ),
+            Self::Create => info(
+                "create",
+                "Docker",
+                "the name is free",
+                "the new container exists on the dark network only",
+                "remove it",
+                Limit::Quick,
+            ),
+            Self::DarkStart => info(
+                "dark_start",
+                "the new container to run",
+                "it has the data mounted",
+                "it runs, and no client reaches it",
+                "stop and remove it",
+                Limit::Quick,
+            ),
+            Self::Migration => info(
+                "migration",
+                "PMM's migration of its data",
+                "the new container runs",
+                "PMM is ready with the new release",
+                "stop and remove the container, restore the volume",
+                Limit::Migration,
+            ),
+            Self::Compare => info(
+                "compare",
+                "the comparison with the baseline",
+                "PMM is ready",
+                "no unexplained difference",
+                "as for migration",
+                Limit::Quick,
+            ),
+            Self::Publish => info(
+                "publish",
+                "PMM to answer at its address",
+                "the comparison holds",
+                "original name, networks, ports and restart policy",
+                "as for migration",
+                Limit::Quick,
+            ),
+            Self::ServiceAccounts => info(
+                "service_accounts",
+                "API keys to become service accounts",
+                "PMM 3 is published",
+                "no API key is left, or the rest is named",
+                "none",
+                Limit::Quick,
+            ),
+            Self::Settle => info(
+                "settle",
+                "the clients' fresh samples",
+                "PMM is published",
+                "services of the baseline report again, or the rest is named",
+                "none",
+                Limit::Settle,
+            ),
         }
     }
 }
@@ -131,16 +271,27 @@ pub struct StepId {
 
 impl StepId {
     /// Name in events and in the journal.
-    pub fn name(self) -> String { format!("{}{}", self.phase.prefix(), self.step.info().name) }
+    pub fn name(self) -> String {
+        format!("{}{}", self.phase.prefix(), self.step.info().name)
+    }
 }
 
 /// All steps of a hop in order. With `rehome` the container is first re-created on an image of the release that runs.
 pub fn steps(order: &ServerOrder, rehome: bool) -> Vec<StepId> {
-    let main = |step| StepId { phase: Phase::Main, step };
+    let main = |step| StepId {
+        phase: Phase::Main,
+        step,
+    };
     let mut out = vec![main(Step::Inspect), main(Step::Baseline), main(Step::Preflight)];
     if rehome {
-        out.extend(move_steps(false, false).into_iter().map(|step| StepId { phase: Phase::Rehome, step }));
-        out.push(StepId { phase: Phase::Rehome, step: Step::Settle });
+        out.extend(move_steps(false, false).into_iter().map(|step| StepId {
+            phase: Phase::Rehome,
+            step,
+        }));
+        out.push(StepId {
+            phase: Phase::Rehome,
+            step: Step::Settle,
+        });
     }
     let api = order.pmm2_update == Pmm2Update::Api && order.to.major == 2;
     let crosses = order.from.major == 2 && order.to.major >= 3;
@@ -153,14 +304,27 @@ pub fn steps(order: &ServerOrder, rehome: bool) -> Vec<StepId> {
 }
 
 fn move_steps(api: bool, crosses: bool) -> Vec<Step> {
-    let mut out = vec![Step::RestorePoint, Step::Pull, Step::Disarm, Step::StopServices, Step::RestorePointFinal];
+    let mut out = vec![
+        Step::RestorePoint,
+        Step::Pull,
+        Step::Disarm,
+        Step::StopServices,
+        Step::RestorePointFinal,
+    ];
     if api {
         out.extend([Step::StartServices, Step::ApiUpdate, Step::StopAgain]);
     }
     if crosses {
         out.push(Step::Ownership);
     }
-    out.extend([Step::Retire, Step::Create, Step::DarkStart, Step::Migration, Step::Compare, Step::Publish]);
+    out.extend([
+        Step::Retire,
+        Step::Create,
+        Step::DarkStart,
+        Step::Migration,
+        Step::Compare,
+        Step::Publish,
+    ]);
     out
 }
 
@@ -261,7 +425,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_even_with_a_rehome() {
-        let mut names: Vec<String> = steps(&order(V44, V37, false, true), true).iter().map(|id| id.name()).collect();
+        let mut names: Vec<String> = steps(&order(V44, V37, false, true), true)
+            .iter()
+            .map(|id| id.name())
+            .collect();
         let all = names.len();
         names.sort();
         names.dedup();
@@ -273,7 +440,13 @@ mod tests {
         let until = |last: Step| move |step: Step| step <= last;
         assert_eq!(undo_steps(until(Step::Pull)), []);
         assert_eq!(undo_steps(until(Step::Disarm)), [Undo::Container, Undo::Verify]);
-        assert_eq!(undo_steps(|step| step <= Step::StopServices), [Undo::Container, Undo::Verify]);
-        assert_eq!(undo_steps(until(Step::Migration)), [Undo::New, Undo::Volume, Undo::Container, Undo::Verify]);
+        assert_eq!(
+            undo_steps(|step| step <= Step::StopServices),
+            [Undo::Container, Undo::Verify]
+        );
+        assert_eq!(
+            undo_steps(until(Step::Migration)),
+            [Undo::New, Undo::Volume, Undo::Container, Undo::Verify]
+        );
     }
 }

@@ -28,10 +28,15 @@ pub struct SyncReport {
 impl SyncReport {
     /// What speaks against this copy being a way back.
     pub fn objections(&self) -> Vec<String> {
-        let (Some(source), Some(copy)) = (&self.source, &self.copy) else { return vec!["the copy was not verified".to_owned()] };
+        let (Some(source), Some(copy)) = (&self.source, &self.copy) else {
+            return vec!["the copy was not verified".to_owned()];
+        };
         let mut out = Vec::new();
         if copy.files != self.files || copy.bytes != self.bytes {
-            out.push(format!("{} of {} files, {} of {} bytes", copy.files, self.files, copy.bytes, self.bytes));
+            out.push(format!(
+                "{} of {} files, {} of {} bytes",
+                copy.files, self.files, copy.bytes, self.bytes
+            ));
         }
         if copy.files == 0 {
             out.push("the copy is empty".to_owned());
@@ -92,13 +97,22 @@ impl LookReport {
         if self.empty {
             out.push("the data directory is empty".to_owned());
         } else if self.distribution.is_none() {
-            out.push("the data directory has no pmm-distribution: PMM would initialise a fresh instance".to_owned());
+            out.push(
+                "the data directory has no pmm-distribution: PMM would initialise a fresh instance"
+                    .to_owned(),
+            );
         }
         match (self.marker(), &self.dashboards_version) {
             (Some(marker), _) if marker == version => {}
-            (Some(marker), _) => out.push(format!("the data directory was last used by {marker}, but {version} runs")),
-            (None, Some(text)) => out.push(format!("the version marker `{text}` on the data directory is no release")),
-            (None, None) => out.push("the data directory has no version marker: PMM would treat it as fresh".to_owned()),
+            (Some(marker), _) => out.push(format!(
+                "the data directory was last used by {marker}, but {version} runs"
+            )),
+            (None, Some(text)) => out.push(format!(
+                "the version marker `{text}` on the data directory is no release"
+            )),
+            (None, None) => {
+                out.push("the data directory has no version marker: PMM would treat it as fresh".to_owned())
+            }
         }
         out
     }
@@ -120,13 +134,26 @@ mod tests {
 
     #[test]
     fn a_copy_is_a_way_back_only_if_it_was_verified() {
-        let look = LookReport { files: 2, bytes: 9, owner: "0:0".to_owned(), ..LookReport::default() };
-        let mut report = SyncReport { files: 2, bytes: 9, ..SyncReport::default() };
+        let look = LookReport {
+            files: 2,
+            bytes: 9,
+            owner: "0:0".to_owned(),
+            ..LookReport::default()
+        };
+        let mut report = SyncReport {
+            files: 2,
+            bytes: 9,
+            ..SyncReport::default()
+        };
         assert_eq!(report.objections().len(), 1);
         report.source = Some(look.clone());
         report.copy = Some(look.clone());
         assert!(report.objections().is_empty());
-        report.copy = Some(LookReport { files: 1, owner: "1000:0".to_owned(), ..look });
+        report.copy = Some(LookReport {
+            files: 1,
+            owner: "1000:0".to_owned(),
+            ..look
+        });
         assert_eq!(report.objections().len(), 2);
     }
 

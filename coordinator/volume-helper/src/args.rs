@@ -18,14 +18,23 @@ pub struct Args {
 impl Args {
     /// Reads the words after the program's name.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, HelperError> {
-        let command = words.next().ok_or_else(|| HelperError::Usage("no command".to_owned()))?;
-        let mut args = Self { command, live: false, count: false, values: BTreeMap::new() };
+        let command = words
+            .next()
+            .ok_or_else(|| HelperError::Usage("no command".to_owned()))?;
+        let mut args = Self {
+            command,
+            live: false,
+            count: false,
+            values: BTreeMap::new(),
+        };
         while let Some(word) = words.next() {
             match word.strip_prefix("--") {
                 Some("live") => args.live = true,
                 Some("count") => args.count = true,
                 Some(name) => {
-                    let value = words.next().ok_or_else(|| HelperError::Usage(format!("--{name} needs a value")))?;
+                    let value = words
+                        .next()
+                        .ok_or_else(|| HelperError::Usage(format!("--{name} needs a value")))?;
                     args.values.insert(name.to_owned(), value);
                 }
                 None => return Err(HelperError::Usage(format!("unexpected `{word}`"))),
@@ -36,12 +45,19 @@ impl Args {
 
     /// A path that must be given.
     pub fn path(&self, name: &str) -> Result<&Path, HelperError> {
-        self.values.get(name).map(Path::new).ok_or_else(|| HelperError::Usage(format!("--{name} is missing")))
+        self.values
+            .get(name)
+            .map(Path::new)
+            .ok_or_else(|| HelperError::Usage(format!("--{name} is missing")))
     }
 
     /// A number that must be given.
     pub fn number(&self, name: &str) -> Result<u32, HelperError> {
-        let text = self.values.get(name).ok_or_else(|| HelperError::Usage(format!("--{name} is missing")))?;
-        text.parse().map_err(|_| HelperError::Usage(format!("--{name} `{text}` is not a number")))
+        let text = self
+            .values
+            .get(name)
+            .ok_or_else(|| HelperError::Usage(format!("--{name} is missing")))?;
+        text.parse()
+            .map_err(|_| HelperError::Usage(format!("--{name} `{text}` is not a number")))
     }
 }

@@ -43,7 +43,13 @@ pub fn run(from: &Path, to: &Path) -> Result<Report, HelperError> {
 }
 
 fn tree(root: &Path) -> Result<BTreeMap<PathBuf, Metadata>, HelperError> {
-    Walk::new(root, false).filter(|found| !found.as_ref().is_ok_and(|(_, meta)| Kind::of(meta) == Kind::Other)).collect()
+    Walk::new(root, false)
+        .filter(|found| {
+            !found
+                .as_ref()
+                .is_ok_and(|(_, meta)| Kind::of(meta) == Kind::Other)
+        })
+        .collect()
 }
 
 fn differs(report: &mut Report, path: &Path, what: &str) {
@@ -53,7 +59,13 @@ fn differs(report: &mut Report, path: &Path, what: &str) {
     }
 }
 
-fn difference(from: &Path, to: &Path, path: &Path, a: &Metadata, b: &Metadata) -> Result<Option<&'static str>, HelperError> {
+fn difference(
+    from: &Path,
+    to: &Path,
+    path: &Path,
+    a: &Metadata,
+    b: &Metadata,
+) -> Result<Option<&'static str>, HelperError> {
     let (x, y) = (Stamp::of(a), Stamp::of(b));
     if x.kind != y.kind {
         return Ok(Some("kind"));
@@ -73,7 +85,10 @@ fn difference(from: &Path, to: &Path, path: &Path, a: &Metadata, b: &Metadata) -
     let (left, right) = (join(from, path), join(to, path));
     match x.kind {
         Kind::File if file::digest(&left)? != file::digest(&right)? => Ok(Some("content")),
-        Kind::Link if fs::read_link(&left).at("read the link", &left)? != fs::read_link(&right).at("read the link", &right)? => {
+        Kind::Link
+            if fs::read_link(&left).at("read the link", &left)?
+                != fs::read_link(&right).at("read the link", &right)? =>
+        {
             Ok(Some("target"))
         }
         _ => Ok(None),

@@ -80,7 +80,9 @@ impl Stamp {
     }
 }
 
-fn nanoseconds(seconds: i64, rest: i64) -> i128 { i128::from(seconds) * 1_000_000_000 + i128::from(rest) }
+fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
+}
 
 /// A walk over a tree, parents before children, names in byte order; the root itself comes first with an empty path.
 pub struct Walk {
@@ -91,7 +93,13 @@ pub struct Walk {
 
 impl Walk {
     /// Walks `root`. With `live`, entries that vanish on the way are left out.
-    pub fn new(root: &Path, live: bool) -> Self { Self { root: root.to_owned(), stack: vec![PathBuf::new()], live } }
+    pub fn new(root: &Path, live: bool) -> Self {
+        Self {
+            root: root.to_owned(),
+            stack: vec![PathBuf::new()],
+            live,
+        }
+    }
 
     fn look(&mut self, relative: &Path) -> Result<Option<Metadata>, HelperError> {
         let path = join(&self.root, relative);
@@ -114,7 +122,8 @@ impl Walk {
             names.push(entry.at("list", path)?.file_name());
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        self.stack.extend(names.into_iter().map(|name| relative.join(name)));
+        self.stack
+            .extend(names.into_iter().map(|name| relative.join(name)));
         Ok(())
     }
 }
@@ -136,5 +145,9 @@ impl Iterator for Walk {
 
 /// `root/relative`, without a slash at the end when `relative` is empty.
 pub fn join(root: &Path, relative: &Path) -> PathBuf {
-    if relative.as_os_str().is_empty() { root.to_owned() } else { root.join(relative) }
+    if relative.as_os_str().is_empty() {
+        root.to_owned()
+    } else {
+        root.join(relative)
+    }
 }

@@ -52,7 +52,11 @@ pub trait At<T> {
 
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, what: &'static str, path: &Path) -> Result<T, HelperError> {
-        self.map_err(|error| HelperError::Io { what, path: path.to_owned(), source: error.into() })
+        self.map_err(|error| HelperError::Io {
+            what,
+            path: path.to_owned(),
+            source: error.into(),
+        })
     }
 }
 

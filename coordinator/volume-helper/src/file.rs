@@ -27,7 +27,12 @@ pub fn remove(path: &Path) -> Result<(), HelperError> {
 pub fn copy_bytes(from: &Path, to: &Path) -> Result<(u64, String), HelperError> {
     let mut source = File::open(from).at("open", from)?;
     remove(to)?;
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).at("create", to)?;
+    let mut target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .at("create", to)?;
     let mut digest = Sha256::new();
     let mut block = vec![0u8; BLOCK];
     let mut length = 0u64;
@@ -39,7 +44,9 @@ pub fn copy_bytes(from: &Path, to: &Path) -> Result<(u64, String), HelperError> 
         let part = block.get(..got).unwrap_or_default();
         digest.update(part);
         if part.iter().all(|byte| *byte == 0) {
-            target.seek(SeekFrom::Current(i64::try_from(got).unwrap_or(i64::MAX))).at("seek in", to)?;
+            target
+                .seek(SeekFrom::Current(i64::try_from(got).unwrap_or(i64::MAX)))
+                .at("seek in", to)?;
         } else {
             target.write_all(part).at("write", to)?;
         }
@@ -54,9 +61,8 @@ pub fn make_other(kind: Kind, from: &Path, to: &Path) -> Result<(), HelperError>
     remove(to)?;
     match kind {
         Kind::Link => symlink(fs::read_link(from).at("read the link", from)?, to).at("make the link", to),
-        Kind::Fifo => {
-            rustix::fs::mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(0o600), 0).at("make the pipe", to)
-        }
+        Kind::Fifo => rustix::fs::mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+            .at("make the pipe", to),
         Kind::Dir | Kind::File | Kind::Other => Ok(()),
     }
 }
@@ -65,7 +71,8 @@ pub fn make_other(kind: Kind, from: &Path, to: &Path) -> Result<(), HelperError>
 pub fn copy_metadata(from: &Path, meta: &Metadata, to: &Path) -> Result<(), HelperError> {
     lchown(to, Some(meta.uid()), Some(meta.gid())).at("change the owner of", to)?;
     if !meta.is_symlink() {
-        fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777)).at("change the mode of", to)?;
+        fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777))
+            .at("change the mode of", to)?;
         copy_attributes(from, to)?;
     }
     copy_times(meta, to)
@@ -74,8 +81,14 @@ pub fn copy_metadata(from: &Path, meta: &Metadata, to: &Path) -> Result<(), Help
 /// Gives `to` the times of the source.
 pub fn copy_times(meta: &Metadata, to: &Path) -> Result<(), HelperError> {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: meta.atime(), tv_nsec: meta.atime_nsec() },
-        last_modification: Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() },
+        last_access: Timespec {
+            tv_sec: meta.atime(),
+            tv_nsec: meta.atime_nsec(),
+        },
+        last_modification: Timespec {
+            tv_sec: meta.mtime(),
+            tv_nsec: meta.mtime_nsec(),
+        },
     };
     rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW).at("change the times of", to)
 }
@@ -90,11 +103,17 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<(), HelperError> {
         Err(error) => return Err(error).at("list the attributes of", from),
     };
     let mut value = vec![0u8; 64 << 10];
-    for name in names.get(..length).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names
+        .get(..length)
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let name = std::ffi::OsStr::from_bytes(name);
         let got = rustix::fs::lgetxattr(from, name, value.as_mut_slice()).at("read an attribute of", from)?;
         let bytes = value.get(..got).unwrap_or_default();
-        rustix::fs::lsetxattr(to, name, bytes, rustix::fs::XattrFlags::empty()).at("set an attribute of", to)?;
+        rustix::fs::lsetxattr(to, name, bytes, rustix::fs::XattrFlags::empty())
+            .at("set an attribute of", to)?;
     }
     Ok(())
 }

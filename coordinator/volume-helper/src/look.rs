@@ -43,7 +43,9 @@ pub fn run(root: &Path, space: Option<&Path>, count: bool) -> Result<Report, Hel
         distribution: text(&root.join("pmm-distribution")),
         dashboards_version: text(&root.join("grafana/PERCONA_DASHBOARDS_VERSION")),
         pg_version: text(&root.join("postgres14/PG_VERSION")),
-        encryption_key: fs::metadata(root.join("pmm-encryption.key")).ok().map(|key| key.len()),
+        encryption_key: fs::metadata(root.join("pmm-encryption.key"))
+            .ok()
+            .map(|key| key.len()),
         owner: format!("{}:{}", meta.uid(), meta.gid()),
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
         ..Report::default()
@@ -65,4 +67,6 @@ pub fn run(root: &Path, space: Option<&Path>, count: bool) -> Result<Report, Hel
     Ok(report)
 }
 
-fn text(path: &Path) -> Option<String> { fs::read_to_string(path).ok().map(|text| text.trim().to_owned()) }
+fn text(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}

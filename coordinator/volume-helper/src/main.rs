@@ -38,11 +38,25 @@ fn main() -> ExitCode {
 fn run() -> Result<serde_json::Value, HelperError> {
     let args = args::Args::parse(std::env::args().skip(1))?;
     let report = match args.command.as_str() {
-        "sync" => serde_json::to_value(sync::run(args.path("from")?, args.path("to")?, args.path("manifest")?, args.live)?),
-        "own" => serde_json::to_value(own::run(args.path("root")?, args.number("uid")?, args.number("gid")?, args.path("record")?)?),
+        "sync" => serde_json::to_value(sync::run(
+            args.path("from")?,
+            args.path("to")?,
+            args.path("manifest")?,
+            args.live,
+        )?),
+        "own" => serde_json::to_value(own::run(
+            args.path("root")?,
+            args.number("uid")?,
+            args.number("gid")?,
+            args.path("record")?,
+        )?),
         "restore" => serde_json::to_value(restore::run(args.path("from")?, args.path("to")?)?),
         "compare" => serde_json::to_value(compare::run(args.path("from")?, args.path("to")?)?),
-        "look" => serde_json::to_value(look::run(args.path("root")?, args.path("space").ok(), args.count)?),
+        "look" => serde_json::to_value(look::run(
+            args.path("root")?,
+            args.path("space").ok(),
+            args.count,
+        )?),
         other => return Err(HelperError::Usage(format!("unknown command `{other}`"))),
     };
     report.map_err(HelperError::Json)

@@ -35,8 +35,10 @@ pub fn read(path: &Path) -> Result<Option<Manifest>, HelperError> {
     let mut manifest = Manifest::new();
     for (index, line) in BufReader::new(file).lines().enumerate() {
         let line = line.at("read", path)?;
-        let (name, entry) =
-            parse(&line).ok_or_else(|| HelperError::Manifest { path: path.to_owned(), line: index + 1 })?;
+        let (name, entry) = parse(&line).ok_or_else(|| HelperError::Manifest {
+            path: path.to_owned(),
+            line: index + 1,
+        })?;
         manifest.insert(name, entry);
     }
     Ok(Some(manifest))
@@ -48,13 +50,27 @@ pub fn write(path: &Path, manifest: &Manifest) -> Result<(), HelperError> {
     let file = File::create(&fresh).at("create", &fresh)?;
     let mut out = BufWriter::new(file);
     for (name, line) in manifest {
-        let Stamp { kind, size, mtime, ctime, inode } = &line.stamp;
+        let Stamp {
+            kind,
+            size,
+            mtime,
+            ctime,
+            inode,
+        } = &line.stamp;
         let digest = if line.digest.is_empty() { "-" } else { &line.digest };
         let racy = u8::from(line.racy);
-        writeln!(out, "{} {size} {mtime} {ctime} {inode} {racy} {digest} {}", kind.letter(), escape(name))
-            .at("write", &fresh)?;
+        writeln!(
+            out,
+            "{} {size} {mtime} {ctime} {inode} {racy} {digest} {}",
+            kind.letter(),
+            escape(name)
+        )
+        .at("write", &fresh)?;
     }
-    let file = out.into_inner().map_err(std::io::IntoInnerError::into_error).at("write", &fresh)?;
+    let file = out
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)
+        .at("write", &fresh)?;
     file.sync_all().at("sync", &fresh)?;
     fs::rename(&fresh, path).at("rename", &fresh)?;
     sync_parent(path)
@@ -62,8 +78,13 @@ pub fn write(path: &Path, manifest: &Manifest) -> Result<(), HelperError> {
 
 /// Makes a rename in the directory of `path` durable.
 pub fn sync_parent(path: &Path) -> Result<(), HelperError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).at("sync", parent)
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .at("sync", parent)
 }
 
 fn parse(line: &str) -> Option<(PathBuf, Line)> {
@@ -80,9 +101,25 @@ fn parse(line: &str) -> Option<(PathBuf, Line)> {
     let ctime = words.next()?.parse().ok()?;
     let inode = words.next()?.parse().ok()?;
     let racy = words.next()? == "1";
-    let digest = words.next().map(|word| if word == "-" { "" } else { word })?.to_owned();
+    let digest = words
+        .next()
+        .map(|word| if word == "-" { "" } else { word })?
+        .to_owned();
     let name = unescape(words.next()?)?;
-    Some((name, Line { stamp: Stamp { kind, size, mtime, ctime, inode }, racy, digest }))
+    Some((
+        name,
+        Line {
+            stamp: Stamp {
+                kind,
+                size,
+                mtime,
+                ctime,
+                inode,
+            },
+            racy,
+            digest,
+        },
+    ))
 }
 
 /// A path as printable text without blanks at risk.
@@ -130,9 +167,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("manifest");
         assert_eq!(read(&path).unwrap(), None);
-        let stamp = Stamp { kind: Kind::File, size: 3, mtime: -5, ctime: 7, inode: 9 };
-        let manifest: Manifest =
-            [(PathBuf::from("x y"), Line { stamp, racy: true, digest: "ab".to_owned() })].into_iter().collect();
+        let stamp = Stamp {
+            kind: Kind::File,
+            size: 3,
+            mtime: -5,
+            ctime: 7,
+            inode: 9,
+        };
+        let manifest: Manifest = [(
+            PathBuf::from("x y"),
+            Line {
+                stamp,
+                racy: true,
+                digest: "ab".to_owned(),
+            },
+        )]
+        .into_iter()
+        .collect();
         write(&path, &manifest).unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), manifest);
         std::fs::write(&path, "f nonsense\n").unwrap();

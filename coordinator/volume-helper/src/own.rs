@@ -59,7 +59,10 @@ fn write_record(root: &Path, record: &Path) -> Result<(), HelperError> {
         let (relative, meta) = found?;
         writeln!(out, "{} {} {}", meta.uid(), meta.gid(), escape(&relative)).at("write", &fresh)?;
     }
-    let file = out.into_inner().map_err(std::io::IntoInnerError::into_error).at("write", &fresh)?;
+    let file = out
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)
+        .at("write", &fresh)?;
     file.sync_all().at("sync", &fresh)?;
     fs::rename(&fresh, record).at("rename", &fresh)?;
     sync_parent(record)

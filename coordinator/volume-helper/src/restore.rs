@@ -45,7 +45,9 @@ pub fn run(from: &Path, to: &Path) -> Result<Report, HelperError> {
             }
             Kind::File => {
                 report.files += 1;
-                let first = (meta.nlink() > 1).then(|| links.get(&(meta.dev(), meta.ino())).cloned()).flatten();
+                let first = (meta.nlink() > 1)
+                    .then(|| links.get(&(meta.dev(), meta.ino())).cloned())
+                    .flatten();
                 if let Some(first) = first {
                     relink(&first, &target)?;
                 } else {
@@ -73,7 +75,12 @@ pub fn run(from: &Path, to: &Path) -> Result<Report, HelperError> {
     Ok(report)
 }
 
-fn restore_file(source: &Path, meta: &Metadata, target: &Path, report: &mut Report) -> Result<(), HelperError> {
+fn restore_file(
+    source: &Path,
+    meta: &Metadata,
+    target: &Path,
+    report: &mut Report,
+) -> Result<(), HelperError> {
     let same = fs::symlink_metadata(target).is_ok_and(|there| {
         let (a, b) = (Stamp::of(&there), Stamp::of(meta));
         // A file that shares its inode with others may share it with ones that the copy does not link it to.

@@ -50,7 +50,15 @@ pub fn run(from: &Path, to: &Path, manifest_path: &Path, live: bool) -> Result<R
         file::remove(to)?;
     }
     fs::create_dir_all(to).at("create", to)?;
-    let mut pass = Pass { from, to, live, before: before.unwrap_or_default(), after: Manifest::new(), links: BTreeMap::new(), report: Report::default() };
+    let mut pass = Pass {
+        from,
+        to,
+        live,
+        before: before.unwrap_or_default(),
+        after: Manifest::new(),
+        links: BTreeMap::new(),
+        report: Report::default(),
+    };
     let mut dirs: Vec<(PathBuf, Metadata)> = Vec::new();
     for found in Walk::new(from, live) {
         let (relative, meta) = found?;
@@ -98,7 +106,11 @@ impl Pass<'_> {
         let source = join(self.from, relative);
         let target = join(self.to, relative);
         let racy = now_ns() - stamp.ctime < RACY_NS;
-        let old = self.before.get(relative).filter(|line| !line.racy && line.stamp == stamp).cloned();
+        let old = self
+            .before
+            .get(relative)
+            .filter(|line| !line.racy && line.stamp == stamp)
+            .cloned();
         let mut digest = old.as_ref().map_or_else(String::new, |line| line.digest.clone());
         match stamp.kind {
             Kind::Other => {
@@ -136,7 +148,14 @@ impl Pass<'_> {
             self.report.files += 1;
             self.report.bytes += stamp.size;
         }
-        self.after.insert(relative.to_owned(), Line { stamp, racy: racy && self.live, digest });
+        self.after.insert(
+            relative.to_owned(),
+            Line {
+                stamp,
+                racy: racy && self.live,
+                digest,
+            },
+        );
         Ok(())
     }
 
@@ -145,7 +164,9 @@ impl Pass<'_> {
         if meta.nlink() < 2 {
             return Ok(false);
         }
-        let Some(first) = self.links.get(&(meta.dev(), meta.ino())) else { return Ok(false) };
+        let Some(first) = self.links.get(&(meta.dev(), meta.ino())) else {
+            return Ok(false);
+        };
         let wanted = fs::symlink_metadata(first).at("look at", first)?.ino();
         if !fs::symlink_metadata(target).is_ok_and(|there| there.ino() == wanted) {
             file::remove(target)?;
@@ -155,7 +176,12 @@ impl Pass<'_> {
     }
 
     fn remove_gone(&mut self) -> Result<(), HelperError> {
-        let gone: Vec<PathBuf> = self.before.keys().filter(|path| !self.after.contains_key(*path)).cloned().collect();
+        let gone: Vec<PathBuf> = self
+            .before
+            .keys()
+            .filter(|path| !self.after.contains_key(*path))
+            .cloned()
+            .collect();
         for relative in gone {
             file::remove(&join(self.to, &relative))?;
             self.report.removed += 1;

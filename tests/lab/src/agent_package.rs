@@ -30,12 +30,25 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Packages> {
         fs_err::create_dir_all(&input)?;
         fs_err::copy(&programs.agent, input.join("pmm-upgrade-agent"))?;
         docker::docker([
-            "run", "--rm", "--volume", &format!("{}:/deploy:ro", deploy.display()), "--volume", &format!("{}:/in:ro", input.display()),
-            "--volume", &format!("{}:/out", out.display()), &tools.builder, "sh", "/deploy/package/build.sh",
+            "run",
+            "--rm",
+            "--volume",
+            &format!("{}:/deploy:ro", deploy.display()),
+            "--volume",
+            &format!("{}:/in:ro", input.display()),
+            "--volume",
+            &format!("{}:/out", out.display()),
+            &tools.builder,
+            "sh",
+            "/deploy/package/build.sh",
         ])?;
         fs_err::write(&stamp, &hash)?;
     }
-    Ok(Packages { deb: one(&out, ".deb")?, rpm: one(&out, ".rpm")?, tarball: one(&out, ".tar.gz")? })
+    Ok(Packages {
+        deb: one(&out, ".deb")?,
+        rpm: one(&out, ".rpm")?,
+        tarball: one(&out, ".tar.gz")?,
+    })
 }
 
 fn one(directory: &Path, suffix: &str) -> Result<PathBuf> {
@@ -45,7 +58,10 @@ fn one(directory: &Path, suffix: &str) -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    anyhow::bail!("deploy/package/build.sh made no {suffix} in {}", directory.display())
+    anyhow::bail!(
+        "deploy/package/build.sh made no {suffix} in {}",
+        directory.display()
+    )
 }
 
 /// Installs the agent on a host by the host's own means.
@@ -56,14 +72,27 @@ pub fn install(host: &Host, packages: &Packages) -> Result<()> {
         Kind::Rpm => (&packages.rpm, words(&["rpm", "--upgrade"])),
         Kind::TarDefault | Kind::TarCustom => (&packages.tarball, words(&["tar", "-C", "/", "-xzf"])),
     };
-    let name = file.file_name().context("a package file has a name")?.to_string_lossy().into_owned();
+    let name = file
+        .file_name()
+        .context("a package file has a name")?
+        .to_string_lossy()
+        .into_owned();
     // `docker cp` cannot write below a tmpfs such as /tmp.
     let inside = format!("/opt/{name}");
-    docker::docker(["cp", &file.display().to_string(), &format!("{container}:{inside}")])?;
+    docker::docker([
+        "cp",
+        &file.display().to_string(),
+        &format!("{container}:{inside}"),
+    ])?;
     let mut command: Vec<&str> = argv.iter().map(String::as_str).collect();
     command.push(&inside);
     docker::exec_must(&container, &command)?;
-    docker::write_file(&container, "/etc/pmm-upgrade-agent/policy.toml", "644", POLICY.as_bytes())?;
+    docker::write_file(
+        &container,
+        "/etc/pmm-upgrade-agent/policy.toml",
+        "644",
+        POLICY.as_bytes(),
+    )?;
     docker::exec_must(&container, &["systemctl", "daemon-reload"])?;
     docker::exec_must(&container, &["systemctl", "enable", "pmm-upgrade-agent"]).map(drop)
 }
@@ -71,4 +100,6 @@ pub fn install(host: &Host, packages: &Packages) -> Result<()> {
 /// The administrator of the hosts allows the lab's own package site and nothing else.
 const POLICY: &str = "sources = [\"http://repo.lab\"]\n";
 
-fn words(list: &[&str]) -> Vec<String> { list.iter().map(|word| (*word).to_owned()).collect() }
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|word| (*word).to_owned()).collect()
+}

@@ -24,7 +24,10 @@ pub struct Programs {
 
 /// Root of the workspace.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map_or_else(PathBuf::new, Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Where the lab keeps its state; ignored by git.
@@ -41,7 +44,11 @@ pub fn programs() -> Result<Programs> {
     let stripped = stripped_dir()?;
     let agent = strip(&built, &stripped, "pmm-upgrade-agent")?;
     let volume_helper = volume_helper()?;
-    Ok(Programs { agent, volume_helper, ..standins_in(&built, &stripped)? })
+    Ok(Programs {
+        agent,
+        volume_helper,
+        ..standins_in(&built, &stripped)?
+    })
 }
 
 /// The program that works inside a helper container, whatever C library is in there: linked statically.
@@ -49,7 +56,18 @@ fn volume_helper() -> Result<PathBuf> {
     let triple = "x86_64-unknown-linux-gnu";
     let manifest = workspace().join("Cargo.toml").display().to_string();
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let build = ["build", "--quiet", "--locked", "--release", "--package", "volume-helper", "--target", triple, "--manifest-path", &manifest];
+    let build = [
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package",
+        "volume-helper",
+        "--target",
+        triple,
+        "--manifest-path",
+        &manifest,
+    ];
     let mut args = vec!["RUSTFLAGS=-C target-feature=+crt-static", cargo.as_str()];
     args.extend(build);
     cmd::must("env", &args).context("building the volume helper")?;
@@ -83,8 +101,15 @@ fn cargo_build(packages: &[&str]) -> Result<PathBuf> {
     check_glibc()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut args = vec!["build".to_owned(), "--quiet".to_owned(), "--locked".to_owned()];
-    args.extend(packages.iter().flat_map(|name| ["--package".to_owned(), (*name).to_owned()]));
-    args.extend(["--manifest-path".to_owned(), workspace().join("Cargo.toml").display().to_string()]);
+    args.extend(
+        packages
+            .iter()
+            .flat_map(|name| ["--package".to_owned(), (*name).to_owned()]),
+    );
+    args.extend([
+        "--manifest-path".to_owned(),
+        workspace().join("Cargo.toml").display().to_string(),
+    ]);
     cmd::must(&cargo.to_string_lossy(), &args).context("building the workspace")?;
     Ok(target_dir().join("debug"))
 }
@@ -99,8 +124,13 @@ fn strip(from: &Path, to: &Path, name: &str) -> Result<PathBuf> {
     let target = to.join(name);
     let source = from.join(name);
     let fresh = to.join(format!("{name}.{}", std::process::id()));
-    cmd::must("strip", ["-o", &fresh.display().to_string(), &source.display().to_string()])
-        .with_context(|| format!("stripping {name}; `strip` is part of binutils, which the Rust linker needs too"))?;
+    cmd::must(
+        "strip",
+        ["-o", &fresh.display().to_string(), &source.display().to_string()],
+    )
+    .with_context(|| {
+        format!("stripping {name}; `strip` is part of binutils, which the Rust linker needs too")
+    })?;
     if fs_err::read(&target).is_ok_and(|old| fs_err::read(&fresh).is_ok_and(|new| new == old)) {
         fs_err::remove_file(&fresh)?;
     } else {
@@ -110,7 +140,8 @@ fn strip(from: &Path, to: &Path, name: &str) -> Result<PathBuf> {
 }
 
 fn check_glibc() -> Result<()> {
-    let text = cmd::must("ldd", ["--version"]).context("`ldd --version` tells the C library; is this Linux with glibc?")?;
+    let text = cmd::must("ldd", ["--version"])
+        .context("`ldd --version` tells the C library; is this Linux with glibc?")?;
     let first = text.lines().next().unwrap_or_default();
     let version = first.rsplit(' ').next().unwrap_or_default();
     let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();

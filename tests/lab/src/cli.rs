@@ -69,19 +69,42 @@ pub fn run() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // The fleet's containers and ports have fixed names. Suites that need the fleet take this lock themselves.
-    let _lock = if matches!(args.command, Command::Suite { .. }) { None } else { Some(lock::hold("fleet")?) };
+    let _lock = if matches!(args.command, Command::Suite { .. }) {
+        None
+    } else {
+        Some(lock::hold("fleet")?)
+    };
     match args.command {
         Command::Up => {
             hosts::down()?;
             let fleet = hosts::up(&build::standins()?, "2.41.2")?;
-            output::line(&format!("the fleet is up; PMM 2.41.2 answers on https://127.0.0.1:{} ({} hosts)", crate::names::PMM_PORT, fleet.hosts));
+            output::line(&format!(
+                "the fleet is up; PMM 2.41.2 answers on https://127.0.0.1:{} ({} hosts)",
+                crate::names::PMM_PORT,
+                fleet.hosts
+            ));
         }
-        Command::Demo { keep, report, scenario, sabotage, pmm2_update } => {
-            let options = scenario::Options { keep, report, scenario, sabotage, pmm2_update };
+        Command::Demo {
+            keep,
+            report,
+            scenario,
+            sabotage,
+            pmm2_update,
+        } => {
+            let options = scenario::Options {
+                keep,
+                report,
+                scenario,
+                sabotage,
+                pmm2_update,
+            };
             scenario::run(&options)?;
         }
         Command::Verify => verify::run()?,
-        Command::Suite { name, case, .. } => suite::run(&name.context("name a suite; `cargo lab suite --list` shows them")?, case.as_deref())?,
+        Command::Suite { name, case, .. } => suite::run(
+            &name.context("name a suite; `cargo lab suite --list` shows them")?,
+            case.as_deref(),
+        )?,
         Command::Down { images } => {
             hosts::down_all()?;
             if images {

@@ -59,8 +59,20 @@ pub struct Host {
 
 /// The six hosts of the demo, in group order.
 pub const HOSTS: [Host; 6] = [
-    Host { name: "deb-a", kind: Kind::Deb, group: "canary", api_key: true, services: &[("mysql", "mysql-deb-a", false)] },
-    Host { name: "tar-a", kind: Kind::TarDefault, group: "canary", api_key: false, services: &[("postgresql", "pg-tar-a", false)] },
+    Host {
+        name: "deb-a",
+        kind: Kind::Deb,
+        group: "canary",
+        api_key: true,
+        services: &[("mysql", "mysql-deb-a", false)],
+    },
+    Host {
+        name: "tar-a",
+        kind: Kind::TarDefault,
+        group: "canary",
+        api_key: false,
+        services: &[("postgresql", "pg-tar-a", false)],
+    },
     Host {
         name: "deb-b",
         kind: Kind::Deb,
@@ -68,9 +80,27 @@ pub const HOSTS: [Host; 6] = [
         api_key: false,
         services: &[("mysql", "mysql-deb-b", false), ("mongodb", "mongo-deb-b", true)],
     },
-    Host { name: "rpm-a", kind: Kind::Rpm, group: "staging", api_key: true, services: &[("postgresql", "pg-rpm-a", false)] },
-    Host { name: "rpm-b", kind: Kind::Rpm, group: "production", api_key: false, services: &[("mysql", "mysql-rpm-b", false)] },
-    Host { name: "tar-b", kind: Kind::TarCustom, group: "production", api_key: true, services: &[("mongodb", "mongo-tar-b", false)] },
+    Host {
+        name: "rpm-a",
+        kind: Kind::Rpm,
+        group: "staging",
+        api_key: true,
+        services: &[("postgresql", "pg-rpm-a", false)],
+    },
+    Host {
+        name: "rpm-b",
+        kind: Kind::Rpm,
+        group: "production",
+        api_key: false,
+        services: &[("mysql", "mysql-rpm-b", false)],
+    },
+    Host {
+        name: "tar-b",
+        kind: Kind::TarCustom,
+        group: "production",
+        api_key: true,
+        services: &[("mongodb", "mongo-tar-b", false)],
+    },
 ];
 
 /// Groups in order.
@@ -138,7 +168,11 @@ url = "http://repo.lab/downloads"
     for (file, digest) in &options.tarballs {
         let _ = writeln!(text, "\"{file}\" = \"{digest}\"");
     }
-    let _ = write!(text, "\n[defaults]\nmax_unavailable = 2\nfailure_threshold = {}\non_breach = \"pause\"\n", options.failure_threshold);
+    let _ = write!(
+        text,
+        "\n[defaults]\nmax_unavailable = 2\nfailure_threshold = {}\non_breach = \"pause\"\n",
+        options.failure_threshold
+    );
     for group in GROUPS {
         let _ = write!(
             text,

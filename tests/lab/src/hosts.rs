@@ -21,12 +21,27 @@ pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
     let site = site::build(&tools, programs)?;
     let host_images = images::hosts()?;
     output::step("starting network, registry and repository");
-    docker::docker(["network", "create", "--subnet", &format!("{}.0/24", names::SUBNET), names::NETWORK])?;
+    docker::docker([
+        "network",
+        "create",
+        "--subnet",
+        &format!("{}.0/24", names::SUBNET),
+        names::NETWORK,
+    ])?;
     docker::docker(["network", "create", names::BACKUP_NETWORK])?;
     images::start_registry(&tools, programs)?;
     docker::docker([
-        "run", "--detach", "--name", names::REPO, "--network", names::NETWORK, "--ip", names::REPO_IP,
-        "--volume", &format!("{}:/srv/www:ro", site.www.display()), &tools.repo,
+        "run",
+        "--detach",
+        "--name",
+        names::REPO,
+        "--network",
+        names::NETWORK,
+        "--ip",
+        names::REPO_IP,
+        "--volume",
+        &format!("{}:/srv/www:ro", site.www.display()),
+        &tools.repo,
     ])?;
     let packages = agent_package::build(&tools, programs)?;
     for host in &HOSTS {
@@ -35,21 +50,34 @@ pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
     pmm::start(release)?;
     pmm::set_resolutions(1)?;
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
-        let running: Vec<_> = HOSTS.iter().map(|host| scope.spawn(|| provision(host, release, &packages))).collect();
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("provisioning panicked"))).collect()
+        let running: Vec<_> = HOSTS
+            .iter()
+            .map(|host| scope.spawn(|| provision(host, release, &packages)))
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| bail!("provisioning panicked")))
+            .collect()
     });
     for (host, result) in HOSTS.iter().zip(results) {
         result.with_context(|| format!("provisioning {}", host.name))?;
     }
     wait_for_data()?;
-    Ok(Fleet { hosts: HOSTS.len(), tarballs: site.tarballs })
+    Ok(Fleet {
+        hosts: HOSTS.len(),
+        tarballs: site.tarballs,
+    })
 }
 
 /// Removes the fleet and what the product made beside it; other suites' containers, which clean up after themselves, stay.
-pub fn down() -> Result<()> { remove(|name| !name.starts_with(names::TEETH)) }
+pub fn down() -> Result<()> {
+    remove(|name| !name.starts_with(names::TEETH))
+}
 
 /// Removes every container, volume and network with the lab's prefix.
-pub fn down_all() -> Result<()> { remove(|_| true) }
+pub fn down_all() -> Result<()> {
+    remove(|_| true)
+}
 
 fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
     let mut containers = docker::containers(names::PREFIX)?;
@@ -65,7 +93,10 @@ fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
     for kind in ["volume", "network"] {
         {
             let filter = &format!("name={}", names::PREFIX);
-            for name in docker::docker([kind, "ls", "--filter", filter, "--format", "{{.Name}}"])?.lines().filter(|name| wanted(name)) {
+            for name in docker::docker([kind, "ls", "--filter", filter, "--format", "{{.Name}}"])?
+                .lines()
+                .filter(|name| wanted(name))
+            {
                 docker::docker([kind, "rm", name])?;
             }
         }
@@ -75,11 +106,24 @@ fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
 
 fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
     let container = names::host(host.name);
-    let mut args: Vec<String> = ["run", "--detach", "--name", &container, "--hostname", host.name, "--network", names::NETWORK]
-        .iter()
-        .map(|text| (*text).to_owned())
-        .collect();
-    for (name, address) in [("pmm.lab", names::GATEWAY), ("coordinator.lab", names::GATEWAY), ("repo.lab", names::REPO_IP)] {
+    let mut args: Vec<String> = [
+        "run",
+        "--detach",
+        "--name",
+        &container,
+        "--hostname",
+        host.name,
+        "--network",
+        names::NETWORK,
+    ]
+    .iter()
+    .map(|text| (*text).to_owned())
+    .collect();
+    for (name, address) in [
+        ("pmm.lab", names::GATEWAY),
+        ("coordinator.lab", names::GATEWAY),
+        ("repo.lab", names::REPO_IP),
+    ] {
         args.extend(["--add-host".to_owned(), format!("{name}:{address}")]);
     }
     args.extend(systemd_arguments()?);
@@ -90,7 +134,16 @@ fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
 /// What systemd needs to be PID 1 of a container, for both cgroup versions.
 pub fn systemd_arguments() -> Result<Vec<String>> {
     // SYS_PTRACE: root of a real host may read /proc/PID/exe and /proc/PID/root of every process; userdel looks there, too.
-    let mut args = vec!["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE", "--security-opt", "seccomp=unconfined"];
+    let mut args = vec![
+        "--cap-add",
+        "SYS_ADMIN",
+        "--cap-add",
+        "NET_ADMIN",
+        "--cap-add",
+        "SYS_PTRACE",
+        "--security-opt",
+        "seccomp=unconfined",
+    ];
     args.extend(["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"]);
     let unified = cmd::must("stat", ["-fc", "%T", "/sys/fs/cgroup"])? == "cgroup2fs";
     if unified {
@@ -106,14 +159,22 @@ fn provision(host: &Host, release: &str, packages: &agent_package::Packages) -> 
     wait::until("systemd to be up", 60, || {
         let done = docker::exec(&container, &["systemctl", "is-system-running"])?;
         let state = done.stdout.trim().to_owned();
-        Ok(if matches!(state.as_str(), "running" | "degraded") { Probe::Ready(()) } else { Probe::NotYet(done.all()) })
+        Ok(if matches!(state.as_str(), "running" | "degraded") {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(done.all())
+        })
     })?;
     let mut install = vec!["/opt/lab/install-client", release];
     if host.kind == Kind::TarCustom {
         install.extend([host.kind.base_v2(), "dba"]);
     }
     docker::exec_must(&container, &install)?;
-    let (user, secret) = if host.api_key { ("api_key".to_owned(), pmm::api_key(host.name)?) } else { (pmm::ADMIN.to_owned(), pmm::PASSWORD.to_owned()) };
+    let (user, secret) = if host.api_key {
+        ("api_key".to_owned(), pmm::api_key(host.name)?)
+    } else {
+        (pmm::ADMIN.to_owned(), pmm::PASSWORD.to_owned())
+    };
     let url = format!("https://{user}:{secret}@pmm.lab:{}", names::PMM_PORT);
     docker::exec_must(&container, &["/opt/lab/connect-client", &url, host.name])?;
     add_groups(host, &container)?;
@@ -125,7 +186,10 @@ fn provision(host: &Host, release: &str, packages: &agent_package::Packages) -> 
 fn add_groups(host: &Host, container: &str) -> Result<()> {
     if matches!(host.kind, Kind::Deb | Kind::Rpm) {
         docker::exec_must(container, &["groupadd", "--force", "mysql"])?;
-        docker::exec_must(container, &["usermod", "--append", "--groups", "mysql,adm", "pmm-agent"])?;
+        docker::exec_must(
+            container,
+            &["usermod", "--append", "--groups", "mysql,adm", "pmm-agent"],
+        )?;
         docker::exec_must(container, &["systemctl", "restart", "pmm-agent"])?;
     }
     Ok(())
@@ -134,7 +198,11 @@ fn add_groups(host: &Host, container: &str) -> Result<()> {
 fn add_services(host: &Host, container: &str) -> Result<()> {
     let (agent, node) = identity(container)?;
     for (kind, name, idle) in host.services {
-        let labels = if *idle { json!({"standin_idle": "1"}) } else { json!({"team": "dba"}) };
+        let labels = if *idle {
+            json!({"standin_idle": "1"})
+        } else {
+            json!({"team": "dba"})
+        };
         let path = match *kind {
             "mysql" => "/v1/management/MySQL/Add",
             "mongodb" => "/v1/management/MongoDB/Add",
@@ -158,17 +226,33 @@ fn add_services(host: &Host, container: &str) -> Result<()> {
 
 fn identity(container: &str) -> Result<(String, String)> {
     wait::until("the client to be connected", 60, || {
-        let done = docker::exec(container, &["curl", "-s", "--max-time", "3", "http://127.0.0.1:7777/local/Status"])?;
+        let done = docker::exec(
+            container,
+            &[
+                "curl",
+                "-s",
+                "--max-time",
+                "3",
+                "http://127.0.0.1:7777/local/Status",
+            ],
+        )?;
         let status: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
         let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
         let connected = status["server_info"]["connected"] == true && !text("runs_on_node_id").is_empty();
-        Ok(if connected { Probe::Ready((text("agent_id"), text("runs_on_node_id"))) } else { Probe::NotYet(done.all()) })
+        Ok(if connected {
+            Probe::Ready((text("agent_id"), text("runs_on_node_id")))
+        } else {
+            Probe::NotYet(done.all())
+        })
     })
 }
 
 fn wait_for_data() -> Result<()> {
     output::step("waiting until every service reports samples and queries");
-    let wanted: Vec<(&str, bool)> = HOSTS.iter().flat_map(|host| host.services.iter().map(|(_, name, idle)| (*name, *idle))).collect();
+    let wanted: Vec<(&str, bool)> = HOSTS
+        .iter()
+        .flat_map(|host| host.services.iter().map(|(_, name, idle)| (*name, *idle)))
+        .collect();
     wait::until("samples and queries of every service", 90, || {
         let sampled = crate::verify::server::sampled(None)?;
         let now = pmm::now();
@@ -190,10 +274,26 @@ pub fn enrol(host: &Host, token: &str) -> Result<()> {
     let coordinator = format!("https://coordinator.lab:{}", names::ENROL_PORT);
     let session = format!("coordinator.lab:{}", names::SESSION_PORT);
     let label = format!("tier={}", host.group);
-    let argv = ["pmm-upgrade-agent", "enrol", "--coordinator", &coordinator, "--session", &session, "--token-file", "-", "--label", &label];
+    let argv = [
+        "pmm-upgrade-agent",
+        "enrol",
+        "--coordinator",
+        &coordinator,
+        "--session",
+        &session,
+        "--token-file",
+        "-",
+        "--label",
+        &label,
+    ];
     let done = docker::exec_as(&container, "0", &[], &argv, Some(token.as_bytes()))?;
     if !done.ok() {
-        bail!("{}: enrolment ended with {}: {}", host.name, done.code, done.all());
+        bail!(
+            "{}: enrolment ended with {}: {}",
+            host.name,
+            done.code,
+            done.all()
+        );
     }
     docker::exec_must(&container, &["systemctl", "start", "pmm-upgrade-agent"]).map(drop)
 }
@@ -204,34 +304,65 @@ pub fn script_mode(host: &Host, mode: &str) -> Result<()> {
     if mode == "hold" {
         docker::write_file(&container, "/run/standin-hold", "644", b"")?;
     }
-    docker::write_file(&container, "/etc/standin/postinst-mode", "644", format!("{mode}\n").as_bytes())
+    docker::write_file(
+        &container,
+        "/etc/standin/postinst-mode",
+        "644",
+        format!("{mode}\n").as_bytes(),
+    )
 }
 
 /// Whether a held script is running: its package is unpacked and the script's shell waits.
 pub fn script_is_held(host: &Host) -> Result<bool> {
-    Ok(docker::exec(&names::host(host.name), &["pgrep", "-f", "pmm-client.postinst|rpm-tmp"])?.ok())
+    Ok(docker::exec(
+        &names::host(host.name),
+        &["pgrep", "-f", "pmm-client.postinst|rpm-tmp"],
+    )?
+    .ok())
 }
 
 /// Lets a held script go on.
-pub fn release_script(host: &Host) -> Result<()> { docker::exec_must(&names::host(host.name), &["rm", "-f", "/run/standin-hold"]).map(drop) }
+pub fn release_script(host: &Host) -> Result<()> {
+    docker::exec_must(&names::host(host.name), &["rm", "-f", "/run/standin-hold"]).map(drop)
+}
 
 /// Stops a client behind the product's back.
-pub fn stop_client(host: &Host) -> Result<()> { docker::exec_must(&names::host(host.name), &["systemctl", "stop", "pmm-agent"]).map(drop) }
+pub fn stop_client(host: &Host) -> Result<()> {
+    docker::exec_must(&names::host(host.name), &["systemctl", "stop", "pmm-agent"]).map(drop)
+}
 
 /// Removes a service from PMM's inventory.
 pub fn lose_service(name: &str) -> Result<()> {
     let services = pmm::services()?;
     let service = services.get(name).context("the service to lose")?;
     match pmm::major()? {
-        pmm::Major::Two => pmm::call("/v1/inventory/Services/Remove", Some(&json!({"service_id": format!("/service_id/{}", service.id), "force": true}))),
-        pmm::Major::Three => pmm::request("DELETE", &format!("/v1/inventory/services/{}?force=true", service.id), None),
+        pmm::Major::Two => pmm::call(
+            "/v1/inventory/Services/Remove",
+            Some(&json!({"service_id": format!("/service_id/{}", service.id), "force": true})),
+        ),
+        pmm::Major::Three => pmm::request(
+            "DELETE",
+            &format!("/v1/inventory/services/{}?force=true", service.id),
+            None,
+        ),
     }
     .map(drop)
 }
 
 /// Shows what a host's agent and client logged last; for a person who looks for the cause.
 pub fn journal(host: &Host) -> String {
-    let done = docker::exec(&names::host(host.name), &["journalctl", "--no-pager", "-n", "60", "-u", "pmm-upgrade-agent", "-u", "pmm-agent"]);
+    let done = docker::exec(
+        &names::host(host.name),
+        &[
+            "journalctl",
+            "--no-pager",
+            "-n",
+            "60",
+            "-u",
+            "pmm-upgrade-agent",
+            "-u",
+            "pmm-agent",
+        ],
+    );
     done.map_or_else(|error| error.to_string(), |done| cmd::tail(&done.all(), 60))
 }
-

@@ -7,10 +7,14 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Files of the lab's images.
-pub fn images_dir() -> PathBuf { workspace().join("tests/lab/images") }
+pub fn images_dir() -> PathBuf {
+    workspace().join("tests/lab/images")
+}
 
 /// Files of the client packages.
-pub fn packages_dir() -> PathBuf { workspace().join("tests/lab/packages") }
+pub fn packages_dir() -> PathBuf {
+    workspace().join("tests/lab/packages")
+}
 
 /// A hash over directories and files: names and contents, in order.
 pub fn content_hash(paths: &[&Path], extra: &[&str]) -> Result<String> {
@@ -27,7 +31,9 @@ pub fn content_hash(paths: &[&Path], extra: &[&str]) -> Result<String> {
 
 fn add(hash: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
     if path.is_dir() {
-        let mut entries: Vec<PathBuf> = fs_err::read_dir(path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+        let mut entries: Vec<PathBuf> = fs_err::read_dir(path)?
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<Result<_, _>>()?;
         entries.sort();
         return entries.iter().try_for_each(|entry| add(hash, root, entry));
     }
@@ -38,7 +44,9 @@ fn add(hash: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
 }
 
 /// Whether an image is there.
-pub fn exists(image: &str) -> Result<bool> { Ok(docker::inspect("image", image)?.is_some()) }
+pub fn exists(image: &str) -> Result<bool> {
+    Ok(docker::inspect("image", image)?.is_some())
+}
 
 /// Builds `fleetlab/<name>:<hash>` unless it is there. The context is the contents of `directory` and, beside them, `others`.
 pub fn build(name: &str, directory: &Path, others: &[&Path], args: &[(&str, &str)]) -> Result<String> {
@@ -64,13 +72,26 @@ fn assemble(name: &str, parts: &[PathBuf], dockerfile: &str, args: &[(&str, &str
     fs_err::create_dir_all(&staging)?;
     for part in parts {
         // `directory/.` means the contents of the directory.
-        cmd::must("cp", ["-a", &part.display().to_string(), &staging.display().to_string()])?;
+        cmd::must(
+            "cp",
+            ["-a", &part.display().to_string(), &staging.display().to_string()],
+        )?;
     }
     let file = staging.join(dockerfile).display().to_string();
-    let mut argv: Vec<String> = ["DOCKER_BUILDKIT=0", "docker", "build", "--network", "host", "--tag", &image, "--file", &file]
-        .iter()
-        .map(|text| (*text).to_owned())
-        .collect();
+    let mut argv: Vec<String> = [
+        "DOCKER_BUILDKIT=0",
+        "docker",
+        "build",
+        "--network",
+        "host",
+        "--tag",
+        &image,
+        "--file",
+        &file,
+    ]
+    .iter()
+    .map(|text| (*text).to_owned())
+    .collect();
     for pair in &extra {
         argv.extend(["--build-arg".to_owned(), pair.clone()]);
     }
@@ -94,9 +115,26 @@ pub fn base() -> Result<String> {
         fs_err::remove_dir_all(&root)?;
     }
     let include = "--include=systemd,systemd-sysv,dbus,ca-certificates";
-    cmd::must("debootstrap", ["--variant=minbase", include, "bookworm", &root.display().to_string()])?;
+    cmd::must(
+        "debootstrap",
+        [
+            "--variant=minbase",
+            include,
+            "bookworm",
+            &root.display().to_string(),
+        ],
+    )?;
     let archive = root.with_extension("tar");
-    cmd::must("tar", ["-C", &root.display().to_string(), "-cf", &archive.display().to_string(), "."])?;
+    cmd::must(
+        "tar",
+        [
+            "-C",
+            &root.display().to_string(),
+            "-cf",
+            &archive.display().to_string(),
+            ".",
+        ],
+    )?;
     docker::docker(["import", &archive.display().to_string(), &image])?;
     fs_err::remove_dir_all(&root)?;
     fs_err::remove_file(&archive)?;
@@ -108,10 +146,16 @@ fn require_debootstrap() -> Result<()> {
         return Ok(());
     }
     output::step("installing debootstrap");
-    let installed = cmd::must("apt-get", ["update", "-qq"])
-        .and_then(|_| cmd::must("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "debootstrap"]));
+    let installed = cmd::must("apt-get", ["update", "-qq"]).and_then(|_| {
+        cmd::must(
+            "apt-get",
+            ["install", "-y", "-qq", "--no-install-recommends", "debootstrap"],
+        )
+    });
     if let Err(error) = installed {
-        bail!("the lab makes its base image with debootstrap, which could not be installed: {error:#}. Install debootstrap and run again");
+        bail!(
+            "the lab makes its base image with debootstrap, which could not be installed: {error:#}. Install debootstrap and run again"
+        );
     }
     Ok(())
 }
@@ -133,11 +177,17 @@ pub struct Images {
 pub fn tools(_: &Programs) -> Result<Images> {
     let base = base()?;
     let build_one = |name: &str| build(name, &images_dir().join(name), &[], &[("BASE", &base)]);
-    Ok(Images { builder: build_one("builder")?, registry: build_one("registry")?, repo: build_one("repo")? })
+    Ok(Images {
+        builder: build_one("builder")?,
+        registry: build_one("registry")?,
+        repo: build_one("repo")?,
+    })
 }
 
 /// SHA-256 over a text.
-pub fn text_hash(text: &str) -> String { hex::encode(Sha256::digest(text.as_bytes())) }
+pub fn text_hash(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
 
 /// Images of the hosts.
 pub struct HostImages {
@@ -164,7 +214,11 @@ pub fn hosts() -> Result<HostImages> {
         let parts = [images_dir().join(name), images_dir().join("host-common")];
         assemble(name, &parts, &format!("{name}/Dockerfile"), &[("BASE", &base)])
     };
-    Ok(HostImages { deb: one("host-deb")?, rpm: one("host-rpm")?, tar: one("host-tar")? })
+    Ok(HostImages {
+        deb: one("host-deb")?,
+        rpm: one("host-rpm")?,
+        tar: one("host-tar")?,
+    })
 }
 
 /// Builds the PMM Server images, in the order of [`SERVER_RELEASES`].
@@ -181,7 +235,12 @@ pub fn servers(programs: &Programs) -> Result<Vec<String>> {
             if !release.starts_with("2.") {
                 args.push(("GID", gid));
             }
-            build(&format!("pmm-server-{release}"), &directory, &[&programs.standin_server], &args)
+            build(
+                &format!("pmm-server-{release}"),
+                &directory,
+                &[&programs.standin_server],
+                &args,
+            )
         })
         .collect()
 }
@@ -189,7 +248,15 @@ pub fn servers(programs: &Programs) -> Result<Vec<String>> {
 /// Starts the registry and pushes the PMM Server images of all releases.
 pub fn start_registry(tools: &Images, programs: &Programs) -> Result<()> {
     let port = format!("127.0.0.1:{}:5000", names::REGISTRY_PORT);
-    docker::docker(["run", "--detach", "--name", names::REGISTRY, "--publish", &port, &tools.registry])?;
+    docker::docker([
+        "run",
+        "--detach",
+        "--name",
+        names::REGISTRY,
+        "--publish",
+        &port,
+        &tools.registry,
+    ])?;
     let built = servers(programs)?;
     crate::wait::until("the registry", 30, || {
         let reachable = std::net::TcpStream::connect(("127.0.0.1", names::REGISTRY_PORT)).is_ok();
@@ -210,7 +277,9 @@ pub fn start_registry(tools: &Images, programs: &Programs) -> Result<()> {
 /// Removes every image the lab built or pushed.
 pub fn remove_all() -> Result<()> {
     let listed = docker::docker(["images", "--format", "{{.Repository}}:{{.Tag}}"])?;
-    let ours = listed.lines().filter(|name| name.starts_with(names::IMAGES) || name.starts_with(&names::image_repository()));
+    let ours = listed
+        .lines()
+        .filter(|name| name.starts_with(names::IMAGES) || name.starts_with(&names::image_repository()));
     for image in ours {
         docker::docker(["rmi", "--force", image])?;
     }

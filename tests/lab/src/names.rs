@@ -32,10 +32,14 @@ pub const SESSION_PORT: u16 = 29443;
 pub const ENROL_PORT: u16 = 29444;
 
 /// Image repository that the coordinator pulls the PMM Server from.
-pub fn image_repository() -> String { format!("127.0.0.1:{REGISTRY_PORT}/percona/pmm-server") }
+pub fn image_repository() -> String {
+    format!("127.0.0.1:{REGISTRY_PORT}/percona/pmm-server")
+}
 
 /// Container name of a host.
-pub fn host(name: &str) -> String { format!("{PREFIX}{name}") }
+pub fn host(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
 
 /// First three numbers of the hosts' network.
 pub const SUBNET: &str = "172.31.78";

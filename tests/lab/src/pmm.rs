@@ -32,36 +32,100 @@ pub fn start(release: &str) -> Result<()> {
     fs_err::write(&extra, "# a file that the operator mounted\n")?;
     docker::docker(["volume", "create", names::PMM_VOLUME])?;
     let args = [
-        "run", "--detach", "--name", names::PMM, "--hostname", "pmm-server-1", "--restart", "always",
-        "--publish", &format!("{}:443", names::PMM_PORT), "--publish", &format!("127.0.0.1:{}:80", names::PMM_HTTP_PORT),
-        "--volume", &format!("{}:/srv", names::PMM_VOLUME),
-        "--volume", &format!("{}:/opt/site/extra-ca.pem:ro", extra.display()),
-        "--network", names::NETWORK, "--network-alias", "pmm-server",
-        "--label", "com.example.team=dba", "--label", "com.example.backup=daily",
-        "--memory", "2g", "--ulimit", "nofile=8192:16384", "--log-opt", "max-size=20m",
-        "--add-host", "ldap.lab:192.0.2.10", "--stop-timeout", "120",
-        "--env", "DATA_RETENTION=720h", "--env", "DISABLE_TELEMETRY=true", "--env", "DISABLE_UPDATES=0",
-        "--env", "ENABLE_RBAC=1", "--env", "PMM_DEBUG=1", "--env", "GF_SECURITY_COOKIE_SECURE=true",
-        "--env", r#"SITE_NOTE=a "quoted" $value with \ and `ticks`"#,
+        "run",
+        "--detach",
+        "--name",
+        names::PMM,
+        "--hostname",
+        "pmm-server-1",
+        "--restart",
+        "always",
+        "--publish",
+        &format!("{}:443", names::PMM_PORT),
+        "--publish",
+        &format!("127.0.0.1:{}:80", names::PMM_HTTP_PORT),
+        "--volume",
+        &format!("{}:/srv", names::PMM_VOLUME),
+        "--volume",
+        &format!("{}:/opt/site/extra-ca.pem:ro", extra.display()),
+        "--network",
+        names::NETWORK,
+        "--network-alias",
+        "pmm-server",
+        "--label",
+        "com.example.team=dba",
+        "--label",
+        "com.example.backup=daily",
+        "--memory",
+        "2g",
+        "--ulimit",
+        "nofile=8192:16384",
+        "--log-opt",
+        "max-size=20m",
+        "--add-host",
+        "ldap.lab:192.0.2.10",
+        "--stop-timeout",
+        "120",
+        "--env",
+        "DATA_RETENTION=720h",
+        "--env",
+        "DISABLE_TELEMETRY=true",
+        "--env",
+        "DISABLE_UPDATES=0",
+        "--env",
+        "ENABLE_RBAC=1",
+        "--env",
+        "PMM_DEBUG=1",
+        "--env",
+        "GF_SECURITY_COOKIE_SECURE=true",
+        "--env",
+        r#"SITE_NOTE=a "quoted" $value with \ and `ticks`"#,
         &image,
     ];
     cmd::must("docker", args)?;
-    docker::docker(["network", "connect", "--alias", "pmm-backup", names::BACKUP_NETWORK, names::PMM])?;
+    docker::docker([
+        "network",
+        "connect",
+        "--alias",
+        "pmm-backup",
+        names::BACKUP_NETWORK,
+        names::PMM,
+    ])?;
     wait_ready(180)
 }
 
 /// Waits until the server answers ready.
 pub fn wait_ready(seconds: u64) -> Result<()> {
     wait::until("PMM Server to be ready", seconds, || {
-        let done = docker::exec(names::PMM, &["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", &url("/v1/readyz")?])?;
-        Ok(if done.stdout == "200" { Probe::Ready(()) } else { Probe::NotYet(done.all()) })
+        let done = docker::exec(
+            names::PMM,
+            &[
+                "curl",
+                "-sk",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                &url("/v1/readyz")?,
+            ],
+        )?;
+        Ok(if done.stdout == "200" {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(done.all())
+        })
     })
 }
 
 /// The major release of the running container, told by what it exposes.
 pub fn major() -> Result<Major> {
-    let inspect = docker::inspect("container", names::PMM)?.context("the PMM Server container is not there")?;
-    Ok(if inspect["Config"]["ExposedPorts"]["8443/tcp"].is_object() { Major::Three } else { Major::Two })
+    let inspect =
+        docker::inspect("container", names::PMM)?.context("the PMM Server container is not there")?;
+    Ok(if inspect["Config"]["ExposedPorts"]["8443/tcp"].is_object() {
+        Major::Three
+    } else {
+        Major::Two
+    })
 }
 
 fn url(path: &str) -> Result<String> {
@@ -72,53 +136,97 @@ fn url(path: &str) -> Result<String> {
 }
 
 /// One call as administrator: GET without a body, POST with one.
-pub fn call(path: &str, body: Option<&Value>) -> Result<Value> { request(if body.is_some() { "POST" } else { "GET" }, path, body) }
+pub fn call(path: &str, body: Option<&Value>) -> Result<Value> {
+    request(if body.is_some() { "POST" } else { "GET" }, path, body)
+}
 
 /// One call with any method.
 pub fn request(method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
     let target = url(path)?;
     let user = format!("{ADMIN}:{PASSWORD}");
     let text = body.map(ToString::to_string);
-    let mut argv = vec!["curl", "-sk", "--max-time", "20", "-u", &user, "-X", method, "-w", "\n%{http_code}", &target];
+    let mut argv = vec![
+        "curl",
+        "-sk",
+        "--max-time",
+        "20",
+        "-u",
+        &user,
+        "-X",
+        method,
+        "-w",
+        "\n%{http_code}",
+        &target,
+    ];
     if let Some(text) = &text {
         argv.extend(["-H", "Content-Type: application/json", "-d", text]);
     }
     let done = docker::exec(names::PMM, &argv)?;
-    let (answer, status) = done.stdout.trim_end().rsplit_once('\n').unwrap_or(("", &done.stdout));
+    let (answer, status) = done
+        .stdout
+        .trim_end()
+        .rsplit_once('\n')
+        .unwrap_or(("", &done.stdout));
     if !status.starts_with('2') {
         bail!("{method} {path} answered {status}: {}", cmd::tail(answer, 5));
     }
-    serde_json::from_str(if answer.trim().is_empty() { "{}" } else { answer }).with_context(|| format!("{path} answered no JSON"))
+    serde_json::from_str(if answer.trim().is_empty() { "{}" } else { answer })
+        .with_context(|| format!("{path} answered no JSON"))
 }
 
 /// The release the API reports.
 pub fn version() -> Result<String> {
     let answer = call("/v1/version", None)?;
-    Ok(answer["version"].as_str().unwrap_or_default().split('-').next().unwrap_or_default().to_owned())
+    Ok(answer["version"]
+        .as_str()
+        .unwrap_or_default()
+        .split('-')
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }
 
 /// SHA-256 of the served certificate.
 pub fn fingerprint() -> Result<String> {
     let pem = docker::exec_must(names::PMM, &["cat", "/srv/nginx/certificate.crt"])?;
-    let body: String = pem.lines().skip_while(|line| !line.starts_with("-----BEGIN")).skip(1).take_while(|line| !line.starts_with("-----")).collect();
-    let der = base64::engine::general_purpose::STANDARD.decode(body).context("the server's certificate is not PEM")?;
+    let body: String = pem
+        .lines()
+        .skip_while(|line| !line.starts_with("-----BEGIN"))
+        .skip(1)
+        .take_while(|line| !line.starts_with("-----"))
+        .collect();
+    let der = base64::engine::general_purpose::STANDARD
+        .decode(body)
+        .context("the server's certificate is not PEM")?;
     Ok(hex::encode(Sha256::digest(der)))
 }
 
 /// An API key (PMM 2) with the administrator's role.
 pub fn api_key(name: &str) -> Result<String> {
-    let answer = call("/graph/api/auth/keys", Some(&json!({"name": name, "role": "Admin"})))?;
-    answer["key"].as_str().map(str::to_owned).context("no key in the answer")
+    let answer = call(
+        "/graph/api/auth/keys",
+        Some(&json!({"name": name, "role": "Admin"})),
+    )?;
+    answer["key"]
+        .as_str()
+        .map(str::to_owned)
+        .context("no key in the answer")
 }
 
 /// Metric resolutions in seconds, by PMM's own settings.
 pub fn set_resolutions(seconds: u32) -> Result<()> {
     let text = format!("{seconds}s");
-    call("/v1/Settings/Change", Some(&json!({"metrics_resolutions": {"hr": text, "mr": text, "lr": text}}))).map(drop)
+    call(
+        "/v1/Settings/Change",
+        Some(&json!({"metrics_resolutions": {"hr": text, "mr": text, "lr": text}})),
+    )
+    .map(drop)
 }
 
 /// A PMM id without the prefix of PMM 2.
-pub fn bare(id: &str) -> String { id.rsplit('/').next().unwrap_or(id).to_owned() }
+pub fn bare(id: &str) -> String {
+    id.rsplit('/').next().unwrap_or(id).to_owned()
+}
 
 /// A service as the inventory lists it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -150,7 +258,13 @@ pub fn services() -> Result<BTreeMap<String, Service>> {
                 continue;
             }
             let labels = serde_json::from_value(service["custom_labels"].clone()).unwrap_or_default();
-            let entry = Service { id: bare(&text("service_id")), name: name.clone(), node: bare(&text("node_id")), kind: kind.clone(), labels };
+            let entry = Service {
+                id: bare(&text("service_id")),
+                name: name.clone(),
+                node: bare(&text("node_id")),
+                kind: kind.clone(),
+                labels,
+            };
             found.insert(name, entry);
         }
     }
@@ -168,7 +282,13 @@ pub fn clients() -> Result<BTreeMap<String, (String, bool)>> {
         .iter()
         .map(|agent| {
             let text = |key: &str| bare(agent[key].as_str().unwrap_or_default());
-            (text("agent_id"), (text("runs_on_node_id"), agent["connected"].as_bool().unwrap_or(false)))
+            (
+                text("agent_id"),
+                (
+                    text("runs_on_node_id"),
+                    agent["connected"].as_bool().unwrap_or(false),
+                ),
+            )
         })
         .filter(|(id, _)| id != "pmm-server")
         .collect())
@@ -186,7 +306,10 @@ pub fn query(expression: &str, at: Option<u64>) -> Result<Vec<(BTreeMap<String, 
         .iter()
         .map(|row| {
             let labels = serde_json::from_value(row["metric"].clone()).unwrap_or_default();
-            let value = row["value"][1].as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN);
+            let value = row["value"][1]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(f64::NAN);
             (labels, value)
         })
         .collect())
@@ -209,18 +332,29 @@ pub fn qan_queries(service: &str, from: u64, to: u64) -> Result<f64> {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().or_else(|| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(0.0)
+    value
+        .as_f64()
+        .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+        .unwrap_or(0.0)
 }
 
 fn percent(text: &str) -> String {
     text.bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }
 
 /// Unix seconds now.
 pub fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
 }
 
 /// RFC 3339 in UTC, from Unix seconds (days to civil date by the usual era arithmetic).
@@ -232,10 +366,19 @@ pub fn rfc3339(seconds: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let rest = seconds % 86_400;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 #[cfg(test)]

@@ -24,14 +24,24 @@ impl Coordinator {
             fs_err::remove_dir_all(data)?;
         }
         let (program, volume_helper) = (programs.coordinator.clone(), programs.volume_helper.clone());
-        let this = Self { program, volume_helper, data: data.to_owned(), child: None };
+        let this = Self {
+            program,
+            volume_helper,
+            data: data.to_owned(),
+            child: None,
+        };
         this.must(&["init", "--name", "coordinator.lab"])?;
         Ok(this)
     }
 
     /// Starts `serve` and waits until it answers.
     pub fn serve(&mut self) -> Result<()> {
-        let log = fs_err::OpenOptions::new().create(true).append(true).open(self.log())?.into_parts().0;
+        let log = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())?
+            .into_parts()
+            .0;
         let child = Command::new(&self.program)
             .args(["--data", &self.data.display().to_string(), "serve"])
             .args(["--listen", &format!("0.0.0.0:{}", names::SESSION_PORT)])
@@ -48,10 +58,17 @@ impl Coordinator {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait()?
             {
-                bail!("`pmm-coordinator serve` ended with {status}:\n{}", cmd::tail(&fs_err::read_to_string(self.log())?, 30));
+                bail!(
+                    "`pmm-coordinator serve` ended with {status}:\n{}",
+                    cmd::tail(&fs_err::read_to_string(self.log())?, 30)
+                );
             }
             let done = self.run(&["host", "list", "--json"])?;
-            Ok(if done.ok() { Probe::Ready(()) } else { Probe::NotYet(done.stderr) })
+            Ok(if done.ok() {
+                Probe::Ready(())
+            } else {
+                Probe::NotYet(done.stderr)
+            })
         })
     }
 
@@ -65,7 +82,9 @@ impl Coordinator {
     }
 
     /// Its log.
-    pub fn log(&self) -> PathBuf { self.data.with_extension("log") }
+    pub fn log(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
 
     /// Runs a command and returns whatever happened.
     pub fn run(&self, args: &[&str]) -> Result<Done> {
@@ -78,7 +97,12 @@ impl Coordinator {
     pub fn must(&self, args: &[&str]) -> Result<String> {
         let done = self.run(args)?;
         if !done.ok() {
-            bail!("`pmm-coordinator {}` ended with {}:\n{}", args.join(" "), done.code, done.all());
+            bail!(
+                "`pmm-coordinator {}` ended with {}:\n{}",
+                args.join(" "),
+                done.code,
+                done.all()
+            );
         }
         Ok(done.stdout)
     }

@@ -47,8 +47,13 @@ impl Proxy {
     /// Listens on a socket; lives as long as the process.
     pub fn start(socket: &Path) -> Result<Self> {
         let _ = fs_err::remove_file(socket);
-        let listener = UnixListener::bind(socket).with_context(|| format!("listening on {}", socket.display()))?;
-        let shared = Arc::new(Shared { rule: Mutex::new(None), hit: Mutex::new(0), armed: AtomicBool::new(false) });
+        let listener =
+            UnixListener::bind(socket).with_context(|| format!("listening on {}", socket.display()))?;
+        let shared = Arc::new(Shared {
+            rule: Mutex::new(None),
+            hit: Mutex::new(0),
+            armed: AtomicBool::new(false),
+        });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -56,7 +61,10 @@ impl Proxy {
                 std::thread::spawn(move || drop(serve(&client, &shared)));
             }
         });
-        Ok(Self { socket: socket.to_owned(), shared })
+        Ok(Self {
+            socket: socket.to_owned(),
+            shared,
+        })
     }
 
     /// Sets the rule and forgets earlier hits.
@@ -66,14 +74,18 @@ impl Proxy {
     }
 
     /// How often the rule applied.
-    pub fn hits(&self) -> u32 { *lock(&self.shared.hit) }
+    pub fn hits(&self) -> u32 {
+        *lock(&self.shared.hit)
+    }
 }
 
 impl Shared {
     /// Keeps the lie of a swapped volume in the answers, so that only what is inside the volume can give it away. Both names have the same
     /// length, so nothing else in the answer moves.
     fn lie(&self, answer: &mut [u8]) {
-        let Some(Rule::SwapVolume { wanted, given, .. }) = &*lock(&self.rule) else { return };
+        let Some(Rule::SwapVolume { wanted, given, .. }) = &*lock(&self.rule) else {
+            return;
+        };
         let (wanted, given) = (wanted.as_bytes(), given.as_bytes());
         if wanted.len() != given.len() || given.len() > answer.len() {
             return;
@@ -128,7 +140,11 @@ fn serve(client: &UnixStream, shared: &Arc<Shared>) -> Result<()> {
 fn apply(request: &mut Request, shared: &Shared, held: &AtomicBool) {
     let rule = lock(&shared.rule).clone();
     match rule {
-        Some(Rule::SwapVolume { images, wanted, given }) => {
+        Some(Rule::SwapVolume {
+            images,
+            wanted,
+            given,
+        }) => {
             if request.swap_volume(&images, &wanted, &given) {
                 *lock(&shared.hit) += 1;
             }
@@ -166,15 +182,26 @@ impl Request {
             }
             head.push(line);
         }
-        let mut request = Self { head, body: Vec::new(), upgraded: false };
+        let mut request = Self {
+            head,
+            body: Vec::new(),
+            upgraded: false,
+        };
         request.upgraded = request.header("upgrade").is_some();
-        if let Some(length) = request.header("content-length").and_then(|text| text.parse().ok()) {
+        if let Some(length) = request
+            .header("content-length")
+            .and_then(|text| text.parse().ok())
+        {
             request.body = vec![0; length];
             from.read_exact(&mut request.body)?;
         } else if request.header("transfer-encoding").is_some() {
             request.body = read_chunks(from)?;
-            request.head.retain(|line| !line.to_ascii_lowercase().starts_with("transfer-encoding:"));
-            request.head.push(format!("content-length: {}", request.body.len()));
+            request
+                .head
+                .retain(|line| !line.to_ascii_lowercase().starts_with("transfer-encoding:"));
+            request
+                .head
+                .push(format!("content-length: {}", request.body.len()));
         }
         Ok(Some(request))
     }
@@ -193,17 +220,30 @@ impl Request {
         })
     }
 
-    fn posts(&self, text: &str) -> bool { self.head.first().is_some_and(|line| line.starts_with("POST") && line.contains(text)) }
+    fn posts(&self, text: &str) -> bool {
+        self.head
+            .first()
+            .is_some_and(|line| line.starts_with("POST") && line.contains(text))
+    }
 
     fn swap_volume(&mut self, images: &[String], wanted: &str, given: &str) -> bool {
-        let creates = self.head.first().is_some_and(|line| line.contains("/containers/create"));
-        let Ok(mut body) = serde_json::from_slice::<Value>(&self.body) else { return false };
+        let creates = self
+            .head
+            .first()
+            .is_some_and(|line| line.contains("/containers/create"));
+        let Ok(mut body) = serde_json::from_slice::<Value>(&self.body) else {
+            return false;
+        };
         let image = body["Image"].as_str().unwrap_or_default().to_owned();
-        if !creates || !images.iter().any(|known| *known == image) || !swap(&mut body["HostConfig"], wanted, given) {
+        if !creates
+            || !images.iter().any(|known| *known == image)
+            || !swap(&mut body["HostConfig"], wanted, given)
+        {
             return false;
         }
         self.body = body.to_string().into_bytes();
-        self.head.retain(|line| !line.to_ascii_lowercase().starts_with("content-length:"));
+        self.head
+            .retain(|line| !line.to_ascii_lowercase().starts_with("content-length:"));
         self.head.push(format!("content-length: {}", self.body.len()));
         true
     }
@@ -212,7 +252,10 @@ impl Request {
 fn swap(host: &mut Value, wanted: &str, given: &str) -> bool {
     let mut swapped = false;
     for bind in host["Binds"].as_array_mut().into_iter().flatten() {
-        if bind.as_str().is_some_and(|text| text.starts_with(&format!("{wanted}:/srv"))) {
+        if bind
+            .as_str()
+            .is_some_and(|text| text.starts_with(&format!("{wanted}:/srv")))
+        {
             *bind = Value::from(bind.as_str().unwrap_or_default().replacen(wanted, given, 1));
             swapped = true;
         }
@@ -231,7 +274,8 @@ fn read_chunks(from: &mut impl BufRead) -> Result<Vec<u8>> {
     loop {
         let mut line = String::new();
         from.read_line(&mut line)?;
-        let size = usize::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16).context("chunk size")?;
+        let size = usize::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16)
+            .context("chunk size")?;
         let start = body.len();
         body.resize(start + size, 0);
         from.read_exact(&mut body[start..])?;
@@ -251,14 +295,20 @@ mod tests {
     #[test]
     fn only_the_named_container_gets_the_other_volume() {
         let body = r#"{"Image":"img:3","HostConfig":{"Mounts":[{"Source":"data","Target":"/srv"},{"Source":"data","Target":"/x"}]}}"#;
-        let text = format!("POST /v1.41/containers/create?name=a HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let text = format!(
+            "POST /v1.41/containers/create?name=a HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         let mut request = Request::read(&mut text.as_bytes()).unwrap().unwrap();
         assert!(!request.swap_volume(&["other".into()], "data", "empty"));
         assert!(request.swap_volume(&["img:3".into()], "data", "empty"));
         let sent: Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!(sent["HostConfig"]["Mounts"][0]["Source"], "empty");
         assert_eq!(sent["HostConfig"]["Mounts"][1]["Source"], "data");
-        assert_eq!(request.header("content-length").unwrap(), request.body.len().to_string());
+        assert_eq!(
+            request.header("content-length").unwrap(),
+            request.body.len().to_string()
+        );
     }
 
     #[test]

@@ -11,29 +11,50 @@ impl Report {
     /// Reads a stored report.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs_err::read_to_string(path)?;
-        Ok(Self(serde_json::from_str(&text).context("the report is not JSON")?))
+        Ok(Self(
+            serde_json::from_str(&text).context("the report is not JSON")?,
+        ))
     }
 
     /// Text at a pointer such as `/server/outcome`; empty when absent.
     pub fn text(&self, pointer: &str) -> String {
-        self.0.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        self.0
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Text list at a pointer.
     pub fn list(&self, pointer: &str) -> Vec<String> {
-        let rows = self.0.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
-        rows.iter().map(|row| row.as_str().map_or_else(|| row.to_string(), str::to_owned)).collect()
+        let rows = self
+            .0
+            .pointer(pointer)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        rows.iter()
+            .map(|row| row.as_str().map_or_else(|| row.to_string(), str::to_owned))
+            .collect()
     }
 
     /// Number at a pointer.
-    pub fn number(&self, pointer: &str) -> u64 { self.0.pointer(pointer).and_then(Value::as_u64).unwrap_or(0) }
+    pub fn number(&self, pointer: &str) -> u64 {
+        self.0.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+    }
 
     /// All host rows.
-    pub fn hosts(&self) -> Vec<Value> { self.0["hosts"].as_array().cloned().unwrap_or_default() }
+    pub fn hosts(&self) -> Vec<Value> {
+        self.0["hosts"].as_array().cloned().unwrap_or_default()
+    }
 
     /// One host's row; exactly one must be there.
     pub fn host(&self, name: &str) -> Result<Value> {
-        let rows: Vec<Value> = self.hosts().into_iter().filter(|row| row["name"] == name).collect();
+        let rows: Vec<Value> = self
+            .hosts()
+            .into_iter()
+            .filter(|row| row["name"] == name)
+            .collect();
         match &rows[..] {
             [row] => Ok(row.clone()),
             rows => bail!("host {name} is in the report {} times, not once", rows.len()),
@@ -44,7 +65,9 @@ impl Report {
     pub fn disturbances(&self) -> Vec<(String, String)> {
         let rows = self.0["disturbances"].as_array().cloned().unwrap_or_default();
         let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        rows.iter().map(|row| (text(row, "target"), text(row, "step"))).collect()
+        rows.iter()
+            .map(|row| (text(row, "target"), text(row, "step")))
+            .collect()
     }
 }
 
@@ -81,6 +104,10 @@ impl Findings {
         if self.0.is_empty() {
             return Ok(());
         }
-        bail!("{what}: {} expectation(s) did not hold:\n  - {}", self.0.len(), self.0.join("\n  - "))
+        bail!(
+            "{what}: {} expectation(s) did not hold:\n  - {}",
+            self.0.len(),
+            self.0.join("\n  - ")
+        )
     }
 }

@@ -29,8 +29,17 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Site> {
         fs_err::create_dir_all(&out)?;
         fs_err::copy(&programs.standin_client, input.join("standin-client"))?;
         docker::docker([
-            "run", "--rm", "--volume", &format!("{}:/packages:ro", packages.display()), "--volume", &format!("{}:/in:ro", input.display()),
-            "--volume", &format!("{}:/out", out.display()), &tools.builder, "sh", "/packages/build.sh",
+            "run",
+            "--rm",
+            "--volume",
+            &format!("{}:/packages:ro", packages.display()),
+            "--volume",
+            &format!("{}:/in:ro", input.display()),
+            "--volume",
+            &format!("{}:/out", out.display()),
+            &tools.builder,
+            "sh",
+            "/packages/build.sh",
         ])?;
         cmd::must("chmod", ["-R", "go+rX", &out.join("www").display().to_string()])?;
         fs_err::rename(out.join("www"), &www)?;
@@ -38,7 +47,9 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Site> {
     let mut tarballs = Vec::new();
     for release in ["3.2.0", "3.7.1", "3.9.1"] {
         let name = format!("pmm-client-{release}-x86_64.tar.gz");
-        let file = www.join(format!("downloads/pmm3/{release}/binary/tarball/{name}.sha256sum"));
+        let file = www.join(format!(
+            "downloads/pmm3/{release}/binary/tarball/{name}.sha256sum"
+        ));
         let text = fs_err::read_to_string(&file).context("the digest of a tarball")?;
         let digest = text.split_whitespace().next().unwrap_or_default().to_owned();
         tarballs.push((name, digest));

@@ -18,7 +18,9 @@ pub struct Case {
 
 impl Case {
     /// A case of a table.
-    pub const fn new(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self { Self { name, about, run } }
+    pub const fn new(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
+        Self { name, about, run }
+    }
 }
 
 /// Cases that run one after the other, or a few beside each other if they share nothing.
@@ -36,36 +38,95 @@ struct Suite {
 }
 
 impl Suite {
-    fn cases(&self) -> impl Iterator<Item = &'static Case> { self.tables.iter().flat_map(|table| table.cases.iter()) }
+    fn cases(&self) -> impl Iterator<Item = &'static Case> {
+        self.tables.iter().flat_map(|table| table.cases.iter())
+    }
 }
 
 const SCENARIOS: [Case; 6] = [
-    Case::new("plain", "the main job, checked from outside", || demo(Scenario::Plain, None)),
-    Case::new("broken-repo", "failing package scripts on two hosts of the second group", || demo(Scenario::BrokenRepo, None)),
-    Case::new("kill-coordinator", "three kills of the coordinator", || demo(Scenario::KillCoordinator, None)),
-    Case::new("kill-agent", "a kill of an agent in a package script", || demo(Scenario::KillAgent, None)),
-    Case::new("bad-volume", "PMM 3 on an empty volume", || demo(Scenario::BadVolume, None)),
-    Case::new("bridge", "server, clients, server, clients", || demo(Scenario::Bridge, None)),
+    Case::new("plain", "the main job, checked from outside", || {
+        demo(Scenario::Plain, None)
+    }),
+    Case::new(
+        "broken-repo",
+        "failing package scripts on two hosts of the second group",
+        || demo(Scenario::BrokenRepo, None),
+    ),
+    Case::new("kill-coordinator", "three kills of the coordinator", || {
+        demo(Scenario::KillCoordinator, None)
+    }),
+    Case::new("kill-agent", "a kill of an agent in a package script", || {
+        demo(Scenario::KillAgent, None)
+    }),
+    Case::new("bad-volume", "PMM 3 on an empty volume", || {
+        demo(Scenario::BadVolume, None)
+    }),
+    Case::new("bridge", "server, clients, server, clients", || {
+        demo(Scenario::Bridge, None)
+    }),
 ];
 
 const SABOTAGE: [Case; 5] = [
-    Case::new("stop-client", "a client that is not connected is noticed", || must_fail(Scenario::Plain, Sabotage::StopClient)),
-    Case::new("lose-service", "a service that is gone is noticed", || must_fail(Scenario::Plain, Sabotage::LoseService)),
-    Case::new("lie-in-report", "a report that does not fit is noticed", || must_fail(Scenario::Plain, Sabotage::LieInReport)),
-    Case::new("no-kill", "a kill that did not happen is noticed", || must_fail(Scenario::KillAgent, Sabotage::NoKill)),
-    Case::new("toothless-server", "a stand-in server that takes what PMM 3 refuses is noticed", teeth::toothless),
+    Case::new("stop-client", "a client that is not connected is noticed", || {
+        must_fail(Scenario::Plain, Sabotage::StopClient)
+    }),
+    Case::new("lose-service", "a service that is gone is noticed", || {
+        must_fail(Scenario::Plain, Sabotage::LoseService)
+    }),
+    Case::new("lie-in-report", "a report that does not fit is noticed", || {
+        must_fail(Scenario::Plain, Sabotage::LieInReport)
+    }),
+    Case::new("no-kill", "a kill that did not happen is noticed", || {
+        must_fail(Scenario::KillAgent, Sabotage::NoKill)
+    }),
+    Case::new(
+        "toothless-server",
+        "a stand-in server that takes what PMM 3 refuses is noticed",
+        teeth::toothless,
+    ),
 ];
 
 const SUITES: [Suite; 4] = [
-    Suite { name: "short", about: "what `cargo test` runs: the main job", tables: &[Table { jobs: 1, cases: SCENARIOS.split_at(1).0 }] },
-    Suite { name: "scenarios", about: "the main job, plain and with everything that goes wrong", tables: &[Table { jobs: 1, cases: &SCENARIOS }] },
-    Suite { name: "teeth", about: "the stand-ins fall into every known trap", tables: teeth::TABLES },
-    Suite { name: "sabotage", about: "the checks notice what is broken on purpose", tables: &[Table { jobs: 1, cases: &SABOTAGE }] },
+    Suite {
+        name: "short",
+        about: "what `cargo test` runs: the main job",
+        tables: &[Table {
+            jobs: 1,
+            cases: SCENARIOS.split_at(1).0,
+        }],
+    },
+    Suite {
+        name: "scenarios",
+        about: "the main job, plain and with everything that goes wrong",
+        tables: &[Table {
+            jobs: 1,
+            cases: &SCENARIOS,
+        }],
+    },
+    Suite {
+        name: "teeth",
+        about: "the stand-ins fall into every known trap",
+        tables: teeth::TABLES,
+    },
+    Suite {
+        name: "sabotage",
+        about: "the checks notice what is broken on purpose",
+        tables: &[Table {
+            jobs: 1,
+            cases: &SABOTAGE,
+        }],
+    },
 ];
 
 fn demo(scenario: Scenario, sabotage: Option<Sabotage>) -> Result<()> {
     let _lock = lock::hold("fleet")?;
-    scenario::run(&Options { keep: false, report: None, scenario, sabotage, pmm2_update: "image".to_owned() })
+    scenario::run(&Options {
+        keep: false,
+        report: None,
+        scenario,
+        sabotage,
+        pmm2_update: "image".to_owned(),
+    })
 }
 
 fn must_fail(scenario: Scenario, sabotage: Sabotage) -> Result<()> {
@@ -84,7 +145,10 @@ pub fn list(as_json: bool) -> String {
         let rows: Vec<_> = SUITES
             .iter()
             .map(|suite| {
-                let cases: Vec<_> = suite.cases().map(|case| json!({"name": case.name, "about": case.about})).collect();
+                let cases: Vec<_> = suite
+                    .cases()
+                    .map(|case| json!({"name": case.name, "about": case.about}))
+                    .collect();
                 json!({"suite": suite.name, "about": suite.about, "cases": cases})
             })
             .collect();
@@ -92,14 +156,21 @@ pub fn list(as_json: bool) -> String {
     }
     let rows = SUITES.iter().flat_map(|suite| {
         let head = format!("{}: {}", suite.name, suite.about);
-        std::iter::once(head).chain(suite.cases().map(|case| format!("  {:<28} {}", case.name, case.about)))
+        std::iter::once(head).chain(
+            suite
+                .cases()
+                .map(|case| format!("  {:<28} {}", case.name, case.about)),
+        )
     });
     rows.collect::<Vec<_>>().join("\n")
 }
 
 /// Runs a suite, or those of its cases whose names contain one of some texts, separated by commas; every case must pass.
 pub fn run(name: &str, only: Option<&str>) -> Result<()> {
-    let suite = SUITES.iter().find(|suite| suite.name == name).with_context(|| format!("no suite `{name}`; `cargo lab suite --list` shows them"))?;
+    let suite = SUITES
+        .iter()
+        .find(|suite| suite.name == name)
+        .with_context(|| format!("no suite `{name}`; `cargo lab suite --list` shows them"))?;
     let wanted = |case: &&Case| only.is_none_or(|text| text.split(',').any(|part| case.name.contains(part)));
     let mut failed = Vec::new();
     let mut ran = 0;
@@ -112,8 +183,15 @@ pub fn run(name: &str, only: Option<&str>) -> Result<()> {
     if ran == 0 {
         bail!("suite {name} has no case like `{}`", only.unwrap_or_default());
     }
-    output::line(&format!("suite {name}: {} of {ran} cases passed", ran - failed.len()));
-    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+    output::line(&format!(
+        "suite {name}: {} of {ran} cases passed",
+        ran - failed.len()
+    ));
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("failed: {}", failed.join(", "))
+    }
 }
 
 /// Runs cases, so many at a time; returns the names of those that failed.
@@ -125,7 +203,10 @@ fn run_table(suite: &str, cases: &[&Case], jobs: usize) -> Vec<&'static str> {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if !run_case(suite, case) {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(case.name);
+                        failed
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(case.name);
                     }
                 }
             });

@@ -20,7 +20,9 @@ pub fn until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result<Prob
 }
 
 /// The gap between two looks at something.
-pub fn pause(gap: Duration) { std::thread::park_timeout(gap); }
+pub fn pause(gap: Duration) {
+    std::thread::park_timeout(gap);
+}
 
 /// One look at something that is waited for.
 pub enum Probe<T> {
@@ -32,5 +34,9 @@ pub enum Probe<T> {
 
 /// A probe from a condition.
 pub fn check(holds: bool, seen: impl Into<String>) -> Result<Probe<()>> {
-    Ok(if holds { Probe::Ready(()) } else { Probe::NotYet(seen.into()) })
+    Ok(if holds {
+        Probe::Ready(())
+    } else {
+        Probe::NotYet(seen.into())
+    })
 }

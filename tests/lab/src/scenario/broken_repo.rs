@@ -24,19 +24,36 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
     findings.equal("outcome", &report.text("/outcome"), &"paused".to_owned());
     findings.equal("host rows", &report.hosts().len(), &HOSTS.len());
     for spec in &HOSTS {
-        let Some(row) = findings.take(spec.name, report.host(spec.name)) else { continue };
+        let Some(row) = findings.take(spec.name, report.host(spec.name)) else {
+            continue;
+        };
         let outcome = row["outcome"].as_str().unwrap_or_default().to_owned();
-        let Some(was) = before.hosts.get(spec.name) else { continue };
+        let Some(was) = before.hosts.get(spec.name) else {
+            continue;
+        };
         if BROKEN.contains(&spec.name) {
             findings.equal(spec.name, &outcome, &"rolled_back".to_owned());
-            findings.expect(!row["reason"].as_str().unwrap_or_default().is_empty(), format!("{}: no reason in the report", spec.name));
+            findings.expect(
+                !row["reason"].as_str().unwrap_or_default().is_empty(),
+                format!("{}: no reason in the report", spec.name),
+            );
             let settled = wait::until("the client to be back", 30, || {
                 let now = host::look(spec)?;
-                Ok(if now.connected { wait::Probe::Ready(now) } else { wait::Probe::NotYet("not connected".into()) })
+                Ok(if now.connected {
+                    wait::Probe::Ready(now)
+                } else {
+                    wait::Probe::NotYet("not connected".into())
+                })
             });
             if let Some(now) = findings.take(spec.name, settled) {
                 host::unchanged(spec, was, &now, &mut findings);
-                findings.expect(now.processes != was.processes, format!("{}: the client was never stopped, so nothing was tried", spec.name));
+                findings.expect(
+                    now.processes != was.processes,
+                    format!(
+                        "{}: the client was never stopped, so nothing was tried",
+                        spec.name
+                    ),
+                );
             }
         } else if let Some(now) = findings.take(spec.name, host::look(spec)) {
             if spec.group == "canary" {

@@ -13,13 +13,27 @@ const TARGET: &str = "deb-a";
 
 /// Holds the script open, kills the agent, lets the script go on.
 pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
-    let host = HOSTS.iter().find(|host| host.name == TARGET).context("the host of this scenario")?;
+    let host = HOSTS
+        .iter()
+        .find(|host| host.name == TARGET)
+        .context("the host of this scenario")?;
     let container = names::host(TARGET);
     hosts::script_mode(host, "hold")?;
     road.start()?;
     wait::until("the held post-install script", 900, || {
         let reached = hosts::script_is_held(host)?;
-        Ok(if reached { Probe::Ready(()) } else { Probe::NotYet(road.coordinator.json(&["status"])?.to_string().chars().take(300).collect()) })
+        Ok(if reached {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(
+                road.coordinator
+                    .json(&["status"])?
+                    .to_string()
+                    .chars()
+                    .take(300)
+                    .collect(),
+            )
+        })
     })?;
     if sabotage != Some(Sabotage::NoKill) {
         let pid = docker::exec_must(&container, &["pgrep", "-x", "-o", "pmm-upgrade-age"])?;
@@ -27,7 +41,11 @@ pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
         output::step("killed the agent of deb-a with SIGKILL while the script runs");
         wait::until("systemd to start the agent again", 60, || {
             let now = docker::exec(&container, &["pgrep", "-x", "-o", "pmm-upgrade-age"])?.stdout;
-            Ok(if now.trim().is_empty() || now.trim() == pid.trim() { Probe::NotYet(now) } else { Probe::Ready(()) })
+            Ok(if now.trim().is_empty() || now.trim() == pid.trim() {
+                Probe::NotYet(now)
+            } else {
+                Probe::Ready(())
+            })
         })?;
     }
     hosts::release_script(host)?;
@@ -39,8 +57,13 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
     expect::migrated(report, exit, &["2.44.1", "3.7.1", "3.9.1"], before)?;
     let mut findings = Findings::default();
     let hits = report.disturbances();
-    let named = hits.iter().any(|(target, step)| target.contains(TARGET) && step.contains("install"));
-    findings.expect(named, format!("the report does not name the kill of {TARGET} in its install step: {hits:?}"));
+    let named = hits
+        .iter()
+        .any(|(target, step)| target.contains(TARGET) && step.contains("install"));
+    findings.expect(
+        named,
+        format!("the report does not name the kill of {TARGET} in its install step: {hits:?}"),
+    );
     kill_coordinator::lasting_effects(report, before, &mut findings)?;
     findings.finish("kill-agent")
 }

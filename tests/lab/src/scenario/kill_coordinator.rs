@@ -16,16 +16,26 @@ pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
         return road.start_and_watch();
     }
     // The helper that changes the ownership is started through the proxy; its answer never arrives.
-    road.proxy.set(Some(Rule::HoldStart { text: "ownership".to_owned() }));
+    road.proxy.set(Some(Rule::HoldStart {
+        text: "ownership".to_owned(),
+    }));
     road.start()?;
     wait::until("the ownership change to be under way", 300, || {
-        Ok(if road.proxy.hits() > 0 { Probe::Ready(()) } else { Probe::NotYet(server_step(&road.coordinator.json(&["status"])?)) })
+        Ok(if road.proxy.hits() > 0 {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(server_step(&road.coordinator.json(&["status"])?))
+        })
     })?;
     again(road)?;
     road.proxy.set(None);
-    road.until("the migration wait", 300, |status| server_step(status) == "migration")?;
+    road.until("the migration wait", 300, |status| {
+        server_step(status) == "migration"
+    })?;
     again(road)?;
-    road.until("a host of the second group to be switching", 600, |status| hosts_in(status, "staging", "switching"))?;
+    road.until("a host of the second group to be switching", 600, |status| {
+        hosts_in(status, "staging", "switching")
+    })?;
     again(road)?;
     road.watch()
 }
@@ -40,15 +50,22 @@ fn again(road: &mut Road) -> Result<()> {
 /// The step under way of the running server hop in a status document; empty when there is none.
 pub fn server_step(status: &Value) -> String {
     let rows = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    let hops = rows(status, "server").into_iter().flat_map(|leg| rows(&leg, "hops"));
-    let mut steps = hops.flat_map(|hop| rows(&hop, "steps")).filter(|step| step["state"] == "running");
-    steps.next().map_or_else(String::new, |step| step["step"].as_str().unwrap_or_default().to_owned())
+    let hops = rows(status, "server")
+        .into_iter()
+        .flat_map(|leg| rows(&leg, "hops"));
+    let mut steps = hops
+        .flat_map(|hop| rows(&hop, "steps"))
+        .filter(|step| step["state"] == "running");
+    steps.next().map_or_else(String::new, |step| {
+        step["step"].as_str().unwrap_or_default().to_owned()
+    })
 }
 
 /// Whether a group has a host in a state, in a status document.
 pub fn hosts_in(status: &Value, group: &str, state: &str) -> bool {
     let rows = status["in_flight"].as_array().cloned().unwrap_or_default();
-    rows.iter().any(|row| row["group"] == group && row["state"] == state)
+    rows.iter()
+        .any(|row| row["group"] == group && row["state"] == state)
 }
 
 /// Completed; three disturbances with their steps; every lasting effect once.
@@ -56,11 +73,25 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
     expect::migrated(report, exit, &["2.44.1", "3.7.1", "3.9.1"], before)?;
     let mut findings = Findings::default();
     let hits = report.disturbances();
-    findings.expect(hits.len() >= 3, format!("{} disturbances in the report, expected at least 3: {hits:?}", hits.len()));
+    findings.expect(
+        hits.len() >= 3,
+        format!(
+            "{} disturbances in the report, expected at least 3: {hits:?}",
+            hits.len()
+        ),
+    );
     for step in ["ownership", "migration"] {
-        findings.expect(hits.iter().any(|(_, hit)| hit.contains(step)), format!("no kill hit the step {step}: {hits:?}"));
+        findings.expect(
+            hits.iter().any(|(_, hit)| hit.contains(step)),
+            format!("no kill hit the step {step}: {hits:?}"),
+        );
     }
-    findings.expect(hits.iter().any(|(target, hit)| target.contains("staging") || hit.contains("staging") || hit.contains("switch")), format!("no kill hit a group: {hits:?}"));
+    findings.expect(
+        hits.iter().any(|(target, hit)| {
+            target.contains("staging") || hit.contains("staging") || hit.contains("switch")
+        }),
+        format!("no kill hit a group: {hits:?}"),
+    );
     lasting_effects(report, before, &mut findings)?;
     findings.finish("kill-coordinator")
 }
@@ -71,29 +102,75 @@ pub fn lasting_effects(report: &Report, before: &Snapshot, findings: &mut Findin
     let until = crate::pmm::now().to_string();
     let events = |kind: &str, action: &str| -> Result<Vec<Value>> {
         let (kind, action) = (format!("type={kind}"), format!("event={action}"));
-        let text = docker::docker(["events", "--since", &since, "--until", &until, "--filter", &kind, "--filter", &action, "--format", "{{json .}}"])?;
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        let text = docker::docker([
+            "events",
+            "--since",
+            &since,
+            "--until",
+            &until,
+            "--filter",
+            &kind,
+            "--filter",
+            &action,
+            "--format",
+            "{{json .}}",
+        ])?;
+        Ok(text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
     };
     let created = events("container", "create")?;
-    let servers = created.iter().filter(|event| event["Actor"]["Attributes"]["io.pmm-fleet.role"] == "server").count();
+    let servers = created
+        .iter()
+        .filter(|event| event["Actor"]["Attributes"]["io.pmm-fleet.role"] == "server")
+        .count();
     let hops = report.list("/server/hops").len();
     findings.equal("PMM Server containers created", &servers, &hops);
     let volumes = events("volume", "create")?;
     let restore_points = report.list("/server/restore_points");
     for name in &restore_points {
-        let times = volumes.iter().filter(|event| event["Actor"]["ID"] == **name).count();
+        let times = volumes
+            .iter()
+            .filter(|event| event["Actor"]["ID"] == **name)
+            .count();
         findings.equal(&format!("restore point {name} created"), &times, &1);
     }
-    for (host, log, needle) in [("deb-a", "/var/log/dpkg.log", " install pmm-client:"), ("deb-b", "/var/log/dpkg.log", " install pmm-client:")] {
+    for (host, log, needle) in [
+        ("deb-a", "/var/log/dpkg.log", " install pmm-client:"),
+        ("deb-b", "/var/log/dpkg.log", " install pmm-client:"),
+    ] {
         let text = docker::exec_must(&names::host(host), &["cat", log])?;
-        findings.equal(&format!("{host}: package transactions"), &text.matches(needle).count(), &1);
+        findings.equal(
+            &format!("{host}: package transactions"),
+            &text.matches(needle).count(),
+            &1,
+        );
     }
     for host in ["rpm-a", "rpm-b"] {
         let text = docker::exec_must(&names::host(host), &["rpm", "-q", "--last", "pmm-client"])?;
-        findings.equal(&format!("{host}: installed pmm-client packages"), &text.lines().count(), &1);
-        let history = docker::exec(&names::host(host), &["sh", "-c", "cat /var/log/dnf.rpm.log /var/log/dnf.log 2>/dev/null || true"])?.stdout;
-        let installs = history.lines().filter(|line| line.contains("SUBDEBUG") && line.contains("Installed: pmm-client-")).count();
-        findings.expect(installs <= 1, format!("{host}: dnf installed pmm-client {installs} times"));
+        findings.equal(
+            &format!("{host}: installed pmm-client packages"),
+            &text.lines().count(),
+            &1,
+        );
+        let history = docker::exec(
+            &names::host(host),
+            &[
+                "sh",
+                "-c",
+                "cat /var/log/dnf.rpm.log /var/log/dnf.log 2>/dev/null || true",
+            ],
+        )?
+        .stdout;
+        let installs = history
+            .lines()
+            .filter(|line| line.contains("SUBDEBUG") && line.contains("Installed: pmm-client-"))
+            .count();
+        findings.expect(
+            installs <= 1,
+            format!("{host}: dnf installed pmm-client {installs} times"),
+        );
     }
     Ok(())
 }

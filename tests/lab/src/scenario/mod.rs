@@ -91,10 +91,19 @@ fn go(options: &Options) -> Result<()> {
         Scenario::KillAgent => kill_agent::check(&report, exit, &before)?,
         Scenario::BadVolume => bad_volume::check(&report, exit, &before)?,
     }
-    if matches!(options.scenario, Scenario::Plain | Scenario::Bridge | Scenario::KillCoordinator | Scenario::KillAgent) {
+    if matches!(
+        options.scenario,
+        Scenario::Plain | Scenario::Bridge | Scenario::KillCoordinator | Scenario::KillAgent
+    ) {
         verify::run()?;
     }
-    output::line(&format!("scenario {}: everything that must hold holds", options.scenario.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())));
+    output::line(&format!(
+        "scenario {}: everything that must hold holds",
+        options
+            .scenario
+            .to_possible_value()
+            .map_or_else(String::new, |v| v.get_name().to_owned())
+    ));
     Ok(())
 }
 
@@ -105,9 +114,14 @@ fn sabotage(what: Option<Sabotage>, report: &Report) -> Result<()> {
         Some(Sabotage::LoseService) => hosts::lose_service("mysql-deb-a"),
         Some(Sabotage::LieInReport) => {
             let mut lie = report.0.clone();
-            let Some(hops) = lie.pointer_mut("/server/hops") else { bail!("the report has no hops") };
+            let Some(hops) = lie.pointer_mut("/server/hops") else {
+                bail!("the report has no hops")
+            };
             *hops = serde_json::json!(["2.44.1", "3.9.1"]);
-            Ok(fs_err::write(verify::report_path()?, serde_json::to_vec_pretty(&lie)?)?)
+            Ok(fs_err::write(
+                verify::report_path()?,
+                serde_json::to_vec_pretty(&lie)?,
+            )?)
         }
     }
 }

@@ -23,7 +23,9 @@ pub struct Road {
 }
 
 /// The coordinator's data directory.
-pub fn data_dir() -> Result<PathBuf> { Ok(build::state_dir()?.join("coordinator")) }
+pub fn data_dir() -> Result<PathBuf> {
+    Ok(build::state_dir()?.join("coordinator"))
+}
 
 impl Road {
     /// Up to and including the plan.
@@ -45,22 +47,39 @@ impl Road {
             credential_file: credential_file.display().to_string(),
             target: "3.9.1",
             bridge,
-            pmm2_update: if options.pmm2_update == "api" { "api" } else { "image" },
+            pmm2_update: if options.pmm2_update == "api" {
+                "api"
+            } else {
+                "image"
+            },
             failure_threshold: 1,
             tarballs: fleet.tarballs.clone(),
         });
         let path = state.join("fleet.toml");
         fs_err::write(&path, file)?;
         let path = path.display().to_string();
-        for args in [vec!["survey", "-f", &path], vec!["server", "preflight", "-f", &path], vec!["plan", "-f", &path]] {
+        for args in [
+            vec!["survey", "-f", &path],
+            vec!["server", "preflight", "-f", &path],
+            vec!["plan", "-f", &path],
+        ] {
             let done = coordinator.show(&args)?;
             if !done.ok() {
-                bail!("`pmm-coordinator {}` ended with {}; its log: {}", args.join(" "), done.code, coordinator.log().display());
+                bail!(
+                    "`pmm-coordinator {}` ended with {}; its log: {}",
+                    args.join(" "),
+                    done.code,
+                    coordinator.log().display()
+                );
             }
         }
         let before = Snapshot::take()?;
         before.save()?;
-        Ok(Self { coordinator, proxy, before })
+        Ok(Self {
+            coordinator,
+            proxy,
+            before,
+        })
     }
 
     /// `start`, then `watch` on this terminal until the rollout ends or pauses; returns the exit status of `watch`.
@@ -72,7 +91,9 @@ impl Road {
     /// `start`.
     pub fn start(&mut self) -> Result<()> {
         let done = self.coordinator.show(&["start"])?;
-        if !done.ok() { bail!("`pmm-coordinator start` ended with {}", done.code) }
+        if !done.ok() {
+            bail!("`pmm-coordinator start` ended with {}", done.code)
+        }
         Ok(())
     }
 
@@ -86,7 +107,10 @@ impl Road {
             }
             if std::time::Instant::now() > end {
                 watching.kill()?;
-                bail!("the rollout did not end within 25 minutes; log: {}", self.coordinator.log().display());
+                bail!(
+                    "the rollout did not end within 25 minutes; log: {}",
+                    self.coordinator.log().display()
+                );
             }
             wait::pause(std::time::Duration::from_millis(200));
         }
@@ -96,7 +120,11 @@ impl Road {
     pub fn until(&self, what: &str, seconds: u64, mut holds: impl FnMut(&Value) -> bool) -> Result<()> {
         wait::until(what, seconds, || {
             let status = self.coordinator.json(&["status"])?;
-            Ok(if holds(&status) { Probe::Ready(()) } else { Probe::NotYet(short(&status)) })
+            Ok(if holds(&status) {
+                Probe::Ready(())
+            } else {
+                Probe::NotYet(short(&status))
+            })
         })
     }
 
@@ -104,7 +132,8 @@ impl Road {
     pub fn report(&mut self, to: Option<&Path>) -> Result<Report> {
         self.coordinator.show(&["report"])?;
         let done = self.coordinator.run(&["report", "--json"])?;
-        let value: Value = serde_json::from_str(&done.stdout).with_context(|| format!("the report is no JSON: {}", done.all()))?;
+        let value: Value = serde_json::from_str(&done.stdout)
+            .with_context(|| format!("the report is no JSON: {}", done.all()))?;
         let text = serde_json::to_vec_pretty(&value)?;
         fs_err::write(verify::report_path()?, &text)?;
         if let Some(path) = to {
@@ -114,25 +143,40 @@ impl Road {
     }
 }
 
-fn short(status: &Value) -> String { status.to_string().chars().take(600).collect() }
+fn short(status: &Value) -> String {
+    status.to_string().chars().take(600).collect()
+}
 
 fn write_secret(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs_err::write(path, text)?;
-    Ok(fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
+    Ok(fs_err::set_permissions(
+        path,
+        std::fs::Permissions::from_mode(0o600),
+    )?)
 }
 
 fn enrol(coordinator: &Coordinator) -> Result<()> {
     output::step("enrolling the agents");
     let token = coordinator.json(&["token", "create", "--uses", "6", "--ttl", "1h"])?;
-    let token = token["token"].as_str().context("`token create --json` printed no token")?.to_owned();
+    let token = token["token"]
+        .as_str()
+        .context("`token create --json` printed no token")?
+        .to_owned();
     for host in &HOSTS {
         hosts::enrol(host, &token)?;
     }
     wait::until("all agents to be connected with their inventory", 60, || {
         let list = coordinator.json(&["host", "list"])?;
         let rows = list["hosts"].as_array().cloned().unwrap_or_default();
-        let connected = rows.iter().filter(|row| row["connected"] == true && !row["method"].is_null()).count();
-        Ok(if connected == HOSTS.len() { Probe::Ready(()) } else { Probe::NotYet(format!("{connected} connected: {list}")) })
+        let connected = rows
+            .iter()
+            .filter(|row| row["connected"] == true && !row["method"].is_null())
+            .count();
+        Ok(if connected == HOSTS.len() {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(format!("{connected} connected: {list}"))
+        })
     })
 }

@@ -57,52 +57,127 @@ pub fn look(host: &Host) -> Result<State> {
     let exporters = status["agents_info"].as_array().cloned().unwrap_or_default();
     let exporters = exporters
         .iter()
-        .filter(|agent| agent["status"].as_str().unwrap_or_default().trim_start_matches("AGENT_STATUS_").eq_ignore_ascii_case("running"))
+        .filter(|agent| {
+            agent["status"]
+                .as_str()
+                .unwrap_or_default()
+                .trim_start_matches("AGENT_STATUS_")
+                .eq_ignore_ascii_case("running")
+        })
         .map(|agent| {
-            let kind = agent["agent_type"].as_str().unwrap_or_default().trim_start_matches("AGENT_TYPE_").to_ascii_lowercase();
-            (format!("{kind} {}", crate::pmm::bare(agent["agent_id"].as_str().unwrap_or_default())), agent["process_exec_path"].as_str().unwrap_or_default().to_owned())
+            let kind = agent["agent_type"]
+                .as_str()
+                .unwrap_or_default()
+                .trim_start_matches("AGENT_TYPE_")
+                .to_ascii_lowercase();
+            (
+                format!(
+                    "{kind} {}",
+                    crate::pmm::bare(agent["agent_id"].as_str().unwrap_or_default())
+                ),
+                agent["process_exec_path"].as_str().unwrap_or_default().to_owned(),
+            )
         })
         .collect();
     let config = docker::exec(&container, &["cat", &config_path])?.stdout;
-    let account = if host.kind == Kind::TarCustom { "dba" } else { "pmm-agent" };
+    let account = if host.kind == Kind::TarCustom {
+        "dba"
+    } else {
+        "pmm-agent"
+    };
     Ok(State {
         packages: packages(host.kind, &container)?,
         processes: processes(&container)?,
-        version: text("agent_version").split('-').next().unwrap_or_default().to_owned(),
+        version: text("agent_version")
+            .split('-')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
         connected: status["server_info"]["connected"].as_bool().unwrap_or(false),
         agent_id: crate::pmm::bare(&text("agent_id")),
         node_id: crate::pmm::bare(&text("runs_on_node_id")),
         exporters,
-        config_mode: docker::exec(&container, &["stat", "-c", "%a %U:%G", &config_path])?.stdout.trim().to_owned(),
+        config_mode: docker::exec(&container, &["stat", "-c", "%a %U:%G", &config_path])?
+            .stdout
+            .trim()
+            .to_owned(),
         config: lines(&config),
         config_path,
-        groups: docker::exec(&container, &["id", "-Gn", account])?.stdout.trim().to_owned(),
+        groups: docker::exec(&container, &["id", "-Gn", account])?
+            .stdout
+            .trim()
+            .to_owned(),
         files: digest(&container)?,
     })
 }
 
 fn local_status(container: &str) -> Result<Value> {
-    let text = docker::exec_must(container, &["curl", "-s", "--max-time", "5", "http://127.0.0.1:7777/local/Status"])?;
+    let text = docker::exec_must(
+        container,
+        &[
+            "curl",
+            "-s",
+            "--max-time",
+            "5",
+            "http://127.0.0.1:7777/local/Status",
+        ],
+    )?;
     serde_json::from_str(&text).context("port 7777 answered no JSON")
 }
 
 fn packages(kind: Kind, container: &str) -> Result<BTreeMap<String, String>> {
     let done = match kind {
-        Kind::Deb => docker::exec(container, &["dpkg-query", "-W", "-f", "${db:Status-Abbrev}|${Package}|${Version}\n", "pmm2-client", "pmm-client"])?,
-        Kind::Rpm => docker::exec(container, &["rpm", "-qa", "--qf", "ii|%{NAME}|%{VERSION}-%{RELEASE}\n", "pmm2-client", "pmm-client"])?,
+        Kind::Deb => docker::exec(
+            container,
+            &[
+                "dpkg-query",
+                "-W",
+                "-f",
+                "${db:Status-Abbrev}|${Package}|${Version}\n",
+                "pmm2-client",
+                "pmm-client",
+            ],
+        )?,
+        Kind::Rpm => docker::exec(
+            container,
+            &[
+                "rpm",
+                "-qa",
+                "--qf",
+                "ii|%{NAME}|%{VERSION}-%{RELEASE}\n",
+                "pmm2-client",
+                "pmm-client",
+            ],
+        )?,
         Kind::TarDefault | Kind::TarCustom => return Ok(BTreeMap::new()),
     };
-    let rows = done.stdout.lines().filter_map(|line| line.trim().strip_prefix("ii"));
-    Ok(rows.filter_map(|row| row.trim().strip_prefix('|')?.split_once('|')).map(|(name, version)| (name.to_owned(), version.to_owned())).collect())
+    let rows = done
+        .stdout
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("ii"));
+    Ok(rows
+        .filter_map(|row| row.trim().strip_prefix('|')?.split_once('|'))
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect())
 }
 
 fn processes(container: &str) -> Result<Vec<Process>> {
     let listed = docker::exec(container, &["pgrep", "-x", "pmm-agent"])?.stdout;
     let mut found = Vec::new();
     for pid in listed.split_whitespace() {
-        let exe = docker::exec(container, &["readlink", &format!("/proc/{pid}/exe")])?.stdout.trim().to_owned();
-        let user = docker::exec(container, &["stat", "-c", "%U", &format!("/proc/{pid}")])?.stdout.trim().to_owned();
-        found.push(Process { exe, pid: pid.parse().unwrap_or(0), user });
+        let exe = docker::exec(container, &["readlink", &format!("/proc/{pid}/exe")])?
+            .stdout
+            .trim()
+            .to_owned();
+        let user = docker::exec(container, &["stat", "-c", "%U", &format!("/proc/{pid}")])?
+            .stdout
+            .trim()
+            .to_owned();
+        found.push(Process {
+            exe,
+            pid: pid.parse().unwrap_or(0),
+            user,
+        });
     }
     Ok(found)
 }
@@ -110,24 +185,59 @@ fn processes(container: &str) -> Result<Vec<Process>> {
 fn lines(config: &str) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut found = BTreeMap::new();
-    for line in config.lines().filter(|line| !line.trim_start().starts_with('#') && line.contains(':')) {
+    for line in config
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#') && line.contains(':'))
+    {
         let (key, value) = line.split_once(':').unwrap_or((line, ""));
         if !key.starts_with(' ') {
             section = key.trim().to_owned();
         }
-        let name = if key.starts_with(' ') { format!("{section}.{}", key.trim()) } else { section.clone() };
+        let name = if key.starts_with(' ') {
+            format!("{section}.{}", key.trim())
+        } else {
+            section.clone()
+        };
         found.insert(name, value.trim().trim_matches('"').to_owned());
     }
     found
 }
 
 fn digest(container: &str) -> Result<String> {
-    let places = ["/usr/local/percona", "/home/dba", "/etc/apt/sources.list.d", "/etc/yum.repos.d", "/etc/systemd/system", "/usr/sbin", "/usr/bin"];
+    let places = [
+        "/usr/local/percona",
+        "/home/dba",
+        "/etc/apt/sources.list.d",
+        "/etc/yum.repos.d",
+        "/etc/systemd/system",
+        "/usr/sbin",
+        "/usr/bin",
+    ];
     let mut argv = vec!["find"];
     argv.extend(places);
     // The metrics buffer and the logs of the running client change by themselves.
-    argv.extend(["-type", "f", "-not", "-path", "*/tmp/*", "-not", "-name", "*.log", "-not", "-name", "pmm-upgrade-agent", "-exec", "sha256sum", "{}", "+"]);
-    let mut rows: Vec<String> = docker::exec(container, &argv)?.stdout.lines().map(str::to_owned).collect();
+    argv.extend([
+        "-type",
+        "f",
+        "-not",
+        "-path",
+        "*/tmp/*",
+        "-not",
+        "-name",
+        "*.log",
+        "-not",
+        "-name",
+        "pmm-upgrade-agent",
+        "-exec",
+        "sha256sum",
+        "{}",
+        "+",
+    ]);
+    let mut rows: Vec<String> = docker::exec(container, &argv)?
+        .stdout
+        .lines()
+        .map(str::to_owned)
+        .collect();
     rows.sort();
     Ok(crate::images::text_hash(&rows.join("\n")))
 }
@@ -135,27 +245,68 @@ fn digest(container: &str) -> Result<String> {
 /// Expectations on a host that the report calls upgraded.
 pub fn upgraded(host: &Host, was: &State, now: &State, target: &str, findings: &mut Findings) {
     let name = host.name;
-    findings.equal(&format!("{name}: client release on port 7777"), &now.version, &target.to_owned());
-    findings.expect(now.connected, format!("{name}: the client says that it is not connected"));
+    findings.equal(
+        &format!("{name}: client release on port 7777"),
+        &now.version,
+        &target.to_owned(),
+    );
+    findings.expect(
+        now.connected,
+        format!("{name}: the client says that it is not connected"),
+    );
     findings.equal(&format!("{name}: agent id"), &now.agent_id, &was.agent_id);
     findings.equal(&format!("{name}: node id"), &now.node_id, &was.node_id);
-    findings.equal(&format!("{name}: number of pmm-agent processes"), &now.processes.len(), &1);
+    findings.equal(
+        &format!("{name}: number of pmm-agent processes"),
+        &now.processes.len(),
+        &1,
+    );
     for process in &now.processes {
-        let base = if host.kind == Kind::TarCustom { host.kind.base_v2().to_owned() } else { base_of(&now.config_path) };
-        findings.expect(process.exe.starts_with(&base), format!("{name}: {} does not run from {base}", process.exe));
-        findings.expect(!process.exe.contains("(deleted)"), format!("{name}: a deleted executable still runs"));
-        findings.expect(was.processes.iter().all(|old| old.pid != process.pid), format!("{name}: the process was not replaced"));
-        findings.equal(&format!("{name}: account of the process"), &Some(&process.user), &was.processes.first().map(|old| &old.user));
+        let base = if host.kind == Kind::TarCustom {
+            host.kind.base_v2().to_owned()
+        } else {
+            base_of(&now.config_path)
+        };
+        findings.expect(
+            process.exe.starts_with(&base),
+            format!("{name}: {} does not run from {base}", process.exe),
+        );
+        findings.expect(
+            !process.exe.contains("(deleted)"),
+            format!("{name}: a deleted executable still runs"),
+        );
+        findings.expect(
+            was.processes.iter().all(|old| old.pid != process.pid),
+            format!("{name}: the process was not replaced"),
+        );
+        findings.equal(
+            &format!("{name}: account of the process"),
+            &Some(&process.user),
+            &was.processes.first().map(|old| &old.user),
+        );
     }
     if matches!(host.kind, Kind::Deb | Kind::Rpm) {
         let version = now.packages.get("pmm-client").cloned().unwrap_or_default();
-        findings.expect(version.starts_with(target), format!("{name}: package pmm-client is `{version}`, expected {target}"));
-        findings.expect(!now.packages.contains_key("pmm2-client"), format!("{name}: pmm2-client is still installed"));
+        findings.expect(
+            version.starts_with(target),
+            format!("{name}: package pmm-client is `{version}`, expected {target}"),
+        );
+        findings.expect(
+            !now.packages.contains_key("pmm2-client"),
+            format!("{name}: pmm2-client is still installed"),
+        );
     }
     let kinds = |state: &State| state.exporters.keys().cloned().collect::<Vec<_>>();
-    findings.expect(kinds(was).iter().all(|kind| now.exporters.contains_key(kind)), format!("{name}: exporters {:?}, before {:?}", kinds(now), kinds(was)));
+    findings.expect(
+        kinds(was).iter().all(|kind| now.exporters.contains_key(kind)),
+        format!("{name}: exporters {:?}, before {:?}", kinds(now), kinds(was)),
+    );
     same_config(name, was, now, findings);
-    findings.equal(&format!("{name}: groups of the account"), &sorted(&now.groups), &sorted(&was.groups));
+    findings.equal(
+        &format!("{name}: groups of the account"),
+        &sorted(&now.groups),
+        &sorted(&was.groups),
+    );
 }
 
 /// Expectations on a host that must be as it was.
@@ -164,29 +315,54 @@ pub fn unchanged(host: &Host, was: &State, now: &State, findings: &mut Findings)
     findings.equal(&format!("{name}: client release"), &now.version, &was.version);
     findings.equal(&format!("{name}: packages"), &now.packages, &was.packages);
     findings.equal(&format!("{name}: agent id"), &now.agent_id, &was.agent_id);
-    findings.expect(now.connected, format!("{name}: the client says that it is not connected"));
+    findings.expect(
+        now.connected,
+        format!("{name}: the client says that it is not connected"),
+    );
     findings.equal(&format!("{name}: configuration"), &now.config, &was.config);
-    findings.equal(&format!("{name}: configuration's mode and owner"), &now.config_mode, &was.config_mode);
-    findings.equal(&format!("{name}: groups of the account"), &sorted(&now.groups), &sorted(&was.groups));
+    findings.equal(
+        &format!("{name}: configuration's mode and owner"),
+        &now.config_mode,
+        &was.config_mode,
+    );
+    findings.equal(
+        &format!("{name}: groups of the account"),
+        &sorted(&now.groups),
+        &sorted(&was.groups),
+    );
 }
 
 /// Expectations on a host that nobody may have touched: not one file changed and the same process runs.
 pub fn untouched(host: &Host, was: &State, now: &State, findings: &mut Findings) {
     unchanged(host, was, now, findings);
     findings.equal(&format!("{}: files", host.name), &now.files, &was.files);
-    findings.equal(&format!("{}: processes", host.name), &now.processes, &was.processes);
+    findings.equal(
+        &format!("{}: processes", host.name),
+        &now.processes,
+        &was.processes,
+    );
 }
 
 fn same_config(name: &str, was: &State, now: &State, findings: &mut Findings) {
     for (key, value) in was.config.iter().filter(|(key, _)| !key.starts_with("paths")) {
         let seen = now.config.get(key).cloned().unwrap_or_default();
-        let same = if key == "id" { crate::pmm::bare(&seen) == crate::pmm::bare(value) } else { seen == *value };
+        let same = if key == "id" {
+            crate::pmm::bare(&seen) == crate::pmm::bare(value)
+        } else {
+            seen == *value
+        };
         findings.expect(same, format!("{name}: `{key}` in the configuration changed"));
     }
-    findings.equal(&format!("{name}: configuration's mode and owner"), &now.config_mode, &was.config_mode);
+    findings.equal(
+        &format!("{name}: configuration's mode and owner"),
+        &now.config_mode,
+        &was.config_mode,
+    );
 }
 
-fn base_of(config: &str) -> String { config.split("/config/").next().unwrap_or(config).to_owned() }
+fn base_of(config: &str) -> String {
+    config.split("/config/").next().unwrap_or(config).to_owned()
+}
 
 fn sorted(groups: &str) -> Vec<String> {
     let mut names: Vec<String> = groups.split_whitespace().map(str::to_owned).collect();

@@ -28,12 +28,22 @@ pub struct Snapshot {
 impl Snapshot {
     /// Looks at everything now.
     pub fn take() -> Result<Self> {
-        let hosts = HOSTS.iter().map(|host| Ok((host.name.to_owned(), host::look(host)?))).collect::<Result<_>>()?;
-        Ok(Self { taken_at: crate::pmm::now(), hosts, server: server::look()?, container: container::look()? })
+        let hosts = HOSTS
+            .iter()
+            .map(|host| Ok((host.name.to_owned(), host::look(host)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            taken_at: crate::pmm::now(),
+            hosts,
+            server: server::look()?,
+            container: container::look()?,
+        })
     }
 
     /// Keeps the snapshot for `cargo lab verify`.
-    pub fn save(&self) -> Result<()> { Ok(fs_err::write(path()?, serde_json::to_vec_pretty(self)?)?) }
+    pub fn save(&self) -> Result<()> {
+        Ok(fs_err::write(path()?, serde_json::to_vec_pretty(self)?)?)
+    }
 
     /// The snapshot of the last run.
     pub fn load() -> Result<Self> {
@@ -42,10 +52,14 @@ impl Snapshot {
     }
 }
 
-fn path() -> Result<PathBuf> { Ok(build::state_dir()?.join("before.json")) }
+fn path() -> Result<PathBuf> {
+    Ok(build::state_dir()?.join("before.json"))
+}
 
 /// Where the last run keeps its report.
-pub fn report_path() -> Result<PathBuf> { Ok(build::state_dir()?.join("report.json")) }
+pub fn report_path() -> Result<PathBuf> {
+    Ok(build::state_dir()?.join("report.json"))
+}
 
 /// `cargo lab verify`: the fleet that `demo --keep` left, against the snapshot from before and against the product's report.
 pub fn run() -> Result<()> {
@@ -53,10 +67,14 @@ pub fn run() -> Result<()> {
     let mut findings = Findings::default();
     let target = report.text("/server/to");
     for host in &HOSTS {
-        let row = findings.take(host.name, report.host(host.name)).unwrap_or_default();
+        let row = findings
+            .take(host.name, report.host(host.name))
+            .unwrap_or_default();
         let wanted = row["to"].as_str().unwrap_or_default().to_owned();
         let state = findings.take(host.name, host::look(host));
-        let (Some(now), Some(was)) = (state, before.hosts.get(host.name)) else { continue };
+        let (Some(now), Some(was)) = (state, before.hosts.get(host.name)) else {
+            continue;
+        };
         if row["outcome"] == "upgraded" {
             host::upgraded(host, was, &now, &wanted, &mut findings);
         } else {
@@ -68,9 +86,14 @@ pub fn run() -> Result<()> {
         container::compare(&before.container, &now, &mut findings);
     }
     let counts = ["clients", "services"].map(|key| report.number(&format!("/verification/{key}_checked")));
-    let seen = [before.server.clients.len() as u64, before.server.services.len() as u64];
+    let seen = [
+        before.server.clients.len() as u64,
+        before.server.services.len() as u64,
+    ];
     findings.equal("clients and services in the report", &counts, &seen);
     findings.finish("the fleet disagrees")?;
-    output::line("verify: package databases, processes, client status, configuration, container, inventory, samples and history agree with the report");
+    output::line(
+        "verify: package databases, processes, client status, configuration, container, inventory, samples and history agree with the report",
+    );
     Ok(())
 }

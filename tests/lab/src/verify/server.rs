@@ -34,7 +34,10 @@ pub fn look() -> Result<State> {
     }
     Ok(State {
         version: pmm::version()?,
-        clients: pmm::clients()?.into_iter().map(|(id, (node, _))| (id, node)).collect(),
+        clients: pmm::clients()?
+            .into_iter()
+            .map(|(id, (node, _))| (id, node))
+            .collect(),
         sampled: sampled(None)?,
         queries,
         services,
@@ -45,7 +48,11 @@ pub fn look() -> Result<State> {
 /// Names of services with an `up` sample at a moment (Unix seconds), or now.
 pub fn sampled(at: Option<u64>) -> Result<BTreeSet<String>> {
     let rows = pmm::query("up", at)?;
-    Ok(rows.into_iter().filter_map(|(labels, _)| labels.get("service_name").cloned()).filter(|name| !name.is_empty() && !name.starts_with("pmm-server")).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|(labels, _)| labels.get("service_name").cloned())
+        .filter(|name| !name.is_empty() && !name.starts_with("pmm-server"))
+        .collect())
 }
 
 /// The age in seconds of the newest `up` sample per service.
@@ -77,18 +84,29 @@ pub fn compare(before: &State, taken_at: u64, target: &str, findings: &mut Findi
         findings.equal("served certificate", &fingerprint, &before.fingerprint);
     }
     if let Some(old) = findings.take("old samples", sampled(Some(taken_at))) {
-        findings.equal("services with samples at a moment before the cut", &old, &before.sampled);
+        findings.equal(
+            "services with samples at a moment before the cut",
+            &old,
+            &before.sampled,
+        );
     }
     fresh(&before.sampled, findings);
     for (name, count) in &before.queries {
         if let Some(old) = findings.take("old queries", pmm::qan_queries(name, taken_at - 300, taken_at)) {
-            findings.expect((old - count).abs() < 0.5, format!("{name}: Query Analytics holds {old} queries from before the cut, was {count}"));
+            findings.expect(
+                (old - count).abs() < 0.5,
+                format!("{name}: Query Analytics holds {old} queries from before the cut, was {count}"),
+            );
         }
         let since = pmm::now();
         if *count > 0.0 {
             let flowing = wait::until(&format!("new queries of {name}"), 60, || {
                 let seen = pmm::qan_queries(name, since, pmm::now() + 1)?;
-                Ok(if seen > 0.0 { Probe::Ready(()) } else { Probe::NotYet("none".into()) })
+                Ok(if seen > 0.0 {
+                    Probe::Ready(())
+                } else {
+                    Probe::NotYet("none".into())
+                })
             });
             findings.take("Query Analytics", flowing);
         }
@@ -99,8 +117,15 @@ pub fn compare(before: &State, taken_at: u64, target: &str, findings: &mut Findi
 pub fn fresh(sampled: &BTreeSet<String>, findings: &mut Findings) {
     let result = wait::until("fresh samples of every service", 60, || {
         let ages = sample_ages()?;
-        let old: Vec<&String> = sampled.iter().filter(|name| ages.get(*name).is_none_or(|age| *age > 20.0)).collect();
-        Ok(if old.is_empty() { Probe::Ready(()) } else { Probe::NotYet(format!("stale: {old:?}")) })
+        let old: Vec<&String> = sampled
+            .iter()
+            .filter(|name| ages.get(*name).is_none_or(|age| *age > 20.0))
+            .collect();
+        Ok(if old.is_empty() {
+            Probe::Ready(())
+        } else {
+            Probe::NotYet(format!("stale: {old:?}"))
+        })
     });
     findings.take("samples", result);
 }

@@ -10,12 +10,22 @@ use serde_json::Value;
 
 /// The image of a client release, made from the site's tarball.
 fn image(ground: &Ground, release: &str) -> Result<String> {
-    let (name, major, tree) =
-        if release.starts_with("2.") { (format!("pmm2-client-{release}"), "pmm2", "pmm2") } else { (format!("pmm-client-{release}"), "pmm3", "pmm") };
-    let tarball = ground.www.join(format!("downloads/{major}/{release}/binary/tarball/{name}-x86_64.tar.gz"));
+    let (name, major, tree) = if release.starts_with("2.") {
+        (format!("pmm2-client-{release}"), "pmm2", "pmm2")
+    } else {
+        (format!("pmm-client-{release}"), "pmm3", "pmm")
+    };
+    let tarball = ground.www.join(format!(
+        "downloads/{major}/{release}/binary/tarball/{name}-x86_64.tar.gz"
+    ));
     let base = images::base()?;
     let args = [("BASE", base.as_str()), ("NAME", name.as_str()), ("TREE", tree)];
-    images::build(&format!("client-container-{release}"), &images::images_dir().join("client-container"), &[&tarball], &args)
+    images::build(
+        &format!("client-container-{release}"),
+        &images::images_dir().join("client-container"),
+        &[&tarball],
+        &args,
+    )
 }
 
 /// A client container; removed when the value is dropped.
@@ -26,11 +36,38 @@ struct Client {
 
 impl Client {
     /// A client after the manual: set up at every start, buffers on a volume, the configuration in the container.
-    fn new(ground: &Ground, case: &str, release: &str, server: &Server, port: u16, more: &[&str]) -> Result<Self> {
+    fn new(
+        ground: &Ground,
+        case: &str,
+        release: &str,
+        server: &Server,
+        port: u16,
+        more: &[&str],
+    ) -> Result<Self> {
         let name = format!("{}-{case}", names::TEETH);
-        let tmp = if release.starts_with("2.") { "/srv" } else { "/usr/local/percona/pmm/tmp" };
-        let mut arguments: Vec<String> = ["run", "--detach", "--name", &name, "--hostname", case, "--network", NETWORK].map(str::to_owned).to_vec();
-        arguments.extend(["--add-host".to_owned(), format!("pmm.lab:{}", server.ip), "--volume".to_owned(), format!("{name}-data:{tmp}")]);
+        let tmp = if release.starts_with("2.") {
+            "/srv"
+        } else {
+            "/usr/local/percona/pmm/tmp"
+        };
+        let mut arguments: Vec<String> = [
+            "run",
+            "--detach",
+            "--name",
+            &name,
+            "--hostname",
+            case,
+            "--network",
+            NETWORK,
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        arguments.extend([
+            "--add-host".to_owned(),
+            format!("pmm.lab:{}", server.ip),
+            "--volume".to_owned(),
+            format!("{name}-data:{tmp}"),
+        ]);
         let variables = [
             "PMM_AGENT_CONFIG_FILE=config/pmm-agent.yaml",
             &format!("PMM_AGENT_SERVER_ADDRESS=pmm.lab:{port}"),
@@ -51,38 +88,62 @@ impl Client {
         Ok(client)
     }
 
-    fn run(&self) -> Result<()> { docker::docker_list(&self.arguments).map(drop) }
+    fn run(&self) -> Result<()> {
+        docker::docker_list(&self.arguments).map(drop)
+    }
 
     /// Removes the container; its volume stays.
-    fn remove(&self) { drop(docker::attempt(&["rm", "--force", &self.name])); }
+    fn remove(&self) {
+        drop(docker::attempt(&["rm", "--force", &self.name]));
+    }
 
-    fn logs(&self) -> Result<String> { Ok(docker::attempt(&["logs", "--tail", "40", &self.name])?.all()) }
+    fn logs(&self) -> Result<String> {
+        Ok(docker::attempt(&["logs", "--tail", "40", &self.name])?.all())
+    }
 
     fn connected(&self) -> Result<Value> {
         wait::until("the client container to be connected", 30, || {
             let done = docker::exec(&self.name, &["pmm-admin", "status", "--json"])?;
             let status: Value = serde_json::from_str(&done.stdout).unwrap_or_default();
             let status = status["pmm_agent_status"].clone();
-            if status["connected"] == true { Ok(Probe::Ready(status)) } else { Ok(Probe::NotYet(format!("{}{}", done.all(), self.logs()?))) }
+            if status["connected"] == true {
+                Ok(Probe::Ready(status))
+            } else {
+                Ok(Probe::NotYet(format!("{}{}", done.all(), self.logs()?)))
+            }
         })
     }
 
     /// Waits until the container has ended, and checks that it said certain words.
     fn ends(&self, trap: &str, words: &str) -> Result<()> {
         let code = wait::until(&format!("the container to end ({trap})"), 30, || {
-            let state = docker::inspect("container", &self.name)?.context("the client container")?["State"].clone();
+            let state =
+                docker::inspect("container", &self.name)?.context("the client container")?["State"].clone();
             let code = state["ExitCode"].as_i64().unwrap_or(0);
-            if state["Running"] == false { Ok(Probe::Ready(code)) } else { Ok(Probe::NotYet(self.logs()?)) }
+            if state["Running"] == false {
+                Ok(Probe::Ready(code))
+            } else {
+                Ok(Probe::NotYet(self.logs()?))
+            }
         })?;
         let logs = self.logs()?;
-        sprung(trap, code == 1 && logs.contains(words), &format!("exit code {code}: {logs}"))
+        sprung(
+            trap,
+            code == 1 && logs.contains(words),
+            &format!("exit code {code}: {logs}"),
+        )
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         self.remove();
-        drop(docker::attempt(&["volume", "rm", "--force", &format!("{}-data", self.name)]));
+        drop(docker::attempt(&[
+            "volume",
+            "rm",
+            "--force",
+            &format!("{}-data", self.name),
+        ]));
     }
 }
 
@@ -103,15 +164,39 @@ pub fn recreated_loses_identity() -> Result<()> {
     client.run()?;
     let before = client.connected()?;
     client.remove();
-    let mut again = Client::new(&ground, "container-recreate", "2.41.2", server, 443, &["PMM_AGENT_SETUP=0"])?;
+    let mut again = Client::new(
+        &ground,
+        "container-recreate",
+        "2.41.2",
+        server,
+        443,
+        &["PMM_AGENT_SETUP=0"],
+    )?;
     again.run()?;
     let answer = wait::until("the re-created client to answer", 20, || {
         let done = docker::exec(&again.name, &["pmm-admin", "status", "--json"])?;
-        Ok(if done.all().contains("set up") { Probe::Ready(done) } else { Probe::NotYet(done.all()) })
+        Ok(if done.all().contains("set up") {
+            Probe::Ready(done)
+        } else {
+            Probe::NotYet(done.all())
+        })
     })?;
-    sprung("the identity was in the container's layer and is gone", !answer.ok(), &answer.all())?;
+    sprung(
+        "the identity was in the container's layer and is gone",
+        !answer.ok(),
+        &answer.all(),
+    )?;
     again.remove();
-    again.arguments = Client::new(&ground, "container-recreate", "2.41.2", server, 443, &["PMM_AGENT_SETUP_FORCE=1"])?.arguments.clone();
+    again.arguments = Client::new(
+        &ground,
+        "container-recreate",
+        "2.41.2",
+        server,
+        443,
+        &["PMM_AGENT_SETUP_FORCE=1"],
+    )?
+    .arguments
+    .clone();
     again.run()?;
     let after = again.connected()?;
     let other = after["agent_id"] != before["agent_id"] && after["node_id"] != before["node_id"];
@@ -122,20 +207,39 @@ pub fn force_deletes_services() -> Result<()> {
     let ground = ground::ground()?;
     let server = ground.pmm3()?;
     // The manual of 3.x pairs the two.
-    let client = Client::new(&ground, "container-force", "3.9.1", server, 8443, &["PMM_AGENT_SETUP_FORCE=1"])?;
+    let client = Client::new(
+        &ground,
+        "container-force",
+        "3.9.1",
+        server,
+        8443,
+        &["PMM_AGENT_SETUP_FORCE=1"],
+    )?;
     client.run()?;
     client.connected()?;
     let node = server.node("container-force")?.context("the container's node")?;
     server.add_mysql(&node, &server.client(&node)?, "mysql-in-container")?;
-    sprung("there is a service", server.services(&node)? == ["mysql-in-container"], "another list")?;
+    sprung(
+        "there is a service",
+        server.services(&node)? == ["mysql-in-container"],
+        "another list",
+    )?;
     docker::docker(["restart", "--time", "5", &client.name])?;
     let now = wait::until("the restarted container to register anew", 30, || {
         let now = server.node("container-force")?.unwrap_or_default();
-        Ok(if now != node && !now.is_empty() { Probe::Ready(now) } else { Probe::NotYet("the same node".to_owned()) })
+        Ok(if now != node && !now.is_empty() {
+            Probe::Ready(now)
+        } else {
+            Probe::NotYet("the same node".to_owned())
+        })
     })?;
     client.connected()?;
     let left = [server.services(&node)?, server.services(&now)?].concat();
-    sprung("a mere restart has deleted its services", left.is_empty(), &left.join(", "))
+    sprung(
+        "a mere restart has deleted its services",
+        left.is_empty(),
+        &left.join(", "),
+    )
 }
 
 pub fn old_path_in_new_image() -> Result<()> {
@@ -144,7 +248,10 @@ pub fn old_path_in_new_image() -> Result<()> {
     let path = "PMM_AGENT_CONFIG_FILE=/usr/local/percona/pmm2/config/pmm-agent.yaml";
     let client = Client::new(&ground, "container-old-path", "3.9.1", server, 8443, &[path])?;
     client.run()?;
-    client.ends("the path of 2.x does not exist in the image of 3.x", "/usr/local/percona/pmm2/config/pmm-agent.yaml")
+    client.ends(
+        "the path of 2.x does not exist in the image of 3.x",
+        "/usr/local/percona/pmm2/config/pmm-agent.yaml",
+    )
 }
 
 pub fn old_port_in_network() -> Result<()> {
@@ -152,7 +259,10 @@ pub fn old_port_in_network() -> Result<()> {
     let server = ground.pmm3()?;
     let client = Client::new(&ground, "container-old-port", "3.9.1", server, 443, &[])?;
     client.run()?;
-    client.ends("inside the network PMM 3 does not listen on 443", "Failed to register")?;
+    client.ends(
+        "inside the network PMM 3 does not listen on 443",
+        "Failed to register",
+    )?;
     let moved = Client::new(&ground, "container-old-port", "3.9.1", server, 8443, &[])?;
     moved.run()?;
     moved.connected().map(drop)

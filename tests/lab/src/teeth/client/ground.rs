@@ -59,7 +59,17 @@ fn make() -> Result<Ground> {
     sweep();
     docker::docker(["network", "create", "--subnet", SUBNET, NETWORK])?;
     let volume = format!("{}:/srv/www:ro", site.www.display());
-    docker::docker(["run", "--detach", "--name", REPO, "--network", NETWORK, "--volume", &volume, &tools.repo])?;
+    docker::docker([
+        "run",
+        "--detach",
+        "--name",
+        REPO,
+        "--network",
+        NETWORK,
+        "--volume",
+        &volume,
+        &tools.repo,
+    ])?;
     let repo_ip = address(REPO)?;
     Ok(Ground {
         hosts,
@@ -84,10 +94,14 @@ fn sweep() {
 
 impl Ground {
     /// The PMM Server of release 2.44.1 that the cases share. Each case registers nodes with names of its own.
-    pub fn pmm2(&self) -> Result<&Server> { self.shared(&self.two, "pmm2", "2.44.1") }
+    pub fn pmm2(&self) -> Result<&Server> {
+        self.shared(&self.two, "pmm2", "2.44.1")
+    }
 
     /// The PMM Server of release 3.9.1 that the cases share.
-    pub fn pmm3(&self) -> Result<&Server> { self.shared(&self.three, "pmm3", "3.9.1") }
+    pub fn pmm3(&self) -> Result<&Server> {
+        self.shared(&self.three, "pmm3", "3.9.1")
+    }
 
     fn shared<'a>(&self, slot: &'a OnceLock<Server>, name: &str, release: &str) -> Result<&'a Server> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,13 +114,17 @@ impl Ground {
 }
 
 impl Drop for Ground {
-    fn drop(&mut self) { sweep(); }
+    fn drop(&mut self) {
+        sweep();
+    }
 }
 
 /// Address of a container on the cases' network.
 pub fn address(container: &str) -> Result<String> {
     let inspect = docker::inspect("container", container)?.context("a container that was just started")?;
-    let address = inspect["NetworkSettings"]["Networks"][NETWORK]["IPAddress"].as_str().unwrap_or_default();
+    let address = inspect["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
+        .as_str()
+        .unwrap_or_default();
     anyhow::ensure!(!address.is_empty(), "{container} has no address on {NETWORK}");
     Ok(address.to_owned())
 }

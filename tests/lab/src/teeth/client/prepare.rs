@@ -45,8 +45,15 @@ pub fn image(kind: Kind) -> Result<String> {
         Kind::Tar => ("teeth-tar", ground.hosts.of(fleet::Kind::TarDefault), PREPARE_TAR),
     };
     // The key too: an image that trusts another one could not use the site.
-    let inputs = [&images::packages_dir(), &ground.programs.standin_client, &ground.www.join("PERCONA-PACKAGING-KEY")];
-    let hash = images::content_hash(&inputs.map(std::path::PathBuf::as_path), &[plain, &ground.tools.builder, script, FINISH])?;
+    let inputs = [
+        &images::packages_dir(),
+        &ground.programs.standin_client,
+        &ground.www.join("PERCONA-PACKAGING-KEY"),
+    ];
+    let hash = images::content_hash(
+        &inputs.map(std::path::PathBuf::as_path),
+        &[plain, &ground.tools.builder, script, FINISH],
+    )?;
     let image = format!("{}{name}:{hash}", names::IMAGES);
     let _lock = lock::hold(&format!("image-{name}"))?;
     if !images::exists(&image)? {

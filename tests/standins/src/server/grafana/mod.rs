@@ -110,7 +110,9 @@ fn database_is_split(version: Version, has: impl Fn(&str) -> bool) -> bool {
 
 async fn open(version: Version) -> io::Result<Value> {
     if !database_is_split(version, |name| std::env::var_os(name).is_some()) {
-        return Err(io::Error::other("failed to connect to database: dial tcp: GF_DATABASE_URL without GF_DATABASE_HOST"));
+        return Err(io::Error::other(
+            "failed to connect to database: dial tcp: GF_DATABASE_URL without GF_DATABASE_HOST",
+        ));
     }
     let mut tries = 0;
     let loaded = loop {
