@@ -90,12 +90,25 @@ fn label(text: &str) -> Result<(String, String), String> {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let paths = Paths::new(&cli.config_dir, &cli.state_dir);
     match cli.command {
-        Command::Enrol { coordinator, token_file, session, labels } => {
+        Command::Enrol {
+            coordinator,
+            token_file,
+            session,
+            labels,
+        } => {
             let token = token(&token_file)?;
-            let wish = Enrolment { coordinator, session, labels: labels.into_iter().collect::<BTreeMap<_, _>>() };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let wish = Enrolment {
+                coordinator,
+                session,
+                labels: labels.into_iter().collect::<BTreeMap<_, _>>(),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let host_id = runtime.block_on(enrol::enrol(&paths, &wish, &token))?;
-            output::line(&format!("enrolled as {host_id}; start it with `systemctl start pmm-upgrade-agent`"));
+            output::line(&format!(
+                "enrolled as {host_id}; start it with `systemctl start pmm-upgrade-agent`"
+            ));
             Ok(())
         }
         Command::Run => service::run(&paths),
@@ -112,8 +125,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             output::line("not held");
             Ok(())
         }
-        Command::Transaction { dir } => transaction::carry_out(&dir).with_context(|| format!("transaction {}", dir.display())),
-        Command::Launch { spec } => start::launch(&spec).with_context(|| format!("launch {}", spec.display())),
+        Command::Transaction { dir } => {
+            transaction::carry_out(&dir).with_context(|| format!("transaction {}", dir.display()))
+        }
+        Command::Launch { spec } => {
+            start::launch(&spec).with_context(|| format!("launch {}", spec.display()))
+        }
     }
 }
 
@@ -141,18 +158,30 @@ fn described(inventory: &Inventory) -> String {
     let mut lines = Vec::new();
     match &inventory.client {
         Detection::NotInstalled => lines.push("no PMM client on this host".to_owned()),
-        Detection::Refused { code, message, evidence } => {
+        Detection::Refused {
+            code,
+            message,
+            evidence,
+        } => {
             lines.push(format!("not touched ({code}): {message}"));
             lines.extend(evidence.iter().map(|line| format!("  {line}")));
         }
         Detection::Installed(found) => {
             let run = match &found.run {
-                RunKind::Systemd { unit, enabled } => format!("{unit}{}", if *enabled { "" } else { " (not enabled)" }),
+                RunKind::Systemd { unit, enabled } => {
+                    format!("{unit}{}", if *enabled { "" } else { " (not enabled)" })
+                }
                 RunKind::ByHand { user } => format!("started by hand as {user}"),
                 RunKind::Stopped => "not running".to_owned(),
             };
-            lines.push(format!("PMM client {} by {} in {}, {run}", found.version, found.method, found.base_dir));
-            lines.push(format!("  agent id {}, server {}", found.agent_id, found.server_address));
+            lines.push(format!(
+                "PMM client {} by {} in {}, {run}",
+                found.version, found.method, found.base_dir
+            ));
+            lines.push(format!(
+                "  agent id {}, server {}",
+                found.agent_id, found.server_address
+            ));
             lines.extend(found.evidence.iter().map(|line| format!("  {line}")));
         }
     }
@@ -161,7 +190,9 @@ fn described(inventory: &Inventory) -> String {
 
 fn status(paths: &Paths, json: bool) -> anyhow::Result<()> {
     let config = crate::config::AgentConfig::load(paths).unwrap_or_default();
-    let host_id = fs::read_to_string(paths.host_id()).ok().map(|text| text.trim().to_owned());
+    let host_id = fs::read_to_string(paths.host_id())
+        .ok()
+        .map(|text| text.trim().to_owned());
     let journal: Folded = crate::journal::Journal::read(paths)?;
     let running = journal.order.as_ref().filter(|_| journal.finished.is_none());
     let held = worker::held(paths);
@@ -195,7 +226,11 @@ fn status(paths: &Paths, json: bool) -> anyhow::Result<()> {
     match (running, &journal.finished) {
         (Some(order), _) => {
             let step = journal.open.map_or("", client_upgrade::procedure::StepId::as_str);
-            output::line(&format!("order {} ({}) runs, step {step}", order.order_id, order.action.as_str()));
+            output::line(&format!(
+                "order {} ({}) runs, step {step}",
+                order.order_id,
+                order.action.as_str()
+            ));
         }
         (None, Some(result)) => output::line(&format!("last order: {:?} {}", result.outcome, result.message)),
         (None, None) => output::line("no order so far"),

@@ -47,7 +47,10 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other?,
         };
-        let records: Vec<Record> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
+        let records: Vec<Record> = text
+            .lines()
+            .map_while(|line| serde_json::from_str(line).ok())
+            .collect();
         Ok(fold(&records))
     }
 
@@ -78,7 +81,9 @@ impl Journal {
     }
 
     /// The records folded.
-    pub fn state(&self) -> Folded { fold(&self.records) }
+    pub fn state(&self) -> Folded {
+        fold(&self.records)
+    }
 }
 
 /// Results of finished orders, newest last.
@@ -98,7 +103,11 @@ impl Results {
 
     /// The result of an order.
     pub fn get(&self, order_id: &str) -> Option<&OrderResult> {
-        self.list.iter().rev().find(|(id, _)| id == order_id).map(|(_, result)| result)
+        self.list
+            .iter()
+            .rev()
+            .find(|(id, _)| id == order_id)
+            .map(|(_, result)| result)
     }
 
     /// Stores a result.
@@ -138,13 +147,27 @@ mod tests {
         let paths = Paths::new(dir.path(), dir.path());
         let mut journal = Journal::open(&paths).unwrap();
         journal.begin(order()).unwrap();
-        journal.add(Record::Intent { step: StepId::Stop, at_ms: 2 }).unwrap();
+        journal
+            .add(Record::Intent {
+                step: StepId::Stop,
+                at_ms: 2,
+            })
+            .unwrap();
         let mut text = fs::read_to_string(paths.journal()).unwrap();
         text.push_str("{\"record\":\"res");
         fs::write(paths.journal(), text).unwrap();
         let mut again = Journal::open(&paths).unwrap();
         assert_eq!(again.state().open, Some(StepId::Stop));
-        again.add(Record::Result { step: StepId::Stop, ok: true, at_ms: 3 }).unwrap();
-        assert_eq!(Journal::open(&paths).unwrap().state().last, Some((StepId::Stop, true)));
+        again
+            .add(Record::Result {
+                step: StepId::Stop,
+                ok: true,
+                at_ms: 3,
+            })
+            .unwrap();
+        assert_eq!(
+            Journal::open(&paths).unwrap().state().last,
+            Some((StepId::Stop, true))
+        );
     }
 }

@@ -29,7 +29,11 @@ fn main() -> ExitCode {
     // Modes are set where they matter; what package tools and directories get must not depend on who started us.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let filter = EnvFilter::try_from_env("PMM_UPGRADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,7 +2,9 @@
 
 /// A result.
 #[allow(clippy::print_stdout)]
-pub fn line(text: &str) { println!("{text}"); }
+pub fn line(text: &str) {
+    println!("{text}");
+}
 
 /// An error with its chain.
 #[allow(clippy::print_stderr)]

@@ -14,7 +14,9 @@ use tokio::sync::watch;
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
 /// Tells systemd what we are at.
-pub fn status(text: &str) { let _ = sd_notify::notify(&[NotifyState::Status(text)]); }
+pub fn status(text: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Status(text)]);
+}
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(paths: &Paths) -> anyhow::Result<()> {
@@ -25,8 +27,12 @@ pub fn run(paths: &Paths) -> anyhow::Result<()> {
     let worker = Worker::new(shared.clone(), config.clone())?;
     // The first Hello carries the digest of what is here now.
     worker.refresh();
-    std::thread::Builder::new().name("executor".to_owned()).spawn(move || worker.run(&work))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("executor".to_owned())
+        .spawn(move || worker.run(&work))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let (stopper, stop) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;

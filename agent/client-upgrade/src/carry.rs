@@ -10,7 +10,9 @@ pub const PMM2_BASE: &str = "/usr/local/percona/pmm2";
 pub const PMM3_BASE: &str = "/usr/local/percona/pmm";
 
 /// Base directory of the packaged client of a major release.
-pub fn package_base(major: u32) -> &'static str { if major < 3 { PMM2_BASE } else { PMM3_BASE } }
+pub fn package_base(major: u32) -> &'static str {
+    if major < 3 { PMM2_BASE } else { PMM3_BASE }
+}
 
 /// Where the client lives after the switch. A tarball is replaced in place: its configuration and `paths` stay valid, and the files that
 /// PMM 3 adds are looked up below `paths_base` (percona/pmm install_tarball; QA upgrades custom paths this way).
@@ -22,7 +24,9 @@ pub fn target_base(method: Method, base: &str, major: u32) -> String {
 }
 
 /// The configuration file after the switch.
-pub fn target_config(config_file: &str, from: &str, to: &str) -> String { rebase(config_file, from, to) }
+pub fn target_config(config_file: &str, from: &str, to: &str) -> String {
+    rebase(config_file, from, to)
+}
 
 /// Moves a path from one base directory to another; other paths stay.
 pub fn rebase(path: &str, from: &str, to: &str) -> String {
@@ -40,8 +44,14 @@ pub fn rebase_text(text: &str, from: &str, to: &str) -> String {
     while let Some(at) = rest.find(from) {
         let (before, found) = rest.split_at(at);
         let after = &found[from.len()..];
-        let ends = after.chars().next().is_none_or(|next| !(next.is_alphanumeric() || matches!(next, '-' | '_' | '.')));
-        let begins = before.chars().next_back().is_none_or(|last| !(last.is_alphanumeric() || matches!(last, '-' | '_' | '.' | '/')));
+        let ends = after
+            .chars()
+            .next()
+            .is_none_or(|next| !(next.is_alphanumeric() || matches!(next, '-' | '_' | '.')));
+        let begins = before
+            .chars()
+            .next_back()
+            .is_none_or(|last| !(last.is_alphanumeric() || matches!(last, '-' | '_' | '.' | '/')));
         out.push_str(before);
         out.push_str(if ends && begins { to } else { from });
         rest = after;
@@ -63,7 +73,10 @@ pub struct Carried {
 /// quoting, keys that we don't know.
 pub fn configuration(old: &[u8], from: &str, to: &str) -> Carried {
     let (Ok(text), Some(_)) = (std::str::from_utf8(old), config::parse(old)) else {
-        return Carried { bytes: old.to_vec(), understood: false };
+        return Carried {
+            bytes: old.to_vec(),
+            understood: false,
+        };
     };
     let mut out = String::with_capacity(text.len());
     let mut in_paths = false;
@@ -72,9 +85,16 @@ pub fn configuration(old: &[u8], from: &str, to: &str) -> Carried {
         if top {
             in_paths = line.trim_end() == "paths:";
         }
-        if in_paths && !top { out.push_str(&rebase_text(line, from, to)) } else { out.push_str(line) }
+        if in_paths && !top {
+            out.push_str(&rebase_text(line, from, to))
+        } else {
+            out.push_str(line)
+        }
     }
-    Carried { bytes: out.into_bytes(), understood: true }
+    Carried {
+        bytes: out.into_bytes(),
+        understood: true,
+    }
 }
 
 #[cfg(test)]
@@ -105,9 +125,15 @@ mod tests {
 
     #[test]
     fn in_place_changes_nothing() {
-        assert_eq!(configuration(OLD.as_bytes(), "/opt/pmm", "/opt/pmm").bytes, OLD.as_bytes());
+        assert_eq!(
+            configuration(OLD.as_bytes(), "/opt/pmm", "/opt/pmm").bytes,
+            OLD.as_bytes()
+        );
         assert_eq!(target_base(Method::Tarball, "/opt/pmm2", 3), "/opt/pmm2");
-        assert_eq!(rebase("/usr/local/percona/pmm2x/a", PMM2_BASE, PMM3_BASE), "/usr/local/percona/pmm2x/a");
+        assert_eq!(
+            rebase("/usr/local/percona/pmm2x/a", PMM2_BASE, PMM3_BASE),
+            "/usr/local/percona/pmm2x/a"
+        );
     }
 
     #[test]

@@ -27,12 +27,18 @@ const INSTALL_SPREAD_S: i64 = 2;
 ///
 /// Without a package database (tarballs) "edited" means changed noticeably later than the oldest file of the tree.
 pub fn to_carry(saved: &BTreeMap<String, SavedFile>, new: &BTreeMap<String, String>) -> Vec<String> {
-    let installed_s = saved.values().map(|file| file.modified_s).min().unwrap_or_default();
+    let installed_s = saved
+        .values()
+        .map(|file| file.modified_s)
+        .min()
+        .unwrap_or_default();
     saved
         .iter()
         .filter(|(path, file)| match new.get(*path) {
             Some(digest) if *digest == file.digest => false,
-            Some(_) => file.edited.unwrap_or(file.modified_s > installed_s + INSTALL_SPREAD_S),
+            Some(_) => file
+                .edited
+                .unwrap_or(file.modified_s > installed_s + INSTALL_SPREAD_S),
             None => file.packaged != Some(true) || file.edited == Some(true),
         })
         .map(|(path, _)| path.clone())
@@ -44,19 +50,39 @@ mod tests {
     use super::*;
 
     fn file(digest: &str, modified_s: i64, edited: Option<bool>, packaged: Option<bool>) -> SavedFile {
-        SavedFile { digest: digest.into(), modified_s, edited, packaged }
+        SavedFile {
+            digest: digest.into(),
+            modified_s,
+            edited,
+            packaged,
+        }
     }
 
     #[test]
     fn packages_know_what_was_edited() {
         let saved = BTreeMap::from([
-            ("mysql/queries-mysqld.yml".into(), file("edited", 9, Some(true), Some(true))),
-            ("mysql/as-shipped.yml".into(), file("old", 1, Some(false), Some(true))),
+            (
+                "mysql/queries-mysqld.yml".into(),
+                file("edited", 9, Some(true), Some(true)),
+            ),
+            (
+                "mysql/as-shipped.yml".into(),
+                file("old", 1, Some(false), Some(true)),
+            ),
             ("mysql/mine.yml".into(), file("mine", 9, None, Some(false))),
-            ("mysql/dropped.yml".into(), file("old", 1, Some(false), Some(true))),
+            (
+                "mysql/dropped.yml".into(),
+                file("old", 1, Some(false), Some(true)),
+            ),
         ]);
-        let new = BTreeMap::from([("mysql/queries-mysqld.yml".into(), "new".into()), ("mysql/as-shipped.yml".into(), "new".into())]);
-        assert_eq!(to_carry(&saved, &new), ["mysql/mine.yml", "mysql/queries-mysqld.yml"]);
+        let new = BTreeMap::from([
+            ("mysql/queries-mysqld.yml".into(), "new".into()),
+            ("mysql/as-shipped.yml".into(), "new".into()),
+        ]);
+        assert_eq!(
+            to_carry(&saved, &new),
+            ["mysql/mine.yml", "mysql/queries-mysqld.yml"]
+        );
     }
 
     #[test]

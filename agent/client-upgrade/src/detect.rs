@@ -1,8 +1,8 @@
 //! Facts to detection. Evidence, not a guess: package database, owner of the running binary, unit, command line, local API. What contradicts
 //! itself is refused with a reason unless the policy says which installation wins.
 
-use crate::facts::{Facts, Home, Mixed, PackageFacts, PackageState, ProcessFacts, TreeFacts};
 use crate::carry::package_base;
+use crate::facts::{Facts, Home, Mixed, PackageFacts, PackageState, ProcessFacts, TreeFacts};
 use fleet_common::codes;
 use fleet_common::inventory::{Detection, Installation, Method, RunKind};
 use fleet_common::version::PmmVersion;
@@ -13,7 +13,11 @@ pub fn detect(facts: &Facts) -> Detection {
     match choose(facts) {
         Ok(Some(choice)) => Detection::Installed(Box::new(installation(facts, &choice, evidence))),
         Ok(None) => Detection::NotInstalled,
-        Err(refusal) => Detection::Refused { code: refusal.code.to_owned(), message: refusal.message, evidence },
+        Err(refusal) => Detection::Refused {
+            code: refusal.code.to_owned(),
+            message: refusal.message,
+            evidence,
+        },
     }
 }
 
@@ -31,10 +35,18 @@ struct Choice<'a> {
 
 /// Processes of the host itself, not of its containers.
 pub fn host_processes(facts: &Facts) -> impl Iterator<Item = &ProcessFacts> {
-    facts.processes.iter().filter(|process| !matches!(process.home, Home::Container(_) | Home::Pod(_)))
+    facts
+        .processes
+        .iter()
+        .filter(|process| !matches!(process.home, Home::Container(_) | Home::Pod(_)))
 }
 
-fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> { Err(Refusal { code, message: message.into() }) }
+fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal {
+        code,
+        message: message.into(),
+    })
+}
 
 fn choose(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
     let package = package(facts)?;
@@ -47,25 +59,48 @@ fn choose(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
         (Some(_), true, Mixed::Package) => true,
         (Some(_), true, Mixed::Tarball) => false,
         (Some((_, found, _)), true, Mixed::Refuse) => {
-            let other = tarballs.first().map(|tree| tree.dir.clone()).or_else(|| foreign_process.map(|process| process.exe.clone()));
+            let other = tarballs
+                .first()
+                .map(|tree| tree.dir.clone())
+                .or_else(|| foreign_process.map(|process| process.exe.clone()));
             return refuse(
                 codes::MIXED_INSTALLATION,
-                format!("package {} and a client from elsewhere ({}) are both here", found.name, other.unwrap_or_default()),
+                format!(
+                    "package {} and a client from elsewhere ({}) are both here",
+                    found.name,
+                    other.unwrap_or_default()
+                ),
             );
         }
     };
     if let (true, Some((method, found, version))) = (use_package, package) {
-        return Ok(Some(Choice { method, package: Some(found), base: package_base(version.major).to_owned(), version }));
+        return Ok(Some(Choice {
+            method,
+            package: Some(found),
+            base: package_base(version.major).to_owned(),
+            version,
+        }));
     }
     match tarballs[..] {
         [] => nothing(facts),
         [tree] => match tree.version {
-            Some(version) => Ok(Some(Choice { method: Method::Tarball, package: None, base: tree.dir.clone(), version })),
-            None => refuse(codes::UNEXPECTED_STATE, format!("the programs in {} don't tell their release", tree.dir)),
+            Some(version) => Ok(Some(Choice {
+                method: Method::Tarball,
+                package: None,
+                base: tree.dir.clone(),
+                version,
+            })),
+            None => refuse(
+                codes::UNEXPECTED_STATE,
+                format!("the programs in {} don't tell their release", tree.dir),
+            ),
         },
         _ => {
             let dirs: Vec<_> = tarballs.iter().map(|tree| tree.dir.as_str()).collect();
-            refuse(codes::MIXED_INSTALLATION, format!("several clients from tarballs: {}", dirs.join(", ")))
+            refuse(
+                codes::MIXED_INSTALLATION,
+                format!("several clients from tarballs: {}", dirs.join(", ")),
+            )
         }
     }
 }
@@ -73,76 +108,141 @@ fn choose(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
 /// The one installed package, or why it can't be told.
 fn package(facts: &Facts) -> Result<Option<(Method, &PackageFacts, PmmVersion)>, Refusal> {
     let with = |method: Method, list: &'_ [PackageFacts]| -> Vec<(Method, PackageFacts)> {
-        list.iter().filter(|found| matches!(found.state, PackageState::Installed | PackageState::Broken)).map(|found| (method, found.clone())).collect()
+        list.iter()
+            .filter(|found| matches!(found.state, PackageState::Installed | PackageState::Broken))
+            .map(|found| (method, found.clone()))
+            .collect()
     };
     let all = [with(Method::Deb, &facts.deb), with(Method::Rpm, &facts.rpm)].concat();
     let [(method, found)] = &all[..] else {
         if all.is_empty() {
             return Ok(None);
         }
-        let names: Vec<_> = all.iter().map(|(method, found)| format!("{method} {} {}", found.name, found.version)).collect();
-        return refuse(codes::MIXED_INSTALLATION, format!("several client packages: {}", names.join(", ")));
+        let names: Vec<_> = all
+            .iter()
+            .map(|(method, found)| format!("{method} {} {}", found.name, found.version))
+            .collect();
+        return refuse(
+            codes::MIXED_INSTALLATION,
+            format!("several client packages: {}", names.join(", ")),
+        );
     };
     if found.state == PackageState::Broken {
         return refuse(
             codes::UNEXPECTED_STATE,
-            format!("package {} {} is only half installed; let the package manager finish first", found.name, found.version),
+            format!(
+                "package {} {} is only half installed; let the package manager finish first",
+                found.name, found.version
+            ),
         );
     }
     let Ok(version) = PmmVersion::from_package_version(&found.version) else {
-        return refuse(codes::UNEXPECTED_STATE, format!("package {} has the unreadable version {}", found.name, found.version));
+        return refuse(
+            codes::UNEXPECTED_STATE,
+            format!(
+                "package {} has the unreadable version {}",
+                found.name, found.version
+            ),
+        );
     };
     // PMM 1 used the name `pmm-client` too.
     if version.major < 2 {
-        return refuse(codes::NOT_APPLICABLE, format!("{} {} is a PMM 1 client", found.name, found.version));
+        return refuse(
+            codes::NOT_APPLICABLE,
+            format!("{} {} is a PMM 1 client", found.name, found.version),
+        );
     }
-    let list = if *method == Method::Deb { &facts.deb } else { &facts.rpm };
-    Ok(list.iter().find(|candidate| *candidate == found).map(|kept| (*method, kept, version)))
+    let list = if *method == Method::Deb {
+        &facts.deb
+    } else {
+        &facts.rpm
+    };
+    Ok(list
+        .iter()
+        .find(|candidate| *candidate == found)
+        .map(|kept| (*method, kept, version)))
 }
 
 fn nothing(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
     if let Some(process) = host_processes(facts).next() {
-        return refuse(codes::UNEXPECTED_STATE, format!("{} runs, but no installation around it was recognised", process.exe));
+        return refuse(
+            codes::UNEXPECTED_STATE,
+            format!(
+                "{} runs, but no installation around it was recognised",
+                process.exe
+            ),
+        );
     }
     match facts.processes.first().map(|process| &process.home) {
-        Some(Home::Pod(path)) => refuse(codes::NOT_APPLICABLE, format!("the client runs in a pod ({path}); its operator owns it")),
-        Some(Home::Container(path)) => refuse(codes::NOT_APPLICABLE, format!("the client runs in a container ({path})")),
+        Some(Home::Pod(path)) => refuse(
+            codes::NOT_APPLICABLE,
+            format!("the client runs in a pod ({path}); its operator owns it"),
+        ),
+        Some(Home::Container(path)) => refuse(
+            codes::NOT_APPLICABLE,
+            format!("the client runs in a container ({path})"),
+        ),
         _ => Ok(None),
     }
 }
 
 /// The process that is the client: the one in a service if several run from the same tree.
 pub fn main_process<'a>(facts: &'a Facts, base: &str, packaged: bool) -> Option<&'a ProcessFacts> {
-    let mine = |process: &&ProcessFacts| packaged == process.owner.is_some() && (packaged || below(&process.exe, base));
+    let mine = |process: &&ProcessFacts| {
+        packaged == process.owner.is_some() && (packaged || below(&process.exe, base))
+    };
     let candidates: Vec<_> = host_processes(facts).filter(mine).collect();
-    candidates.iter().find(|process| matches!(process.home, Home::Service(_))).or_else(|| candidates.first()).copied()
+    candidates
+        .iter()
+        .find(|process| matches!(process.home, Home::Service(_)))
+        .or_else(|| candidates.first())
+        .copied()
 }
 
-fn below(path: &str, base: &str) -> bool { path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/')) }
+fn below(path: &str, base: &str) -> bool {
+    path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
+}
 
 fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> Installation {
     let process = main_process(facts, &choice.base, choice.package.is_some());
-    let unit = facts.units.iter().find(|unit| match process.map(|process| &process.home) {
-        Some(Home::Service(name)) => unit.name == *name,
-        _ => unit.name == "pmm-agent.service",
-    });
+    let unit = facts
+        .units
+        .iter()
+        .find(|unit| match process.map(|process| &process.home) {
+            Some(Home::Service(name)) => unit.name == *name,
+            _ => unit.name == "pmm-agent.service",
+        });
     let status = process.and(facts.status.as_ref());
     let config_file = process
         .and_then(|process| process.config_file.clone())
-        .or_else(|| status.map(|status| status.config_file.clone()).filter(|path| !path.is_empty()))
+        .or_else(|| {
+            status
+                .map(|status| status.config_file.clone())
+                .filter(|path| !path.is_empty())
+        })
         .or_else(|| unit.and_then(|unit| crate::parse::proc::flag(&unit.exec_start, "config-file")))
         .unwrap_or_else(|| format!("{}/config/pmm-agent.yaml", choice.base));
     let config = facts.configs.get(&config_file).cloned().flatten();
     let tree = facts.trees.iter().find(|tree| tree.dir == choice.base);
     let run = match process {
-        Some(ProcessFacts { home: Home::Service(name), .. }) => {
-            RunKind::Systemd { unit: name.clone(), enabled: unit.is_some_and(crate::facts::UnitFacts::enabled) }
-        }
-        Some(process) => RunKind::ByHand { user: process.user.clone() },
+        Some(ProcessFacts {
+            home: Home::Service(name),
+            ..
+        }) => RunKind::Systemd {
+            unit: name.clone(),
+            enabled: unit.is_some_and(crate::facts::UnitFacts::enabled),
+        },
+        Some(process) => RunKind::ByHand {
+            user: process.user.clone(),
+        },
         None => RunKind::Stopped,
     };
     let status_id = status.map(|status| status.agent_id.clone()).unwrap_or_default();
-    let agent_id = config.as_ref().map(|config| config.id.clone()).filter(|id| !id.is_empty()).unwrap_or(status_id);
+    let agent_id = config
+        .as_ref()
+        .map(|config| config.id.clone())
+        .filter(|id| !id.is_empty())
+        .unwrap_or(status_id);
     Installation {
         method: choice.method,
         package: choice.package.map(|package| package.name.clone()),
@@ -150,7 +250,10 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
         version: choice.version,
         running_version: status.and_then(|status| status.version),
         base_dir: choice.base.clone(),
-        configured: config.as_ref().map_or(!agent_id.is_empty(), crate::parse::config::ClientConfig::configured),
+        configured: config.as_ref().map_or(
+            !agent_id.is_empty(),
+            crate::parse::config::ClientConfig::configured,
+        ),
         config_file,
         user: process
             .map(|process| process.user.clone())
@@ -160,9 +263,15 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
         run,
         agent_id,
         node_id: status.map(|status| status.node_id.clone()).unwrap_or_default(),
-        server_address: config.as_ref().map(|config| config.server_address.clone()).unwrap_or_default(),
+        server_address: config
+            .as_ref()
+            .map(|config| config.server_address.clone())
+            .unwrap_or_default(),
         connected: status.map(|status| status.connected),
-        credential: config.as_ref().map_or("none", crate::parse::config::ClientConfig::credential).to_owned(),
+        credential: config
+            .as_ref()
+            .map_or("none", crate::parse::config::ClientConfig::credential)
+            .to_owned(),
         exporters: status.map(|status| status.exporters.clone()).unwrap_or_default(),
         evidence,
     }
@@ -172,13 +281,21 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
 fn evidence(facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
     for (tool, list) in [("dpkg", &facts.deb), ("rpm", &facts.rpm)] {
-        for package in list.iter().filter(|package| package.state != PackageState::Absent) {
-            lines.push(format!("{tool}: {} {} {:?}", package.name, package.version, package.state));
+        for package in list
+            .iter()
+            .filter(|package| package.state != PackageState::Absent)
+        {
+            lines.push(format!(
+                "{tool}: {} {} {:?}",
+                package.name, package.version, package.state
+            ));
         }
     }
     for tree in &facts.trees {
         let owner = tree.owner.as_deref().unwrap_or("no package");
-        let version = tree.version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+        let version = tree
+            .version
+            .map_or_else(|| "unknown".to_owned(), |version| version.to_string());
         lines.push(format!("{}: release {version}, owned by {owner}", tree.dir));
     }
     for process in &facts.processes {

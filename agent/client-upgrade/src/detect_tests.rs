@@ -4,23 +4,49 @@ use crate::facts::UnitFacts;
 use std::collections::BTreeMap;
 
 fn package(name: &str, version: &str, state: PackageState) -> PackageFacts {
-    PackageFacts { name: name.into(), state, version: version.into() }
+    PackageFacts {
+        name: name.into(),
+        state,
+        version: version.into(),
+    }
 }
 
 fn process(exe: &str, owner: Option<&str>, home: Home) -> ProcessFacts {
-    ProcessFacts { pid: 7, exe: exe.into(), owner: owner.map(str::to_owned), config_file: None, user: "pmm-agent".into(), home }
+    ProcessFacts {
+        pid: 7,
+        exe: exe.into(),
+        owner: owner.map(str::to_owned),
+        config_file: None,
+        user: "pmm-agent".into(),
+        home,
+    }
 }
 
 fn tree(dir: &str, owner: Option<&str>) -> TreeFacts {
-    TreeFacts { dir: dir.into(), owner: owner.map(str::to_owned), version: Some(PmmVersion::new(2, 41, 2)), user: "dba".into() }
+    TreeFacts {
+        dir: dir.into(),
+        owner: owner.map(str::to_owned),
+        version: Some(PmmVersion::new(2, 41, 2)),
+        user: "dba".into(),
+    }
 }
 
-fn service() -> Home { Home::Service("pmm-agent.service".into()) }
+fn service() -> Home {
+    Home::Service("pmm-agent.service".into())
+}
 
 fn deb() -> Facts {
     Facts {
-        deb: vec![package("pmm2-client", "2.41.2-6.bookworm", PackageState::Installed)],
-        processes: vec![process("/usr/local/percona/pmm2/bin/pmm-agent", Some("pmm2-client"), service())],
+        deb: vec![package(
+            "pmm2-client",
+            "2.41.2-6.bookworm",
+            PackageState::Installed,
+        )],
+        processes: vec![process(
+            "/usr/local/percona/pmm2/bin/pmm-agent",
+            Some("pmm2-client"),
+            service(),
+        )],
         units: vec![UnitFacts {
             name: "pmm-agent.service".into(),
             active: "active".into(),
@@ -49,8 +75,17 @@ fn refused(facts: &Facts) -> String {
 #[test]
 fn a_package_with_its_service() {
     let found = installed(&deb());
-    assert_eq!((found.method, found.version), (Method::Deb, PmmVersion::new(2, 41, 2)));
-    assert_eq!(found.run, RunKind::Systemd { unit: "pmm-agent.service".into(), enabled: true });
+    assert_eq!(
+        (found.method, found.version),
+        (Method::Deb, PmmVersion::new(2, 41, 2))
+    );
+    assert_eq!(
+        found.run,
+        RunKind::Systemd {
+            unit: "pmm-agent.service".into(),
+            enabled: true
+        }
+    );
     assert_eq!(found.config_file, "/usr/local/percona/pmm2/config/pmm-agent.yaml");
     assert!(!found.configured);
 }
@@ -79,7 +114,10 @@ fn tarball_by_hand_in_a_custom_directory() {
         ..Facts::default()
     };
     let found = installed(&facts);
-    assert_eq!((found.method, found.run), (Method::Tarball, RunKind::ByHand { user: "dba".into() }));
+    assert_eq!(
+        (found.method, found.run),
+        (Method::Tarball, RunKind::ByHand { user: "dba".into() })
+    );
     assert_eq!(found.config_file, "/home/dba/pmm/config/pmm-agent.yaml");
 }
 
@@ -111,7 +149,10 @@ fn half_installed_pmm1_and_doubles_are_refused() {
     let mut facts = deb();
     facts.rpm = vec![package("pmm-client", "3.9.1-1.el9", PackageState::Installed)];
     assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
-    let facts = Facts { trees: vec![tree("/a", None), tree("/b", None)], ..Facts::default() };
+    let facts = Facts {
+        trees: vec![tree("/a", None), tree("/b", None)],
+        ..Facts::default()
+    };
     assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
 }
 
@@ -119,7 +160,11 @@ fn half_installed_pmm1_and_doubles_are_refused() {
 fn containers_are_reported_and_nothing_is_nothing() {
     let mut facts = Facts::default();
     assert_eq!(detect(&facts), Detection::NotInstalled);
-    facts.processes = vec![process("/usr/local/percona/pmm2/bin/pmm-agent", None, Home::Container("/docker/x".into()))];
+    facts.processes = vec![process(
+        "/usr/local/percona/pmm2/bin/pmm-agent",
+        None,
+        Home::Container("/docker/x".into()),
+    )];
     assert_eq!(refused(&facts), codes::NOT_APPLICABLE);
     let mut both = deb();
     both.processes.extend(facts.processes);
@@ -133,5 +178,12 @@ fn identity_comes_from_the_configuration() {
     let path = "/usr/local/percona/pmm2/config/pmm-agent.yaml".to_owned();
     facts.configs = BTreeMap::from([(path, crate::parse::config::parse(text))]);
     let found = installed(&facts);
-    assert_eq!((found.agent_id.as_str(), found.credential.as_str(), found.configured), ("4d5e", "api_key", true));
+    assert_eq!(
+        (
+            found.agent_id.as_str(),
+            found.credential.as_str(),
+            found.configured
+        ),
+        ("4d5e", "api_key", true)
+    );
 }

@@ -81,7 +81,9 @@ pub struct UnitFacts {
 
 impl UnitFacts {
     /// Whether the unit starts at boot.
-    pub fn enabled(&self) -> bool { self.file_state.starts_with("enabled") }
+    pub fn enabled(&self) -> bool {
+        self.file_state.starts_with("enabled")
+    }
 }
 
 /// A directory with a client's program tree.

@@ -89,7 +89,12 @@ pub fn fold(records: &[Record]) -> Folded {
     let mut state = Folded::default();
     for record in records {
         match record {
-            Record::Accepted(order) => state = Folded { order: Some(order.clone()), ..Folded::default() },
+            Record::Accepted(order) => {
+                state = Folded {
+                    order: Some(order.clone()),
+                    ..Folded::default()
+                }
+            }
             Record::Intent { step, at_ms } => {
                 state.open = Some(*step);
                 state.changed |= step.changes_host();
@@ -186,10 +191,14 @@ impl Resume {
 
 /// Decides how to go on after a crash.
 pub fn resume(state: &Folded, reality: Reality) -> Resume {
-    let Some(order) = state.order.as_ref().filter(|_| state.finished.is_none()) else { return Resume::Nothing };
+    let Some(order) = state.order.as_ref().filter(|_| state.finished.is_none()) else {
+        return Resume::Nothing;
+    };
     let steps = procedure(order.action, None, 0);
     if !order.action.changes_host() {
-        return steps.first().map_or(Resume::Nothing, |first| Resume::Repeat(first.id));
+        return steps
+            .first()
+            .map_or(Resume::Nothing, |first| Resume::Repeat(first.id));
     }
     if !state.changed && state.going_back.is_none() {
         return Resume::Nothing;
@@ -208,20 +217,35 @@ pub fn resume(state: &Folded, reality: Reality) -> Resume {
 
 fn open_step(open: StepId, reality: Reality) -> Resume {
     match (open, reality.transaction, reality.on_disk) {
-        (StepId::Install | StepId::BackInstall, Transaction::Running | Transaction::Ended, _) => Resume::Continue(open),
-        (StepId::Install, Transaction::None, OnDisk::New) | (StepId::BackInstall, Transaction::None, OnDisk::Old) => Resume::Continue(open),
+        (StepId::Install | StepId::BackInstall, Transaction::Running | Transaction::Ended, _) => {
+            Resume::Continue(open)
+        }
+        (StepId::Install, Transaction::None, OnDisk::New)
+        | (StepId::BackInstall, Transaction::None, OnDisk::Old) => Resume::Continue(open),
         (StepId::Install, Transaction::None, OnDisk::Broken) => Resume::Undo(open),
-        (StepId::Carry | StepId::Start | StepId::Verify, _, OnDisk::Old) => Resume::AskOperator(Doubt::InstalledButOld),
-        (StepId::BackRestore | StepId::BackStart | StepId::BackVerify, _, OnDisk::New) => Resume::AskOperator(Doubt::RestoredButNew),
+        (StepId::Carry | StepId::Start | StepId::Verify, _, OnDisk::Old) => {
+            Resume::AskOperator(Doubt::InstalledButOld)
+        }
+        (StepId::BackRestore | StepId::BackStart | StepId::BackVerify, _, OnDisk::New) => {
+            Resume::AskOperator(Doubt::RestoredButNew)
+        }
         _ => Resume::Repeat(open),
     }
 }
 
 fn after(step: StepId, steps: &[crate::procedure::Step], reality: Reality) -> Resume {
-    let list = if step.is_back() { way_back(0) } else { steps.to_vec() };
+    let list = if step.is_back() {
+        way_back(0)
+    } else {
+        steps.to_vec()
+    };
     match next(&list, step) {
         None => Resume::Finish,
-        Some(following) if following.id > StepId::Install && !following.id.is_back() && reality.on_disk == OnDisk::Old => {
+        Some(following)
+            if following.id > StepId::Install
+                && !following.id.is_back()
+                && reality.on_disk == OnDisk::Old =>
+        {
             Resume::AskOperator(Doubt::InstalledButOld)
         }
         Some(following) => Resume::Continue(following.id),

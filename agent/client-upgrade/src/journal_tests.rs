@@ -26,7 +26,11 @@ fn whole(back: bool) -> Vec<Record> {
         add(&mut records, step.id, !(back && step.id == StepId::Verify));
     }
     if back {
-        records.push(Record::GoingBack { step: StepId::Verify, code: "verify_failed".into(), message: String::new() });
+        records.push(Record::GoingBack {
+            step: StepId::Verify,
+            code: "verify_failed".into(),
+            message: String::new(),
+        });
         for step in way_back(0) {
             add(&mut records, step.id, true);
         }
@@ -35,10 +39,16 @@ fn whole(back: bool) -> Vec<Record> {
 }
 
 fn any_transaction() -> impl Strategy<Value = Transaction> {
-    prop_oneof![Just(Transaction::None), Just(Transaction::Running), Just(Transaction::Ended)]
+    prop_oneof![
+        Just(Transaction::None),
+        Just(Transaction::Running),
+        Just(Transaction::Ended)
+    ]
 }
 
-fn any_disk() -> impl Strategy<Value = OnDisk> { prop_oneof![Just(OnDisk::Old), Just(OnDisk::New), Just(OnDisk::Broken)] }
+fn any_disk() -> impl Strategy<Value = OnDisk> {
+    prop_oneof![Just(OnDisk::Old), Just(OnDisk::New), Just(OnDisk::Broken)]
+}
 
 proptest! {
     /// Whatever the instant of the kill: a transaction that exists is never begun a second time.
@@ -81,26 +91,68 @@ fn an_interrupted_install_is_waited_for() {
     let state = fold(&records);
     assert_eq!(state.open, Some(StepId::Install));
     let see = |transaction, on_disk| resume(&state, Reality { transaction, on_disk });
-    assert_eq!(see(Transaction::Running, OnDisk::Broken), Resume::Continue(StepId::Install));
-    assert_eq!(see(Transaction::None, OnDisk::Old), Resume::Repeat(StepId::Install));
-    assert_eq!(see(Transaction::None, OnDisk::New), Resume::Continue(StepId::Install));
-    assert_eq!(see(Transaction::None, OnDisk::Broken), Resume::Undo(StepId::Install));
+    assert_eq!(
+        see(Transaction::Running, OnDisk::Broken),
+        Resume::Continue(StepId::Install)
+    );
+    assert_eq!(
+        see(Transaction::None, OnDisk::Old),
+        Resume::Repeat(StepId::Install)
+    );
+    assert_eq!(
+        see(Transaction::None, OnDisk::New),
+        Resume::Continue(StepId::Install)
+    );
+    assert_eq!(
+        see(Transaction::None, OnDisk::Broken),
+        Resume::Undo(StepId::Install)
+    );
 }
 
 #[test]
 fn a_failed_step_is_undone_and_a_failed_way_back_is_asked() {
     let mut records = whole(true);
-    let verify_failed = records.iter().position(|record| matches!(record, Record::GoingBack { .. })).unwrap();
-    let see = |records: &[Record]| resume(&fold(records), Reality { transaction: Transaction::None, on_disk: OnDisk::New });
+    let verify_failed = records
+        .iter()
+        .position(|record| matches!(record, Record::GoingBack { .. }))
+        .unwrap();
+    let see = |records: &[Record]| {
+        resume(
+            &fold(records),
+            Reality {
+                transaction: Transaction::None,
+                on_disk: OnDisk::New,
+            },
+        )
+    };
     assert_eq!(see(&records[..verify_failed]), Resume::Undo(StepId::Verify));
-    assert_eq!(see(&records[..=verify_failed]), Resume::Continue(StepId::BackStop));
-    records.push(Record::Result { step: StepId::BackVerify, ok: false, at_ms: 3 });
+    assert_eq!(
+        see(&records[..=verify_failed]),
+        Resume::Continue(StepId::BackStop)
+    );
+    records.push(Record::Result {
+        step: StepId::BackVerify,
+        ok: false,
+        at_ms: 3,
+    });
     assert_eq!(see(&records), Resume::AskOperator(Doubt::BackFailed));
 }
 
 #[test]
 fn actions_without_change_are_repeated_whole() {
-    let records = [accepted(Action::Preflight), Record::Intent { step: StepId::Survey, at_ms: 0 }];
-    let decision = resume(&fold(&records), Reality { transaction: Transaction::None, on_disk: OnDisk::Old });
+    let records = [
+        accepted(Action::Preflight),
+        Record::Intent {
+            step: StepId::Survey,
+            at_ms: 0,
+        },
+    ];
+    let decision = resume(
+        &fold(&records),
+        Reality {
+            transaction: Transaction::None,
+            on_disk: OnDisk::Old,
+        },
+    );
     assert_eq!(decision, Resume::Repeat(StepId::Check));
 }

@@ -63,9 +63,13 @@ impl Default for Policy {
             methods: vec![Method::Deb, Method::Rpm, Method::Tarball],
             min_version: None,
             max_version: None,
-            sources: ["http://repo.percona.com", "https://repo.percona.com", "https://downloads.percona.com/downloads"]
-                .map(str::to_owned)
-                .to_vec(),
+            sources: [
+                "http://repo.percona.com",
+                "https://repo.percona.com",
+                "https://downloads.percona.com/downloads",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             directories: vec!["*".into()],
             mixed: MixedPolicy::Refuse,
             write_repository: true,
@@ -82,9 +86,14 @@ impl Policy {
             return Some("the policy does not list the product pmm-client".into());
         }
         if !self.methods.contains(&entry.expect.method) {
-            return Some(format!("the policy does not allow method {}", entry.expect.method));
+            return Some(format!(
+                "the policy does not allow method {}",
+                entry.expect.method
+            ));
         }
-        if self.min_version.is_some_and(|min| entry.to < min) || self.max_version.is_some_and(|max| entry.to > max) {
+        if self.min_version.is_some_and(|min| entry.to < min)
+            || self.max_version.is_some_and(|max| entry.to > max)
+        {
             return Some(format!("the policy does not allow release {}", entry.to));
         }
         let url = match entry.expect.method {
@@ -95,7 +104,11 @@ impl Policy {
             return Some(format!("the policy does not allow the source {url}"));
         }
         let dir = &entry.expect.base_dir;
-        let dir_allowed = entry.expect.method != Method::Tarball || self.directories.iter().any(|root| root == "*" || below(dir, root));
+        let dir_allowed = entry.expect.method != Method::Tarball
+            || self
+                .directories
+                .iter()
+                .any(|root| root == "*" || below(dir, root));
         (!dir_allowed).then(|| format!("the policy does not allow the directory {dir}"))
     }
 }
@@ -103,7 +116,9 @@ impl Policy {
 /// Whether a URL or path is a root or below it; `..` is never below anything.
 fn below(text: &str, root: &str) -> bool {
     let root = root.trim_end_matches('/');
-    let inside = text.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let inside = text
+        .strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     inside && !root.is_empty() && !text.split('/').any(|part| part == "..")
 }
 
@@ -140,19 +155,64 @@ mod tests {
 
     #[test]
     fn sources_and_directories_are_prefixes_of_whole_parts() {
-        let policy = Policy { directories: vec!["/opt".into()], ..Policy::default() };
-        assert_eq!(policy.refusal(&entry(Method::Deb, "http://repo.percona.com", "/x")), None);
-        assert!(policy.refusal(&entry(Method::Deb, "http://repo.percona.com.evil.example", "/x")).is_some());
-        assert!(policy.refusal(&entry(Method::Deb, "http://repo.percona.com/../x", "/x")).is_some());
-        assert!(policy.refusal(&entry(Method::Tarball, "https://downloads.percona.com/downloads", "/home/x")).is_some());
-        assert_eq!(policy.refusal(&entry(Method::Tarball, "https://downloads.percona.com/downloads", "/opt/pmm2")), None);
+        let policy = Policy {
+            directories: vec!["/opt".into()],
+            ..Policy::default()
+        };
+        assert_eq!(
+            policy.refusal(&entry(Method::Deb, "http://repo.percona.com", "/x")),
+            None
+        );
+        assert!(
+            policy
+                .refusal(&entry(Method::Deb, "http://repo.percona.com.evil.example", "/x"))
+                .is_some()
+        );
+        assert!(
+            policy
+                .refusal(&entry(Method::Deb, "http://repo.percona.com/../x", "/x"))
+                .is_some()
+        );
+        assert!(
+            policy
+                .refusal(&entry(
+                    Method::Tarball,
+                    "https://downloads.percona.com/downloads",
+                    "/home/x"
+                ))
+                .is_some()
+        );
+        assert_eq!(
+            policy.refusal(&entry(
+                Method::Tarball,
+                "https://downloads.percona.com/downloads",
+                "/opt/pmm2"
+            )),
+            None
+        );
     }
 
     #[test]
     fn versions_and_methods() {
-        let policy = Policy { max_version: Some(PmmVersion::new(3, 8, 0)), ..Policy::default() };
-        assert!(policy.refusal(&entry(Method::Deb, "http://repo.percona.com", "/x")).unwrap().contains("3.9.1"));
-        let policy = Policy { methods: vec![Method::Rpm], ..Policy::default() };
-        assert!(policy.refusal(&entry(Method::Deb, "http://repo.percona.com", "/x")).unwrap().contains("deb"));
+        let policy = Policy {
+            max_version: Some(PmmVersion::new(3, 8, 0)),
+            ..Policy::default()
+        };
+        assert!(
+            policy
+                .refusal(&entry(Method::Deb, "http://repo.percona.com", "/x"))
+                .unwrap()
+                .contains("3.9.1")
+        );
+        let policy = Policy {
+            methods: vec![Method::Rpm],
+            ..Policy::default()
+        };
+        assert!(
+            policy
+                .refusal(&entry(Method::Deb, "http://repo.percona.com", "/x"))
+                .unwrap()
+                .contains("deb")
+        );
     }
 }

@@ -66,10 +66,14 @@ impl StepId {
     }
 
     /// Whether the host is changed from this step on.
-    pub fn changes_host(self) -> bool { (Self::Stop..=Self::BackVerify).contains(&self) }
+    pub fn changes_host(self) -> bool {
+        (Self::Stop..=Self::BackVerify).contains(&self)
+    }
 
     /// Whether the step belongs to the way back.
-    pub fn is_back(self) -> bool { (Self::BackStop..=Self::BackVerify).contains(&self) }
+    pub fn is_back(self) -> bool {
+        (Self::BackStop..=Self::BackVerify).contains(&self)
+    }
 }
 
 /// A step and the time it gets.
@@ -98,9 +102,23 @@ const CARRY_MS: u64 = 120_000;
 /// systemd's own start limit is 90 s.
 const START_MS: u64 = 120_000;
 
-const SWITCH: &[StepId] =
-    &[StepId::Check, StepId::Stage, StepId::Save, StepId::Stop, StepId::Install, StepId::Carry, StepId::Start, StepId::Verify];
-const BACK: &[StepId] = &[StepId::BackStop, StepId::BackInstall, StepId::BackRestore, StepId::BackStart, StepId::BackVerify];
+const SWITCH: &[StepId] = &[
+    StepId::Check,
+    StepId::Stage,
+    StepId::Save,
+    StepId::Stop,
+    StepId::Install,
+    StepId::Carry,
+    StepId::Start,
+    StepId::Verify,
+];
+const BACK: &[StepId] = &[
+    StepId::BackStop,
+    StepId::BackInstall,
+    StepId::BackRestore,
+    StepId::BackStart,
+    StepId::BackVerify,
+];
 
 /// The steps of an action.
 pub fn procedure(action: Action, method: Option<Method>, verify_for_ms: u64) -> Vec<Step> {
@@ -118,7 +136,9 @@ pub fn procedure(action: Action, method: Option<Method>, verify_for_ms: u64) -> 
 }
 
 /// The steps back to the saved release.
-pub fn way_back(verify_for_ms: u64) -> Vec<Step> { BACK.iter().map(|id| step(*id, verify_for_ms)).collect() }
+pub fn way_back(verify_for_ms: u64) -> Vec<Step> {
+    BACK.iter().map(|id| step(*id, verify_for_ms)).collect()
+}
 
 fn step(id: StepId, verify_for_ms: u64) -> Step {
     let deadline_ms = match id {
@@ -151,8 +171,16 @@ mod tests {
         let steps = procedure(Action::Switch, Some(Method::Deb), 60_000);
         let at = |id| steps.iter().position(|step| step.id == id).unwrap();
         assert!(at(StepId::Stage) < at(StepId::Save) && at(StepId::Save) < at(StepId::Stop));
-        assert!(steps[..at(StepId::Stop)].iter().all(|step| !step.id.changes_host()));
-        assert!(steps[at(StepId::Stop)..].iter().all(|step| step.id.changes_host()));
+        assert!(
+            steps[..at(StepId::Stop)]
+                .iter()
+                .all(|step| !step.id.changes_host())
+        );
+        assert!(
+            steps[at(StepId::Stop)..]
+                .iter()
+                .all(|step| step.id.changes_host())
+        );
         assert_eq!(next(&steps, StepId::Install).unwrap().id, StepId::Carry);
         assert_eq!(next(&steps, StepId::Verify), None);
     }
@@ -160,7 +188,11 @@ mod tests {
     #[test]
     fn survey_actions_change_nothing() {
         for action in [Action::Probe, Action::Preflight, Action::Stage, Action::Verify] {
-            assert!(procedure(action, None, 1).iter().all(|step| !step.id.changes_host() || step.id == StepId::Verify));
+            assert!(
+                procedure(action, None, 1)
+                    .iter()
+                    .all(|step| !step.id.changes_host() || step.id == StepId::Verify)
+            );
         }
     }
 

@@ -23,14 +23,25 @@ pub enum Credentials {
 }
 
 /// A finding that passed.
-pub fn pass(check: &str, message: impl Into<String>) -> Finding { finding(check, Verdict::Pass, message, "") }
+pub fn pass(check: &str, message: impl Into<String>) -> Finding {
+    finding(check, Verdict::Pass, message, "")
+}
 /// A finding worth reading.
-pub fn warn(check: &str, message: impl Into<String>, hint: &str) -> Finding { finding(check, Verdict::Warn, message, hint) }
+pub fn warn(check: &str, message: impl Into<String>, hint: &str) -> Finding {
+    finding(check, Verdict::Warn, message, hint)
+}
 /// A finding that stops the host.
-pub fn fail(check: &str, message: impl Into<String>, hint: &str) -> Finding { finding(check, Verdict::Fail, message, hint) }
+pub fn fail(check: &str, message: impl Into<String>, hint: &str) -> Finding {
+    finding(check, Verdict::Fail, message, hint)
+}
 
 fn finding(check: &str, verdict: Verdict, message: impl Into<String>, hint: &str) -> Finding {
-    Finding { check: check.to_owned(), verdict, message: message.into(), hint: hint.to_owned() }
+    Finding {
+        check: check.to_owned(),
+        verdict,
+        message: message.into(),
+        hint: hint.to_owned(),
+    }
 }
 
 /// The credential check. PMM 2 asks old clients for no credential when they connect, PMM 3 demands one with the admin role: a client with a
@@ -38,7 +49,10 @@ fn finding(check: &str, verdict: Verdict, message: impl Into<String>, hint: &str
 pub fn credentials(seen: &Credentials, kind: &str) -> Finding {
     const CHECK: &str = "credentials";
     match seen {
-        Credentials::Accepted => pass(CHECK, format!("the PMM Server accepts the client's {kind} for admin endpoints")),
+        Credentials::Accepted => pass(
+            CHECK,
+            format!("the PMM Server accepts the client's {kind} for admin endpoints"),
+        ),
         Credentials::Refused { status, known: true } => fail(
             CHECK,
             format!("the client's {kind} is known to the PMM Server but has no admin role (HTTP {status})"),
@@ -49,11 +63,21 @@ pub fn credentials(seen: &Credentials, kind: &str) -> Finding {
             format!("the PMM Server refuses the client's {kind} (HTTP {status})"),
             "store working credentials in the client's configuration; PMM 3 checks them when clients connect, PMM 2 does not",
         ),
-        Credentials::Unreachable(why) => {
-            fail(CHECK, format!("the PMM Server could not be asked: {why}"), "check name resolution, firewall and certificate on this host")
-        }
-        Credentials::Opaque => warn(CHECK, "the client's configuration can't be read (encrypted?), its credentials were not checked", ""),
-        Credentials::NotConfigured => warn(CHECK, "the client was never set up, there are no credentials to check", ""),
+        Credentials::Unreachable(why) => fail(
+            CHECK,
+            format!("the PMM Server could not be asked: {why}"),
+            "check name resolution, firewall and certificate on this host",
+        ),
+        Credentials::Opaque => warn(
+            CHECK,
+            "the client's configuration can't be read (encrypted?), its credentials were not checked",
+            "",
+        ),
+        Credentials::NotConfigured => warn(
+            CHECK,
+            "the client was never set up, there are no credentials to check",
+            "",
+        ),
     }
 }
 
@@ -61,9 +85,16 @@ pub fn credentials(seen: &Credentials, kind: &str) -> Finding {
 pub fn disk(place: &str, free: u64, needed: u64) -> Finding {
     let mb = |bytes: u64| bytes / (1024 * 1024);
     if free >= needed {
-        return pass("disk", format!("{place}: {} MB free, {} MB needed", mb(free), mb(needed)));
+        return pass(
+            "disk",
+            format!("{place}: {} MB free, {} MB needed", mb(free), mb(needed)),
+        );
     }
-    fail("disk", format!("{place}: {} MB free, {} MB needed", mb(free), mb(needed)), "free some space there")
+    fail(
+        "disk",
+        format!("{place}: {} MB free, {} MB needed", mb(free), mb(needed)),
+        "free some space there",
+    )
 }
 
 /// A server address that only works inside the server's container network: PMM 3 listens on 8443 there instead of 443.
@@ -82,16 +113,27 @@ pub fn server_address(address: &str) -> Option<Finding> {
 /// Units in `/etc/systemd` that name the old directory; they are corrected during the switch.
 pub fn overrides(paths: &[String]) -> Finding {
     if paths.is_empty() {
-        return pass("unit_override", "no unit file of the administrator names the old directory");
+        return pass(
+            "unit_override",
+            "no unit file of the administrator names the old directory",
+        );
     }
-    warn("unit_override", format!("names the directory of PMM 2: {}", paths.join(", ")), "the switch corrects the paths and keeps a copy")
+    warn(
+        "unit_override",
+        format!("names the directory of PMM 2: {}", paths.join(", ")),
+        "the switch corrects the paths and keeps a copy",
+    )
 }
 
 /// Copies of the client beside the service; they hold its port and are stopped during the switch.
 pub fn strays(count: usize) -> Finding {
     match count {
         0 => pass("strays", "no second client runs"),
-        _ => warn("strays", format!("{count} more pmm-agent process(es) run beside the service"), "the switch stops them"),
+        _ => warn(
+            "strays",
+            format!("{count} more pmm-agent process(es) run beside the service"),
+            "the switch stops them",
+        ),
     }
 }
 
@@ -100,7 +142,13 @@ pub fn groups(user: &str, groups: &[String]) -> Finding {
     if groups.is_empty() {
         return pass("groups", format!("account {user} has no supplementary groups"));
     }
-    pass("groups", format!("account {user} is also in {}; the switch keeps that", groups.join(", ")))
+    pass(
+        "groups",
+        format!(
+            "account {user} is also in {}; the switch keeps that",
+            groups.join(", ")
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -110,11 +158,26 @@ mod tests {
 
     #[test]
     fn a_viewer_is_told_apart_from_a_stale_password() {
-        let viewer = credentials(&Credentials::Refused { status: 401, known: true }, "api_key");
-        let stale = credentials(&Credentials::Refused { status: 401, known: false }, "password");
+        let viewer = credentials(
+            &Credentials::Refused {
+                status: 401,
+                known: true,
+            },
+            "api_key",
+        );
+        let stale = credentials(
+            &Credentials::Refused {
+                status: 401,
+                known: false,
+            },
+            "password",
+        );
         assert_eq!((viewer.verdict, stale.verdict), (Verdict::Fail, Verdict::Fail));
         assert!(viewer.message.contains("role") && !stale.message.contains("role"));
-        assert_eq!(credentials(&Credentials::Unreachable("x".into()), "password").verdict, Verdict::Fail);
+        assert_eq!(
+            credentials(&Credentials::Unreachable("x".into()), "password").verdict,
+            Verdict::Fail
+        );
     }
 
     #[test]

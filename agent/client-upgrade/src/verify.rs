@@ -44,7 +44,11 @@ pub struct Seen {
 pub fn missing(expected: &Expected, seen: &Seen) -> Vec<String> {
     let mut missing = Vec::new();
     if seen.on_disk != Some(expected.version) {
-        missing.push(format!("release {} on disk (there is {})", expected.version, shown(seen.on_disk)));
+        missing.push(format!(
+            "release {} on disk (there is {})",
+            expected.version,
+            shown(seen.on_disk)
+        ));
     }
     if !expected.running {
         return missing;
@@ -54,22 +58,40 @@ pub fn missing(expected: &Expected, seen: &Seen) -> Vec<String> {
         return missing;
     };
     if local.version != Some(expected.version) {
-        missing.push(format!("release {} running (it is {})", expected.version, shown(local.version)));
+        missing.push(format!(
+            "release {} running (it is {})",
+            expected.version,
+            shown(local.version)
+        ));
     }
     if let Some(admin) = seen.admin.as_ref().and_then(|admin| admin.admin_version)
         && admin != expected.version
     {
-        missing.push(format!("pmm-admin of release {} (it is {admin})", expected.version));
+        missing.push(format!(
+            "pmm-admin of release {} (it is {admin})",
+            expected.version
+        ));
     }
     if expected.old_pid.is_some() && expected.old_pid == seen.pid {
         missing.push("a new process".to_owned());
     }
     if local.agent_id != expected.agent_id {
-        missing.push(format!("agent id {} (it is {:?})", expected.agent_id, local.agent_id));
+        missing.push(format!(
+            "agent id {} (it is {:?})",
+            expected.agent_id, local.agent_id
+        ));
     }
     if let Some(dir) = &expected.forbidden_dir {
-        let old = |path: &String| path.strip_prefix(dir.as_str()).is_some_and(|rest| rest.starts_with('/'));
-        if let Some(path) = local.executables.iter().chain([&local.config_file]).find(|path| old(path)) {
+        let old = |path: &String| {
+            path.strip_prefix(dir.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        if let Some(path) = local
+            .executables
+            .iter()
+            .chain([&local.config_file])
+            .find(|path| old(path))
+        {
             missing.push(format!("nothing left from {dir} (there is {path})"));
         }
     }
@@ -82,19 +104,31 @@ pub fn missing(expected: &Expected, seen: &Seen) -> Vec<String> {
         missing.push("pmm-admin seeing the connection".to_owned());
     }
     if !expected.node_id.is_empty() && local.node_id != expected.node_id {
-        missing.push(format!("node id {} (it is {:?})", expected.node_id, local.node_id));
+        missing.push(format!(
+            "node id {} (it is {:?})",
+            expected.node_id, local.node_id
+        ));
     }
-    for (id, before) in expected.exporters.iter().filter(|(_, before)| before.status == "running") {
+    for (id, before) in expected
+        .exporters
+        .iter()
+        .filter(|(_, before)| before.status == "running")
+    {
         match local.exporters.get(id) {
             Some(now) if now.status == "running" => {}
-            Some(now) => missing.push(format!("{} {id} running (it is {})", before.exporter_type, now.status)),
+            Some(now) => missing.push(format!(
+                "{} {id} running (it is {})",
+                before.exporter_type, now.status
+            )),
             None => missing.push(format!("{} {id}", before.exporter_type)),
         }
     }
     missing
 }
 
-fn shown(version: Option<PmmVersion>) -> String { version.map_or_else(|| "nothing".to_owned(), |version| version.to_string()) }
+fn shown(version: Option<PmmVersion>) -> String {
+    version.map_or_else(|| "nothing".to_owned(), |version| version.to_string())
+}
 
 #[cfg(test)]
 mod tests {
@@ -103,7 +137,13 @@ mod tests {
     const NEW: PmmVersion = PmmVersion::new(3, 9, 1);
 
     fn exporters(status: &str) -> BTreeMap<String, ExporterState> {
-        BTreeMap::from([("e".to_owned(), ExporterState { exporter_type: "mysqld_exporter".into(), status: status.into() })])
+        BTreeMap::from([(
+            "e".to_owned(),
+            ExporterState {
+                exporter_type: "mysqld_exporter".into(),
+                status: status.into(),
+            },
+        )])
     }
 
     fn expected() -> Expected {
@@ -130,24 +170,53 @@ mod tests {
             exporters: exporters("running"),
             executables: vec!["/usr/local/percona/pmm/exporters/mysqld_exporter".into()],
         };
-        Seen { on_disk: Some(NEW), admin: Some(local.clone()), local: Some(local), pid: Some(2) }
+        Seen {
+            on_disk: Some(NEW),
+            admin: Some(local.clone()),
+            local: Some(local),
+            pid: Some(2),
+        }
     }
 
     #[test]
-    fn the_good_case_misses_nothing() { assert!(missing(&expected(), &good()).is_empty()); }
+    fn the_good_case_misses_nothing() {
+        assert!(missing(&expected(), &good()).is_empty());
+    }
 
     #[test]
     fn each_trap_is_seen() {
         type Break = fn(&mut Seen);
         let breaks: [(&str, Break); 8] = [
-            ("old process kept the port", |seen| seen.local.as_mut().into_iter().for_each(|l| l.version = Some(PmmVersion::new(2, 41, 2)))),
+            ("old process kept the port", |seen| {
+                seen.local
+                    .as_mut()
+                    .into_iter()
+                    .for_each(|l| l.version = Some(PmmVersion::new(2, 41, 2)))
+            }),
             ("same pid", |seen| seen.pid = Some(1)),
-            ("other identity", |seen| seen.local.as_mut().into_iter().for_each(|l| l.agent_id = "b".into())),
-            ("not connected", |seen| seen.local.as_mut().into_iter().for_each(|l| l.connected = false)),
-            ("exporter gone", |seen| seen.local.as_mut().into_iter().for_each(|l| l.exporters.clear())),
-            ("exporter waiting", |seen| seen.local.as_mut().into_iter().for_each(|l| l.exporters = exporters("waiting"))),
+            ("other identity", |seen| {
+                seen.local
+                    .as_mut()
+                    .into_iter()
+                    .for_each(|l| l.agent_id = "b".into())
+            }),
+            ("not connected", |seen| {
+                seen.local.as_mut().into_iter().for_each(|l| l.connected = false)
+            }),
+            ("exporter gone", |seen| {
+                seen.local.as_mut().into_iter().for_each(|l| l.exporters.clear())
+            }),
+            ("exporter waiting", |seen| {
+                seen.local
+                    .as_mut()
+                    .into_iter()
+                    .for_each(|l| l.exporters = exporters("waiting"))
+            }),
             ("old path", |seen| {
-                seen.local.as_mut().into_iter().for_each(|l| l.executables = vec!["/usr/local/percona/pmm2/exporters/x".into()]);
+                seen.local
+                    .as_mut()
+                    .into_iter()
+                    .for_each(|l| l.executables = vec!["/usr/local/percona/pmm2/exporters/x".into()]);
             }),
             ("no api", |seen| seen.local = None),
         ];
@@ -160,14 +229,30 @@ mod tests {
 
     #[test]
     fn a_client_that_was_never_set_up_or_was_stopped_is_not_asked_for_a_connection() {
-        let unset = Expected { connected: false, agent_id: String::new(), ..expected() };
+        let unset = Expected {
+            connected: false,
+            agent_id: String::new(),
+            ..expected()
+        };
         let mut seen = good();
         seen.local.as_mut().into_iter().for_each(|local| {
             local.connected = false;
             local.agent_id.clear();
         });
         assert!(missing(&unset, &seen).is_empty());
-        let stopped = Expected { running: false, ..expected() };
-        assert!(missing(&stopped, &Seen { on_disk: Some(NEW), ..Seen::default() }).is_empty());
+        let stopped = Expected {
+            running: false,
+            ..expected()
+        };
+        assert!(
+            missing(
+                &stopped,
+                &Seen {
+                    on_disk: Some(NEW),
+                    ..Seen::default()
+                }
+            )
+            .is_empty()
+        );
     }
 }

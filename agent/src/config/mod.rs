@@ -29,13 +29,19 @@ impl AgentConfig {
     }
 
     /// Host name and port of the coordinator.
-    pub fn address(&self) -> anyhow::Result<(String, u16)> { host_port(&self.coordinator) }
+    pub fn address(&self) -> anyhow::Result<(String, u16)> {
+        host_port(&self.coordinator)
+    }
 }
 
 /// Splits `host:port`.
 pub fn host_port(text: &str) -> anyhow::Result<(String, u16)> {
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| anyhow::anyhow!("`{text}` is not host:port"))?;
-    let port = port.parse().map_err(|_| anyhow::anyhow!("`{port}` in `{text}` is not a port"))?;
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| anyhow::anyhow!("`{text}` is not host:port"))?;
+    let port = port
+        .parse()
+        .map_err(|_| anyhow::anyhow!("`{port}` in `{text}` is not a port"))?;
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
@@ -48,46 +54,90 @@ pub struct Paths {
 
 impl Paths {
     /// From the two directories.
-    pub fn new(config: &Path, state: &Path) -> Self { Self { config: config.to_owned(), state: state.to_owned() } }
+    pub fn new(config: &Path, state: &Path) -> Self {
+        Self {
+            config: config.to_owned(),
+            state: state.to_owned(),
+        }
+    }
     /// Configuration.
-    pub fn agent_toml(&self) -> PathBuf { self.config.join("agent.toml") }
+    pub fn agent_toml(&self) -> PathBuf {
+        self.config.join("agent.toml")
+    }
     /// Policy.
-    pub fn policy_toml(&self) -> PathBuf { self.config.join("policy.toml") }
+    pub fn policy_toml(&self) -> PathBuf {
+        self.config.join("policy.toml")
+    }
     /// State directory.
-    pub fn state(&self) -> &Path { &self.state }
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
     /// Own private key.
-    pub fn key(&self) -> PathBuf { self.state.join("identity/key.pem") }
+    pub fn key(&self) -> PathBuf {
+        self.state.join("identity/key.pem")
+    }
     /// Own certificate; its presence means enrolled.
-    pub fn certificate(&self) -> PathBuf { self.state.join("identity/certificate.pem") }
+    pub fn certificate(&self) -> PathBuf {
+        self.state.join("identity/certificate.pem")
+    }
     /// The coordinator's CA.
-    pub fn ca(&self) -> PathBuf { self.state.join("identity/ca.pem") }
+    pub fn ca(&self) -> PathBuf {
+        self.state.join("identity/ca.pem")
+    }
     /// Own host id.
-    pub fn host_id(&self) -> PathBuf { self.state.join("identity/host_id") }
+    pub fn host_id(&self) -> PathBuf {
+        self.state.join("identity/host_id")
+    }
     /// Session number and highest epoch.
-    pub fn link(&self) -> PathBuf { self.state.join("link.json") }
+    pub fn link(&self) -> PathBuf {
+        self.state.join("link.json")
+    }
     /// Event outbox.
-    pub fn outbox(&self) -> PathBuf { self.state.join("outbox.jsonl") }
+    pub fn outbox(&self) -> PathBuf {
+        self.state.join("outbox.jsonl")
+    }
     /// Journal of the current order.
-    pub fn journal(&self) -> PathBuf { self.state.join("journal.jsonl") }
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal.jsonl")
+    }
     /// Results of finished orders.
-    pub fn results(&self) -> PathBuf { self.state.join("results.json") }
+    pub fn results(&self) -> PathBuf {
+        self.state.join("results.json")
+    }
     /// Last inventory, as sent.
-    pub fn inventory(&self) -> PathBuf { self.state.join("inventory.json") }
+    pub fn inventory(&self) -> PathBuf {
+        self.state.join("inventory.json")
+    }
     /// Local hold; the text is the reason.
-    pub fn hold(&self) -> PathBuf { self.state.join("hold") }
+    pub fn hold(&self) -> PathBuf {
+        self.state.join("hold")
+    }
     /// Staged packages and tarballs.
-    pub fn stage(&self) -> PathBuf { self.state.join("stage") }
+    pub fn stage(&self) -> PathBuf {
+        self.state.join("stage")
+    }
     /// Where tarballs are unpacked: beside the state directory, which only root may enter, because an installer runs as its tree's owner.
     pub fn unpacked(&self) -> PathBuf {
-        let name = self.state.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = self
+            .state
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         self.state.with_file_name(format!("{name}-stage"))
     }
     /// What the way back needs.
-    pub fn saved(&self) -> PathBuf { self.state.join("saved") }
+    pub fn saved(&self) -> PathBuf {
+        self.state.join("saved")
+    }
     /// Private package manager directories.
-    pub fn packages(&self) -> PathBuf { self.state.join("packages") }
+    pub fn packages(&self) -> PathBuf {
+        self.state.join("packages")
+    }
     /// Transactions by name.
-    pub fn transactions(&self) -> PathBuf { self.state.join("transactions") }
+    pub fn transactions(&self) -> PathBuf {
+        self.state.join("transactions")
+    }
 
     /// Makes the state directory.
     pub fn prepare(&self) -> std::io::Result<()> {
@@ -104,7 +154,10 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(host_port("coordinator.lab:9443").unwrap(), ("coordinator.lab".to_owned(), 9443));
+        assert_eq!(
+            host_port("coordinator.lab:9443").unwrap(),
+            ("coordinator.lab".to_owned(), 9443)
+        );
         assert_eq!(host_port("[::1]:1").unwrap().0, "::1");
         assert!(host_port("coordinator").is_err());
     }

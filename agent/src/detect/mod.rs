@@ -38,7 +38,11 @@ impl Looked {
     /// The process that is the client of an installation.
     pub fn main_process(&self) -> Option<&processes::Process> {
         let installation = self.installation()?;
-        let main = client_upgrade::detect::main_process(&self.facts, &installation.base_dir, installation.package.is_some())?;
+        let main = client_upgrade::detect::main_process(
+            &self.facts,
+            &installation.base_dir,
+            installation.package.is_some(),
+        )?;
         self.clients.iter().find(|process| process.pid == main.pid)
     }
 }
@@ -53,14 +57,25 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
         Home::Service(name) => Some(name.clone()),
         _ => None,
     }));
-    let units: Vec<UnitFacts> =
-        if systemd::present() { units.iter().filter_map(|name| systemd::show(name)).collect() } else { Vec::new() };
+    let units: Vec<UnitFacts> = if systemd::present() {
+        units.iter().filter_map(|name| systemd::show(name)).collect()
+    } else {
+        Vec::new()
+    };
     let host = clients.iter().filter(|process| processes::of_host(process));
-    let named = known.iter().filter(|base| !base.is_empty()).map(|base| (*base).to_owned());
+    let named = known
+        .iter()
+        .filter(|base| !base.is_empty())
+        .map(|base| (*base).to_owned());
     let mut bases: BTreeSet<String> = BTreeSet::from([PMM2_BASE.to_owned(), PMM3_BASE.to_owned()]);
     bases.extend(named);
     bases.extend(host.filter_map(|process| base_of(&process.exe)));
-    bases.extend(units.iter().filter_map(|unit| unit.exec_start.first()).filter_map(|exe| base_of(exe)));
+    bases.extend(
+        units
+            .iter()
+            .filter_map(|unit| unit.exec_start.first())
+            .filter_map(|exe| base_of(exe)),
+    );
     let trees: Vec<TreeFacts> = bases.iter().filter_map(|base| tree(base)).collect();
     let mut facts = Facts {
         deb: deb(),
@@ -79,7 +94,11 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     }
     facts.status = status(&facts);
     let detection = client_upgrade::detect::detect(&facts);
-    Looked { facts, detection, clients }
+    Looked {
+        facts,
+        detection,
+        clients,
+    }
 }
 
 fn process(found: &processes::Process) -> ProcessFacts {
@@ -90,34 +109,62 @@ fn process(found: &processes::Process) -> ProcessFacts {
         exe: found.exe.clone(),
         owner: if host { package_owner(&found.exe) } else { None },
         config_file,
-        user: if host { accounts::name_of(found.uid) } else { found.uid.to_string() },
+        user: if host {
+            accounts::name_of(found.uid)
+        } else {
+            found.uid.to_string()
+        },
         home: found.home.clone(),
     }
 }
 
 fn absolute(cwd: &str, path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { PathBuf::from(cwd).join(path).display().to_string() }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        PathBuf::from(cwd).join(path).display().to_string()
+    }
 }
 
 /// The base directory of `<base>/bin/pmm-agent`, links resolved.
 fn base_of(exe: &str) -> Option<String> {
     let resolved = fs::canonicalize(exe).unwrap_or_else(|_| PathBuf::from(exe));
     let bin = resolved.parent()?;
-    (bin.file_name()? == "bin").then(|| bin.parent().map(|base| base.display().to_string())).flatten().filter(|base| base != "/usr")
+    (bin.file_name()? == "bin")
+        .then(|| bin.parent().map(|base| base.display().to_string()))
+        .flatten()
+        .filter(|base| base != "/usr")
 }
 
 fn config_paths(facts: &Facts) -> BTreeSet<String> {
-    let from_processes = facts.processes.iter().filter(|process| !matches!(process.home, Home::Container(_) | Home::Pod(_)));
-    let from_units = facts.units.iter().filter_map(|unit| proc::flag(&unit.exec_start, "config-file"));
-    let from_trees = facts.trees.iter().map(|tree| format!("{}/config/pmm-agent.yaml", tree.dir));
-    from_processes.filter_map(|process| process.config_file.clone()).chain(from_units).chain(from_trees).collect()
+    let from_processes = facts
+        .processes
+        .iter()
+        .filter(|process| !matches!(process.home, Home::Container(_) | Home::Pod(_)));
+    let from_units = facts
+        .units
+        .iter()
+        .filter_map(|unit| proc::flag(&unit.exec_start, "config-file"));
+    let from_trees = facts
+        .trees
+        .iter()
+        .map(|tree| format!("{}/config/pmm-agent.yaml", tree.dir));
+    from_processes
+        .filter_map(|process| process.config_file.clone())
+        .chain(from_units)
+        .chain(from_trees)
+        .collect()
 }
 
 /// The answer of the local API, asked at the address in the configuration of the running client.
 fn status(facts: &Facts) -> Option<client_upgrade::parse::status::ClientStatus> {
     client_upgrade::detect::host_processes(facts).next()?;
     let mut asked = BTreeSet::new();
-    let configured = facts.processes.iter().filter_map(|process| process.config_file.as_ref()).filter_map(|path| facts.configs.get(path));
+    let configured = facts
+        .processes
+        .iter()
+        .filter_map(|process| process.config_file.as_ref())
+        .filter_map(|path| facts.configs.get(path));
     let others = facts.configs.values();
     for config in configured.chain(others).flatten() {
         let (address, port) = config.local_api();
@@ -127,7 +174,11 @@ fn status(facts: &Facts) -> Option<client_upgrade::parse::status::ClientStatus> 
             return Some(status);
         }
     }
-    if asked.contains(&("127.0.0.1".to_owned(), 7777)) { None } else { local_api::status("127.0.0.1", 7777) }
+    if asked.contains(&("127.0.0.1".to_owned(), 7777)) {
+        None
+    } else {
+        local_api::status("127.0.0.1", 7777)
+    }
 }
 
 fn tree(base: &str) -> Option<TreeFacts> {
@@ -135,34 +186,63 @@ fn tree(base: &str) -> Option<TreeFacts> {
     fs::symlink_metadata(&agent).ok()?;
     let owner = package_owner(&agent);
     let (uid, gid) = processes::owner_of(Path::new(base)).unwrap_or((0, 0));
-    let version = if owner.is_some() { None } else { program_version(base, uid, gid) };
-    Some(TreeFacts { dir: base.to_owned(), owner, version, user: accounts::name_of(uid) })
+    let version = if owner.is_some() {
+        None
+    } else {
+        program_version(base, uid, gid)
+    };
+    Some(TreeFacts {
+        dir: base.to_owned(),
+        owner,
+        version,
+        user: accounts::name_of(uid),
+    })
 }
 
 /// Release of the programs in a tree, by running `pmm-admin --version` as the tree's owner.
 pub fn program_version(base: &str, uid: u32, gid: u32) -> Option<PmmVersion> {
-    let output = Tool::new(format!("{base}/bin/pmm-admin")).arg("--version").as_user(uid, gid).run().ok()?;
+    let output = Tool::new(format!("{base}/bin/pmm-admin"))
+        .arg("--version")
+        .by_user(uid, gid)
+        .run()
+        .ok()?;
     version::program(&output.stdout).or_else(|| version::program(&output.stderr))
 }
 
 /// The client packages in dpkg's database.
 pub fn deb() -> Vec<PackageFacts> {
-    let call = Tool::new("dpkg-query").args(["-W", "-f", dpkg::QUERY_FORMAT]).args(PACKAGES);
-    call.run().map(|output| dpkg::query(&output.stdout)).unwrap_or_default()
+    let call = Tool::new("dpkg-query")
+        .args(["-W", "-f", dpkg::QUERY_FORMAT])
+        .args(PACKAGES);
+    call.run()
+        .map(|output| dpkg::query(&output.stdout))
+        .unwrap_or_default()
 }
 
 /// The client packages in rpm's database.
 pub fn rpm_packages() -> Vec<PackageFacts> {
-    let call = Tool::new("rpm").args(["-q", "--qf", rpm::QUERY_FORMAT]).args(PACKAGES);
-    call.run().map(|output| rpm::query(&output.stdout)).unwrap_or_default()
+    let call = Tool::new("rpm")
+        .args(["-q", "--qf", rpm::QUERY_FORMAT])
+        .args(PACKAGES);
+    call.run()
+        .map(|output| rpm::query(&output.stdout))
+        .unwrap_or_default()
 }
 
 /// The package that owns a file.
 pub fn package_owner(path: &str) -> Option<String> {
-    let dpkg_says = Tool::new("dpkg").args(["-S", "--", path]).run().ok().filter(|output| output.ok());
+    let dpkg_says = Tool::new("dpkg")
+        .args(["-S", "--", path])
+        .run()
+        .ok()
+        .filter(|output| output.ok());
     if let Some(owner) = dpkg_says.and_then(|output| dpkg::owner(&output.stdout)) {
         return Some(owner);
     }
-    let rpm_says = Tool::new("rpm").args(["-qf", "--qf", "%{NAME}\\n", "--", path]).run().ok().filter(|output| output.ok());
+    let rpm_says = Tool::new("rpm")
+        .args(["-qf", "--qf", "%{NAME}\\n", "--", path])
+        .run()
+        .ok()
+        .filter(|output| output.ok());
     rpm_says.and_then(|output| rpm::owner(&output.stdout))
 }

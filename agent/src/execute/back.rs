@@ -22,18 +22,28 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Stops what runs now.
-pub fn stop(run: &Run<'_>, limit: Duration) -> StepResult<()> { stop::stop(run, limit) }
+pub fn stop(run: &Run<'_>, limit: Duration) -> StepResult<()> {
+    stop::stop(run, limit)
+}
 
 /// Puts the old package or tree back, unless it never went away.
 pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     let saved = run.saved()?;
     // A transaction of the way forward that still runs must end first: two at once would fight for the package database.
-    let forward = Transaction::new(&run.shared.paths.transactions(), &run.order.order_id, StepId::Install.as_str());
+    let forward = Transaction::new(
+        &run.shared.paths.transactions(),
+        &run.order.order_id,
+        StepId::Install.as_str(),
+    );
     if forward.state() == State::Running {
         forward.kill();
         forward.wait(Duration::from_secs(60));
     }
-    let transaction = Transaction::new(&run.shared.paths.transactions(), &run.order.order_id, StepId::BackInstall.as_str());
+    let transaction = Transaction::new(
+        &run.shared.paths.transactions(),
+        &run.order.order_id,
+        StepId::BackInstall.as_str(),
+    );
     let commands = match saved.installation.method {
         Method::Deb => deb(&saved, run.entry.to.major)?,
         Method::Rpm => rpm(&saved, run.entry.to.major)?,
@@ -47,31 +57,58 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
 
 fn kept(saved: &Saved) -> StepResult<String> {
     let file = saved.package_file.as_ref().filter(|path| path.exists());
-    file.map(|path| path.display().to_string())
-        .ok_or_else(|| StepError::new(codes::INSTALL_FAILED, "the package of the old release is not kept on this host"))
+    file.map(|path| path.display().to_string()).ok_or_else(|| {
+        StepError::new(
+            codes::INSTALL_FAILED,
+            "the package of the old release is not kept on this host",
+        )
+    })
 }
 
 fn command(argv: &[&str]) -> Command {
-    Command { argv: argv.iter().map(|part| (*part).to_owned()).collect(), waits_for_lock: true, ..Command::default() }
+    Command {
+        argv: argv.iter().map(|part| (*part).to_owned()).collect(),
+        waits_for_lock: true,
+        ..Command::default()
+    }
 }
 
 /// The new package is removed, never purged: its purge script deletes the account. Then the kept file goes in.
 fn deb(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
     let (old_name, new_name) = names(saved, target_major);
     let now = detect::deb();
-    let is_there = |name: &str, state: PackageState| now.iter().any(|package| package.name == name && package.state == state);
-    let old_complete =
-        now.iter().any(|package| package.name == old_name && package.state == PackageState::Installed && Some(&package.version) == saved.installation.package_version.as_ref());
-    let new_there = new_name != old_name && (is_there(new_name, PackageState::Installed) || is_there(new_name, PackageState::Broken));
+    let is_there = |name: &str, state: PackageState| {
+        now.iter()
+            .any(|package| package.name == name && package.state == state)
+    };
+    let old_complete = now.iter().any(|package| {
+        package.name == old_name
+            && package.state == PackageState::Installed
+            && Some(&package.version) == saved.installation.package_version.as_ref()
+    });
+    let new_there = new_name != old_name
+        && (is_there(new_name, PackageState::Installed) || is_there(new_name, PackageState::Broken));
     if old_complete && !new_there {
         return Ok(Vec::new());
     }
     let file = kept(saved)?;
     let mut commands = Vec::new();
     if new_there {
-        commands.push(command(&["dpkg", "--force-remove-reinstreq", "--remove", new_name]));
+        commands.push(command(&[
+            "dpkg",
+            "--force-remove-reinstreq",
+            "--remove",
+            new_name,
+        ]));
     }
-    commands.push(command(&["dpkg", "--force-confdef", "--force-confold", "--force-downgrade", "--install", &file]));
+    commands.push(command(&[
+        "dpkg",
+        "--force-confdef",
+        "--force-confold",
+        "--force-downgrade",
+        "--install",
+        &file,
+    ]));
     Ok(commands)
 }
 
@@ -79,8 +116,9 @@ fn rpm(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
     let (old_name, new_name) = names(saved, target_major);
     let now = detect::rpm_packages();
     let new_there = new_name != old_name && now.iter().any(|package| package.name == new_name);
-    let old_complete =
-        now.iter().any(|package| package.name == old_name && Some(&package.version) == saved.installation.package_version.as_ref());
+    let old_complete = now.iter().any(|package| {
+        package.name == old_name && Some(&package.version) == saved.installation.package_version.as_ref()
+    });
     if old_complete && !new_there {
         return Ok(Vec::new());
     }
@@ -91,13 +129,22 @@ fn rpm(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
     }
     if !(old_complete && now.len() == 1) {
         // Never `-i`: it refuses for the packages' conflicts.
-        commands.push(command(&["rpm", "--upgrade", "--oldpackage", "--replacepkgs", &file]));
+        commands.push(command(&[
+            "rpm",
+            "--upgrade",
+            "--oldpackage",
+            "--replacepkgs",
+            &file,
+        ]));
     }
     Ok(commands)
 }
 
 fn names(saved: &Saved, target_major: u32) -> (&str, &'static str) {
-    (saved.installation.package.as_deref().unwrap_or_default(), package(target_major))
+    (
+        saved.installation.package.as_deref().unwrap_or_default(),
+        package(target_major),
+    )
 }
 
 /// Empties the program directories as the tree's owner and unpacks the archive, which only root can change, over its standard input.
@@ -107,13 +154,31 @@ fn tree(saved: &Saved) -> StepResult<Vec<Command>> {
     let (uid, gid) = saved.base_owner;
     let base = &saved.installation.base_dir;
     let parts = ["bin", "exporters", "tools", "collectors"].map(|part| format!("{base}/{part}"));
-    let empty = Tool::new("rm").args(["--recursive", "--force", "--"]).args(&parts).as_user(uid, gid);
+    let empty = Tool::new("rm")
+        .args(["--recursive", "--force", "--"])
+        .args(&parts)
+        .by_user(uid, gid);
     let unpack = Tool::new("tar")
-        .args(["--extract", "--file=-", "--preserve-permissions", "--numeric-owner", "--overwrite"])
+        .args([
+            "--extract",
+            "--file=-",
+            "--preserve-permissions",
+            "--numeric-owner",
+            "--overwrite",
+        ])
         .arg(format!("--directory={base}"))
-        .as_user(uid, gid);
-    let plain = |tool: Tool| Command { argv: tool.argv().to_vec(), ..Command::default() };
-    Ok(vec![plain(empty), Command { stdin: Some(archive.display().to_string()), ..plain(unpack) }])
+        .by_user(uid, gid);
+    let plain = |tool: Tool| Command {
+        argv: tool.argv().to_vec(),
+        ..Command::default()
+    };
+    Ok(vec![
+        plain(empty),
+        Command {
+            stdin: Some(archive.display().to_string()),
+            ..plain(unpack)
+        },
+    ])
 }
 
 /// Puts every saved file back where it was, with mode and owner.
@@ -124,7 +189,11 @@ pub fn restore(run: &Run<'_>) -> StepResult<()> {
     let new = target_base(saved.installation.method, &old, run.entry.to.major);
     // The old package's scripts may have started it with an empty configuration.
     let unit = saved.unit.as_ref().map(|unit| unit.name.clone());
-    stop::everything(unit.as_deref(), &stop::bases(saved.installation.method, &old), Duration::from_secs(90))?;
+    stop::everything(
+        unit.as_deref(),
+        &stop::bases(saved.installation.method, &old),
+        Duration::from_secs(90),
+    )?;
     carry::account(&saved, &old)?;
     if let Some(config) = &saved.config {
         config.restore(paths)?;

@@ -22,7 +22,11 @@ pub fn carry(run: &Run<'_>) -> StepResult<()> {
     let from = saved.installation.base_dir.clone();
     let to = target_base(saved.installation.method, &from, run.entry.to.major);
     let unit = saved.unit.as_ref().map(|unit| unit.name.clone());
-    stop::everything(unit.as_deref(), &stop::bases(saved.installation.method, &from), Duration::from_secs(90))?;
+    stop::everything(
+        unit.as_deref(),
+        &stop::bases(saved.installation.method, &from),
+        Duration::from_secs(90),
+    )?;
     account(&saved, &to)?;
     if let Some(config) = &saved.config {
         let carried = configuration(&config.bytes(paths)?, &from, &to);
@@ -36,7 +40,11 @@ pub fn carry(run: &Run<'_>) -> StepResult<()> {
     for file in &saved.unit_files {
         let bytes = file.bytes(paths)?;
         if let Ok(text) = std::str::from_utf8(&bytes) {
-            put(Path::new(&file.path), rebase_text(text, &from, &to).as_bytes(), file.ownership)?;
+            put(
+                Path::new(&file.path),
+                rebase_text(text, &from, &to).as_bytes(),
+                file.ownership,
+            )?;
         }
     }
     links(&saved, &from, &to)?;
@@ -45,10 +53,19 @@ pub fn carry(run: &Run<'_>) -> StepResult<()> {
 
 /// The account as it was: same ids, same groups. If it had to be changed, the tree gets its owner again.
 pub fn account(saved: &Saved, base: &str) -> StepResult<()> {
-    let Some(account) = saved.account.as_ref().filter(|_| saved.installation.method != Method::Tarball) else { return Ok(()) };
+    let Some(account) = saved
+        .account
+        .as_ref()
+        .filter(|_| saved.installation.method != Method::Tarball)
+    else {
+        return Ok(());
+    };
     if accounts::restore(account)? {
         let owner = format!("{}:{}", account.uid, account.gid);
-        Tool::new("chown").args(["--recursive", "--no-dereference", &owner, base]).timeout(Duration::from_secs(60)).check()?;
+        Tool::new("chown")
+            .args(["--recursive", "--no-dereference", &owner, base])
+            .timeout(Duration::from_secs(60))
+            .check()?;
     }
     Ok(())
 }
@@ -57,13 +74,22 @@ fn collectors(run: &Run<'_>, saved: &Saved, to: &str) -> StepResult<()> {
     let root = Path::new(to).join("collectors");
     let mut new = BTreeMap::new();
     for relative in files::walk(&root) {
-        let digest = fleet_artifacts::file_sha256_hex(&root.join(&relative)).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let digest = fleet_artifacts::file_sha256_hex(&root.join(&relative))
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
         new.insert(relative.display().to_string(), digest);
     }
-    let facts = saved.collectors.iter().map(|(path, kept)| (path.clone(), kept.facts())).collect();
+    let facts = saved
+        .collectors
+        .iter()
+        .map(|(path, kept)| (path.clone(), kept.facts()))
+        .collect();
     for relative in to_carry(&facts, &new) {
         if let Some(kept) = saved.collectors.get(&relative) {
-            put(&root.join(&relative), &kept.file.bytes(&run.shared.paths)?, kept.file.ownership)?;
+            put(
+                &root.join(&relative),
+                &kept.file.bytes(&run.shared.paths)?,
+                kept.file.ownership,
+            )?;
         }
     }
     Ok(())
@@ -73,7 +99,9 @@ fn collectors(run: &Run<'_>, saved: &Saved, to: &str) -> StepResult<()> {
 pub fn links(saved: &Saved, from: &str, to: &str) -> StepResult<()> {
     for (path, target) in &saved.links {
         let wanted = rebase(target, from, to);
-        let current = std::fs::read_link(path).ok().map(|link| link.display().to_string());
+        let current = std::fs::read_link(path)
+            .ok()
+            .map(|link| link.display().to_string());
         let resolves = fs::canonicalize(path).is_ok_and(|real| real.starts_with(to));
         if current.as_deref() == Some(&*wanted) || resolves || !wanted.starts_with(to) {
             continue;
@@ -86,20 +114,27 @@ pub fn links(saved: &Saved, from: &str, to: &str) -> StepResult<()> {
 
 /// Enabled or disabled as before, whatever the scripts did; never masked if it was not.
 pub fn enablement(saved: &Saved) -> StepResult<()> {
-    let Some(unit) = saved.unit.as_ref().filter(|_| systemd::present()) else { return Ok(()) };
+    let Some(unit) = saved.unit.as_ref().filter(|_| systemd::present()) else {
+        return Ok(());
+    };
     systemd::daemon_reload()?;
     let limit = Duration::from_secs(60);
-    let now = systemd::show(&unit.name).map(|unit| unit.file_state).unwrap_or_default();
+    let now = systemd::show(&unit.name)
+        .map(|unit| unit.file_state)
+        .unwrap_or_default();
     if now.starts_with("masked") && !unit.file_state.starts_with("masked") {
         systemd::systemctl("unmask", &unit.name, limit)?;
         systemd::daemon_reload()?;
     }
-    let now = systemd::show(&unit.name).map(|unit| unit.file_state).unwrap_or_default();
+    let now = systemd::show(&unit.name)
+        .map(|unit| unit.file_state)
+        .unwrap_or_default();
     match (unit.file_state.as_str(), now.as_str()) {
         ("enabled", now) if now != "enabled" => systemd::systemctl("enable", &unit.name, limit).map(drop)?,
-        ("disabled", now) if now != "disabled" => systemd::systemctl("disable", &unit.name, limit).map(drop)?,
+        ("disabled", now) if now != "disabled" => {
+            systemd::systemctl("disable", &unit.name, limit).map(drop)?
+        }
         _ => {}
     }
     Ok(())
 }
-

@@ -40,32 +40,46 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Detects again under this host's policy.
-    pub fn look(&self) -> Looked { look(self.policy.mixed.into(), &[&self.entry.expect.base_dir]) }
+    pub fn look(&self) -> Looked {
+        look(self.policy.mixed.into(), &[&self.entry.expect.base_dir])
+    }
 
     /// The installation that was found, or why the order can't be carried out on it.
     pub fn installation(&self, looked: &Looked) -> StepResult<Installation> {
         use fleet_common::inventory::Detection;
         match &looked.detection {
             Detection::Installed(installation) => Ok((**installation).clone()),
-            Detection::NotInstalled => Err(StepError::refused(codes::NOT_INSTALLED, "there is no PMM client on this host")),
-            Detection::Refused { message, .. } => Err(StepError::refused(codes::UNEXPECTED_STATE, message.clone())),
+            Detection::NotInstalled => Err(StepError::refused(
+                codes::NOT_INSTALLED,
+                "there is no PMM client on this host",
+            )),
+            Detection::Refused { message, .. } => {
+                Err(StepError::refused(codes::UNEXPECTED_STATE, message.clone()))
+            }
         }
     }
 
     /// What was saved for the way back.
     pub fn saved(&self) -> StepResult<Saved> {
-        Saved::load(&self.shared.paths).ok_or_else(|| StepError::new(codes::UNEXPECTED_STATE, "nothing is saved for the way back"))
+        Saved::load(&self.shared.paths)
+            .ok_or_else(|| StepError::new(codes::UNEXPECTED_STATE, "nothing is saved for the way back"))
     }
 
     /// Shows what the current step waits for.
     pub fn note(&self, step: StepId, note: impl Into<String>) {
-        let note = Note { order_id: self.order.order_id.clone(), step: step.as_str().to_owned(), note: note.into() };
+        let note = Note {
+            order_id: self.order.order_id.clone(),
+            step: step.as_str().to_owned(),
+            note: note.into(),
+        };
         self.shared.progress.send_replace(Some(note));
     }
 
     /// Tells an event of this order.
     pub fn tell(&self, event: &HostEvent) -> StepResult<()> {
-        self.shared.outbox.add(&self.order.order_id, self.order.epoch, event)?;
+        self.shared
+            .outbox
+            .add(&self.order.order_id, self.order.epoch, event)?;
         Ok(())
     }
 
@@ -74,17 +88,29 @@ impl Run<'_> {
         if self.order.action == Action::Rollback {
             return self.rollback(from);
         }
-        let steps = procedure(self.order.action, Some(self.entry.expect.method), self.entry.verify_for_ms);
-        let first = from.and_then(|from| steps.iter().position(|step| step.id == from)).unwrap_or(0);
+        let steps = procedure(
+            self.order.action,
+            Some(self.entry.expect.method),
+            self.entry.verify_for_ms,
+        );
+        let first = from
+            .and_then(|from| steps.iter().position(|step| step.id == from))
+            .unwrap_or(0);
         for (index, step) in steps.iter().enumerate().skip(first) {
             match self.step(*step, index, steps.len()) {
                 Ok(Progress::Next) => {}
-                Ok(Progress::AlreadyDone(message)) => return self.result(Outcome::Done, step.id, "", message),
+                Ok(Progress::AlreadyDone(message)) => {
+                    return self.result(Outcome::Done, step.id, "", message);
+                }
                 Err(error) => return self.failed(step.id, error),
             }
         }
         let last = steps.last().map_or(StepId::Check, |step| step.id);
-        let message = if self.order.action == Action::Switch { format!("the client runs release {}", self.entry.to) } else { String::new() };
+        let message = if self.order.action == Action::Switch {
+            format!("the client runs release {}", self.entry.to)
+        } else {
+            String::new()
+        };
         if self.order.action == Action::Switch {
             self.detail = self.switch_detail(&self.entry.to.to_string());
         }
@@ -106,9 +132,18 @@ impl Run<'_> {
     /// Takes the way back because a step failed.
     pub fn go_back(&mut self, step: StepId, error: &StepError) -> OrderResult {
         tracing::warn!(order = %self.order.order_id, step = step.as_str(), code = error.code, "going back: {}", error.message);
-        let record = Record::GoingBack { step, code: error.code.to_owned(), message: error.message.clone() };
+        let record = Record::GoingBack {
+            step,
+            code: error.code.to_owned(),
+            message: error.message.clone(),
+        };
         if let Err(io) = self.journal.add(record) {
-            return self.result(Outcome::Inconsistent, step, codes::INTERNAL, format!("the journal can't be written: {io}"));
+            return self.result(
+                Outcome::Inconsistent,
+                step,
+                codes::INTERNAL,
+                format!("the journal can't be written: {io}"),
+            );
         }
         self.walk_back(None, (step, error.code.to_owned(), error.message.clone()))
     }
@@ -118,12 +153,18 @@ impl Run<'_> {
         let (failed, code, message) = reason;
         match self.back_steps(from) {
             Ok(()) => {
-                self.detail = self.saved().map_or(Value::Null, |saved| self.switch_detail(&saved.installation.version.to_string()));
+                self.detail = self.saved().map_or(Value::Null, |saved| {
+                    self.switch_detail(&saved.installation.version.to_string())
+                });
                 let message = format!("{message}; the host is back on its old release");
                 self.result(Outcome::RolledBack, failed, &code, message)
             }
             Err((step, error)) => {
-                let message = format!("{message}; then the way back failed in {}: {}", step.as_str(), error.message);
+                let message = format!(
+                    "{message}; then the way back failed in {}: {}",
+                    step.as_str(),
+                    error.message
+                );
                 self.result(Outcome::Inconsistent, step, &code, message)
             }
         }
@@ -131,9 +172,12 @@ impl Run<'_> {
 
     fn back_steps(&mut self, from: Option<StepId>) -> Result<(), (StepId, StepError)> {
         let steps = way_back(self.entry.verify_for_ms);
-        let first = from.and_then(|from| steps.iter().position(|step| step.id == from)).unwrap_or(0);
+        let first = from
+            .and_then(|from| steps.iter().position(|step| step.id == from))
+            .unwrap_or(0);
         for (index, step) in steps.iter().enumerate().skip(first) {
-            self.step(*step, index, steps.len()).map_err(|error| (step.id, error))?;
+            self.step(*step, index, steps.len())
+                .map_err(|error| (step.id, error))?;
         }
         Ok(())
     }
@@ -149,7 +193,9 @@ impl Run<'_> {
                 let message = format!("the host is back on release {}", saved.installation.version);
                 self.result(Outcome::RolledBack, StepId::BackVerify, "", message)
             }
-            Err((step, error)) if error.outcome == Some(Outcome::Expired) => self.result(Outcome::Expired, step, error.code, error.message),
+            Err((step, error)) if error.outcome == Some(Outcome::Expired) => {
+                self.result(Outcome::Expired, step, error.code, error.message)
+            }
             Err((step, error)) => self.result(Outcome::Inconsistent, step, error.code, error.message),
         }
     }
@@ -166,11 +212,24 @@ impl Run<'_> {
             of: number(of),
             deadline_for_ms: step.deadline_ms,
         })?;
-        self.journal.add(Record::Intent { step: step.id, at_ms: clock::now_ms() })?;
+        self.journal.add(Record::Intent {
+            step: step.id,
+            at_ms: clock::now_ms(),
+        })?;
         tracing::info!(order = %self.order.order_id, step = step.id.as_str(), "step");
-        let result = self.carry_out(step.id, self.limit(step)).map_err(|error| error.or_code(code_of(step.id)));
-        self.journal.add(Record::Result { step: step.id, ok: result.is_ok(), at_ms: clock::now_ms() })?;
-        self.tell(&HostEvent::StepFinished { step: step.id.as_str().to_owned(), ok: result.is_ok(), took_ms: millis(begun) })?;
+        let result = self
+            .carry_out(step.id, self.limit(step))
+            .map_err(|error| error.or_code(code_of(step.id)));
+        self.journal.add(Record::Result {
+            step: step.id,
+            ok: result.is_ok(),
+            at_ms: clock::now_ms(),
+        })?;
+        self.tell(&HostEvent::StepFinished {
+            step: step.id.as_str().to_owned(),
+            ok: result.is_ok(),
+            took_ms: millis(begun),
+        })?;
         result
     }
 
@@ -179,15 +238,29 @@ impl Run<'_> {
         let passed = clock::now_ms().saturating_sub(self.order.at_ms);
         let left = self.order.deadline_for_ms.saturating_sub(passed).max(1_000);
         let bounded = !step.id.changes_host() && self.order.deadline_for_ms > 0;
-        Duration::from_millis(if bounded { step.deadline_ms.min(left) } else { step.deadline_ms })
+        Duration::from_millis(if bounded {
+            step.deadline_ms.min(left)
+        } else {
+            step.deadline_ms
+        })
     }
 
     /// Checks the permit right before the first change, then it is used up.
     fn use_permit(&mut self) -> StepResult<()> {
-        let Some(permit) = self.permit.take() else { return Ok(()) };
-        let expired = |message: String| Err(StepError { outcome: Some(Outcome::Expired), ..StepError::new(codes::PERMIT_EXPIRED, message) });
+        let Some(permit) = self.permit.take() else {
+            return Ok(());
+        };
+        let expired = |message: String| {
+            Err(StepError {
+                outcome: Some(Outcome::Expired),
+                ..StepError::new(codes::PERMIT_EXPIRED, message)
+            })
+        };
         if permit.received.elapsed() > permit.start_within {
-            return expired(format!("the permit was for {} ms", permit.start_within.as_millis()));
+            return expired(format!(
+                "the permit was for {} ms",
+                permit.start_within.as_millis()
+            ));
         }
         if self.shared.link.live() != Some(permit.session) {
             return expired("the session that brought the permit is gone".to_owned());
@@ -226,7 +299,10 @@ impl Run<'_> {
         let found = self.installation(&looked)?;
         let expect = &self.entry.expect;
         let differs = |what: &str, expected: &str, found: &str| {
-            Err(StepError::refused(codes::UNEXPECTED_STATE, format!("{what}: the order expects {expected}, here is {found}")))
+            Err(StepError::refused(
+                codes::UNEXPECTED_STATE,
+                format!("{what}: the order expects {expected}, here is {found}"),
+            ))
         };
         if found.method != expect.method {
             return differs("method", expect.method.as_str(), found.method.as_str());
@@ -235,12 +311,22 @@ impl Run<'_> {
             return differs("agent id", &expect.agent_id, &found.agent_id);
         }
         if found.version == self.entry.to {
-            let runs = found.running_version.is_none_or(|running| running == self.entry.to);
+            let runs = found
+                .running_version
+                .is_none_or(|running| running == self.entry.to);
             let done = self.order.action == Action::Switch && runs;
-            return Ok(if done { Progress::AlreadyDone(format!("release {} is already here", found.version)) } else { Progress::Next });
+            return Ok(if done {
+                Progress::AlreadyDone(format!("release {} is already here", found.version))
+            } else {
+                Progress::Next
+            });
         }
         if found.version < expect.from_min || found.version > expect.from_max {
-            return differs("release", &format!("{} to {}", expect.from_min, expect.from_max), &found.version.to_string());
+            return differs(
+                "release",
+                &format!("{} to {}", expect.from_min, expect.from_max),
+                &found.version.to_string(),
+            );
         }
         if found.base_dir != expect.base_dir {
             return differs("directory", &expect.base_dir, &found.base_dir);
@@ -251,18 +337,30 @@ impl Run<'_> {
     fn switch_detail(&self, to: &str) -> Value {
         let state = self.journal.state();
         let saved = Saved::load(&self.shared.paths);
-        let gap = state.stopped_at_ms.map_or(0, |stopped| clock::now_ms().saturating_sub(stopped));
+        let gap = state
+            .stopped_at_ms
+            .map_or(0, |stopped| clock::now_ms().saturating_sub(stopped));
         let detail = SwitchDetail {
-            from: saved.as_ref().map(|saved| saved.installation.version.to_string()).unwrap_or_default(),
+            from: saved
+                .as_ref()
+                .map(|saved| saved.installation.version.to_string())
+                .unwrap_or_default(),
             to: to.to_owned(),
             client_gap_ms: gap,
-            transaction_ms: files::read_json(&self.shared.paths.saved().join("transaction_ms.json")).unwrap_or_default(),
+            transaction_ms: files::read_json(&self.shared.paths.saved().join("transaction_ms.json"))
+                .unwrap_or_default(),
         };
         serde_json::to_value(detail).unwrap_or(Value::Null)
     }
 
     /// A result of this order.
-    pub fn result(&self, outcome: Outcome, step: StepId, code: &str, message: impl Into<String>) -> OrderResult {
+    pub fn result(
+        &self,
+        outcome: Outcome,
+        step: StepId,
+        code: &str,
+        message: impl Into<String>,
+    ) -> OrderResult {
         OrderResult {
             outcome,
             step: step.as_str().to_owned(),
@@ -287,12 +385,17 @@ fn code_of(step: StepId) -> &'static str {
         StepId::Check | StepId::Save => codes::UNEXPECTED_STATE,
         StepId::Survey => codes::PREFLIGHT,
         StepId::Stage => codes::STAGE_FAILED,
-        StepId::Stop | StepId::Install | StepId::Carry | StepId::BackStop | StepId::BackInstall | StepId::BackRestore => {
-            codes::INSTALL_FAILED
-        }
+        StepId::Stop
+        | StepId::Install
+        | StepId::Carry
+        | StepId::BackStop
+        | StepId::BackInstall
+        | StepId::BackRestore => codes::INSTALL_FAILED,
         StepId::Start | StepId::Verify | StepId::BackStart | StepId::BackVerify => codes::VERIFY_FAILED,
         StepId::Repository | StepId::Discard => codes::INTERNAL,
     }
 }
 
-fn millis(since: Instant) -> u64 { u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX) }
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -17,39 +17,69 @@ use std::time::Duration;
 /// Installs what was staged. If the transaction of this step is under way or over it is waited for and read, not begun again.
 pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     let saved = run.saved()?;
-    let transaction = Transaction::new(&run.shared.paths.transactions(), &run.order.order_id, StepId::Install.as_str());
-    let staged = Staged::load(&run.shared.paths).ok_or_else(|| StepError::new(codes::STAGE_FAILED, "nothing is staged"))?;
+    let transaction = Transaction::new(
+        &run.shared.paths.transactions(),
+        &run.order.order_id,
+        StepId::Install.as_str(),
+    );
+    let staged = Staged::load(&run.shared.paths)
+        .ok_or_else(|| StepError::new(codes::STAGE_FAILED, "nothing is staged"))?;
     let commands = match saved.installation.method {
         Method::Deb => deb(&staged.new),
         Method::Rpm => rpm(&staged.new),
         Method::Tarball => tarball(&staged.new, &saved),
     };
     let ended = carry_through(run, &transaction, &commands, limit, StepId::Install)?;
-    files::write_json(&run.shared.paths.saved().join("transaction_ms.json"), &ended.took_ms)?;
+    files::write_json(
+        &run.shared.paths.saved().join("transaction_ms.json"),
+        &ended.took_ms,
+    )?;
     let found = run.look();
     let found = found.installation().map(|found| (found.method, found.version));
-    match on_disk(found, (saved.installation.method, saved.installation.version), run.entry.to) {
+    match on_disk(
+        found,
+        (saved.installation.method, saved.installation.version),
+        run.entry.to,
+    ) {
         OnDisk::New => Ok(()),
         OnDisk::Old | OnDisk::Broken => {
-            let message = format!("after the transaction release {} is not there: {}", run.entry.to, ended.tail);
+            let message = format!(
+                "after the transaction release {} is not there: {}",
+                run.entry.to, ended.tail
+            );
             Err(StepError::new(codes::INSTALL_FAILED, message))
         }
     }
 }
 
 /// Begins a transaction and waits for its good end.
-pub fn carry_through(run: &Run<'_>, transaction: &Transaction, commands: &[Command], limit: Duration, step: StepId) -> StepResult<Ended> {
+pub fn carry_through(
+    run: &Run<'_>,
+    transaction: &Transaction,
+    commands: &[Command],
+    limit: Duration,
+    step: StepId,
+) -> StepResult<Ended> {
     transaction.begin(commands)?;
     run.note(step, "the transaction runs in its own unit");
     let Some(ended) = transaction.wait(limit) else {
         transaction.kill();
-        return Err(StepError::new(codes::INSTALL_FAILED, "the transaction did not end in its time or vanished without a result"));
+        return Err(StepError::new(
+            codes::INSTALL_FAILED,
+            "the transaction did not end in its time or vanished without a result",
+        ));
     };
     if !ended.ok {
-        return Err(StepError::new(codes::INSTALL_FAILED, format!("the transaction failed: {}", ended.tail)));
+        return Err(StepError::new(
+            codes::INSTALL_FAILED,
+            format!("the transaction failed: {}", ended.tail),
+        ));
     }
     if let Some(scriptlet) = &ended.scriptlet {
-        return Err(StepError::new(codes::INSTALL_FAILED, format!("a package script failed: {scriptlet}")));
+        return Err(StepError::new(
+            codes::INSTALL_FAILED,
+            format!("a package script failed: {scriptlet}"),
+        ));
     }
     Ok(ended)
 }
@@ -70,25 +100,47 @@ fn deb(package: &Path) -> Vec<Command> {
     ];
     let mut argv = options.map(str::to_owned).to_vec();
     argv.push(package.display().to_string());
-    vec![Command { argv, ..Command::default() }]
+    vec![Command {
+        argv,
+        ..Command::default()
+    }]
 }
 
 /// dnf from the staged file with every repository off, so that nothing else can come along. It waits for its own lock and writes its history.
 fn rpm(package: &Path) -> Vec<Command> {
-    let mut argv = ["dnf", "--assumeyes", "--disablerepo=*", "--setopt=install_weak_deps=False", "install"].map(str::to_owned).to_vec();
+    let mut argv = [
+        "dnf",
+        "--assumeyes",
+        "--disablerepo=*",
+        "--setopt=install_weak_deps=False",
+        "install",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     argv.push(package.display().to_string());
-    vec![Command { argv, waits_for_lock: true, ..Command::default() }]
+    vec![Command {
+        argv,
+        waits_for_lock: true,
+        ..Command::default()
+    }]
 }
 
 /// The tarball's own installer with `-u`, so that the configuration stays, into the directory that is already in use. Without `PMM_DIR` it would
 /// fill the default directory of PMM 3 and leave the running one old.
 fn tarball(unpacked: &Path, saved: &Saved) -> Vec<Command> {
     let (uid, gid) = saved.base_owner;
-    let tool = Tool::new(unpacked.join("install_tarball")).arg("-u").as_user(uid, gid);
+    let tool = Tool::new(unpacked.join("install_tarball"))
+        .arg("-u")
+        .by_user(uid, gid);
     let mut env = vec![("PMM_DIR".to_owned(), saved.installation.base_dir.clone())];
     if uid != 0 {
         env.push(("HOME".to_owned(), saved.installation.base_dir.clone()));
     }
     let dir = Some(unpacked.display().to_string());
-    vec![Command { argv: tool.argv().to_vec(), env, dir, ..Command::default() }]
+    vec![Command {
+        argv: tool.argv().to_vec(),
+        env,
+        dir,
+        ..Command::default()
+    }]
 }

@@ -16,12 +16,31 @@ pub fn repository(run: &Run<'_>) -> StepResult<()> {
     }
     let (entry, release) = (run.entry, os::release());
     let major = entry.to.major;
-    let public = files::Ownership { mode: 0o644, ..files::PRIVATE };
+    let public = files::Ownership {
+        mode: 0o644,
+        ..files::PRIVATE
+    };
     let (dir, (name, text)) = match entry.expect.method {
-        Method::Deb => ("/etc/apt/sources.list.d", apt_file(&entry.source, major, &release.codename, &run.policy.apt_keyring)),
+        Method::Deb => (
+            "/etc/apt/sources.list.d",
+            apt_file(&entry.source, major, &release.codename, &run.policy.apt_keyring),
+        ),
         Method::Rpm => {
-            let releasever = if release.id == "amzn" { release.version.clone() } else { "$releasever".to_owned() };
-            ("/etc/yum.repos.d", yum_file(&entry.source, major, &os::arch(), &releasever, &run.policy.rpm_key))
+            let releasever = if release.id == "amzn" {
+                release.version.clone()
+            } else {
+                "$releasever".to_owned()
+            };
+            (
+                "/etc/yum.repos.d",
+                yum_file(
+                    &entry.source,
+                    major,
+                    &os::arch(),
+                    &releasever,
+                    &run.policy.rpm_key,
+                ),
+            )
         }
         Method::Tarball => return Ok(()),
     };
@@ -37,7 +56,13 @@ pub fn repository(run: &Run<'_>) -> StepResult<()> {
 /// Removes what was saved and staged.
 pub fn discard(run: &Run<'_>) -> StepResult<()> {
     let paths = &run.shared.paths;
-    for dir in [paths.saved(), paths.stage(), paths.unpacked(), paths.transactions(), paths.packages()] {
+    for dir in [
+        paths.saved(),
+        paths.stage(),
+        paths.unpacked(),
+        paths.transactions(),
+        paths.packages(),
+    ] {
         files::remove(&dir)?;
     }
     Ok(())

@@ -86,7 +86,9 @@ pub struct Shared {
     queue: Mutex<mpsc::Sender<Work>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> { mutex.lock().unwrap_or_else(PoisonError::into_inner) }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Shared {
     /// Opens what is on disk.
@@ -108,7 +110,9 @@ impl Shared {
     }
 
     /// The inventory's bytes and digest.
-    pub fn inventory(&self) -> (Vec<u8>, String) { lock(&self.inventory).clone() }
+    pub fn inventory(&self) -> (Vec<u8>, String) {
+        lock(&self.inventory).clone()
+    }
 
     /// Stores a new inventory. Returns whether it is another one.
     pub fn set_inventory(&self, bytes: Vec<u8>) -> io::Result<bool> {
@@ -119,12 +123,18 @@ impl Shared {
         crate::host::files::replace(&self.paths.inventory(), &bytes, crate::host::files::PRIVATE)?;
         *lock(&self.inventory) = (bytes, digest.clone());
         self.inventory_changed.notify_one();
-        self.outbox.add("", self.link.get().highest_epoch, &HostEvent::InventoryChanged { digest })?;
+        self.outbox.add(
+            "",
+            self.link.get().highest_epoch,
+            &HostEvent::InventoryChanged { digest },
+        )?;
         Ok(true)
     }
 
     /// The order in the executor's hands.
-    pub fn running_order(&self) -> String { lock(&self.running).clone() }
+    pub fn running_order(&self) -> String {
+        lock(&self.running).clone()
+    }
 
     /// The executor begins an order.
     pub fn begin(&self, order_id: &str) {
@@ -135,7 +145,8 @@ impl Shared {
     /// An order ended: the result is stored, then told.
     pub fn end(&self, order_id: &str, epoch: Epoch, result: &OrderResult) -> io::Result<()> {
         lock(&self.results).put(order_id, result)?;
-        self.outbox.add(order_id, epoch, &HostEvent::Finished(result.clone()))?;
+        self.outbox
+            .add(order_id, epoch, &HostEvent::Finished(result.clone()))?;
         lock(&self.open).remove(order_id);
         lock(&self.running).clear();
         self.progress.send_replace(None);
@@ -143,7 +154,9 @@ impl Shared {
     }
 
     /// The stored result of an order.
-    pub fn result(&self, order_id: &str) -> Option<OrderResult> { lock(&self.results).get(order_id).cloned() }
+    pub fn result(&self, order_id: &str) -> Option<OrderResult> {
+        lock(&self.results).get(order_id).cloned()
+    }
 
     /// Hands work to the executor.
     pub fn hand_over(&self, work: Work) {
@@ -178,17 +191,28 @@ pub fn take(shared: &Shared, order: fleet_proto::Order, session: u64) -> io::Res
         return Ok(());
     }
     // These refusals are told but not stored: the same order under a newer epoch, or to a newer agent, is another matter.
-    let refuse = |result: OrderResult| shared.outbox.add(&id, epoch, &HostEvent::Finished(result)).map(drop);
+    let refuse = |result: OrderResult| {
+        shared
+            .outbox
+            .add(&id, epoch, &HostEvent::Finished(result))
+            .map(drop)
+    };
     let action = match fleet_proto::convert::action(order.action) {
         Ok(action) => action,
         Err(error) => return refuse(refusal(codes::UNSUPPORTED, error.to_string())),
     };
     if shared.link.get().quarantined {
-        return refuse(refusal(codes::FORK, "this identity is used by two machines; a person must look"));
+        return refuse(refusal(
+            codes::FORK,
+            "this identity is used by two machines; a person must look",
+        ));
     }
     if !shared.link.see_epoch(epoch)? {
         let highest = shared.link.get().highest_epoch;
-        return refuse(refusal(codes::STALE_EPOCH, format!("the order is of epoch {epoch}, this host has seen {highest}")));
+        return refuse(refusal(
+            codes::STALE_EPOCH,
+            format!("the order is of epoch {epoch}, this host has seen {highest}"),
+        ));
     }
     tracing::info!(order = %id, action = action.as_str(), at_ms = clock::now_ms(), "order taken");
     lock(&shared.open).insert(id.clone());
@@ -199,7 +223,11 @@ pub fn take(shared: &Shared, order: fleet_proto::Order, session: u64) -> io::Res
         action,
         entry: order.plan_entry,
         deadline: Duration::from_millis(order.deadline_for_ms),
-        permit: Permit { received: Instant::now(), start_within: Duration::from_millis(order.start_within_ms), session },
+        permit: Permit {
+            received: Instant::now(),
+            start_within: Duration::from_millis(order.start_within_ms),
+            session,
+        },
     })));
     Ok(())
 }
@@ -219,7 +247,12 @@ mod tests {
     }
 
     fn events(shared: &Shared) -> Vec<HostEvent> {
-        shared.outbox.after(0, 100).iter().map(|event| serde_json::from_str(&event.body).unwrap()).collect()
+        shared
+            .outbox
+            .after(0, 100)
+            .iter()
+            .map(|event| serde_json::from_str(&event.body).unwrap())
+            .collect()
     }
 
     #[test]
@@ -230,7 +263,10 @@ mod tests {
         take(&shared, order("a", 1), 1).unwrap();
         take(&shared, order("a", 1), 2).unwrap();
         assert_eq!(work.try_iter().count(), 1);
-        let done = OrderResult { outcome: Outcome::Done, ..refusal("", "") };
+        let done = OrderResult {
+            outcome: Outcome::Done,
+            ..refusal("", "")
+        };
         shared.end("a", Epoch { term: 1, counter: 1 }, &done).unwrap();
         take(&shared, order("a", 1), 2).unwrap();
         assert_eq!(events(&shared).len(), 1, "the end is still waiting");
@@ -247,7 +283,15 @@ mod tests {
         let shared = Shared::open(&Paths::new(dir.path(), dir.path()), queue).unwrap();
         take(&shared, order("new", 2), 1).unwrap();
         take(&shared, order("old", 1), 1).unwrap();
-        take(&shared, fleet_proto::Order { action: 99, ..order("odd", 2) }, 1).unwrap();
+        take(
+            &shared,
+            fleet_proto::Order {
+                action: 99,
+                ..order("odd", 2)
+            },
+            1,
+        )
+        .unwrap();
         assert_eq!(work.try_iter().count(), 1);
         let codes: Vec<_> = events(&shared)
             .into_iter()

@@ -37,7 +37,10 @@ pub fn save(run: &Run<'_>) -> StepResult<()> {
     let config_path = Path::new(&installation.config_file);
     let saved = Saved {
         order_id: run.order.order_id.clone(),
-        config: config_path.exists().then(|| Kept::save(paths, config_path)).transpose()?,
+        config: config_path
+            .exists()
+            .then(|| Kept::save(paths, config_path))
+            .transpose()?,
         collectors: collectors(paths, &installation)?,
         unit_files: unit_files(paths, &looked)?,
         unit: unit(&looked, &installation),
@@ -45,7 +48,9 @@ pub fn save(run: &Run<'_>) -> StepResult<()> {
         links: links(),
         process: looked.main_process().map(process),
         base_owner,
-        tree: (installation.method == Method::Tarball).then(|| tree(paths, &base)).transpose()?,
+        tree: (installation.method == Method::Tarball)
+            .then(|| tree(paths, &base))
+            .transpose()?,
         package_file: Staged::load(paths).and_then(|staged| staged.kept),
         installation,
     };
@@ -59,7 +64,12 @@ fn unit(looked: &Looked, installation: &Installation) -> Option<KeptUnit> {
         RunKind::Systemd { unit, .. } => unit.as_str(),
         _ => crate::detect::UNIT,
     };
-    looked.facts.units.iter().find(|unit| unit.name == name).map(KeptUnit::from)
+    looked
+        .facts
+        .units
+        .iter()
+        .find(|unit| unit.name == name)
+        .map(KeptUnit::from)
 }
 
 /// Unit files and drop-ins below `/etc`: the administrator's, not the package's.
@@ -73,7 +83,11 @@ fn unit_files(paths: &Paths, looked: &Looked) -> StepResult<Vec<Kept>> {
 
 /// The administrator's unit files of the client, links resolved.
 pub fn administrators_units(looked: &Looked) -> Vec<PathBuf> {
-    let all = looked.facts.units.iter().flat_map(|unit| unit.drop_ins.iter().chain([&unit.fragment]));
+    let all = looked
+        .facts
+        .units
+        .iter()
+        .flat_map(|unit| unit.drop_ins.iter().chain([&unit.fragment]));
     let own: BTreeSet<PathBuf> = all
         .filter(|path| path.starts_with("/etc/"))
         .filter_map(|path| fs::canonicalize(path).ok())
@@ -86,7 +100,11 @@ fn links() -> BTreeMap<String, String> {
     LINK_DIRS
         .iter()
         .flat_map(|dir| LINKED.iter().map(move |name| format!("{dir}/{name}")))
-        .filter_map(|path| std::fs::read_link(&path).ok().map(|target| (path, target.display().to_string())))
+        .filter_map(|path| {
+            std::fs::read_link(&path)
+                .ok()
+                .map(|target| (path, target.display().to_string()))
+        })
         .collect()
 }
 
@@ -108,10 +126,17 @@ fn collectors(paths: &Paths, installation: &Installation) -> StepResult<BTreeMap
     let mut kept = BTreeMap::new();
     for relative in files::walk(&root) {
         let path = root.join(&relative);
-        let digest = fleet_artifacts::file_sha256_hex(&path).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let digest = fleet_artifacts::file_sha256_hex(&path)
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
         let (edited, packaged) = known.of_file(&path);
         let modified_s = fs::metadata(&path)?.mtime();
-        let collector = KeptCollector { file: Kept::save(paths, &path)?, digest, modified_s, edited, packaged };
+        let collector = KeptCollector {
+            file: Kept::save(paths, &path)?,
+            digest,
+            modified_s,
+            edited,
+            packaged,
+        };
         kept.insert(relative.display().to_string(), collector);
     }
     Ok(kept)
@@ -125,30 +150,68 @@ struct Known {
 
 impl Known {
     fn of(installation: &Installation) -> Self {
-        let Some(package) = &installation.package else { return Self { edited: BTreeSet::new(), packaged: None } };
+        let Some(package) = &installation.package else {
+            return Self {
+                edited: BTreeSet::new(),
+                packaged: None,
+            };
+        };
         let slow = Duration::from_secs(120);
         let (verify, list) = match installation.method {
-            Method::Deb => (Tool::new("dpkg").args(["--verify", package]), Tool::new("dpkg").args(["-L", package])),
-            _ => (Tool::new("rpm").args(["-V", "--nodeps", "--noscripts", package]), Tool::new("rpm").args(["-ql", package])),
+            Method::Deb => (
+                Tool::new("dpkg").args(["--verify", package]),
+                Tool::new("dpkg").args(["-L", package]),
+            ),
+            _ => (
+                Tool::new("rpm").args(["-V", "--nodeps", "--noscripts", package]),
+                Tool::new("rpm").args(["-ql", package]),
+            ),
         };
-        let said = verify.timeout(slow).run().map(|output| output.stdout).unwrap_or_default();
-        let edited = if installation.method == Method::Deb { dpkg::verify(&said) } else { rpm::verify(&said) };
-        let packaged = list.timeout(slow).run().ok().filter(|output| output.ok()).map(|output| output.stdout.lines().map(str::to_owned).collect());
-        Self { edited: edited.into_iter().collect(), packaged }
+        let said = verify
+            .timeout(slow)
+            .run()
+            .map(|output| output.stdout)
+            .unwrap_or_default();
+        let edited = if installation.method == Method::Deb {
+            dpkg::verify(&said)
+        } else {
+            rpm::verify(&said)
+        };
+        let packaged = list
+            .timeout(slow)
+            .run()
+            .ok()
+            .filter(|output| output.ok())
+            .map(|output| output.stdout.lines().map(str::to_owned).collect());
+        Self {
+            edited: edited.into_iter().collect(),
+            packaged,
+        }
     }
 
     fn of_file(&self, path: &Path) -> (Option<bool>, Option<bool>) {
-        let Some(packaged) = &self.packaged else { return (None, None) };
+        let Some(packaged) = &self.packaged else {
+            return (None, None);
+        };
         let path = path.display().to_string();
         let is_packaged = packaged.contains(&path);
-        (Some(self.edited.contains(&path) || !is_packaged), Some(is_packaged))
+        (
+            Some(self.edited.contains(&path) || !is_packaged),
+            Some(is_packaged),
+        )
     }
 }
 
 /// Archives a program tree. `tar` keeps modes, owners and times; the archive lies where only root can change it.
 fn tree(paths: &Paths, base: &Path) -> StepResult<PathBuf> {
     let archive = paths.saved().join("tree.tar");
-    let names = ["--create", "--one-file-system", "--numeric-owner", "--exclude=./tmp", "--exclude=./data"];
+    let names = [
+        "--create",
+        "--one-file-system",
+        "--numeric-owner",
+        "--exclude=./tmp",
+        "--exclude=./data",
+    ];
     Tool::new("tar")
         .args(names)
         .arg(format!("--file={}", archive.display()))

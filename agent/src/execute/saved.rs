@@ -69,7 +69,12 @@ pub struct KeptCollector {
 impl KeptCollector {
     /// For the decision what to carry.
     pub fn facts(&self) -> SavedFile {
-        SavedFile { digest: self.digest.clone(), modified_s: self.modified_s, edited: self.edited, packaged: self.packaged }
+        SavedFile {
+            digest: self.digest.clone(),
+            modified_s: self.modified_s,
+            edited: self.edited,
+            packaged: self.packaged,
+        }
     }
 }
 
@@ -104,13 +109,19 @@ pub struct Saved {
 
 impl Saved {
     /// Reads it.
-    pub fn load(paths: &Paths) -> Option<Self> { files::read_json(&paths.saved().join("saved.json")) }
+    pub fn load(paths: &Paths) -> Option<Self> {
+        files::read_json(&paths.saved().join("saved.json"))
+    }
 
     /// Stores it; this makes the save complete.
-    pub fn store(&self, paths: &Paths) -> std::io::Result<()> { files::write_json(&paths.saved().join("saved.json"), self) }
+    pub fn store(&self, paths: &Paths) -> std::io::Result<()> {
+        files::write_json(&paths.saved().join("saved.json"), self)
+    }
 
     /// Whether the client ran, and so must run again.
-    pub fn ran(&self) -> bool { !matches!(self.installation.run, RunKind::Stopped) }
+    pub fn ran(&self) -> bool {
+        !matches!(self.installation.run, RunKind::Stopped)
+    }
 }
 
 impl Kept {
@@ -121,40 +132,59 @@ impl Kept {
         let path = source.display().to_string();
         let copy = fleet_common::digest::sha256_hex(path.as_bytes());
         files::replace(&dir.join(&copy), &fs_err::read(source)?, files::PRIVATE)?;
-        Ok(Self { path, copy, ownership: Ownership::of(source)? })
+        Ok(Self {
+            path,
+            copy,
+            ownership: Ownership::of(source)?,
+        })
     }
 
     /// The saved bytes.
-    pub fn bytes(&self, paths: &Paths) -> std::io::Result<Vec<u8>> { fs_err::read(paths.saved().join("files").join(&self.copy)) }
+    pub fn bytes(&self, paths: &Paths) -> std::io::Result<Vec<u8>> {
+        fs_err::read(paths.saved().join("files").join(&self.copy))
+    }
 
     /// Puts it back where it was.
-    pub fn restore(&self, paths: &Paths) -> std::io::Result<()> { put(Path::new(&self.path), &self.bytes(paths)?, self.ownership) }
+    pub fn restore(&self, paths: &Paths) -> std::io::Result<()> {
+        put(Path::new(&self.path), &self.bytes(paths)?, self.ownership)
+    }
 }
 
 /// Unit name and the state of a unit as facts say it.
 impl From<&UnitFacts> for KeptUnit {
     fn from(unit: &UnitFacts) -> Self {
-        Self { name: unit.name.clone(), file_state: unit.file_state.clone(), active: unit.active == "active" }
+        Self {
+            name: unit.name.clone(),
+            file_state: unit.file_state.clone(),
+            active: unit.active == "active",
+        }
     }
 }
 
 /// Writes a file with its directories, unless it already is what it should be. Directories that are links are not followed: in a tree that
 /// belongs to an ordinary user they could lead anywhere.
 pub fn put(path: &Path, bytes: &[u8], ownership: Ownership) -> std::io::Result<()> {
-    let same = fs_err::read(path).is_ok_and(|now| now == bytes) && Ownership::of(path).is_ok_and(|now| now == ownership);
+    let same = fs_err::read(path).is_ok_and(|now| now == bytes)
+        && Ownership::of(path).is_ok_and(|now| now == ownership);
     if same {
         return Ok(());
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
     if !dir.exists() {
-        let owner = dir.ancestors().find(|parent| parent.exists()).and_then(|parent| Ownership::of(parent).ok());
+        let owner = dir
+            .ancestors()
+            .find(|parent| parent.exists())
+            .and_then(|parent| Ownership::of(parent).ok());
         fs_err::create_dir_all(dir)?;
         if let Some(owner) = owner {
             std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid))?;
         }
     }
     if fs_err::canonicalize(dir)? != *dir {
-        return Err(std::io::Error::other(format!("{} goes through a link", dir.display())));
+        return Err(std::io::Error::other(format!(
+            "{} goes through a link",
+            dir.display()
+        )));
     }
     files::replace(path, bytes, ownership)
 }

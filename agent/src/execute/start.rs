@@ -19,7 +19,11 @@ use std::time::Duration;
 /// Starts the new release.
 pub fn start(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     let saved = run.saved()?;
-    let to = target_base(saved.installation.method, &saved.installation.base_dir, run.entry.to.major);
+    let to = target_base(
+        saved.installation.method,
+        &saved.installation.base_dir,
+        run.entry.to.major,
+    );
     as_before(&run.shared.paths, &saved, &to, limit)
 }
 
@@ -33,8 +37,13 @@ pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> S
             systemd::systemctl("restart", unit, limit)?;
             Ok(())
         }
-        (RunKind::ByHand { .. }, Some(process)) => by_hand(paths, process, &saved.installation.base_dir, base),
-        (RunKind::ByHand { .. }, None) => Err(StepError::new(codes::VERIFY_FAILED, "how the client was run is not known")),
+        (RunKind::ByHand { .. }, Some(process)) => {
+            by_hand(paths, process, &saved.installation.base_dir, base)
+        }
+        (RunKind::ByHand { .. }, None) => Err(StepError::new(
+            codes::VERIFY_FAILED,
+            "how the client was run is not known",
+        )),
         (RunKind::Stopped, _) => Ok(()),
     }
 }
@@ -42,12 +51,24 @@ pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> S
 /// The same command line, environment, directory, account and log file, in a scope of its own so that it outlives the agent. The environment may
 /// hold secrets: it goes through a private file to `pmm-upgrade-agent launch`, never through an argument.
 fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepResult<()> {
-    let argv: Vec<String> = process.argv.iter().map(|argument| rebase_argument(argument, from, to)).collect();
+    let argv: Vec<String> = process
+        .argv
+        .iter()
+        .map(|argument| rebase_argument(argument, from, to))
+        .collect();
     if argv.is_empty() {
-        return Err(StepError::new(codes::VERIFY_FAILED, "the client's command line is empty"));
+        return Err(StepError::new(
+            codes::VERIFY_FAILED,
+            "the client's command line is empty",
+        ));
     }
     let spec = paths.saved().join("launch.json");
-    let launch = Launch { argv, environment: process.environment.clone(), uid: process.uid, gid: process.gid };
+    let launch = Launch {
+        argv,
+        environment: process.environment.clone(),
+        uid: process.uid,
+        gid: process.gid,
+    };
     files::write_json(&spec, &launch)?;
     let mut command = clean("setsid");
     command.arg("--fork");
@@ -55,9 +76,19 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
         command.args(["systemd-run", "--quiet", "--scope", "--collect", "--"]);
     }
     let exe = std::env::current_exe()?.display().to_string();
-    command.arg(exe.strip_suffix(" (deleted)").unwrap_or(&exe)).arg("launch").arg(&spec);
-    let dir = if Path::new(&process.cwd).is_dir() { process.cwd.as_str() } else { "/" };
-    let log = process.log.as_deref().and_then(|path| fs::OpenOptions::new().append(true).open(path).ok());
+    command
+        .arg(exe.strip_suffix(" (deleted)").unwrap_or(&exe))
+        .arg("launch")
+        .arg(&spec);
+    let dir = if Path::new(&process.cwd).is_dir() {
+        process.cwd.as_str()
+    } else {
+        "/"
+    };
+    let log = process
+        .log
+        .as_deref()
+        .and_then(|path| fs::OpenOptions::new().append(true).open(path).ok());
     let (out, err) = match log {
         Some(file) => {
             let file = file.into_parts().0;
@@ -65,8 +96,20 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
         }
         None => (Stdio::null(), Stdio::null()),
     };
-    let status = command.current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err).status()?;
-    if status.success() { Ok(()) } else { Err(StepError::new(codes::VERIFY_FAILED, "the client could not be started")) }
+    let status = command
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(StepError::new(
+            codes::VERIFY_FAILED,
+            "the client could not be started",
+        ))
+    }
 }
 
 /// What `pmm-upgrade-agent launch` turns itself into.
@@ -82,10 +125,16 @@ struct Launch {
 pub fn launch(spec: &Path) -> std::io::Result<()> {
     let launch: Launch = serde_json::from_slice(&fs::read(spec)?)?;
     let (program, arguments) = launch.argv.split_first().ok_or(std::io::ErrorKind::InvalidData)?;
-    let client = Tool::new(program).args(arguments).as_user(launch.uid, launch.gid);
-    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).exists());
+    let client = Tool::new(program).args(arguments).by_user(launch.uid, launch.gid);
+    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
     let first = &client.argv()[0];
-    let mut command = std::process::Command::new(if first == "setpriv" { setpriv.unwrap_or("setpriv") } else { first });
+    let mut command = std::process::Command::new(if first == "setpriv" {
+        setpriv.unwrap_or("setpriv")
+    } else {
+        first
+    });
     command.args(&client.argv()[1..]).env_clear();
     command.envs(launch.environment.iter().filter_map(|pair| pair.split_once('=')));
     Err(command.exec())

@@ -18,7 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn stop(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     let saved = run.saved()?;
     let unit = saved.unit.as_ref().map(|unit| unit.name.clone());
-    everything(unit.as_deref(), &bases(saved.installation.method, &saved.installation.base_dir), limit)
+    everything(
+        unit.as_deref(),
+        &bases(saved.installation.method, &saved.installation.base_dir),
+        limit,
+    )
 }
 
 /// The directories that nothing may run from while programs are exchanged.
@@ -40,13 +44,24 @@ pub fn everything(unit: Option<&str>, bases: &[String], limit: Duration) -> Step
     }
     // The clients first: they end their own exporters and would start them again.
     let clients = processes::clients().into_iter().filter(processes::of_host);
-    let mine = |process: &processes::Process| bases.iter().any(|base| process.exe.starts_with(&format!("{base}/")));
+    let mine = |process: &processes::Process| {
+        bases
+            .iter()
+            .any(|base| process.exe.starts_with(&format!("{base}/")))
+    };
     let clients: Vec<u32> = clients.filter(mine).map(|process| process.pid).collect();
     processes::end(&clients, PATIENCE);
-    let rest: Vec<u32> = bases.iter().flat_map(|base| processes::below(base)).map(|process| process.pid).collect();
+    let rest: Vec<u32> = bases
+        .iter()
+        .flat_map(|base| processes::below(base))
+        .map(|process| process.pid)
+        .collect();
     let left = processes::end(&rest, Duration::from_secs(5));
     if left.is_empty() {
         return Ok(());
     }
-    Err(StepError::new(codes::INSTALL_FAILED, format!("processes that don't end: {left:?}")))
+    Err(StepError::new(
+        codes::INSTALL_FAILED,
+        format!("processes that don't end: {left:?}"),
+    ))
 }

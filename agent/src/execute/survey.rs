@@ -10,7 +10,9 @@ use crate::host::{accounts, http, os, processes};
 use client_upgrade::carry::target_base;
 use client_upgrade::parse::config::ClientConfig;
 use client_upgrade::source::package;
-use client_upgrade::survey::{Credentials, credentials, disk, fail, groups, overrides, pass, server_address, strays, warn};
+use client_upgrade::survey::{
+    Credentials, credentials, disk, fail, groups, overrides, pass, server_address, strays, warn,
+};
 use fleet_common::inventory::{Installation, Method, RunKind};
 use fleet_common::survey::{Finding, HostSurvey};
 use fs_err as fs;
@@ -26,15 +28,30 @@ const TREE_BYTES: u64 = 300 * 1024 * 1024;
 pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     let looked = run.look();
     let installation = run.installation(&looked)?;
-    let config = looked.facts.configs.get(&installation.config_file).cloned().flatten();
+    let config = looked
+        .facts
+        .configs
+        .get(&installation.config_file)
+        .cloned()
+        .flatten();
     let mut findings = vec![credentials_finding(&installation, config.as_ref())];
-    let mut survey = HostSurvey { findings: Vec::new(), candidate: None, kept: None };
+    let mut survey = HostSurvey {
+        findings: Vec::new(),
+        candidate: None,
+        kept: None,
+    };
     if installation.version == run.entry.to {
-        findings.push(pass("candidate", format!("release {} is already here", run.entry.to)));
+        findings.push(pass(
+            "candidate",
+            format!("release {} is already here", run.entry.to),
+        ));
     } else {
         packages(run, &installation, &mut findings, &mut survey);
     }
-    findings.push(space(run.shared.paths.state(), STAGE_BYTES + tree_bytes(&installation)));
+    findings.push(space(
+        run.shared.paths.state(),
+        STAGE_BYTES + tree_bytes(&installation),
+    ));
     findings.push(space(Path::new(&installation.base_dir), TREE_BYTES));
     findings.extend(server_address(&installation.server_address));
     findings.push(overrides(&named_overrides(run, &looked, &installation)));
@@ -43,9 +60,17 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
         findings.push(groups(&account.name, &account.groups));
     }
     if installation.run == RunKind::Stopped {
-        findings.push(warn("running", "the client does not run; it will be upgraded and stay stopped", "start it if it should report"));
+        findings.push(warn(
+            "running",
+            "the client does not run; it will be upgraded and stay stopped",
+            "start it if it should report",
+        ));
     } else if installation.connected == Some(false) && installation.configured {
-        findings.push(warn("running", "the client says it is not connected to the PMM Server", "look at its log before the switch"));
+        findings.push(warn(
+            "running",
+            "the client says it is not connected to the PMM Server",
+            "look at its log before the switch",
+        ));
     }
     survey.findings = findings;
     Ok(serde_json::to_value(survey).unwrap_or(Value::Null))
@@ -54,7 +79,11 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
 fn space(place: &Path, needed: u64) -> Finding {
     match os::free_bytes(place) {
         Some(free) => disk(&place.display().to_string(), free, needed),
-        None => fail("disk", format!("the free space at {} can't be read", place.display()), ""),
+        None => fail(
+            "disk",
+            format!("the free space at {} can't be read", place.display()),
+            "",
+        ),
     }
 }
 
@@ -64,7 +93,11 @@ fn tree_bytes(installation: &Installation) -> u64 {
         return 0;
     }
     let root = Path::new(&installation.base_dir);
-    crate::host::files::walk(root).iter().filter_map(|path| fs::metadata(root.join(path)).ok()).map(|meta| meta.len()).sum()
+    crate::host::files::walk(root)
+        .iter()
+        .filter_map(|path| fs::metadata(root.join(path)).ok())
+        .map(|meta| meta.len())
+        .sum()
 }
 
 fn named_overrides(run: &Run<'_>, looked: &Looked, installation: &Installation) -> Vec<String> {
@@ -81,14 +114,19 @@ fn named_overrides(run: &Run<'_>, looked: &Looked, installation: &Installation) 
 
 fn stray_count(looked: &Looked) -> usize {
     let main = looked.main_process().map(|process| process.pid);
-    looked.clients.iter().filter(|process| processes::of_host(process) && Some(process.pid) != main).count()
+    looked
+        .clients
+        .iter()
+        .filter(|process| processes::of_host(process) && Some(process.pid) != main)
+        .count()
 }
 
 fn credentials_finding(installation: &Installation, config: Option<&ClientConfig>) -> Finding {
     let seen = match config {
         None => Credentials::Opaque,
         Some(config) if !config.configured() => Credentials::NotConfigured,
-        Some(config) => http::block_on(ask(config)).unwrap_or_else(|error| Credentials::Unreachable(fleet_common::hint::chain(&error))),
+        Some(config) => http::block_on(ask(config))
+            .unwrap_or_else(|error| Credentials::Unreachable(fleet_common::hint::chain(&error))),
     };
     credentials(&seen, &installation.credential)
 }
@@ -99,12 +137,19 @@ async fn ask(config: &ClientConfig) -> Result<Credentials, http::HttpError> {
     let root = format!("{scheme}://{}", config.server_address);
     let client = http::client(config.insecure_tls)?;
     let signed = |request: reqwest::RequestBuilder| {
-        if config.is_token() { request.bearer_auth(&config.password) } else { request.basic_auth(&config.username, Some(&config.password)) }
+        if config.is_token() {
+            request.bearer_auth(&config.password)
+        } else {
+            request.basic_auth(&config.username, Some(&config.password))
+        }
     };
     let mut last = 0;
     // Three attempts: PMM answers 5xx for moments while its own authentication is slow.
     for _ in 0..3 {
-        let old = client.post(format!("{root}/v1/inventory/Services/List")).header("content-type", "application/json").body("{}");
+        let old = client
+            .post(format!("{root}/v1/inventory/Services/List"))
+            .header("content-type", "application/json")
+            .body("{}");
         last = http::status(signed(old)).await?;
         if matches!(last, 404 | 405 | 501) {
             last = http::status(signed(client.get(format!("{root}/v1/inventory/services")))).await?;
@@ -121,7 +166,12 @@ async fn ask(config: &ClientConfig) -> Result<Credentials, http::HttpError> {
     Ok(Credentials::Unreachable(format!("it answers HTTP {last}")))
 }
 
-fn packages(run: &Run<'_>, installation: &Installation, findings: &mut Vec<Finding>, survey: &mut HostSurvey) {
+fn packages(
+    run: &Run<'_>,
+    installation: &Installation,
+    findings: &mut Vec<Finding>,
+    survey: &mut HostSurvey,
+) {
     match installation.method {
         Method::Deb => {
             findings.push(dpkg_health());
@@ -136,10 +186,17 @@ fn packages(run: &Run<'_>, installation: &Installation, findings: &mut Vec<Findi
         Method::Tarball => {
             match tarball::available(run.entry) {
                 Ok(name) => {
-                    findings.push(pass("candidate", format!("{name} can be fetched and its digest is pinned")));
+                    findings.push(pass(
+                        "candidate",
+                        format!("{name} can be fetched and its digest is pinned"),
+                    ));
                     survey.candidate = Some(name);
                 }
-                Err(why) => findings.push(fail("candidate", why, "pin the digest in the fleet file and check the source")),
+                Err(why) => findings.push(fail(
+                    "candidate",
+                    why,
+                    "pin the digest in the fleet file and check the source",
+                )),
             }
             findings.push(pass("way_back", "the installed tree is copied before the switch"));
         }
@@ -155,16 +212,31 @@ struct Offer {
 fn resolved(findings: &mut Vec<Finding>, survey: &mut HostSurvey, offer: StepResult<Offer>, run: &Run<'_>) {
     let name = package(run.entry.to.major);
     match offer {
-        Err(error) => findings.push(fail("candidate", format!("the repository can't be read: {error}"), "check repository URL, key and proxy")),
+        Err(error) => findings.push(fail(
+            "candidate",
+            format!("the repository can't be read: {error}"),
+            "check repository URL, key and proxy",
+        )),
         Ok(offer) => {
             findings.push(match &offer.candidate {
                 Some(version) => pass("candidate", format!("{name} {version}")),
-                None => fail("candidate", format!("{name} {} is not in the repository for this system", run.entry.to), "choose another target or use the tarball"),
+                None => fail(
+                    "candidate",
+                    format!("{name} {} is not in the repository for this system", run.entry.to),
+                    "choose another target or use the tarball",
+                ),
             });
             findings.push(if offer.installed {
-                pass("way_back", "the package of the installed release is in the repository and will be kept")
+                pass(
+                    "way_back",
+                    "the package of the installed release is in the repository and will be kept",
+                )
             } else {
-                fail("way_back", "the package of the installed release is not in the repository", "provide it in the repository")
+                fail(
+                    "way_back",
+                    "the package of the installed release is not in the repository",
+                    "provide it in the repository",
+                )
             });
             survey.candidate = offer.candidate;
         }
@@ -172,7 +244,12 @@ fn resolved(findings: &mut Vec<Finding>, survey: &mut HostSurvey, offer: StepRes
 }
 
 fn deb_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer> {
-    let apt = deb::Apt::prepare(&run.shared.paths, run.policy, run.entry, &deb::majors(installation, run.entry))?;
+    let apt = deb::Apt::prepare(
+        &run.shared.paths,
+        run.policy,
+        run.entry,
+        &deb::majors(installation, run.entry),
+    )?;
     apt.update()?;
     let candidate = deb::candidate(&apt, run.entry)?;
     let installed = installation.package_version.clone().unwrap_or_default();
@@ -181,51 +258,98 @@ fn deb_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer
         let name = package(run.entry.to.major);
         let would = apt.simulate(&format!("{name}={version}"))?;
         if !would.is_exchange(installation.package.as_deref().unwrap_or_default(), name) {
-            let message = format!("installing {name} would do more: install {:?}, remove {:?}", would.install, would.remove);
-            return Err(super::error::StepError::new(fleet_common::codes::PREFLIGHT, message));
+            let message = format!(
+                "installing {name} would do more: install {:?}, remove {:?}",
+                would.install, would.remove
+            );
+            return Err(super::error::StepError::new(
+                fleet_common::codes::PREFLIGHT,
+                message,
+            ));
         }
     }
-    Ok(Offer { candidate, installed: offered.contains(&installed) })
+    Ok(Offer {
+        candidate,
+        installed: offered.contains(&installed),
+    })
 }
 
 fn rpm_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer> {
-    let dnf = rpm::Dnf::prepare(&run.shared.paths, run.policy, run.entry, &deb::majors(installation, run.entry))?;
+    let dnf = rpm::Dnf::prepare(
+        &run.shared.paths,
+        run.policy,
+        run.entry,
+        &deb::majors(installation, run.entry),
+    )?;
     let candidate = rpm::candidate(&dnf, run.entry)?;
     let installed = installation.package_version.clone().unwrap_or_default();
-    Ok(Offer { candidate, installed: dnf.offered(installation.version.major)?.contains(&installed) })
+    Ok(Offer {
+        candidate,
+        installed: dnf.offered(installation.version.major)?.contains(&installed),
+    })
 }
 
 fn dpkg_health() -> Finding {
     match Tool::new("dpkg").arg("--audit").run() {
-        Ok(output) if output.ok() && output.stdout.trim().is_empty() => pass("package_manager", "dpkg has no unfinished business"),
-        Ok(output) => fail("package_manager", format!("dpkg --audit: {}", output.tail()), "finish it, for example with dpkg --configure -a"),
+        Ok(output) if output.ok() && output.stdout.trim().is_empty() => {
+            pass("package_manager", "dpkg has no unfinished business")
+        }
+        Ok(output) => fail(
+            "package_manager",
+            format!("dpkg --audit: {}", output.tail()),
+            "finish it, for example with dpkg --configure -a",
+        ),
         Err(error) => fail("package_manager", fleet_common::hint::chain(&error), ""),
     }
 }
 
 fn held(installation: &Installation) -> Finding {
-    let holds = Tool::new("apt-mark").arg("showhold").run().map(|output| output.stdout).unwrap_or_default();
+    let holds = Tool::new("apt-mark")
+        .arg("showhold")
+        .run()
+        .map(|output| output.stdout)
+        .unwrap_or_default();
     let name = installation.package.as_deref().unwrap_or_default();
-    let ours = holds.lines().map(str::trim).find(|line| *line == name || *line == "pmm-client");
+    let ours = holds
+        .lines()
+        .map(str::trim)
+        .find(|line| *line == name || *line == "pmm-client");
     match ours {
-        Some(package) => fail("held_package", format!("{package} is held"), "release it with apt-mark unhold, or exclude this host"),
+        Some(package) => fail(
+            "held_package",
+            format!("{package} is held"),
+            "release it with apt-mark unhold, or exclude this host",
+        ),
         None => pass("held_package", "no client package is held"),
     }
 }
 
 fn rpm_health() -> Finding {
     match Tool::new("rpm").args(["-qa", "--qf", "%{NAME}\n"]).run() {
-        Ok(output) if output.ok() && output.stderr.trim().is_empty() => pass("package_manager", "the RPM database can be read"),
-        Ok(output) => fail("package_manager", format!("rpm -qa: {}", output.tail()), "repair the RPM database"),
+        Ok(output) if output.ok() && output.stderr.trim().is_empty() => {
+            pass("package_manager", "the RPM database can be read")
+        }
+        Ok(output) => fail(
+            "package_manager",
+            format!("rpm -qa: {}", output.tail()),
+            "repair the RPM database",
+        ),
         Err(error) => fail("package_manager", fleet_common::hint::chain(&error), ""),
     }
 }
 
 fn version_lock() -> Finding {
     let list = fs::read_to_string("/etc/dnf/plugins/versionlock.list").unwrap_or_default();
-    let locked = list.lines().map(str::trim).find(|line| !line.starts_with('#') && (line.contains("pmm2-client") || line.contains("pmm-client")));
+    let locked = list
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.starts_with('#') && (line.contains("pmm2-client") || line.contains("pmm-client")));
     match locked {
-        Some(line) => fail("held_package", format!("dnf versionlock holds {line}"), "remove the lock, or exclude this host"),
+        Some(line) => fail(
+            "held_package",
+            format!("dnf versionlock holds {line}"),
+            "remove the lock, or exclude this host",
+        ),
         None => pass("held_package", "no client package is locked"),
     }
 }

@@ -33,7 +33,11 @@ impl Worker {
         if let (Some(order), None) = (&state.order, &state.finished) {
             shared.begin(&order.order_id);
         }
-        Ok(Self { shared, config, journal })
+        Ok(Self {
+            shared,
+            config,
+            journal,
+        })
     }
 
     /// Works until told to stop.
@@ -53,7 +57,9 @@ impl Worker {
     pub fn refresh(&self) {
         let policy = crate::policy::load(&self.shared.paths).unwrap_or_default();
         let inventory = inventory(&self.shared.paths, &self.config, &policy);
-        let stored = serde_json::to_vec(&inventory).map_err(std::io::Error::from).and_then(|bytes| self.shared.set_inventory(bytes));
+        let stored = serde_json::to_vec(&inventory)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| self.shared.set_inventory(bytes));
         if let Err(error) = stored {
             tracing::error!(%error, "the inventory can't be stored");
         }
@@ -73,12 +79,17 @@ impl Worker {
         if let (true, Some(reason)) = (taken.action.changes_host(), held(&self.shared.paths)) {
             return Err(refusal(codes::HELD, format!("held on the host: {reason}")));
         }
-        let policy = crate::policy::load(&self.shared.paths).map_err(|error| refusal(codes::POLICY, format!("{error:#}")))?;
+        let policy = crate::policy::load(&self.shared.paths)
+            .map_err(|error| refusal(codes::POLICY, format!("{error:#}")))?;
         if taken.action == Action::Probe && taken.entry.is_empty() {
             return Ok((policy, no_entry()));
         }
-        let entry: PlanEntry = serde_json::from_slice(&taken.entry)
-            .map_err(|error| refusal(codes::UNEXPECTED_STATE, format!("the plan entry can't be read: {error}")))?;
+        let entry: PlanEntry = serde_json::from_slice(&taken.entry).map_err(|error| {
+            refusal(
+                codes::UNEXPECTED_STATE,
+                format!("the plan entry can't be read: {error}"),
+            )
+        })?;
         let asks = matches!(taken.action, Action::Preflight | Action::Stage | Action::Switch);
         match policy.refusal(&entry).filter(|_| asks) {
             Some(reason) => Err(refusal(codes::POLICY, reason)),
@@ -97,22 +108,37 @@ impl Worker {
             at_ms: clock::now_ms(),
             deadline_for_ms: u64::try_from(taken.deadline.as_millis()).unwrap_or(u64::MAX),
         };
-        let begun = self
-            .journal
-            .begin(order.clone())
-            .and_then(|()| self.shared.outbox.add(&order.order_id, order.epoch, &HostEvent::Accepted).map(drop));
+        let begun = self.journal.begin(order.clone()).and_then(|()| {
+            self.shared
+                .outbox
+                .add(&order.order_id, order.epoch, &HostEvent::Accepted)
+                .map(drop)
+        });
         if let Err(error) = begun {
             return refusal(codes::INTERNAL, format!("the journal can't be written: {error}"));
         }
         let permit = taken.action.changes_host().then_some(taken.permit);
         let shared = self.shared.clone();
         let detail = serde_json::Value::Null;
-        Run { shared: &shared, policy, order: &order, entry, permit, journal: &mut self.journal, detail }.forward(None)
+        Run {
+            shared: &shared,
+            policy,
+            order: &order,
+            entry,
+            permit,
+            journal: &mut self.journal,
+            detail,
+        }
+        .forward(None)
     }
 
     fn finish(&mut self, order_id: &str, epoch: fleet_common::ids::Epoch, result: &OrderResult) {
         tracing::info!(order = %order_id, outcome = ?result.outcome, code = %result.code, "order ended: {}", result.message);
-        let is_ours = self.journal.state().order.is_some_and(|order| order.order_id == order_id);
+        let is_ours = self
+            .journal
+            .state()
+            .order
+            .is_some_and(|order| order.order_id == order_id);
         if is_ours && let Err(error) = self.journal.add(Record::Finished(result.clone())) {
             tracing::error!(%error, "the journal can't be written");
         }
@@ -137,9 +163,15 @@ impl Worker {
         let entry = serde_json::from_str(&order.entry).unwrap_or_else(|_| no_entry());
         let reality = self.reality(&order, state.open, &entry, &policy);
         let decision = resume(&state, reality);
-        let hit = state.open.or(state.last.map(|(step, _)| step)).unwrap_or(StepId::Check);
+        let hit = state
+            .open
+            .or(state.last.map(|(step, _)| step))
+            .unwrap_or(StepId::Check);
         tracing::warn!(order = %order.order_id, step = hit.as_str(), ?reality, ?decision, "found an order half done");
-        let event = HostEvent::Resumed { step: hit.as_str().to_owned(), decision: decision.word().to_owned() };
+        let event = HostEvent::Resumed {
+            step: hit.as_str().to_owned(),
+            decision: decision.word().to_owned(),
+        };
         if let Err(error) = self.shared.outbox.add(&order.order_id, order.epoch, &event) {
             tracing::error!(%error, "the outbox can't be written");
         }
@@ -160,8 +192,11 @@ impl Worker {
                 code: Code::new(codes::PERMIT_EXPIRED),
                 ..refusal("", "the agent was restarted before anything was changed")
             },
-            Resume::Repeat(step) | Resume::Continue(step) if step.is_back() && order.action == Action::Switch => {
-                let reason = going_back.unwrap_or((step, codes::INTERNAL.to_owned(), "interrupted".to_owned()));
+            Resume::Repeat(step) | Resume::Continue(step)
+                if step.is_back() && order.action == Action::Switch =>
+            {
+                let reason =
+                    going_back.unwrap_or((step, codes::INTERNAL.to_owned(), "interrupted".to_owned()));
                 run.walk_back(Some(step), reason)
             }
             Resume::Repeat(step) | Resume::Continue(step) => run.forward(Some(step)),
@@ -171,10 +206,18 @@ impl Worker {
             }
             Resume::Finish => run.forward(Some(hit)),
             Resume::Undo(step) => {
-                let error = StepError::new(codes::INSTALL_FAILED, format!("interrupted in {} and not complete", step.as_str()));
+                let error = StepError::new(
+                    codes::INSTALL_FAILED,
+                    format!("interrupted in {} and not complete", step.as_str()),
+                );
                 run.go_back(step, &error)
             }
-            Resume::AskOperator(doubt) => run.result(Outcome::Inconsistent, hit, codes::UNEXPECTED_STATE, doubt_text(doubt)),
+            Resume::AskOperator(doubt) => run.result(
+                Outcome::Inconsistent,
+                hit,
+                codes::UNEXPECTED_STATE,
+                doubt_text(doubt),
+            ),
         };
         self.finish(&order.order_id, order.epoch, &result);
     }
@@ -185,30 +228,51 @@ impl Worker {
         }
     }
 
-    fn reality(&self, order: &JournalOrder, open: Option<StepId>, entry: &PlanEntry, policy: &Policy) -> Reality {
+    fn reality(
+        &self,
+        order: &JournalOrder,
+        open: Option<StepId>,
+        entry: &PlanEntry,
+        policy: &Policy,
+    ) -> Reality {
         let step = open.unwrap_or(StepId::Install);
         let transaction = Transaction::new(&self.shared.paths.transactions(), &order.order_id, step.as_str());
         let found = look(policy.mixed.into(), &[]);
-        let found = found.installation().map(|installation| (installation.method, installation.version));
+        let found = found
+            .installation()
+            .map(|installation| (installation.method, installation.version));
         let on_disk = match Saved::load(&self.shared.paths) {
-            Some(saved) => on_disk(found, (saved.installation.method, saved.installation.version), entry.to),
+            Some(saved) => on_disk(
+                found,
+                (saved.installation.method, saved.installation.version),
+                entry.to,
+            ),
             None => OnDisk::Old,
         };
-        Reality { transaction: transaction.state(), on_disk }
+        Reality {
+            transaction: transaction.state(),
+            on_disk,
+        }
     }
 }
 
 fn doubt_text(doubt: Doubt) -> &'static str {
     match doubt {
-        Doubt::InstalledButOld => "the journal says the new release was installed, but the old one is here; somebody else was at work",
-        Doubt::RestoredButNew => "the journal says the old release was put back, but the new one is here; somebody else was at work",
+        Doubt::InstalledButOld => {
+            "the journal says the new release was installed, but the old one is here; somebody else was at work"
+        }
+        Doubt::RestoredButNew => {
+            "the journal says the old release was put back, but the new one is here; somebody else was at work"
+        }
         Doubt::BackFailed => "the way back had failed before the agent was restarted",
     }
 }
 
 /// The local hold's reason.
 pub fn held(paths: &crate::config::Paths) -> Option<String> {
-    fs_err::read_to_string(paths.hold()).ok().map(|reason| reason.trim().to_owned())
+    fs_err::read_to_string(paths.hold())
+        .ok()
+        .map(|reason| reason.trim().to_owned())
 }
 
 /// The host as it is now.
@@ -238,7 +302,13 @@ fn no_entry() -> PlanEntry {
         name: String::new(),
         group: String::new(),
         leg: String::new(),
-        expect: Expect { method: Method::Deb, from_min: nothing, from_max: nothing, base_dir: String::new(), agent_id: String::new() },
+        expect: Expect {
+            method: Method::Deb,
+            from_min: nothing,
+            from_max: nothing,
+            base_dir: String::new(),
+            agent_id: String::new(),
+        },
         to: nothing,
         source: ClientSource {
             repository_url: String::new(),
@@ -249,4 +319,3 @@ fn no_entry() -> PlanEntry {
         verify_for_ms: 0,
     }
 }
-

@@ -31,8 +31,13 @@ pub fn find(name: &str) -> Option<Account> {
 }
 
 fn parse(passwd: &str, group: &str, name: &str) -> Option<Account> {
-    let fields: Vec<&str> = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name)?;
-    let [_, _, uid, gid, _, home, shell] = fields[..] else { return None };
+    let fields: Vec<&str> = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields[0] == name)?;
+    let [_, _, uid, gid, _, home, shell] = fields[..] else {
+        return None;
+    };
     let gid: u32 = gid.parse().ok()?;
     let groups: Vec<(&str, u32, &str)> = group
         .lines()
@@ -45,7 +50,10 @@ fn parse(passwd: &str, group: &str, name: &str) -> Option<Account> {
     Some(Account {
         name: name.to_owned(),
         uid: uid.parse().ok()?,
-        group: groups.iter().find(|(_, id, _)| *id == gid).map_or_else(|| name.to_owned(), |(group, ..)| (*group).to_owned()),
+        group: groups
+            .iter()
+            .find(|(_, id, _)| *id == gid)
+            .map_or_else(|| name.to_owned(), |(group, ..)| (*group).to_owned()),
         gid,
         home: home.to_owned(),
         shell: shell.to_owned(),
@@ -75,37 +83,56 @@ pub fn restore(before: &Account) -> Result<bool, ToolError> {
     match &now {
         None => {
             if !group_exists(&before.group) {
-                Tool::new("groupadd").args(["--system", "--gid", &before.gid.to_string(), &before.group]).check()?;
+                Tool::new("groupadd")
+                    .args(["--system", "--gid", &before.gid.to_string(), &before.group])
+                    .check()?;
             }
             let (uid, gid) = (before.uid.to_string(), before.gid.to_string());
             let fixed = ["--system", "--no-create-home", "--uid", &uid, "--gid", &gid];
-            Tool::new("useradd").args(fixed).args(["--home-dir", &before.home, "--shell", &before.shell, &before.name]).check()?;
+            Tool::new("useradd")
+                .args(fixed)
+                .args(["--home-dir", &before.home, "--shell", &before.shell, &before.name])
+                .check()?;
             changed = true;
         }
         Some(now) => {
             if now.gid != before.gid && now.group == before.group {
-                Tool::new("groupmod").args(["--gid", &before.gid.to_string(), &before.group]).check()?;
+                Tool::new("groupmod")
+                    .args(["--gid", &before.gid.to_string(), &before.group])
+                    .check()?;
                 changed = true;
             }
             if now.uid != before.uid {
-                Tool::new("usermod").args(["--uid", &before.uid.to_string(), &before.name]).check()?;
+                Tool::new("usermod")
+                    .args(["--uid", &before.uid.to_string(), &before.name])
+                    .check()?;
                 changed = true;
             }
         }
     }
     let now = find(&before.name);
-    let missing: Vec<&String> =
-        before.groups.iter().filter(|group| !now.as_ref().is_some_and(|now| now.groups.contains(group)) && group_exists(group)).collect();
+    let missing: Vec<&String> = before
+        .groups
+        .iter()
+        .filter(|group| !now.as_ref().is_some_and(|now| now.groups.contains(group)) && group_exists(group))
+        .collect();
     if !missing.is_empty() {
-        let list = missing.iter().map(|group| group.as_str()).collect::<Vec<_>>().join(",");
-        Tool::new("usermod").args(["--append", "--groups", &list, &before.name]).check()?;
+        let list = missing
+            .iter()
+            .map(|group| group.as_str())
+            .collect::<Vec<_>>()
+            .join(",");
+        Tool::new("usermod")
+            .args(["--append", "--groups", &list, &before.name])
+            .check()?;
         changed = true;
     }
     Ok(changed)
 }
 
 fn group_exists(name: &str) -> bool {
-    fs::read_to_string("/etc/group").is_ok_and(|text| text.lines().any(|line| line.split(':').next() == Some(name)))
+    fs::read_to_string("/etc/group")
+        .is_ok_and(|text| text.lines().any(|line| line.split(':').next() == Some(name)))
 }
 
 #[cfg(test)]
@@ -118,7 +145,10 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/bash\npmm-agent:x:995:993::/usr/local/percona:/bin/false\n";
         let group = "root:x:0:\nadm:x:4:syslog,pmm-agent\nmysql:x:27:pmm-agent\npmm-agent:x:993:\n";
         let account = parse(passwd, group, "pmm-agent").unwrap();
-        assert_eq!((account.uid, account.gid, account.group.as_str()), (995, 993, "pmm-agent"));
+        assert_eq!(
+            (account.uid, account.gid, account.group.as_str()),
+            (995, 993, "pmm-agent")
+        );
         assert_eq!(account.groups, ["adm", "mysql"]);
         assert_eq!(parse(passwd, group, "nobody"), None);
     }

@@ -8,7 +8,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Environment variables that are passed on: only what downloads need.
-const PASSED_ON: &[&str] = &["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+const PASSED_ON: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
 /// A local tool that only reads.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes kept of one stream.
@@ -35,15 +42,23 @@ pub struct Output {
 
 impl Output {
     /// Whether it ended with 0.
-    pub fn ok(&self) -> bool { self.status == Some(0) }
+    pub fn ok(&self) -> bool {
+        self.status == Some(0)
+    }
 
     /// The last lines of what it said, for messages.
-    pub fn tail(&self) -> String { tail(&format!("{}\n{}", self.stdout, self.stderr)) }
+    pub fn tail(&self) -> String {
+        tail(&format!("{}\n{}", self.stdout, self.stderr))
+    }
 }
 
 /// The last few lines of a text in one line.
 pub fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines[lines.len().saturating_sub(4)..].join(" | ")
 }
 
@@ -116,10 +131,17 @@ impl Tool {
     }
 
     /// The same call under an account. A tree that belongs to an ordinary user is only ever executed and written as that user.
-    pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
+    pub fn by_user(mut self, uid: u32, gid: u32) -> Self {
         if uid != 0 {
-            let mut argv: Vec<String> =
-                ["setpriv", &format!("--reuid={uid}"), &format!("--regid={gid}"), "--init-groups", "--"].map(str::to_owned).to_vec();
+            let mut argv: Vec<String> = [
+                "setpriv",
+                &format!("--reuid={uid}"),
+                &format!("--regid={gid}"),
+                "--init-groups",
+                "--",
+            ]
+            .map(str::to_owned)
+            .to_vec();
             argv.append(&mut self.argv);
             self.argv = argv;
         }
@@ -127,34 +149,56 @@ impl Tool {
     }
 
     /// The argument vector.
-    pub fn argv(&self) -> &[String] { &self.argv }
+    pub fn argv(&self) -> &[String] {
+        &self.argv
+    }
 
-    fn program(&self) -> String { self.argv.first().cloned().unwrap_or_default() }
+    fn program(&self) -> String {
+        self.argv.first().cloned().unwrap_or_default()
+    }
 
     /// Runs it and reads what it says. Any exit status is an answer.
     pub fn run(self) -> Result<Output, ToolError> {
         let program = self.program();
-        let io = |source| ToolError::Io { program: program.clone(), source };
+        let io = |source| ToolError::Io {
+            program: program.clone(),
+            source,
+        };
         let mut command = clean(&program);
         command.args(&self.argv[1..]);
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.process_group(0).spawn().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => ToolError::Missing(program.clone()),
-            _ => io(source),
-        })?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .process_group(0)
+            .spawn()
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => ToolError::Missing(program.clone()),
+                _ => io(source),
+            })?;
         let stdout = child.stdout.take().map(reader);
         let stderr = child.stderr.take().map(reader);
         let status = wait(&mut child, self.timeout).map_err(io)?;
         let Some(status) = status else {
             kill_group(&child);
             let _ = child.wait();
-            return Err(ToolError::Timeout { program, seconds: self.timeout.as_secs() });
+            return Err(ToolError::Timeout {
+                program,
+                seconds: self.timeout.as_secs(),
+            });
         };
-        let text = |reader: Option<std::thread::JoinHandle<String>>| reader.and_then(|it| it.join().ok()).unwrap_or_default();
-        Ok(Output { status: status.code(), stdout: text(stdout), stderr: text(stderr) })
+        let text = |reader: Option<std::thread::JoinHandle<String>>| {
+            reader.and_then(|it| it.join().ok()).unwrap_or_default()
+        };
+        Ok(Output {
+            status: status.code(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        })
     }
 
     /// Runs it and takes any other status than 0 for an error.
@@ -164,8 +208,14 @@ impl Tool {
         if output.ok() {
             return Ok(output);
         }
-        let status = output.status.map_or_else(|| "of a signal".to_owned(), |status| status.to_string());
-        Err(ToolError::Failed { program, status, tail: output.tail() })
+        let status = output
+            .status
+            .map_or_else(|| "of a signal".to_owned(), |status| status.to_string());
+        Err(ToolError::Failed {
+            program,
+            status,
+            tail: output.tail(),
+        })
     }
 }
 
@@ -180,7 +230,10 @@ pub fn clean(program: &str) -> Command {
 /// The environment of every tool: C locale, no questions, no restarts of other services by needrestart.
 pub fn environment() -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
         ("HOME", "/root"),
         ("LC_ALL", "C"),
         ("LANG", "C"),
@@ -191,7 +244,11 @@ pub fn environment() -> Vec<(String, String)> {
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec();
-    env.extend(PASSED_ON.iter().filter_map(|key| std::env::var(key).ok().map(|value| ((*key).to_owned(), value))));
+    env.extend(
+        PASSED_ON
+            .iter()
+            .filter_map(|key| std::env::var(key).ok().map(|value| ((*key).to_owned(), value))),
+    );
     env
 }
 
@@ -217,13 +274,15 @@ pub fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::p
         if Instant::now() >= until {
             return Ok(None);
         }
-        std::thread::sleep(pause);
+        crate::host::clock::pause(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 
 fn kill_group(child: &Child) {
-    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let group = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
@@ -236,8 +295,14 @@ mod tests {
 
     #[test]
     fn output_status_and_environment() {
-        let output = Tool::new("sh").args(["-c", "echo $LC_ALL; echo x >&2; exit 3"]).run().unwrap();
-        assert_eq!((output.status, output.stdout.as_str(), output.stderr.as_str()), (Some(3), "C\n", "x\n"));
+        let output = Tool::new("sh")
+            .args(["-c", "echo $LC_ALL; echo x >&2; exit 3"])
+            .run()
+            .unwrap();
+        assert_eq!(
+            (output.status, output.stdout.as_str(), output.stderr.as_str()),
+            (Some(3), "C\n", "x\n")
+        );
     }
 
     #[test]
@@ -249,8 +314,11 @@ mod tests {
 
     #[test]
     fn other_users_go_through_setpriv() {
-        let tool = Tool::new("x").as_user(7, 8);
-        assert_eq!(tool.argv(), ["setpriv", "--reuid=7", "--regid=8", "--init-groups", "--", "x"]);
-        assert_eq!(Tool::new("x").as_user(0, 0).argv(), ["x"]);
+        let tool = Tool::new("x").by_user(7, 8);
+        assert_eq!(
+            tool.argv(),
+            ["setpriv", "--reuid=7", "--regid=8", "--init-groups", "--", "x"]
+        );
+        assert_eq!(Tool::new("x").by_user(0, 0).argv(), ["x"]);
     }
 }

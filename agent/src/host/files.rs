@@ -19,22 +19,36 @@ pub struct Ownership {
 }
 
 /// Private to root.
-pub const PRIVATE: Ownership = Ownership { mode: 0o600, uid: 0, gid: 0 };
+pub const PRIVATE: Ownership = Ownership {
+    mode: 0o600,
+    uid: 0,
+    gid: 0,
+};
 
 impl Ownership {
     /// Of an existing file.
     pub fn of(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let meta = fs::metadata(path)?;
-        Ok(Self { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() })
+        Ok(Self {
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+        })
     }
 }
 
 /// Replaces a file as a whole.
 pub fn replace(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let beside = dir.join(format!(".{}.{}", path.file_name().unwrap_or_default().to_string_lossy(), uuid::Uuid::new_v4().simple()));
-    let result = write_new(&beside, bytes, ownership).and_then(|()| fs::rename(&beside, path)).and_then(|()| sync_dir(dir));
+    let beside = dir.join(format!(
+        ".{}.{}",
+        path.file_name().unwrap_or_default().to_string_lossy(),
+        uuid::Uuid::new_v4().simple()
+    ));
+    let result = write_new(&beside, bytes, ownership)
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| sync_dir(dir));
     if result.is_err() {
         let _ = fs::remove_file(&beside);
     }
@@ -42,7 +56,11 @@ pub fn replace(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()
 }
 
 fn write_new(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::fchown(&file, Some(ownership.uid), Some(ownership.gid))?;
@@ -52,7 +70,9 @@ fn write_new(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> 
 }
 
 /// Makes a rename or a removal durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> { fs::File::open(dir)?.sync_all() }
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
 
 /// Writes a document, private to root.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
@@ -63,7 +83,9 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 }
 
 /// Reads a document; `None` when it is not there or half of one.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> { serde_json::from_slice(&fs::read(path).ok()?).ok() }
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
 
 /// All regular files below a directory, as paths relative to it, sorted. Links are not followed.
 pub fn walk(root: &Path) -> Vec<PathBuf> {

@@ -29,10 +29,16 @@ pub enum HttpError {
 }
 
 /// The chain of a reqwest error in one line, without the URL, which may hold credentials.
-fn plain(error: reqwest::Error) -> HttpError { HttpError::Request(fleet_common::hint::chain(&error.without_url())) }
+fn plain(error: reqwest::Error) -> HttpError {
+    HttpError::Request(fleet_common::hint::chain(&error.without_url()))
+}
 
 /// Where the system keeps its CA certificates.
-const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
 
 /// A client: with the system's CA certificates, or, as a PMM client with `insecure-tls` does it, accepting any.
 pub fn client(insecure: bool) -> Result<Client, HttpError> {
@@ -47,7 +53,10 @@ pub fn client(insecure: bool) -> Result<Client, HttpError> {
         }
     }
     .map_err(|error| setup(&error))?;
-    builder().tls_backend_preconfigured(tls).build().map_err(|error| setup(&error))
+    builder()
+        .tls_backend_preconfigured(tls)
+        .build()
+        .map_err(|error| setup(&error))
 }
 
 fn builder() -> ClientBuilder {
@@ -59,13 +68,21 @@ fn builder() -> ClientBuilder {
 
 /// Runs a request on this thread.
 pub fn block_on<T>(work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(work)
 }
 
 /// Status of a request; the body is not looked at.
 pub async fn status(request: reqwest::RequestBuilder) -> Result<u16, HttpError> {
-    Ok(request.timeout(REQUEST_TIMEOUT).send().await.map_err(plain)?.status().as_u16())
+    Ok(request
+        .timeout(REQUEST_TIMEOUT)
+        .send()
+        .await
+        .map_err(plain)?
+        .status()
+        .as_u16())
 }
 
 /// Whether a URL can be fetched.

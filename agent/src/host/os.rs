@@ -12,10 +12,14 @@ pub fn release() -> OsRelease {
 }
 
 /// Host name.
-pub fn hostname() -> String { rustix::system::uname().nodename().to_string_lossy().into_owned() }
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
 
 /// Machine architecture as the kernel says it.
-pub fn arch() -> String { rustix::system::uname().machine().to_string_lossy().into_owned() }
+pub fn arch() -> String {
+    rustix::system::uname().machine().to_string_lossy().into_owned()
+}
 
 /// Free bytes for us at a path, which need not exist yet.
 pub fn free_bytes(path: &std::path::Path) -> Option<u64> {

@@ -31,7 +31,9 @@ pub struct Process {
 pub fn find(wanted: impl Fn(&str) -> bool) -> Vec<Process> {
     let init = fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
     let init = cgroup_path(&init).to_owned();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut found: Vec<Process> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
@@ -54,9 +56,16 @@ fn read(pid: u32, exe: String, init: &str) -> Option<Process> {
     let dir = PathBuf::from(format!("/proc/{pid}"));
     let status = fs::read_to_string(dir.join("status")).ok()?;
     let first_id = |key: &str| -> Option<u32> {
-        status.lines().find_map(|line| line.strip_prefix(key)).and_then(|ids| ids.split_whitespace().nth(1)).and_then(|id| id.parse().ok())
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .and_then(|ids| ids.split_whitespace().nth(1))
+            .and_then(|id| id.parse().ok())
     };
-    if status.lines().any(|line| line.starts_with("State:") && line.contains('Z')) {
+    if status
+        .lines()
+        .any(|line| line.starts_with("State:") && line.contains('Z'))
+    {
         return None;
     }
     let cgroup = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
@@ -66,13 +75,17 @@ fn read(pid: u32, exe: String, init: &str) -> Option<Process> {
         argv: zero_separated(&fs::read(dir.join("cmdline")).unwrap_or_default()),
         uid: first_id("Uid:")?,
         gid: first_id("Gid:")?,
-        cwd: std::fs::read_link(dir.join("cwd")).map(|path| path.display().to_string()).unwrap_or_else(|_| "/".to_owned()),
+        cwd: std::fs::read_link(dir.join("cwd"))
+            .map(|path| path.display().to_string())
+            .unwrap_or_else(|_| "/".to_owned()),
         home: home(cgroup_path(&cgroup), init),
     })
 }
 
 /// Environment of a process.
-pub fn environment(pid: u32) -> Vec<String> { zero_separated(&fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()) }
+pub fn environment(pid: u32) -> Vec<String> {
+    zero_separated(&fs::read(format!("/proc/{pid}/environ")).unwrap_or_default())
+}
 
 /// The regular file that a process writes a stream to.
 pub fn stream_file(pid: u32, stream: u32) -> Option<String> {
@@ -82,21 +95,32 @@ pub fn stream_file(pid: u32, stream: u32) -> Option<String> {
 }
 
 /// Every running `pmm-agent`, containers included.
-pub fn clients() -> Vec<Process> { find(|exe| Path::new(exe).file_name().is_some_and(|name| name == "pmm-agent")) }
+pub fn clients() -> Vec<Process> {
+    find(|exe| Path::new(exe).file_name().is_some_and(|name| name == "pmm-agent"))
+}
 
 /// Every process of the host, not of its containers, that runs from below a directory.
 pub fn below(dir: &str) -> Vec<Process> {
     let prefix = format!("{}/", dir.trim_end_matches('/'));
-    find(|exe| exe.starts_with(&prefix)).into_iter().filter(of_host).collect()
+    find(|exe| exe.starts_with(&prefix))
+        .into_iter()
+        .filter(of_host)
+        .collect()
 }
 
 /// Whether a process belongs to the host itself.
-pub fn of_host(process: &Process) -> bool { !matches!(process.home, Home::Container(_) | Home::Pod(_)) }
+pub fn of_host(process: &Process) -> bool {
+    !matches!(process.home, Home::Container(_) | Home::Pod(_))
+}
 
 /// Asks processes to end, then makes them. Returns those that are still there.
 pub fn end(pids: &[u32], patience: Duration) -> Vec<u32> {
     let signal = |pids: &[u32], signal| {
-        for pid in pids.iter().filter_map(|pid| i32::try_from(*pid).ok()).filter_map(Pid::from_raw) {
+        for pid in pids
+            .iter()
+            .filter_map(|pid| i32::try_from(*pid).ok())
+            .filter_map(Pid::from_raw)
+        {
             let _ = kill_process(pid, signal);
         }
     };
@@ -113,16 +137,22 @@ fn wait_gone(pids: &[u32], patience: Duration) -> Vec<u32> {
         if left.is_empty() || Instant::now() >= until {
             return left;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        crate::host::clock::pause(Duration::from_millis(50));
     }
 }
 
 /// Whether a process is there and no zombie.
 pub fn alive(pid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
     // The state follows the command name, which may itself hold brackets.
-    status.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
+    status
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
 }
 
 /// Owner of a file or directory.
-pub fn owner_of(path: &Path) -> Option<(u32, u32)> { fs::metadata(path).ok().map(|meta| (meta.uid(), meta.gid())) }
+pub fn owner_of(path: &Path) -> Option<(u32, u32)> {
+    fs::metadata(path).ok().map(|meta| (meta.uid(), meta.gid()))
+}

@@ -7,26 +7,42 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Whether systemd is process 1.
-pub fn present() -> bool { Path::new("/run/systemd/system").is_dir() }
+pub fn present() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
 
 /// What systemd knows of a unit.
 pub fn show(name: &str) -> Option<UnitFacts> {
-    let output = Tool::new("systemctl").args(["show", "--no-pager", "-p", PROPERTIES, "--", name]).run().ok()?;
+    let output = Tool::new("systemctl")
+        .args(["show", "--no-pager", "-p", PROPERTIES, "--", name])
+        .run()
+        .ok()?;
     unit(&output.stdout)
 }
 
 /// A `systemctl` call that changes something.
 pub fn systemctl(verb: &str, unit: &str, timeout: Duration) -> Result<Output, ToolError> {
-    Tool::new("systemctl").args(["--no-ask-password", verb, "--", unit]).timeout(timeout).check()
+    Tool::new("systemctl")
+        .args(["--no-ask-password", verb, "--", unit])
+        .timeout(timeout)
+        .check()
 }
 
 /// Makes systemd read changed unit files.
 pub fn daemon_reload() -> Result<Output, ToolError> {
-    Tool::new("systemctl").arg("daemon-reload").timeout(Duration::from_secs(60)).check()
+    Tool::new("systemctl")
+        .arg("daemon-reload")
+        .timeout(Duration::from_secs(60))
+        .check()
 }
 
 /// Whether a unit is active or on its way there.
 pub fn is_active(name: &str) -> bool {
     let output = Tool::new("systemctl").args(["is-active", "--", name]).run();
-    output.is_ok_and(|output| matches!(output.stdout.trim(), "active" | "activating" | "deactivating" | "reloading"))
+    output.is_ok_and(|output| {
+        matches!(
+            output.stdout.trim(),
+            "active" | "activating" | "deactivating" | "reloading"
+        )
+    })
 }

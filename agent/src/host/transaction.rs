@@ -58,7 +58,10 @@ impl Transaction {
     pub fn new(transactions: &Path, order_id: &str, step: &str) -> Self {
         let digest = fleet_common::digest::sha256_hex(format!("{order_id}/{step}").as_bytes());
         let name = format!("pmm-upgrade-tx-{}", &digest[..16]);
-        Self { dir: transactions.join(&name), unit: format!("{name}.service") }
+        Self {
+            dir: transactions.join(&name),
+            unit: format!("{name}.service"),
+        }
     }
 
     /// What there is of it.
@@ -69,10 +72,13 @@ impl Transaction {
         if !self.dir.join("spec.json").exists() {
             return State::None;
         }
-        let by_pid = fs::read_to_string(self.dir.join("pid")).ok().and_then(|text| text.trim().parse::<u32>().ok()).is_some_and(|pid| {
-            let argv = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            processes::alive(pid) && String::from_utf8_lossy(&argv).contains(&*self.dir.to_string_lossy())
-        });
+        let by_pid = fs::read_to_string(self.dir.join("pid"))
+            .ok()
+            .and_then(|text| text.trim().parse::<u32>().ok())
+            .is_some_and(|pid| {
+                let argv = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                processes::alive(pid) && String::from_utf8_lossy(&argv).contains(&*self.dir.to_string_lossy())
+            });
         let running = by_pid || (systemd::present() && systemd::is_active(&self.unit));
         // It may have ended between the two looks.
         match (self.dir.join("result.json").exists(), running) {
@@ -94,7 +100,16 @@ impl Transaction {
         let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned();
         let mut argv: Vec<String> = if systemd::present() {
             let unit = format!("--unit={}", self.unit);
-            ["systemd-run", "--quiet", "--collect", &unit, "--description=PMM client upgrade transaction", "--"].map(str::to_owned).to_vec()
+            [
+                "systemd-run",
+                "--quiet",
+                "--collect",
+                &unit,
+                "--description=PMM client upgrade transaction",
+                "--",
+            ]
+            .map(str::to_owned)
+            .to_vec()
         } else {
             ["setsid", "--fork"].map(str::to_owned).to_vec()
         };
@@ -104,7 +119,11 @@ impl Transaction {
             return Ok(());
         }
         files::remove(&self.dir.join("spec.json"))?;
-        Err(std::io::Error::other(format!("{} failed: {}", argv[0], tail(&String::from_utf8_lossy(&output.stderr)))))
+        Err(std::io::Error::other(format!(
+            "{} failed: {}",
+            argv[0],
+            tail(&String::from_utf8_lossy(&output.stderr))
+        )))
     }
 
     /// Waits for its end; `None` when the time is over or it vanished without a result (a power cut).
@@ -120,7 +139,7 @@ impl Transaction {
             if Instant::now() >= until || (looks.is_multiple_of(20) && self.state() == State::None) {
                 return None;
             }
-            std::thread::sleep(Duration::from_millis(100));
+            crate::host::clock::pause(Duration::from_millis(100));
         }
     }
 
@@ -137,7 +156,11 @@ pub fn carry_out(dir: &Path) -> std::io::Result<()> {
     if dir.join("result.json").exists() {
         return Ok(());
     }
-    files::replace(&dir.join("pid"), std::process::id().to_string().as_bytes(), files::PRIVATE)?;
+    files::replace(
+        &dir.join("pid"),
+        std::process::id().to_string().as_bytes(),
+        files::PRIVATE,
+    )?;
     let commands: Vec<Command> = serde_json::from_slice(&fs::read(dir.join("spec.json"))?)?;
     let log_path = dir.join("log");
     let begun = Instant::now();
@@ -166,7 +189,9 @@ fn run(command: &Command, log_path: &Path) -> std::io::Result<bool> {
         writeln!(log, "+ {}", command.argv.join(" "))?;
         let log = log.into_parts().0;
         let mut child = clean(command.argv.first().map_or("", String::as_str));
-        child.args(&command.argv[1..]).envs(command.env.iter().map(|(key, value)| (key, value)));
+        child
+            .args(&command.argv[1..])
+            .envs(command.env.iter().map(|(key, value)| (key, value)));
         if let Some(dir) = &command.dir {
             child.current_dir(dir);
         }
@@ -179,12 +204,17 @@ fn run(command: &Command, log_path: &Path) -> std::io::Result<bool> {
             return Ok(true);
         }
         let text = String::from_utf8_lossy(&fs::read(log_path)?).into_owned();
-        let said = text.get(usize::try_from(before).unwrap_or(0)..).unwrap_or_default().to_ascii_lowercase();
-        let locked = said.contains("locked by another process") || said.contains("lock on /var/lib/rpm") || said.contains(".rpm.lock");
+        let said = text
+            .get(usize::try_from(before).unwrap_or(0)..)
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let locked = said.contains("locked by another process")
+            || said.contains("lock on /var/lib/rpm")
+            || said.contains(".rpm.lock");
         if !(command.waits_for_lock && locked) || Instant::now() >= until {
             return Ok(false);
         }
-        std::thread::sleep(Duration::from_secs(1));
+        crate::host::clock::pause(Duration::from_secs(1));
     }
 }
 
@@ -194,12 +224,20 @@ mod tests {
     use super::*;
 
     fn command(argv: &[&str], may_fail: bool) -> Command {
-        Command { argv: argv.iter().map(|part| (*part).to_owned()).collect(), may_fail, ..Command::default() }
+        Command {
+            argv: argv.iter().map(|part| (*part).to_owned()).collect(),
+            may_fail,
+            ..Command::default()
+        }
     }
 
     fn carried(commands: &[Command]) -> Ended {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("spec.json"), serde_json::to_vec(commands).unwrap()).unwrap();
+        fs::write(
+            dir.path().join("spec.json"),
+            serde_json::to_vec(commands).unwrap(),
+        )
+        .unwrap();
         carry_out(dir.path()).unwrap();
         carry_out(dir.path()).unwrap();
         files::read_json(&dir.path().join("result.json")).unwrap()
@@ -207,14 +245,27 @@ mod tests {
 
     #[test]
     fn a_failure_ends_it_unless_allowed() {
-        assert!(carried(&[command(&["true"], false), command(&["false"], true), command(&["true"], false)]).ok);
-        let failed = carried(&[command(&["sh", "-c", "echo why; exit 1"], false), command(&["echo", "never"], false)]);
+        assert!(
+            carried(&[
+                command(&["true"], false),
+                command(&["false"], true),
+                command(&["true"], false)
+            ])
+            .ok
+        );
+        let failed = carried(&[
+            command(&["sh", "-c", "echo why; exit 1"], false),
+            command(&["echo", "never"], false),
+        ]);
         assert!(!failed.ok && failed.tail.ends_with("why"), "{failed:?}");
     }
 
     #[test]
     fn scriptlets_that_fail_quietly_are_seen() {
-        let ended = carried(&[command(&["echo", "warning: %posttrans(x) scriptlet failed, exit status 1"], false)]);
+        let ended = carried(&[command(
+            &["echo", "warning: %posttrans(x) scriptlet failed, exit status 1"],
+            false,
+        )]);
         assert!(ended.ok && ended.scriptlet.is_some());
     }
 }

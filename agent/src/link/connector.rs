@@ -36,7 +36,8 @@ pub enum ConnectError {
 
 /// A channel over TLS.
 pub async fn connect(host: &str, port: u16, tls: ClientConfig) -> Result<Channel, ConnectError> {
-    let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Name(host.to_owned()))?;
+    let name = rustls_pki_types::ServerName::try_from(host.to_owned())
+        .map_err(|_| ConnectError::Name(host.to_owned()))?;
     let connector = TlsConnector::from(Arc::new(tls));
     let address = (host.to_owned(), port);
     let dial = service_fn(move |_: http::Uri| {
@@ -47,7 +48,9 @@ pub async fn connect(host: &str, port: u16, tls: ClientConfig) -> Result<Channel
                 tcp.set_nodelay(true)?;
                 connector.connect(name, tcp).await
             };
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, attempt)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });
@@ -59,5 +62,8 @@ pub async fn connect(host: &str, port: u16, tls: ClientConfig) -> Result<Channel
         .initial_connection_window_size(128 * 1024)
         .connect_with_connector(dial)
         .await
-        .map_err(|source| ConnectError::Connect { address: format!("{host}:{port}"), source })
+        .map_err(|source| ConnectError::Connect {
+            address: format!("{host}:{port}"),
+            source,
+        })
 }

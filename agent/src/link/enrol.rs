@@ -38,8 +38,16 @@ struct Token {
 fn token(text: &str) -> anyhow::Result<Token> {
     let parts: Vec<&str> = text.trim().split('.').collect();
     match parts[..] {
-        [id, secret, ca_key] if ca_key.len() == 64 && ca_key.bytes().all(|byte| byte.is_ascii_hexdigit()) && !id.is_empty() => {
-            Ok(Token { id: id.to_owned(), secret: secret.to_owned(), ca_key: ca_key.to_owned() })
+        [id, secret, ca_key]
+            if ca_key.len() == 64
+                && ca_key.bytes().all(|byte| byte.is_ascii_hexdigit())
+                && !id.is_empty() =>
+        {
+            Ok(Token {
+                id: id.to_owned(),
+                secret: secret.to_owned(),
+                ca_key: ca_key.to_owned(),
+            })
         }
         // The text itself is a secret and stays out of the message.
         _ => anyhow::bail!("token_invalid: the join token does not have the form id.secret.sha256"),
@@ -49,8 +57,15 @@ fn token(text: &str) -> anyhow::Result<Token> {
 /// Enrols and writes identity and configuration. Returns the host id.
 pub async fn enrol(paths: &Paths, wish: &Enrolment, token_text: &str) -> anyhow::Result<String> {
     let token = token(token_text)?;
-    let address = wish.coordinator.strip_prefix("https://").unwrap_or(&wish.coordinator).trim_end_matches('/');
-    let with_port = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+    let address = wish
+        .coordinator
+        .strip_prefix("https://")
+        .unwrap_or(&wish.coordinator)
+        .trim_end_matches('/');
+    let with_port = if address
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    {
         address.to_owned()
     } else {
         format!("{address}:{ENROL_PORT}")
@@ -74,12 +89,20 @@ pub async fn enrol(paths: &Paths, wish: &Enrolment, token_text: &str) -> anyhow:
     let reply = EnrolmentClient::new(channel)
         .enrol(request)
         .await
-        .map_err(|status| anyhow::anyhow!("{}", status.message()).context("the coordinator refused the enrolment"))?
+        .map_err(|status| {
+            anyhow::anyhow!("{}", status.message()).context("the coordinator refused the enrolment")
+        })?
         .into_inner();
     let mut config = AgentConfig::load(paths).unwrap_or_default();
-    config.coordinator = wish.session.clone().unwrap_or_else(|| format!("{host}:{SESSION_PORT}"));
+    config.coordinator = wish
+        .session
+        .clone()
+        .unwrap_or_else(|| format!("{host}:{SESSION_PORT}"));
     config.labels.extend(wish.labels.clone());
-    let public = files::Ownership { mode: 0o644, ..files::PRIVATE };
+    let public = files::Ownership {
+        mode: 0o644,
+        ..files::PRIVATE
+    };
     if let Some(dir) = paths.agent_toml().parent() {
         fs::create_dir_all(dir)?;
     }

@@ -68,26 +68,41 @@ impl Outbox {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fresh(),
             Err(error) => return Err(error),
         };
-        let outbox = Self { path, inner: Mutex::new(inner), added: Notify::new() };
+        let outbox = Self {
+            path,
+            inner: Mutex::new(inner),
+            added: Notify::new(),
+        };
         outbox.compact(&mut outbox.lock())?;
         Ok(outbox)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> { self.inner.lock().unwrap_or_else(PoisonError::into_inner) }
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Identity of this outbox.
-    pub fn id(&self) -> String { self.lock().head.outbox_id.clone() }
+    pub fn id(&self) -> String {
+        self.lock().head.outbox_id.clone()
+    }
 
     /// Last sequence given.
     pub fn last_sequence(&self) -> u64 {
         let inner = self.lock();
-        inner.waiting.back().map_or(inner.head.acknowledged, |event| event.sequence)
+        inner
+            .waiting
+            .back()
+            .map_or(inner.head.acknowledged, |event| event.sequence)
     }
 
     /// Adds an event; it is on disk when this returns.
     pub fn add(&self, order_id: &str, epoch: Epoch, event: &HostEvent) -> io::Result<u64> {
         let mut inner = self.lock();
-        let sequence = inner.waiting.back().map_or(inner.head.acknowledged, |event| event.sequence) + 1;
+        let sequence = inner
+            .waiting
+            .back()
+            .map_or(inner.head.acknowledged, |event| event.sequence)
+            + 1;
         let stored = Stored {
             sequence,
             order_id: order_id.to_owned(),
@@ -109,23 +124,40 @@ impl Outbox {
     /// The coordinator committed everything up to here.
     pub fn acknowledge(&self, sequence: u64) -> io::Result<()> {
         let mut inner = self.lock();
-        while inner.waiting.front().is_some_and(|event| event.sequence <= sequence) {
+        while inner
+            .waiting
+            .front()
+            .is_some_and(|event| event.sequence <= sequence)
+        {
             if let Some(event) = inner.waiting.pop_front() {
                 inner.head.acknowledged = event.sequence;
                 inner.dead += 1;
             }
         }
-        if inner.dead >= COMPACT_AFTER { self.compact(&mut inner) } else { Ok(()) }
+        if inner.dead >= COMPACT_AFTER {
+            self.compact(&mut inner)
+        } else {
+            Ok(())
+        }
     }
 
     /// Some events after a sequence.
     pub fn after(&self, sequence: u64, most: usize) -> Vec<Stored> {
-        self.lock().waiting.iter().filter(|event| event.sequence > sequence).take(most).cloned().collect()
+        self.lock()
+            .waiting
+            .iter()
+            .filter(|event| event.sequence > sequence)
+            .take(most)
+            .cloned()
+            .collect()
     }
 
     /// Whether an order's end is still waiting to be sent.
     pub fn holds_end_of(&self, order_id: &str) -> bool {
-        self.lock().waiting.iter().any(|event| event.order_id == order_id && event.body.contains("\"event\":\"finished\""))
+        self.lock()
+            .waiting
+            .iter()
+            .any(|event| event.order_id == order_id && event.body.contains("\"event\":\"finished\""))
     }
 
     fn compact(&self, inner: &mut Inner) -> io::Result<()> {
@@ -141,8 +173,15 @@ impl Outbox {
 }
 
 fn fresh() -> Inner {
-    let head = Head { outbox_id: uuid::Uuid::new_v4().to_string(), acknowledged: 0 };
-    Inner { head, waiting: VecDeque::new(), dead: 0 }
+    let head = Head {
+        outbox_id: uuid::Uuid::new_v4().to_string(),
+        acknowledged: 0,
+    };
+    Inner {
+        head,
+        waiting: VecDeque::new(),
+        dead: 0,
+    }
 }
 
 fn read(text: &str) -> Option<Inner> {
@@ -152,14 +191,20 @@ fn read(text: &str) -> Option<Inner> {
     let mut last = head.acknowledged;
     for line in lines {
         // A torn last line was never reported as stored.
-        let Ok(event) = serde_json::from_str::<Stored>(line) else { break };
+        let Ok(event) = serde_json::from_str::<Stored>(line) else {
+            break;
+        };
         if event.sequence != last + 1 {
             return None;
         }
         last = event.sequence;
         waiting.push_back(event);
     }
-    Some(Inner { head, waiting, dead: 0 })
+    Some(Inner {
+        head,
+        waiting,
+        dead: 0,
+    })
 }
 
 #[cfg(test)]
@@ -184,7 +229,10 @@ mod tests {
         let again = Outbox::open(&paths).unwrap();
         assert_eq!((again.id(), again.last_sequence()), (id, 100));
         again.acknowledge(100).unwrap();
-        assert_eq!(again.add("o", Epoch::default(), &HostEvent::Accepted).unwrap(), 101);
+        assert_eq!(
+            again.add("o", Epoch::default(), &HostEvent::Accepted).unwrap(),
+            101
+        );
         assert_eq!(Outbox::open(&paths).unwrap().after(100, 10).len(), 1);
     }
 

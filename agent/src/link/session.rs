@@ -6,8 +6,8 @@ use crate::execute::orders::{self, Shared};
 use crate::host::clock;
 use fleet_proto::agent_link_client::AgentLinkClient;
 use fleet_proto::{
-    AgentMessage, CoordinatorMessage, Event, Goodbye, Hello, InventoryDocument, PROTOCOL_MAX, PROTOCOL_MIN, Progress, Welcome,
-    agent_message, coordinator_message,
+    AgentMessage, CoordinatorMessage, Event, Goodbye, Hello, InventoryDocument, PROTOCOL_MAX, PROTOCOL_MIN,
+    Progress, Welcome, agent_message, coordinator_message,
 };
 use fs_err as fs;
 use std::sync::Arc;
@@ -36,7 +36,12 @@ enum Ended {
 }
 
 /// Keeps a session up until told to stop.
-pub async fn keep(paths: &Paths, config: &AgentConfig, shared: &Arc<Shared>, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+pub async fn keep(
+    paths: &Paths,
+    config: &AgentConfig,
+    shared: &Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let (host, port) = config.address()?;
     let mut attempt = 0u32;
     loop {
@@ -90,8 +95,17 @@ async fn once(paths: &Paths, host: &str, port: u16, shared: &Arc<Shared>, welcom
 
 type Incoming = tonic::Streaming<CoordinatorMessage>;
 
-async fn open(paths: &Paths, host: &str, port: u16, shared: &Shared) -> anyhow::Result<(mpsc::Sender<AgentMessage>, Incoming)> {
-    let tls = fleet_tls::client::mutual(&fs::read(paths.ca())?, &fs::read(paths.certificate())?, &fs::read(paths.key())?)?;
+async fn open(
+    paths: &Paths,
+    host: &str,
+    port: u16,
+    shared: &Shared,
+) -> anyhow::Result<(mpsc::Sender<AgentMessage>, Incoming)> {
+    let tls = fleet_tls::client::mutual(
+        &fs::read(paths.ca())?,
+        &fs::read(paths.certificate())?,
+        &fs::read(paths.key())?,
+    )?;
     let channel = connector::connect(host, port, tls).await?;
     let (to, outgoing) = mpsc::channel(SEND_BUFFER);
     let persisted = shared.link.get();
@@ -112,18 +126,27 @@ async fn open(paths: &Paths, host: &str, port: u16, shared: &Shared) -> anyhow::
     to.send(message(agent_message::Body::Hello(hello))).await?;
     let mut link = AgentLinkClient::new(channel);
     let call = link.session(ReceiverStream::new(outgoing));
-    let answer = tokio::time::timeout(WELCOME_TIMEOUT, call).await.map_err(|_| anyhow::anyhow!("the coordinator does not answer"))?;
+    let answer = tokio::time::timeout(WELCOME_TIMEOUT, call)
+        .await
+        .map_err(|_| anyhow::anyhow!("the coordinator does not answer"))?;
     match answer {
         Ok(response) => Ok((to, response.into_inner())),
         Err(status) => anyhow::bail!("the coordinator refused the session: {}", status.message()),
     }
 }
 
-fn message(body: agent_message::Body) -> AgentMessage { AgentMessage { body: Some(body) } }
+fn message(body: agent_message::Body) -> AgentMessage {
+    AgentMessage { body: Some(body) }
+}
 
 async fn welcome(from: &mut Incoming, shared: &Shared) -> Result<Welcome, Ended> {
-    let first = tokio::time::timeout(WELCOME_TIMEOUT, from.message()).await.map_err(|_| Ended::Broken("no welcome".into()))?;
-    match first.map_err(|status| Ended::Broken(status.message().to_owned()))?.and_then(|message| message.body) {
+    let first = tokio::time::timeout(WELCOME_TIMEOUT, from.message())
+        .await
+        .map_err(|_| Ended::Broken("no welcome".into()))?;
+    match first
+        .map_err(|status| Ended::Broken(status.message().to_owned()))?
+        .and_then(|message| message.body)
+    {
         Some(coordinator_message::Body::Welcome(welcome)) => {
             let stored = shared.link.update(|persisted| {
                 persisted.session_number = welcome.session_number;
@@ -135,7 +158,10 @@ async fn welcome(from: &mut Incoming, shared: &Shared) -> Result<Welcome, Ended>
                 }
             });
             stored.map_err(|error| Ended::Broken(error.to_string()))?;
-            shared.outbox.acknowledge(welcome.acknowledged).map_err(|error| Ended::Broken(error.to_string()))?;
+            shared
+                .outbox
+                .acknowledge(welcome.acknowledged)
+                .map_err(|error| Ended::Broken(error.to_string()))?;
             shared.link.set_live(Some(welcome.session_number));
             Ok(welcome)
         }
@@ -152,7 +178,12 @@ fn leave(goodbye: &Goodbye, shared: &Shared) -> Ended {
     Ended::Away(goodbye.retry_after_ms)
 }
 
-async fn serve(to: &mpsc::Sender<AgentMessage>, from: &mut Incoming, shared: &Arc<Shared>, welcome: &Welcome) -> Ended {
+async fn serve(
+    to: &mpsc::Sender<AgentMessage>,
+    from: &mut Incoming,
+    shared: &Arc<Shared>,
+    welcome: &Welcome,
+) -> Ended {
     let outbox_id = shared.outbox.id();
     let mut sent = welcome.acknowledged;
     let mut progress = shared.progress.subscribe();
@@ -204,7 +235,12 @@ async fn serve(to: &mpsc::Sender<AgentMessage>, from: &mut Incoming, shared: &Ar
     }
 }
 
-async fn receive(to: &mpsc::Sender<AgentMessage>, incoming: CoordinatorMessage, shared: &Arc<Shared>, session: u64) -> Option<Ended> {
+async fn receive(
+    to: &mpsc::Sender<AgentMessage>,
+    incoming: CoordinatorMessage,
+    shared: &Arc<Shared>,
+    session: u64,
+) -> Option<Ended> {
     match incoming.body? {
         coordinator_message::Body::Order(order) => {
             if let Err(error) = orders::take(shared, order, session) {
@@ -220,7 +256,13 @@ async fn receive(to: &mpsc::Sender<AgentMessage>, incoming: CoordinatorMessage, 
         }
         coordinator_message::Body::InventoryWanted(_) => {
             let document = shared.inventory().0;
-            if to.send(message(agent_message::Body::Inventory(InventoryDocument { document }))).await.is_err() {
+            if to
+                .send(message(agent_message::Body::Inventory(InventoryDocument {
+                    document,
+                })))
+                .await
+                .is_err()
+            {
                 return Some(Ended::Broken("the stream is closed".into()));
             }
         }

@@ -33,20 +33,31 @@ impl LinkState {
     /// Reads what is there.
     pub fn open(paths: &Paths) -> Self {
         let persisted = files::read_json(&paths.link()).unwrap_or_default();
-        Self { path: paths.link(), inner: Mutex::new((persisted, None)) }
+        Self {
+            path: paths.link(),
+            inner: Mutex::new((persisted, None)),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Persisted, Option<u64>)> { self.inner.lock().unwrap_or_else(PoisonError::into_inner) }
+    fn lock(&self) -> MutexGuard<'_, (Persisted, Option<u64>)> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// A copy.
-    pub fn get(&self) -> Persisted { self.lock().0.clone() }
+    pub fn get(&self) -> Persisted {
+        self.lock().0.clone()
+    }
 
     /// Changes and stores it.
     pub fn update(&self, change: impl FnOnce(&mut Persisted)) -> std::io::Result<()> {
         let mut inner = self.lock();
         let before = inner.0.clone();
         change(&mut inner.0);
-        if inner.0 == before { Ok(()) } else { files::write_json(&self.path, &inner.0) }
+        if inner.0 == before {
+            Ok(())
+        } else {
+            files::write_json(&self.path, &inner.0)
+        }
     }
 
     /// Takes a higher epoch. Returns whether the given one is still valid.
@@ -56,10 +67,14 @@ impl LinkState {
     }
 
     /// The session is up, or down.
-    pub fn set_live(&self, session: Option<u64>) { self.lock().1 = session; }
+    pub fn set_live(&self, session: Option<u64>) {
+        self.lock().1 = session;
+    }
 
     /// The session that is up.
-    pub fn live(&self) -> Option<u64> { self.lock().1 }
+    pub fn live(&self) -> Option<u64> {
+        self.lock().1
+    }
 }
 
 #[cfg(test)]

@@ -37,9 +37,12 @@ pub fn verify(run: &Run<'_>, step: StepId, limit: Duration) -> StepResult<()> {
             told.clone_from(&text);
         }
         if Instant::now() >= until {
-            return Err(StepError::new(codes::VERIFY_FAILED, format!("still missing after {} s: {text}", limit.as_secs())));
+            return Err(StepError::new(
+                codes::VERIFY_FAILED,
+                format!("still missing after {} s: {text}", limit.as_secs()),
+            ));
         }
-        std::thread::sleep(PAUSE);
+        crate::host::clock::pause(PAUSE);
     }
 }
 
@@ -49,7 +52,11 @@ fn expected(run: &Run<'_>, step: StepId, now: &Installation) -> Expected {
         // Nothing saved: a plain check of what runs.
         return Expected {
             version: run.entry.to,
-            agent_id: if run.entry.expect.agent_id.is_empty() { now.agent_id.clone() } else { run.entry.expect.agent_id.clone() },
+            agent_id: if run.entry.expect.agent_id.is_empty() {
+                now.agent_id.clone()
+            } else {
+                run.entry.expect.agent_id.clone()
+            },
             node_id: String::new(),
             exporters: std::collections::BTreeMap::new(),
             forbidden_dir: None,
@@ -81,13 +88,22 @@ fn seen(looked: &Looked, installation: &Installation) -> Seen {
     let base = &installation.base_dir;
     let (uid, gid) = processes::owner_of(Path::new(base)).unwrap_or((0, 0));
     let on_disk = program_version(base, uid, gid).filter(|version| *version == installation.version);
-    let config = looked.facts.configs.get(&installation.config_file).and_then(Option::as_ref);
+    let config = looked
+        .facts
+        .configs
+        .get(&installation.config_file)
+        .and_then(Option::as_ref);
     let port = config.map_or(7777, |config| config.local_api().1);
     let admin = Tool::new(format!("{base}/bin/pmm-admin"))
         .args(["status", "--json", &format!("--pmm-agent-listen-port={port}")])
-        .as_user(uid, gid)
+        .by_user(uid, gid)
         .run()
         .ok()
         .and_then(|output| status::admin(&output.stdout));
-    Seen { on_disk, local: looked.facts.status.clone(), admin, pid: looked.main_process().map(|process| process.pid) }
+    Seen {
+        on_disk,
+        local: looked.facts.status.clone(),
+        admin,
+        pid: looked.main_process().map(|process| process.pid),
+    }
 }

@@ -3,7 +3,12 @@
 //! ```text
 //! hop <what> key=value...     what: inspect | snapshot | preflight | run | hops
 //! ```
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used, clippy::unwrap_used)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::unwrap_used
+)]
 
 use fleet_common::ids::{LegId, OrderId};
 use fleet_common::server::{HopOutcome, Pmm2Update, ServerOrder};
@@ -17,11 +22,19 @@ async fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut words = std::env::args().skip(1);
     let what = words.next().expect("what to do");
-    let args: BTreeMap<String, String> =
-        words.filter_map(|word| word.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()))).collect();
-    let get = |name: &str| args.get(name).cloned().unwrap_or_else(|| panic!("{name}= is missing"));
+    let args: BTreeMap<String, String> = words
+        .filter_map(|word| word.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())))
+        .collect();
+    let get = |name: &str| {
+        args.get(name)
+            .cloned()
+            .unwrap_or_else(|| panic!("{name}= is missing"))
+    };
     let or = |name: &str, other: &str| args.get(name).cloned().unwrap_or_else(|| other.to_owned());
-    let mut deadlines = Deadlines { settle: Duration::from_secs(60), ..Deadlines::default() };
+    let mut deadlines = Deadlines {
+        settle: Duration::from_secs(60),
+        ..Deadlines::default()
+    };
     if let Some(seconds) = args.get("migration_s") {
         deadlines.migration = Duration::from_secs(seconds.parse().expect("seconds"));
     }
@@ -37,14 +50,25 @@ async fn main() {
         deadlines,
     };
     let driver = Driver::new(config, get("journal").into()).expect("driver");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64;
     match what.as_str() {
         "inspect" => print(&driver.inspect().await.map_err(report)),
         "snapshot" => print(&driver.snapshot(now - 3_600_000).await.map_err(report)),
         "hops" => print(&driver.hops().map_err(report)),
         "preflight" => {
-            let path: Vec<_> = get("path").split(',').map(|one| one.parse().expect("release")).collect();
-            print(&driver.preflight(&path, update(&or("update", "image"))).await.map_err(report));
+            let path: Vec<_> = get("path")
+                .split(',')
+                .map(|one| one.parse().expect("release"))
+                .collect();
+            print(
+                &driver
+                    .preflight(&path, update(&or("update", "image")))
+                    .await
+                    .map_err(report),
+            );
         }
         "run" => {
             let order = ServerOrder {
@@ -61,7 +85,11 @@ async fn main() {
             let started = std::time::Instant::now();
             let printer = tokio::spawn(async move {
                 while let Some(event) = receiver.recv().await {
-                    println!("{:8.2} {}", started.elapsed().as_secs_f64(), serde_json::to_string(&event).unwrap());
+                    println!(
+                        "{:8.2} {}",
+                        started.elapsed().as_secs_f64(),
+                        serde_json::to_string(&event).unwrap()
+                    );
                 }
             });
             let result = driver.run_hop(&order, events, CancellationToken::new()).await;
@@ -78,7 +106,13 @@ async fn main() {
     }
 }
 
-fn update(word: &str) -> Pmm2Update { if word == "api" { Pmm2Update::Api } else { Pmm2Update::Image } }
+fn update(word: &str) -> Pmm2Update {
+    if word == "api" {
+        Pmm2Update::Api
+    } else {
+        Pmm2Update::Image
+    }
+}
 
 fn report(error: pmm_driver::DriverError) -> String {
     let hints = fleet_common::hint::Hint::hints(&error);

@@ -18,9 +18,17 @@ pub async fn before(pmm: &Pmm) -> Result<Baseline, DriverError> {
     let now = now_ms();
     let history = HISTORY_MOMENTS_MS
         .iter()
-        .map(|ago| HistoryProbe { query: HISTORY_QUERY.to_owned(), at_ms: now.saturating_sub(*ago), series: 0 })
+        .map(|ago| HistoryProbe {
+            query: HISTORY_QUERY.to_owned(),
+            at_ms: now.saturating_sub(*ago),
+            series: 0,
+        })
         .collect();
-    let qan = vec![QanProbe { from_ms: now.saturating_sub(QAN_WINDOW_MS), to_ms: now.saturating_sub(QAN_MARGIN_MS), rows: 0 }];
+    let qan = vec![QanProbe {
+        from_ms: now.saturating_sub(QAN_WINDOW_MS),
+        to_ms: now.saturating_sub(QAN_MARGIN_MS),
+        rows: 0,
+    }];
     let mut baseline = read(pmm, history, qan, true).await?;
     // A moment without samples proves nothing later.
     baseline.history.retain(|probe| probe.series > 0);
@@ -33,7 +41,12 @@ pub async fn after(pmm: &Pmm, old: &Baseline) -> Result<Baseline, DriverError> {
     read(pmm, old.history.clone(), old.qan.clone(), false).await
 }
 
-async fn read(pmm: &Pmm, mut history: Vec<HistoryProbe>, mut qan: Vec<QanProbe>, fleet: bool) -> Result<Baseline, DriverError> {
+async fn read(
+    pmm: &Pmm,
+    mut history: Vec<HistoryProbe>,
+    mut qan: Vec<QanProbe>,
+    fleet: bool,
+) -> Result<Baseline, DriverError> {
     let version = pmm.version().await?.version;
     let major = version.major;
     let inventory = pmm.inventory(major).await?;

@@ -82,13 +82,18 @@ impl Default for Deadlines {
 
 impl Deadlines {
     /// The volume deadline for this much data.
-    pub fn volume_for(&self, bytes: u64) -> Duration { self.volume + self.scaled(bytes) }
+    pub fn volume_for(&self, bytes: u64) -> Duration {
+        self.volume + self.scaled(bytes)
+    }
     /// The migration deadline for this much data.
-    pub fn migration_for(&self, bytes: u64) -> Duration { self.migration + self.scaled(bytes) }
+    pub fn migration_for(&self, bytes: u64) -> Duration {
+        self.migration + self.scaled(bytes)
+    }
     /// The settle deadline for this many clients.
     pub fn settle_for(&self, clients: usize) -> Duration {
         let hundreds = u32::try_from(clients.div_ceil(100)).unwrap_or(u32::MAX);
-        self.settle.saturating_add(self.per_hundred_clients.saturating_mul(hundreds))
+        self.settle
+            .saturating_add(self.per_hundred_clients.saturating_mul(hundreds))
     }
 
     fn scaled(&self, bytes: u64) -> Duration {

@@ -15,14 +15,20 @@ pub struct Credential {
 
 impl Credential {
     /// The header's value.
-    pub fn header(&self) -> &str { &self.header }
+    pub fn header(&self) -> &str {
+        &self.header
+    }
     /// The user name, when it is not a token.
-    pub fn user(&self) -> Option<&str> { self.user.as_deref() }
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,22 +63,35 @@ pub enum CredentialError {
 impl Hint for CredentialError {
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Read { path, .. } => vec![format!("create {} with mode 0600, readable by the coordinator's account", path.display())],
+            Self::Read { path, .. } => vec![format!(
+                "create {} with mode 0600, readable by the coordinator's account",
+                path.display()
+            )],
             Self::Mode { path, .. } => vec![format!("chmod 0600 {}", path.display())],
-            Self::Form { .. } => vec!["write `user:password` of a local Grafana admin, or an admin token, on one line".to_owned()],
+            Self::Form { .. } => vec![
+                "write `user:password` of a local Grafana admin, or an admin token, on one line".to_owned(),
+            ],
         }
     }
 }
 
 /// Reads the credential: `user:password` or a token.
 pub fn read(path: &Path) -> Result<Credential, CredentialError> {
-    let unreadable = |source| CredentialError::Read { path: path.to_owned(), source };
+    let unreadable = |source| CredentialError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(CredentialError::Mode { path: path.to_owned(), mode });
+        return Err(CredentialError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(&text).ok_or_else(|| CredentialError::Form { path: path.to_owned() })
+    parse(&text).ok_or_else(|| CredentialError::Form {
+        path: path.to_owned(),
+    })
 }
 
 fn parse(text: &str) -> Option<Credential> {
@@ -83,11 +102,15 @@ fn parse(text: &str) -> Option<Credential> {
     }
     match line.split_once(':') {
         Some(("", _) | (_, "")) => None,
-        Some((user, _)) => {
-            Some(Credential { header: format!("Basic {}", STANDARD.encode(line)), user: Some(user.to_owned()) })
-        }
+        Some((user, _)) => Some(Credential {
+            header: format!("Basic {}", STANDARD.encode(line)),
+            user: Some(user.to_owned()),
+        }),
         None if line.contains(' ') => None,
-        None => Some(Credential { header: format!("Bearer {line}"), user: None }),
+        None => Some(Credential {
+            header: format!("Bearer {line}"),
+            user: None,
+        }),
     }
 }
 
@@ -98,7 +121,10 @@ mod tests {
 
     #[test]
     fn both_forms() {
-        assert_eq!(parse("admin:s3:cret\n").unwrap().header(), "Basic YWRtaW46czM6Y3JldA==");
+        assert_eq!(
+            parse("admin:s3:cret\n").unwrap().header(),
+            "Basic YWRtaW46czM6Y3JldA=="
+        );
         assert_eq!(parse("glsa_abc\n").unwrap().header(), "Bearer glsa_abc");
         for bad in ["", "\n", ":x", "x:", "two words", "a:b\nc:d"] {
             assert!(parse(bad).is_none(), "{bad:?}");
@@ -111,9 +137,15 @@ mod tests {
         let path = dir.path().join("pmm-admin");
         std::fs::write(&path, "admin:secret").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(read(&path), Err(CredentialError::Mode { mode: 0o640, .. })));
+        assert!(matches!(
+            read(&path),
+            Err(CredentialError::Mode { mode: 0o640, .. })
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert!(!format!("{:?}", read(&path).unwrap()).contains("secret"));
-        assert!(matches!(read(&dir.path().join("none")), Err(CredentialError::Read { .. })));
+        assert!(matches!(
+            read(&dir.path().join("none")),
+            Err(CredentialError::Read { .. })
+        ));
     }
 }

@@ -36,7 +36,13 @@ impl Driver {
         let credential = credential::read(&config.credential_file)?;
         let pmm = Pmm::new(&config.url, trust(&config.trust)?, credential.clone())?;
         journal::prepare(&journal_dir)?;
-        Ok(Self { config, credential, pmm, journal_dir, busy: Mutex::new(()) })
+        Ok(Self {
+            config,
+            credential,
+            pmm,
+            journal_dir,
+            busy: Mutex::new(()),
+        })
     }
 
     /// PMM's own view of the fleet; works with either major. With `qan_from_ms` 0 nothing is asked about queries.
@@ -51,7 +57,11 @@ impl Driver {
     }
 
     /// Checks everything that the hops of `path` depend on; changes nothing that runs.
-    pub async fn preflight(&self, path: &[PmmVersion], pmm2: Pmm2Update) -> Result<PreflightReport, DriverError> {
+    pub async fn preflight(
+        &self,
+        path: &[PmmVersion],
+        pmm2: Pmm2Update,
+    ) -> Result<PreflightReport, DriverError> {
         let docker = self.docker().await?;
         preflight::run(&docker, &self.pmm, &self.config, &self.program()?, path, pmm2).await
     }
@@ -67,7 +77,9 @@ impl Driver {
     ) -> Result<HopResult, DriverError> {
         let _one = self.busy.lock().await;
         if let Some(open) = self.open_order()?.filter(|open| open.order != order.order) {
-            return Err(DriverError::Busy { open: open.order.to_string() });
+            return Err(DriverError::Busy {
+                open: open.order.to_string(),
+            });
         }
         let tools = hop::Tools {
             config: &self.config,
@@ -81,19 +93,30 @@ impl Driver {
 
     /// The order of a hop that has no end yet.
     pub fn open_order(&self) -> Result<Option<ServerOrder>, DriverError> {
-        let open = journal::all(&self.journal_dir)?.into_iter().rfind(|replay| replay.finished.is_none());
+        let open = journal::all(&self.journal_dir)?
+            .into_iter()
+            .rfind(|replay| replay.finished.is_none());
         Ok(open.and_then(|replay| replay.order))
     }
 
     /// All hops, oldest first.
     pub fn hops(&self) -> Result<Vec<HopRecord>, DriverError> {
-        Ok(journal::all(&self.journal_dir)?.iter().filter_map(journal::record).collect())
+        Ok(journal::all(&self.journal_dir)?
+            .iter()
+            .filter_map(journal::record)
+            .collect())
     }
 
-    async fn docker(&self) -> Result<Docker, DriverError> { Docker::connect(&self.config.docker_endpoint).await }
+    async fn docker(&self) -> Result<Docker, DriverError> {
+        Docker::connect(&self.config.docker_endpoint).await
+    }
 
     fn program(&self) -> Result<Vec<u8>, DriverError> {
         let path = &self.config.helper;
-        std::fs::read(path).map_err(|source| DriverError::File { what: "can't read the volume helper", path: path.clone(), source })
+        std::fs::read(path).map_err(|source| DriverError::File {
+            what: "can't read the volume helper",
+            path: path.clone(),
+            source,
+        })
     }
 }

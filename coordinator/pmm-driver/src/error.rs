@@ -116,7 +116,11 @@ impl DriverError {
 
     /// An unexpected state without advice.
     pub fn state(code: &'static str, message: impl Into<String>) -> Self {
-        Self::State { code, message: message.into(), hints: Vec::new() }
+        Self::State {
+            code,
+            message: message.into(),
+            hints: Vec::new(),
+        }
     }
 
     /// Whether the engine gave no answer at all; one that refuses is another matter.
@@ -137,7 +141,13 @@ impl DriverError {
 
     /// Whether the engine answered and said no.
     pub fn engine_refuses(&self) -> bool {
-        matches!(self, Self::Docker { source: bollard::errors::Error::DockerResponseServerError { .. }, .. })
+        matches!(
+            self,
+            Self::Docker {
+                source: bollard::errors::Error::DockerResponseServerError { .. },
+                ..
+            }
+        )
     }
 
     /// Whether PMM may answer differently a little later: not reachable, 401, 403 and 5xx are inconclusive while a fleet reconnects.
@@ -154,12 +164,24 @@ impl Hint for DriverError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Credential(inner) => inner.hints(),
-            Self::Docker { .. } => vec!["check that the Docker endpoint is right and that the coordinator may use it".to_owned()],
-            Self::Http { .. } => vec!["check the PMM Server's url and ca_file or fingerprint in the fleet file".to_owned()],
-            Self::Status { status: 401 | 403, .. } => {
-                vec!["the credential must belong to a local Grafana user or token with the Admin role".to_owned()]
+            Self::Docker { .. } => {
+                vec!["check that the Docker endpoint is right and that the coordinator may use it".to_owned()]
             }
-            Self::Journal { path, .. } => vec![format!("keep a copy of {} and ask for help; nothing was changed", path.display())],
+            Self::Http { .. } => {
+                vec!["check the PMM Server's url and ca_file or fingerprint in the fleet file".to_owned()]
+            }
+            Self::Status {
+                status: 401 | 403, ..
+            } => {
+                vec![
+                    "the credential must belong to a local Grafana user or token with the Admin role"
+                        .to_owned(),
+                ]
+            }
+            Self::Journal { path, .. } => vec![format!(
+                "keep a copy of {} and ask for help; nothing was changed",
+                path.display()
+            )],
             Self::State { hints, .. } => hints.clone(),
             _ => Vec::new(),
         }

@@ -39,15 +39,34 @@ pub async fn gather(docker: &Docker, pmm: &Pmm, config: &ServerConfig) -> Result
     let Some(image) = docker.image(&image_id).await? else {
         return Err(DriverError::State {
             code: codes::UNEXPECTED_STATE,
-            message: format!("the image {image_id} of the container {} is gone", config.container),
+            message: format!(
+                "the image {image_id} of the container {} is gone",
+                config.container
+            ),
             hints: vec!["pull it again: without it there is no way back".to_owned()],
         });
     };
-    let reference = container["Config"]["Image"].as_str().unwrap_or_default().to_owned();
-    let image_version = docker.image_version(&image_id, &reference, &format!("{}-fleet-probe", config.container)).await?;
+    let reference = container["Config"]["Image"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let image_version = docker
+        .image_version(
+            &image_id,
+            &reference,
+            &format!("{}-fleet-probe", config.container),
+        )
+        .await?;
     let told = pmm.version().await?;
-    let marker: Option<PmmVersion> = docker.read_file(&config.container, MARKER).await?.as_deref().and_then(version_in_file);
-    let own = operator_env(&strings(&container["Config"], "Env"), &strings(&image["Config"], "Env"));
+    let marker: Option<PmmVersion> = docker
+        .read_file(&config.container, MARKER)
+        .await?
+        .as_deref()
+        .and_then(version_in_file);
+    let own = operator_env(
+        &strings(&container["Config"], "Env"),
+        &strings(&image["Config"], "Env"),
+    );
     let facts = ServerFacts {
         version: told.version,
         marker,
@@ -60,21 +79,34 @@ pub async fn gather(docker: &Docker, pmm: &Pmm, config: &ServerConfig) -> Result
         data: data_mount(&container),
         ports: ports::describe(&container["NetworkSettings"]["Ports"]),
         networks: networks::names(&container),
-        restart_policy: container["HostConfig"]["RestartPolicy"]["Name"].as_str().unwrap_or_default().to_owned(),
+        restart_policy: container["HostConfig"]["RestartPolicy"]["Name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         operator_env: own.into_iter().map(|(name, _)| name).collect(),
         distribution: told.distribution,
         engine: docker.engine().await?,
         engine_api: docker.api_version().to_owned(),
     };
-    Ok(Gathered { facts, container, image })
+    Ok(Gathered {
+        facts,
+        container,
+        image,
+    })
 }
 
 /// Where `/srv` comes from.
 fn data_mount(container: &Value) -> Option<DataMount> {
-    let mount = data_mounts(container).into_iter().find(|mount| mount["Destination"] == "/srv")?;
+    let mount = data_mounts(container)
+        .into_iter()
+        .find(|mount| mount["Destination"] == "/srv")?;
     Some(match mount["Type"].as_str()? {
-        "volume" => DataMount::Volume { name: mount["Name"].as_str()?.to_owned() },
-        "bind" => DataMount::Bind { source: mount["Source"].as_str()?.to_owned() },
+        "volume" => DataMount::Volume {
+            name: mount["Name"].as_str()?.to_owned(),
+        },
+        "bind" => DataMount::Bind {
+            source: mount["Source"].as_str()?.to_owned(),
+        },
         _ => return None,
     })
 }
@@ -85,15 +117,29 @@ fn data_mounts(container: &Value) -> Vec<Value> {
         let at = mount["Destination"].as_str().unwrap_or_default();
         at == "/srv" || at.starts_with("/srv/")
     };
-    container["Mounts"].as_array().into_iter().flatten().filter(inside).cloned().collect()
+    container["Mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(inside)
+        .cloned()
+        .collect()
 }
 
 /// The mounts at and below `/srv` as binds for a helper, `source:destination[:ro]`, sorted.
 pub fn data_binds(container: &Value, read_only: bool) -> Vec<String> {
     let bind = |mount: Value| {
-        let member = if mount["Type"] == "volume" { "Name" } else { "Source" };
+        let member = if mount["Type"] == "volume" {
+            "Name"
+        } else {
+            "Source"
+        };
         let (source, at) = (mount[member].as_str()?, mount["Destination"].as_str()?);
-        let mode = if read_only || mount["RW"] == Value::Bool(false) { ":ro" } else { "" };
+        let mode = if read_only || mount["RW"] == Value::Bool(false) {
+            ":ro"
+        } else {
+            ""
+        };
         matches!(mount["Type"].as_str(), Some("volume" | "bind")).then(|| format!("{source}:{at}{mode}"))
     };
     let mut binds: Vec<String> = data_mounts(container).into_iter().filter_map(bind).collect();

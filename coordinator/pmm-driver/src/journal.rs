@@ -4,8 +4,8 @@ use crate::clock::now_ms;
 use crate::error::DriverError;
 use crate::record::{HopRecord, StepRecord};
 use fleet_common::server::ServerOrder;
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use server_upgrade::journal::{Line, Replay};
 use server_upgrade::names::order_key;
 use std::fs::{File, OpenOptions};
@@ -27,7 +27,11 @@ fn trouble(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Dr
 
 /// Makes the journal directory, readable by its owner only.
 pub fn prepare(dir: &Path) -> Result<(), DriverError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(trouble("can't create", dir))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(trouble("can't create", dir))
 }
 
 impl Journal {
@@ -46,23 +50,38 @@ impl Journal {
         let (lines, whole) = read(&mut file, &path)?;
         // What follows the last whole line was being written when the process died; it never counted.
         file.set_len(whole).map_err(trouble("can't shorten", &path))?;
-        file.seek(SeekFrom::Start(whole)).map_err(trouble("can't seek in", &path))?;
-        let mut journal = Self { path, file, replay: Replay::of(&lines) };
+        file.seek(SeekFrom::Start(whole))
+            .map_err(trouble("can't seek in", &path))?;
+        let mut journal = Self {
+            path,
+            file,
+            replay: Replay::of(&lines),
+        };
         if journal.replay.order.is_none() {
-            journal.append(Line::Opened { order: order.clone(), at_ms: now_ms() })?;
+            journal.append(Line::Opened {
+                order: order.clone(),
+                at_ms: now_ms(),
+            })?;
         }
         if fresh {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(trouble("can't sync", dir))?;
+            File::open(dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(trouble("can't sync", dir))?;
         }
         Ok(journal)
     }
 
     /// Adds a line; on the disk when this returns.
     pub fn append(&mut self, line: Line) -> Result<(), DriverError> {
-        let mut text = serde_json::to_string(&line)
-            .map_err(|source| DriverError::Journal { path: self.path.clone(), line: 0, source })?;
+        let mut text = serde_json::to_string(&line).map_err(|source| DriverError::Journal {
+            path: self.path.clone(),
+            line: 0,
+            source,
+        })?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(trouble("can't write", &self.path))?;
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(trouble("can't write", &self.path))?;
         self.file.sync_data().map_err(trouble("can't sync", &self.path))?;
         self.replay.apply(&line);
         Ok(())
@@ -70,9 +89,15 @@ impl Journal {
 
     /// Keeps something for later steps.
     pub fn note<T: Serialize>(&mut self, key: &str, value: &T) -> Result<(), DriverError> {
-        let value = serde_json::to_value(value)
-            .map_err(|source| DriverError::Journal { path: self.path.clone(), line: 0, source })?;
-        self.append(Line::Note { key: key.to_owned(), value })
+        let value = serde_json::to_value(value).map_err(|source| DriverError::Journal {
+            path: self.path.clone(),
+            line: 0,
+            source,
+        })?;
+        self.append(Line::Note {
+            key: key.to_owned(),
+            value,
+        })
     }
 
     /// Something kept by an earlier step.
@@ -81,20 +106,29 @@ impl Journal {
     }
 
     /// What the journal says.
-    pub fn replay(&self) -> &Replay { &self.replay }
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
 }
 
 /// All whole lines, and the number of bytes that they take.
 fn read(file: &mut File, path: &Path) -> Result<(Vec<Line>, u64), DriverError> {
     let mut text = String::new();
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(trouble("can't read", path))?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    file.read_to_end(&mut bytes)
+        .map_err(trouble("can't read", path))?;
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |last| last + 1);
     text.push_str(&String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default()));
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let parsed = serde_json::from_str(line)
-            .map_err(|source| DriverError::Journal { path: path.to_owned(), line: index + 1, source })?;
+        let parsed = serde_json::from_str(line).map_err(|source| DriverError::Journal {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })?;
         lines.push(parsed);
     }
     Ok((lines, whole as u64))
@@ -130,7 +164,13 @@ pub fn record(replay: &Replay) -> Option<HopRecord> {
         attempts: replay.attempts.get(step).copied().unwrap_or_default(),
         took_ms: replay.done.get(step).copied(),
     });
-    let text = |key: &str| replay.notes.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+    let text = |key: &str| {
+        replay
+            .notes
+            .get(key)
+            .and_then(|value| value.as_str())
+            .map(str::to_owned)
+    };
     Some(HopRecord {
         order: replay.order.clone()?,
         started_at_ms: replay.opened_at_ms,
@@ -168,21 +208,43 @@ mod tests {
     fn a_torn_line_never_counted_and_the_rest_survives() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path(), &order()).unwrap();
-        journal.append(Line::Intent { step: "inspect".to_owned(), at_ms: 1 }).unwrap();
+        journal
+            .append(Line::Intent {
+                step: "inspect".to_owned(),
+                at_ms: 1,
+            })
+            .unwrap();
         journal.note("k", &7).unwrap();
         let path = journal.path.clone();
         drop(journal);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let mut torn = std::fs::read(&path).unwrap();
         torn.extend_from_slice(b"{\"line\":\"done\",\"step\":\"insp");
         std::fs::write(&path, torn).unwrap();
         let mut journal = Journal::open(dir.path(), &order()).unwrap();
         assert_eq!(journal.replay().open.as_deref(), Some("inspect"));
         assert_eq!(journal.get::<u32>("k"), Some(7));
-        journal.append(Line::Done { step: "inspect".to_owned(), at_ms: 2, took_ms: 1 }).unwrap();
+        journal
+            .append(Line::Done {
+                step: "inspect".to_owned(),
+                at_ms: 2,
+                took_ms: 1,
+            })
+            .unwrap();
         let found = all(dir.path()).unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!(record(found.first().unwrap()).unwrap().steps.first().unwrap().took_ms, Some(1));
+        assert_eq!(
+            record(found.first().unwrap())
+                .unwrap()
+                .steps
+                .first()
+                .unwrap()
+                .took_ms,
+            Some(1)
+        );
     }
 
     #[test]
@@ -191,6 +253,9 @@ mod tests {
         let path = Journal::open(dir.path(), &order()).unwrap().path;
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{text}garbage\n{text}")).unwrap();
-        assert!(matches!(Journal::open(dir.path(), &order()), Err(DriverError::Journal { line: 2, .. })));
+        assert!(matches!(
+            Journal::open(dir.path(), &order()),
+            Err(DriverError::Journal { line: 2, .. })
+        ));
     }
 }

@@ -38,15 +38,35 @@ pub async fn run(
         let found = docker.resolve(&config.image_repository, wanted).await;
         images.push((wanted, found.map(|one| one.digest).map_err(|error| chain(&error))));
     }
-    let specs: Vec<_> = path.iter().map(|to| (*to, spec(source(&gathered, *to), &config.image_repository, &names(config, *to)))).collect();
+    let specs: Vec<_> = path
+        .iter()
+        .map(|to| {
+            (
+                *to,
+                spec(
+                    source(&gathered, *to),
+                    &config.image_repository,
+                    &names(config, *to),
+                ),
+            )
+        })
+        .collect();
     let alertmanager = settings.as_ref().is_ok_and(|settings| {
-        ["alert_manager_url", "alert_manager_rules"].iter().any(|name| settings[name].as_str().is_some_and(|text| !text.is_empty()))
+        ["alert_manager_url", "alert_manager_rules"]
+            .iter()
+            .any(|name| settings[name].as_str().is_some_and(|text| !text.is_empty()))
     });
     let admin = settings.map(|_| ()).map_err(|error| chain(&error));
     let backups: Vec<String> = snapshot
         .backups_scheduled_on
         .iter()
-        .map(|id| snapshot.clients.values().find(|one| one.node_id == *id).map_or_else(|| id.clone(), |one| one.node_name.clone()))
+        .map(|id| {
+            snapshot
+                .clients
+                .values()
+                .find(|one| one.node_id == *id)
+                .map_or_else(|| id.clone(), |one| one.node_name.clone())
+        })
         .collect();
     let told = look.as_ref().map_err(chain_text);
     let mut findings = judge(&Sight {
@@ -62,7 +82,10 @@ pub async fn run(
         services: snapshot.services.len(),
         alertmanager,
     });
-    if let Some(first) = path.first().filter(|first| first.major == 2 && pmm2 == Pmm2Update::Api) {
+    if let Some(first) = path
+        .first()
+        .filter(|first| first.major == 2 && pmm2 == Pmm2Update::Api)
+    {
         findings.push(offer(pmm, *first).await);
     }
     let look = look.unwrap_or_default();
@@ -75,10 +98,17 @@ pub async fn run(
     })
 }
 
-fn chain_text(error: &DriverError) -> String { chain(error) }
+fn chain_text(error: &DriverError) -> String {
+    chain(error)
+}
 
 fn source(gathered: &Gathered, to: PmmVersion) -> Source<'_> {
-    Source { container: &gathered.container, image: &gathered.image, from: gathered.facts.version, to }
+    Source {
+        container: &gathered.container,
+        image: &gathered.image,
+        from: gathered.facts.version,
+        to,
+    }
 }
 
 /// The images of the path, and that of the running release if the container has to be re-created first.
@@ -90,19 +120,33 @@ fn images_needed(gathered: &Gathered, path: &[PmmVersion]) -> Vec<PmmVersion> {
     needed
 }
 
-async fn look(docker: &Docker, config: &ServerConfig, program: &[u8], gathered: &Gathered) -> Result<LookReport, DriverError> {
+async fn look(
+    docker: &Docker,
+    config: &ServerConfig,
+    program: &[u8],
+    gathered: &Gathered,
+) -> Result<LookReport, DriverError> {
     let binds = data_binds(&gathered.container, true);
     if binds.is_empty() {
-        return Err(DriverError::state(codes::UNEXPECTED_STATE, "nothing is mounted at /srv"));
+        return Err(DriverError::state(
+            codes::UNEXPECTED_STATE,
+            "nothing is mounted at /srv",
+        ));
     }
     let labels = [(LABEL_MANAGED, "true"), (LABEL_ROLE, "helper")];
     docker
         .help(&Work {
             name: format!("{}-fleet-look", config.container),
-            labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            labels: labels
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             image: &gathered.facts.image_id,
             program,
-            args: ["look", "--root", "/srv", "--space", "/", "--count"].iter().map(|word| (*word).to_owned()).collect(),
+            args: ["look", "--root", "/srv", "--space", "/", "--count"]
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
             binds,
             limit: config.deadlines.volume,
             reuse: false,
@@ -127,14 +171,31 @@ fn names(config: &ServerConfig, to: PmmVersion) -> Names {
 
 /// Whether PMM 2's own update leads to the release.
 async fn offer(pmm: &Pmm, wanted: PmmVersion) -> Finding {
-    let finding = |verdict, message: String, hint: &str| Finding { check: "api_update".to_owned(), verdict, message, hint: hint.to_owned() };
+    let finding = |verdict, message: String, hint: &str| Finding {
+        check: "api_update".to_owned(),
+        verdict,
+        message,
+        hint: hint.to_owned(),
+    };
     let advice = "set pmm2_update = \"image\" in the fleet file";
     match pmm.check_updates().await {
-        Ok(offer) if offer.latest == Some(wanted) && offer.available => finding(Verdict::Pass, format!("PMM offers {wanted}"), ""),
-        Ok(offer) => {
-            let latest = offer.latest.map_or_else(|| "nothing".to_owned(), |version| version.to_string());
-            finding(Verdict::Fail, format!("PMM's own update offers {latest}, not {wanted}"), advice)
+        Ok(offer) if offer.latest == Some(wanted) && offer.available => {
+            finding(Verdict::Pass, format!("PMM offers {wanted}"), "")
         }
-        Err(error) => finding(Verdict::Fail, format!("PMM's own update can't be used: {}", chain(&error)), advice),
+        Ok(offer) => {
+            let latest = offer
+                .latest
+                .map_or_else(|| "nothing".to_owned(), |version| version.to_string());
+            finding(
+                Verdict::Fail,
+                format!("PMM's own update offers {latest}, not {wanted}"),
+                advice,
+            )
+        }
+        Err(error) => finding(
+            Verdict::Fail,
+            format!("PMM's own update can't be used: {}", chain(&error)),
+            advice,
+        ),
     }
 }

@@ -29,11 +29,18 @@ pub async fn from_inventory(
 ) -> Result<FleetSnapshot, DriverError> {
     let major = version.major;
     let now = now_ms();
-    let mut snapshot = FleetSnapshot { taken_at_ms: now, server_version: Some(version), qan_from_ms, ..FleetSnapshot::default() };
+    let mut snapshot = FleetSnapshot {
+        taken_at_ms: now,
+        server_version: Some(version),
+        qan_from_ms,
+        ..FleetSnapshot::default()
+    };
     snapshot.clients = inventory.clients;
     snapshot.clients.retain(|id, client| !is_own(id, client));
     snapshot.services = inventory.services;
-    snapshot.services.retain(|_, service| service.node_id != SERVER_ID);
+    snapshot
+        .services
+        .retain(|_, service| service.node_id != SERVER_ID);
     pmm.client_versions(major, &mut snapshot.clients).await?;
     let oldest = now.saturating_sub(FRESH_MS);
     let fresh = |mut samples: BTreeMap<String, u64>| {
@@ -41,11 +48,17 @@ pub async fn from_inventory(
         samples
     };
     snapshot.service_samples_ms = fresh(pmm.newest_samples("service_id").await?);
-    snapshot.service_samples_ms.retain(|id, _| snapshot.services.contains_key(id));
+    snapshot
+        .service_samples_ms
+        .retain(|id, _| snapshot.services.contains_key(id));
     snapshot.node_samples_ms = fresh(pmm.newest_samples("node_id").await?);
-    snapshot.node_samples_ms.retain(|id, _| id != SERVER_ID && inventory.nodes.contains_key(id));
+    snapshot
+        .node_samples_ms
+        .retain(|id, _| id != SERVER_ID && inventory.nodes.contains_key(id));
     if qan_from_ms > 0 {
-        snapshot.qan_active = pmm.qan_active(major, qan_from_ms, now, &snapshot.services).await?;
+        snapshot.qan_active = pmm
+            .qan_active(major, qan_from_ms, now, &snapshot.services)
+            .await?;
     }
     for service in pmm.scheduled_backups(major).await.unwrap_or_default() {
         if let Some(service) = snapshot.services.get(without_pmm_prefix(&service)) {

@@ -116,7 +116,10 @@ impl Engine {
                 self.commit.audit.push(entry);
                 self.reply(answer, accepted.text);
             }
-            Some(Err(_)) | None if optional => self.reply(answer, String::new()),
+            // A host that is not part of the rollout is no error here.
+            Some(Err(refused)) if optional && refused.code == "unknown_host" => {
+                self.reply(answer, String::new())
+            }
             Some(Err(refused)) => {
                 let _ = answer.send(Err(active::refusal(refused).into()));
             }

@@ -194,7 +194,7 @@ fn record(row: HostRow) -> Option<HostRecord> {
         .as_deref()
         .and_then(|bytes| serde_json::from_slice(bytes).ok());
     let quarantined = row.quarantined.map(|reason| format!("quarantined: {reason}"));
-    let held = quarantined.or(row.held).or_else(|| inventory.held.clone());
+    let held = quarantined.or(row.held);
     Some(HostRecord {
         host_id: row.host,
         inventory,

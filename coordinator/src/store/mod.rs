@@ -161,7 +161,8 @@ fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    // We are the only writer; whoever else holds the file must not hold up the engine.
+    connection.busy_timeout(std::time::Duration::from_secs(2))?;
     Ok(connection)
 }
 

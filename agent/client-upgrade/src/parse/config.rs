@@ -40,7 +40,9 @@ impl std::fmt::Debug for ClientConfig {
 
 impl ClientConfig {
     /// Whether it names an identity and a server.
-    pub fn configured(&self) -> bool { !self.id.is_empty() && !self.server_address.is_empty() }
+    pub fn configured(&self) -> bool {
+        !self.id.is_empty() && !self.server_address.is_empty()
+    }
 
     /// `api_key`, `service_token`, `password` or `none`.
     pub fn credential(&self) -> &'static str {
@@ -53,13 +55,30 @@ impl ClientConfig {
     }
 
     /// Whether the secret is a bearer token rather than a password.
-    pub fn is_token(&self) -> bool { matches!(self.credential(), "api_key" | "service_token") }
+    pub fn is_token(&self) -> bool {
+        matches!(self.credential(), "api_key" | "service_token")
+    }
 
     /// Address and port of the local API.
     pub fn local_api(&self) -> (String, u16) {
-        let address = if self.listen_address.is_empty() { "127.0.0.1" } else { &self.listen_address };
-        let address = if address == "0.0.0.0" { "127.0.0.1" } else { address };
-        (address.to_owned(), if self.listen_port == 0 { 7777 } else { self.listen_port })
+        let address = if self.listen_address.is_empty() {
+            "127.0.0.1"
+        } else {
+            &self.listen_address
+        };
+        let address = if address == "0.0.0.0" {
+            "127.0.0.1"
+        } else {
+            address
+        };
+        (
+            address.to_owned(),
+            if self.listen_port == 0 {
+                7777
+            } else {
+                self.listen_port
+            },
+        )
     }
 }
 
@@ -106,7 +125,9 @@ pub(crate) fn entries(text: &str) -> impl Iterator<Item = Option<Entry<'_>>> {
             return None;
         }
         let indented = line.starts_with(' ');
-        let Some((key, raw)) = split(bare) else { return Some(None) };
+        let Some((key, raw)) = split(bare) else {
+            return Some(None);
+        };
         if indented && block.is_empty() {
             return Some(None);
         }
@@ -117,7 +138,11 @@ pub(crate) fn entries(text: &str) -> impl Iterator<Item = Option<Entry<'_>>> {
         if !indented {
             block = "";
         }
-        Some(scalar(raw).map(|value| Entry { block: if indented { block } else { "" }, key, value }))
+        Some(scalar(raw).map(|value| Entry {
+            block: if indented { block } else { "" },
+            key,
+            value,
+        }))
     })
 }
 
@@ -126,7 +151,10 @@ fn split(line: &str) -> Option<(&str, &str)> {
         Some(at) => (&line[..at], line[at + 1..].trim()),
         None => (line.strip_suffix(':')?, ""),
     };
-    let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let plain = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     plain.then_some((key, value))
 }
 
@@ -139,7 +167,11 @@ fn scalar(raw: &str) -> Option<String> {
         Some('|' | '>' | '{' | '[' | '&' | '*' | '!' | '%' | '@' | '`') => None,
         Some(_) => {
             let value = raw.split(" #").next().unwrap_or(raw).trim_end();
-            Some(if matches!(value, "~" | "null") { String::new() } else { value.to_owned() })
+            Some(if matches!(value, "~" | "null") {
+                String::new()
+            } else {
+                value.to_owned()
+            })
         }
     }
 }
@@ -183,7 +215,10 @@ fn double_quoted(rest: &str) -> Option<String> {
 
 fn hex(chars: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
     let text: String = chars.take(digits).collect();
-    (text.len() == digits).then(|| u32::from_str_radix(&text, 16).ok()).flatten().and_then(char::from_u32)
+    (text.len() == digits)
+        .then(|| u32::from_str_radix(&text, 16).ok())
+        .flatten()
+        .and_then(char::from_u32)
 }
 
 #[cfg(test)]
@@ -200,7 +235,10 @@ mod tests {
     fn the_known_shape_is_read() {
         let config = parse(SAMPLE.as_bytes()).unwrap();
         assert!(config.configured() && config.insecure_tls && !config.without_tls);
-        assert_eq!((config.id.as_str(), config.password.as_str()), ("4d5e", "it's: #1"));
+        assert_eq!(
+            (config.id.as_str(), config.password.as_str()),
+            ("4d5e", "it's: #1")
+        );
         assert_eq!(config.paths["paths_base"], "/usr/local/percona/pmm2");
         assert_eq!(config.local_api(), ("127.0.0.1".to_owned(), 7777));
         assert!(!format!("{config:?}").contains("#1"));
@@ -213,7 +251,13 @@ mod tests {
 
     #[test]
     fn other_shapes_are_opaque() {
-        for text in ["\u{0}\u{1}binary", "server: {address: x}\n", "id: |\n  x\n", "- a\n", "  id: x\n"] {
+        for text in [
+            "\u{0}\u{1}binary",
+            "server: {address: x}\n",
+            "id: |\n  x\n",
+            "- a\n",
+            "  id: x\n",
+        ] {
             assert!(parse(text.as_bytes()).is_none(), "{text}");
         }
         assert!(parse(&[0xff, 0xfe, 0x00]).is_none());

@@ -11,7 +11,11 @@ pub fn query(text: &str) -> Vec<PackageFacts> {
         .filter_map(|line| {
             let mut fields = line.split('\t');
             let (name, abbrev, version) = (fields.next()?, fields.next()?, fields.next()?);
-            Some(PackageFacts { name: name.to_owned(), state: state(abbrev), version: version.trim().to_owned() })
+            Some(PackageFacts {
+                name: name.to_owned(),
+                state: state(abbrev),
+                version: version.trim().to_owned(),
+            })
         })
         .collect()
 }
@@ -98,17 +102,27 @@ mod tests {
 
     #[test]
     fn query_tells_installed_from_left_over_and_broken() {
-        let packages = query("pmm-client\tiF \t3.9.1-1.bookworm\npmm2-client\trc \t2.41.2-6.bookworm\nperl\tii \t5.36\nx\tun \t\n");
+        let packages = query(
+            "pmm-client\tiF \t3.9.1-1.bookworm\npmm2-client\trc \t2.41.2-6.bookworm\nperl\tii \t5.36\nx\tun \t\n",
+        );
         let states: Vec<_> = packages.iter().map(|package| package.state).collect();
         assert_eq!(
             states,
-            [PackageState::Broken, PackageState::LeftOver, PackageState::Installed, PackageState::Absent]
+            [
+                PackageState::Broken,
+                PackageState::LeftOver,
+                PackageState::Installed,
+                PackageState::Absent
+            ]
         );
     }
 
     #[test]
     fn owner_is_the_first_package() {
-        assert_eq!(owner("pmm2-client: /usr/local/percona/pmm2/bin/pmm-agent\n").unwrap(), "pmm2-client");
+        assert_eq!(
+            owner("pmm2-client: /usr/local/percona/pmm2/bin/pmm-agent\n").unwrap(),
+            "pmm2-client"
+        );
         assert_eq!(owner("libc6:amd64: /lib/x\n").unwrap(), "libc6");
         assert_eq!(owner("diversion by x from: /a\nx: /a\n").unwrap(), "x");
         assert_eq!(owner(""), None);
@@ -119,14 +133,22 @@ mod tests {
         let text = "NOTE: x\nRemv pmm2-client [2.41.2-6.bookworm]\nInst pmm-client (3.9.1-1.bookworm repo [amd64])\nConf pmm-client\n";
         let found = simulation(text);
         assert!(found.is_exchange("pmm2-client", "pmm-client"));
-        assert!(!simulation(&format!("{text}Remv mysql-server [8.0]\n")).is_exchange("pmm2-client", "pmm-client"));
-        assert!(simulation("Inst pmm-client [3.2.0-1] (3.9.1-1 x [amd64])\n").is_exchange("pmm-client", "pmm-client"));
+        assert!(
+            !simulation(&format!("{text}Remv mysql-server [8.0]\n")).is_exchange("pmm2-client", "pmm-client")
+        );
+        assert!(
+            simulation("Inst pmm-client [3.2.0-1] (3.9.1-1 x [amd64])\n")
+                .is_exchange("pmm-client", "pmm-client")
+        );
     }
 
     #[test]
     fn madison_and_verify() {
         let text = " pmm-client | 3.9.1-1.bookworm | http://repo x/main amd64 Packages\n pmm-client | 3.7.1-8.bookworm | y Sources\n";
         assert_eq!(madison(text), ["3.9.1-1.bookworm"]);
-        assert_eq!(verify("??5??????   /usr/local/a b.yml\nmissing     /x\n"), ["/usr/local/a b.yml"]);
+        assert_eq!(
+            verify("??5??????   /usr/local/a b.yml\nmissing     /x\n"),
+            ["/usr/local/a b.yml"]
+        );
     }
 }

@@ -13,7 +13,9 @@ pub struct OsRelease {
 
 impl OsRelease {
     /// First part of the version, as in repository paths for EL.
-    pub fn major(&self) -> &str { self.version.split('.').next().unwrap_or_default() }
+    pub fn major(&self) -> &str {
+        self.version.split('.').next().unwrap_or_default()
+    }
 }
 
 /// Reads the file's text.
@@ -25,7 +27,11 @@ pub fn parse(text: &str) -> OsRelease {
             .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned())
             .unwrap_or_default()
     };
-    OsRelease { id: value("ID"), version: value("VERSION_ID"), codename: value("VERSION_CODENAME") }
+    OsRelease {
+        id: value("ID"),
+        version: value("VERSION_ID"),
+        codename: value("VERSION_CODENAME"),
+    }
 }
 
 #[cfg(test)]
@@ -35,6 +41,9 @@ mod tests {
     #[test]
     fn quotes_are_removed() {
         let os = parse("PRETTY_NAME=\"x\"\nID=\"rocky\"\nVERSION_ID=\"9.4\"\nVERSION_CODENAME=\n");
-        assert_eq!((os.id.as_str(), os.major(), os.codename.as_str()), ("rocky", "9", ""));
+        assert_eq!(
+            (os.id.as_str(), os.major(), os.codename.as_str()),
+            ("rocky", "9", "")
+        );
     }
 }

@@ -4,13 +4,20 @@ use crate::facts::Home;
 
 /// Splits `cmdline` or `environ` at its zero bytes.
 pub fn zero_separated(bytes: &[u8]) -> Vec<String> {
-    bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty()).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    bytes
+        .split(|byte| *byte == 0)
+        .filter(|part| !part.is_empty())
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .collect()
 }
 
 /// The value of a flag in an argument vector, as `--name=value` or `--name value`.
 pub fn flag(argv: &[String], name: &str) -> Option<String> {
     argv.iter().enumerate().find_map(|(at, argument)| {
-        let rest = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))?.strip_prefix(name)?;
+        let rest = argument
+            .strip_prefix("--")
+            .or_else(|| argument.strip_prefix('-'))?
+            .strip_prefix(name)?;
         match rest.strip_prefix('=') {
             Some(value) => Some(value.to_owned()),
             None if rest.is_empty() => argv.get(at + 1).cloned(),
@@ -34,7 +41,9 @@ pub fn cgroup_path(text: &str) -> &str {
 /// Where a process lives. `init` is the cgroup path of process 1: inside a container every path starts with the container's own, and that
 /// does not make the process a container's.
 pub fn home(path: &str, init: &str) -> Home {
-    let root = init.strip_suffix("/init.scope").unwrap_or(if init == "/" { "" } else { init });
+    let root = init
+        .strip_suffix("/init.scope")
+        .unwrap_or(if init == "/" { "" } else { init });
     let relative = path.strip_prefix(root).unwrap_or(path);
     if relative.contains("kubepods") {
         return Home::Pod(relative.to_owned());
@@ -42,9 +51,16 @@ pub fn home(path: &str, init: &str) -> Home {
     if is_container(relative) {
         return Home::Container(relative.to_owned());
     }
-    match relative.rsplit('/').find(|part| part.ends_with(".service") || part.ends_with(".scope")) {
+    match relative
+        .rsplit('/')
+        .find(|part| part.ends_with(".service") || part.ends_with(".scope"))
+    {
         // A client started from our own service or a login manager's is started by hand all the same.
-        Some(unit) if unit.ends_with(".service") && !unit.starts_with("user@") && !unit.starts_with("pmm-upgrade-") => {
+        Some(unit)
+            if unit.ends_with(".service")
+                && !unit.starts_with("user@")
+                && !unit.starts_with("pmm-upgrade-") =>
+        {
             Home::Service(unit.to_owned())
         }
         _ => Home::ByHand,
@@ -54,7 +70,10 @@ pub fn home(path: &str, init: &str) -> Home {
 fn is_container(path: &str) -> bool {
     path.split('/').any(|part| {
         let id = part.strip_suffix(".scope").unwrap_or(part);
-        let id = ["docker-", "libpod-", "cri-containerd-", "crio-"].iter().find_map(|prefix| id.strip_prefix(prefix)).unwrap_or(id);
+        let id = ["docker-", "libpod-", "cri-containerd-", "crio-"]
+            .iter()
+            .find_map(|prefix| id.strip_prefix(prefix))
+            .unwrap_or(id);
         id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
     }) || path.contains("/lxc/")
         || path.contains("machine.slice/machine-")
@@ -78,8 +97,14 @@ mod tests {
 
     #[test]
     fn both_cgroup_layouts() {
-        assert_eq!(cgroup_path("0::/system.slice/pmm-agent.service\n"), "/system.slice/pmm-agent.service");
-        assert_eq!(cgroup_path("12:cpu:/x\n1:name=systemd:/system.slice/a.service\n0::/\n"), "/system.slice/a.service");
+        assert_eq!(
+            cgroup_path("0::/system.slice/pmm-agent.service\n"),
+            "/system.slice/pmm-agent.service"
+        );
+        assert_eq!(
+            cgroup_path("12:cpu:/x\n1:name=systemd:/system.slice/a.service\n0::/\n"),
+            "/system.slice/a.service"
+        );
     }
 
     #[test]
@@ -92,9 +117,21 @@ mod tests {
 
     #[test]
     fn containers_pods_and_sessions() {
-        assert!(matches!(home(&format!("/system.slice/docker-{ID}.scope"), "/init.scope"), Home::Container(_)));
-        assert!(matches!(home(&format!("/kubepods/burstable/pod1/{ID}"), "/init.scope"), Home::Pod(_)));
-        assert_eq!(home("/user.slice/user-1500.slice/session-3.scope", "/init.scope"), Home::ByHand);
-        assert_eq!(home("/system.slice/pmm-upgrade-client.scope", "/init.scope"), Home::ByHand);
+        assert!(matches!(
+            home(&format!("/system.slice/docker-{ID}.scope"), "/init.scope"),
+            Home::Container(_)
+        ));
+        assert!(matches!(
+            home(&format!("/kubepods/burstable/pod1/{ID}"), "/init.scope"),
+            Home::Pod(_)
+        ));
+        assert_eq!(
+            home("/user.slice/user-1500.slice/session-3.scope", "/init.scope"),
+            Home::ByHand
+        );
+        assert_eq!(
+            home("/system.slice/pmm-upgrade-client.scope", "/init.scope"),
+            Home::ByHand
+        );
     }
 }

@@ -19,7 +19,10 @@ pub fn query(text: &str) -> Vec<PackageFacts> {
 
 /// Reads `rpm -qf --qf '%{NAME}\n' <path>`: the owning package.
 pub fn owner(text: &str) -> Option<String> {
-    text.lines().map(str::trim).find(|line| !line.is_empty() && !line.contains(' ')).map(str::to_owned)
+    text.lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.contains(' '))
+        .map(str::to_owned)
 }
 
 /// Reads `rpm -V <package>`: files whose content differs from what was shipped.
@@ -38,7 +41,9 @@ pub fn failed_scriptlet(text: &str) -> Option<String> {
         .map(str::trim)
         .find(|line| {
             let lower = line.to_ascii_lowercase();
-            lower.contains("scriptlet failed") || lower.contains("error in posttrans scriptlet") || lower.contains("error in <unknown> scriptlet")
+            lower.contains("scriptlet failed")
+                || lower.contains("error in posttrans scriptlet")
+                || lower.contains("error in <unknown> scriptlet")
                 || (lower.starts_with("error in ") && lower.contains("scriptlet"))
         })
         .map(str::to_owned)
@@ -64,13 +69,21 @@ mod tests {
 
     #[test]
     fn scriptlet_failures_are_seen_in_both_spellings() {
-        assert!(failed_scriptlet("warning: %posttrans(pmm-client-3.9.1-1.el9.x86_64) scriptlet failed, exit status 1\n").is_some());
+        assert!(
+            failed_scriptlet(
+                "warning: %posttrans(pmm-client-3.9.1-1.el9.x86_64) scriptlet failed, exit status 1\n"
+            )
+            .is_some()
+        );
         assert!(failed_scriptlet("Error in POSTTRANS scriptlet in rpm package pmm-client\n").is_some());
         assert!(failed_scriptlet("Running scriptlet: pmm-client-3.9.1-1.el9.x86_64\n").is_none());
     }
 
     #[test]
     fn verify_names_changed_content_only() {
-        assert_eq!(verify("S.5....T.    /usr/local/x.yml\n.M.......    /usr/local/y\n"), ["/usr/local/x.yml"]);
+        assert_eq!(
+            verify("S.5....T.    /usr/local/x.yml\n.M.......    /usr/local/y\n"),
+            ["/usr/local/x.yml"]
+        );
     }
 }

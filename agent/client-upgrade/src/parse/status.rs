@@ -35,13 +35,23 @@ pub fn local(text: &str) -> Option<ClientStatus> {
     Some(ClientStatus {
         agent_id: id(&document, "agent_id"),
         node_id: id(&document, "runs_on_node_id"),
-        connected: document.pointer("/server_info/connected").and_then(Value::as_bool).unwrap_or_default(),
+        connected: document
+            .pointer("/server_info/connected")
+            .and_then(Value::as_bool)
+            .unwrap_or_default(),
         version: version(&document, "agent_version"),
         admin_version: None,
         config_file: text_of(&document, "config_filepath"),
-        exporters: agents.map(|list| list.iter().filter_map(exporter).collect()).unwrap_or_default(),
+        exporters: agents
+            .map(|list| list.iter().filter_map(exporter).collect())
+            .unwrap_or_default(),
         executables: agents
-            .map(|list| list.iter().map(|agent| text_of(agent, "process_exec_path")).filter(|path| !path.is_empty()).collect())
+            .map(|list| {
+                list.iter()
+                    .map(|agent| text_of(agent, "process_exec_path"))
+                    .filter(|path| !path.is_empty())
+                    .collect()
+            })
             .unwrap_or_default(),
     })
 }
@@ -53,7 +63,10 @@ pub fn admin(text: &str) -> Option<ClientStatus> {
     Some(ClientStatus {
         agent_id: id(status, "agent_id"),
         node_id: id(status, "node_id"),
-        connected: status.get("connected").and_then(Value::as_bool).unwrap_or_default(),
+        connected: status
+            .get("connected")
+            .and_then(Value::as_bool)
+            .unwrap_or_default(),
         version: version(status, "agent_version"),
         admin_version: version(&document, "pmm_admin_version"),
         config_file: String::new(),
@@ -66,11 +79,21 @@ pub fn admin(text: &str) -> Option<ClientStatus> {
     })
 }
 
-fn text_of(value: &Value, key: &str) -> String { value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned() }
+fn text_of(value: &Value, key: &str) -> String {
+    value
+        .get(key)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
 
-fn id(value: &Value, key: &str) -> String { without_pmm_prefix(&text_of(value, key)).to_owned() }
+fn id(value: &Value, key: &str) -> String {
+    without_pmm_prefix(&text_of(value, key)).to_owned()
+}
 
-fn version(value: &Value, key: &str) -> Option<PmmVersion> { PmmVersion::from_package_version(&text_of(value, key)).ok() }
+fn version(value: &Value, key: &str) -> Option<PmmVersion> {
+    PmmVersion::from_package_version(&text_of(value, key)).ok()
+}
 
 fn exporter(value: &Value) -> Option<(String, ExporterState)> {
     let id = id(value, "agent_id");
@@ -101,7 +124,10 @@ mod tests {
             "agents_info":[{"agent_id":"e","agent_type":"AGENT_TYPE_NODE_EXPORTER","status":"AGENT_STATUS_RUNNING"}],"agent_version":"3.9.1"}"#;
         let (old, new) = (local(old).unwrap(), local(new).unwrap());
         assert_eq!(old.exporters, new.exporters);
-        assert_eq!((old.agent_id, old.node_id, old.connected), (new.agent_id, new.node_id, new.connected));
+        assert_eq!(
+            (old.agent_id, old.node_id, old.connected),
+            (new.agent_id, new.node_id, new.connected)
+        );
         assert_eq!(new.version.unwrap(), PmmVersion::new(3, 9, 1));
     }
 

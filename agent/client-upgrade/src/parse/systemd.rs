@@ -4,12 +4,14 @@ use crate::facts::UnitFacts;
 use std::collections::BTreeMap;
 
 /// The properties to ask for.
-pub const PROPERTIES: &str =
-    "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,MainPID,User,Result,InvocationID";
+pub const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,MainPID,User,Result,InvocationID";
 
 /// `key=value` lines.
 pub fn properties(text: &str) -> BTreeMap<String, String> {
-    text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// A unit, or `None` when systemd has none of that name.
@@ -24,7 +26,10 @@ pub fn unit(text: &str) -> Option<UnitFacts> {
         active: value("ActiveState"),
         file_state: value("UnitFileState"),
         fragment: value("FragmentPath"),
-        drop_ins: value("DropInPaths").split_whitespace().map(str::to_owned).collect(),
+        drop_ins: value("DropInPaths")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
         exec_start: argv(&value("ExecStart")),
         user: value("User"),
     })

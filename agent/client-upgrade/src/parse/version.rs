@@ -15,7 +15,9 @@ pub fn program(text: &str) -> Option<PmmVersion> {
 }
 
 /// Reads the one line of a tarball's `VERSION` file.
-pub fn file(text: &str) -> Option<PmmVersion> { PmmVersion::from_package_version(text.trim()).ok() }
+pub fn file(text: &str) -> Option<PmmVersion> {
+    PmmVersion::from_package_version(text.trim()).ok()
+}
 
 #[cfg(test)]
 mod tests {

@@ -29,7 +29,10 @@ impl Apt {
             fs::create_dir_all(root.join(dir))?;
         }
         let codename = os::release().codename;
-        let lines: Vec<String> = majors.iter().map(|major| apt_line(&entry.source, *major, &codename, &policy.apt_keyring)).collect();
+        let lines: Vec<String> = majors
+            .iter()
+            .map(|major| apt_line(&entry.source, *major, &codename, &policy.apt_keyring))
+            .collect();
         fs::write(root.join("sources.list"), format!("{}\n", lines.join("\n")))?;
         Ok(Self { root })
     }
@@ -48,31 +51,58 @@ impl Apt {
             "Acquire::Retries=2".to_owned(),
             "APT::Get::List-Cleanup=1".to_owned(),
         ];
-        options.iter().fold(Tool::new(program), |tool, option| tool.arg("-o").arg(option))
+        options
+            .iter()
+            .fold(Tool::new(program), |tool, option| tool.arg("-o").arg(option))
     }
 
     /// Fetches the lists. A repository that fails is an error, not a warning.
     pub fn update(&self) -> StepResult<()> {
-        let tool = || self.tool("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"]).timeout(Duration::from_secs(240));
+        let tool = || {
+            self.tool("apt-get")
+                .args(["-o", "APT::Update::Error-Mode=any", "update"])
+                .timeout(Duration::from_secs(240))
+        };
         retried(|| tool().check().map(drop).map_err(Into::into))
     }
 
     /// Versions on offer.
     pub fn offered(&self, name: &str) -> StepResult<Vec<String>> {
-        Ok(madison(&self.tool("apt-cache").args(["madison", name]).check()?.stdout))
+        Ok(madison(
+            &self.tool("apt-cache").args(["madison", name]).check()?.stdout,
+        ))
     }
 
     /// What installing would do, by apt's own simulation.
     pub fn simulate(&self, what: &str) -> StepResult<client_upgrade::parse::dpkg::Simulation> {
-        let tool = self.tool("apt-get").args(["--simulate", "-o", "Debug::NoLocking=1", "--no-install-recommends", "install", what]);
+        let tool = self.tool("apt-get").args([
+            "--simulate",
+            "-o",
+            "Debug::NoLocking=1",
+            "--no-install-recommends",
+            "install",
+            what,
+        ]);
         Ok(simulation(&tool.timeout(Duration::from_secs(60)).check()?.stdout))
     }
 
     /// Downloads into a directory; apt checks the hash against the signed lists.
-    pub fn download(&self, name: &str, version: &str, to: &std::path::Path, limit: Duration) -> StepResult<PathBuf> {
+    pub fn download(
+        &self,
+        name: &str,
+        version: &str,
+        to: &std::path::Path,
+        limit: Duration,
+    ) -> StepResult<PathBuf> {
         fs::create_dir_all(to)?;
         retried(|| {
-            self.tool("apt-get").args(["download", &format!("{name}={version}")]).dir(to).timeout(limit).check().map(drop).map_err(Into::into)
+            self.tool("apt-get")
+                .args(["download", &format!("{name}={version}")])
+                .dir(to)
+                .timeout(limit)
+                .check()
+                .map(drop)
+                .map_err(Into::into)
         })?;
         downloaded(to, &format!("{name}_"), ".deb")
     }
@@ -81,7 +111,10 @@ impl Apt {
 /// The full version of the target, the latest build of it.
 pub fn candidate(apt: &Apt, entry: &PlanEntry) -> StepResult<Option<String>> {
     let offered = apt.offered(package(entry.to.major))?;
-    Ok(resolve(&offered, entry.to, |a, b| compare_deb(a, b).is_some_and(std::cmp::Ordering::is_gt)).cloned())
+    Ok(resolve(&offered, entry.to, |a, b| {
+        compare_deb(a, b).is_some_and(std::cmp::Ordering::is_gt)
+    })
+    .cloned())
 }
 
 /// Stages both packages.
@@ -90,16 +123,26 @@ pub fn stage(run: &Run<'_>, installation: &Installation, limit: Duration) -> Ste
     let apt = Apt::prepare(paths, run.policy, run.entry, &majors(installation, run.entry))?;
     apt.update()?;
     let name = package(run.entry.to.major);
-    let version = candidate(&apt, run.entry)?.ok_or_else(|| failed(format!("{name} {} is not in the repository", run.entry.to)))?;
+    let version = candidate(&apt, run.entry)?
+        .ok_or_else(|| failed(format!("{name} {} is not in the repository", run.entry.to)))?;
     let new = apt.download(name, &version, &paths.stage().join("new"), limit)?;
     let old_name = installation.package.clone().unwrap_or_default();
     let kept = keep(run, &apt, &old_name, installation, limit)?;
     let would = apt.simulate(&new.display().to_string())?;
     if !would.is_exchange(&old_name, name) {
-        return Err(failed(format!("installing {name} would do more: install {:?}, remove {:?}", would.install, would.remove)));
+        return Err(failed(format!(
+            "installing {name} would do more: install {:?}, remove {:?}",
+            would.install, would.remove
+        )));
     }
     let digest = fleet_artifacts::file_sha256_hex(&new).map_err(|error| failed(error.to_string()))?;
-    Ok(Staged { purpose: String::new(), candidate: version, new, digest, kept: Some(kept) })
+    Ok(Staged {
+        purpose: String::new(),
+        candidate: version,
+        new,
+        digest,
+        kept: Some(kept),
+    })
 }
 
 /// Majors whose repositories are needed.
@@ -110,16 +153,34 @@ pub fn majors(installation: &Installation, entry: &PlanEntry) -> Vec<u32> {
 }
 
 /// The installed package, from the repository or from apt's own cache.
-fn keep(run: &Run<'_>, apt: &Apt, name: &str, installation: &Installation, limit: Duration) -> StepResult<PathBuf> {
+fn keep(
+    run: &Run<'_>,
+    apt: &Apt,
+    name: &str,
+    installation: &Installation,
+    limit: Duration,
+) -> StepResult<PathBuf> {
     let version = installation.package_version.clone().unwrap_or_default();
     let dir = run.shared.paths.stage().join("kept");
     apt.download(name, &version, &dir, limit).or_else(|error| {
-        let cached = format!("/var/cache/apt/archives/{name}_{}_{}.deb", version.replace(':', "%3a"), deb_arch());
+        let cached = format!(
+            "/var/cache/apt/archives/{name}_{}_{}.deb",
+            version.replace(':', "%3a"),
+            deb_arch()
+        );
         let to = dir.join(format!("{name}_{version}.deb"));
-        fs::copy(&cached, &to).map(|_| to).map_err(|_| failed(format!("{name} {version} can't be kept for the way back: {error}")))
+        fs::copy(&cached, &to).map(|_| to).map_err(|_| {
+            failed(format!(
+                "{name} {version} can't be kept for the way back: {error}"
+            ))
+        })
     })
 }
 
 fn deb_arch() -> String {
-    Tool::new("dpkg").arg("--print-architecture").run().map(|output| output.stdout.trim().to_owned()).unwrap_or_default()
+    Tool::new("dpkg")
+        .arg("--print-architecture")
+        .run()
+        .map(|output| output.stdout.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -79,14 +79,24 @@ pub fn stage(run: &Run<'_>, limit: Duration) -> StepResult<()> {
 
 /// The one file that a download left in a directory.
 fn downloaded(dir: &Path, prefix: &str, suffix: &str) -> StepResult<PathBuf> {
-    let found = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).find(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(prefix) && name.ends_with(suffix)
-    });
-    found.ok_or_else(|| StepError::new(codes::STAGE_FAILED, format!("the download left no {prefix}*{suffix}")))
+    let found = fs::read_dir(dir)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(prefix) && name.ends_with(suffix)
+        });
+    found.ok_or_else(|| {
+        StepError::new(
+            codes::STAGE_FAILED,
+            format!("the download left no {prefix}*{suffix}"),
+        )
+    })
 }
 
-fn failed(message: impl Into<String>) -> StepError { StepError::new(codes::STAGE_FAILED, message) }
+fn failed(message: impl Into<String>) -> StepError {
+    StepError::new(codes::STAGE_FAILED, message)
+}
 
 /// Tries again what a download site's inconsistent mirrors break: three attempts, as Percona's own jobs do.
 fn retried<T>(mut attempt: impl FnMut() -> StepResult<T>) -> StepResult<T> {
@@ -95,7 +105,7 @@ fn retried<T>(mut attempt: impl FnMut() -> StepResult<T>) -> StepResult<T> {
         if last.is_ok() {
             break;
         }
-        std::thread::sleep(Duration::from_secs(pause_s));
+        crate::host::clock::pause(Duration::from_secs(pause_s));
         last = attempt();
     }
     last

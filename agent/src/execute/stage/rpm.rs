@@ -31,12 +31,20 @@ impl<'a> Dnf<'a> {
             fs::create_dir_all(root.join(dir))?;
         }
         let release = os::release();
-        let releasever = if release.id == "amzn" { release.version.clone() } else { release.major().to_owned() };
+        let releasever = if release.id == "amzn" {
+            release.version.clone()
+        } else {
+            release.major().to_owned()
+        };
         for major in majors {
             let (name, text) = yum_file(&entry.source, *major, &os::arch(), &releasever, &policy.rpm_key);
             fs::write(root.join("repos").join(name), text)?;
         }
-        Ok(Self { root, entry, key: policy.rpm_key.clone() })
+        Ok(Self {
+            root,
+            entry,
+            key: policy.rpm_key.clone(),
+        })
     }
 
     fn tool(&self, major: u32) -> Tool {
@@ -49,26 +57,51 @@ impl<'a> Dnf<'a> {
             .arg(format!("--setopt=logdir={root}/log"))
             .arg("--setopt=metadata_expire=0")
             .arg("--disablerepo=*")
-            .arg(format!("--enablerepo={}", yum_section(&self.entry.source, major, &os::arch())))
+            .arg(format!(
+                "--enablerepo={}",
+                yum_section(&self.entry.source, major, &os::arch())
+            ))
     }
 
     /// Versions on offer.
     pub fn offered(&self, major: u32) -> StepResult<Vec<String>> {
         let query = || {
             self.tool(major)
-                .args(["repoquery", "--showduplicates", "--qf", "%{version}-%{release}\n", package(major)])
+                .args([
+                    "repoquery",
+                    "--showduplicates",
+                    "--qf",
+                    "%{version}-%{release}\n",
+                    package(major),
+                ])
                 .timeout(Duration::from_secs(240))
         };
         let output = retried(|| query().check().map_err(Into::into))?;
-        Ok(output.stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        Ok(output
+            .stdout
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Downloads into a directory and checks the signature.
-    fn download(&self, major: u32, verb: &str, name_version: &str, to: &Path, limit: Duration) -> StepResult<PathBuf> {
+    fn download(
+        &self,
+        major: u32,
+        verb: &str,
+        name_version: &str,
+        to: &Path,
+        limit: Duration,
+    ) -> StepResult<PathBuf> {
         fs::create_dir_all(to)?;
         let dir = format!("--downloaddir={}", to.display());
         retried(|| {
-            let tool = self.tool(major).args(["--downloadonly", &dir, verb, name_version]).timeout(limit);
+            let tool = self
+                .tool(major)
+                .args(["--downloadonly", &dir, verb, name_version])
+                .timeout(limit);
             tool.check().map(drop).map_err(Into::into)
         })?;
         let file = downloaded(to, name_version, ".rpm")?;
@@ -87,7 +120,11 @@ impl<'a> Dnf<'a> {
         if said.contains("signatures OK") {
             return Ok(());
         }
-        Err(failed(format!("{} is not signed with {}", file.display(), self.key)))
+        Err(failed(format!(
+            "{} is not signed with {}",
+            file.display(),
+            self.key
+        )))
     }
 }
 
@@ -100,19 +137,47 @@ pub fn candidate(dnf: &Dnf<'_>, entry: &PlanEntry) -> StepResult<Option<String>>
 /// Stages both packages.
 pub fn stage(run: &Run<'_>, installation: &Installation, limit: Duration) -> StepResult<Staged> {
     let paths = &run.shared.paths;
-    let dnf = Dnf::prepare(paths, run.policy, run.entry, &super::deb::majors(installation, run.entry))?;
+    let dnf = Dnf::prepare(
+        paths,
+        run.policy,
+        run.entry,
+        &super::deb::majors(installation, run.entry),
+    )?;
     let name = package(run.entry.to.major);
-    let version = candidate(&dnf, run.entry)?.ok_or_else(|| failed(format!("{name} {} is not in the repository", run.entry.to)))?;
-    let new = dnf.download(run.entry.to.major, "install", &format!("{name}-{version}"), &paths.stage().join("new"), limit)?;
+    let version = candidate(&dnf, run.entry)?
+        .ok_or_else(|| failed(format!("{name} {} is not in the repository", run.entry.to)))?;
+    let new = dnf.download(
+        run.entry.to.major,
+        "install",
+        &format!("{name}-{version}"),
+        &paths.stage().join("new"),
+        limit,
+    )?;
     let old = format!(
         "{}-{}",
         installation.package.clone().unwrap_or_default(),
         installation.package_version.clone().unwrap_or_default()
     );
     let kept = dnf
-        .download(installation.version.major, "reinstall", &old, &paths.stage().join("kept"), limit)
+        .download(
+            installation.version.major,
+            "reinstall",
+            &old,
+            &paths.stage().join("kept"),
+            limit,
+        )
         .map_err(|error| failed(format!("{old} can't be kept for the way back: {error}")))?;
-    Tool::new("rpm").args(["--upgrade", "--test"]).arg(&new).timeout(Duration::from_secs(60)).check()?;
+    Tool::new("rpm")
+        .args(["--upgrade", "--test"])
+        .arg(&new)
+        .timeout(Duration::from_secs(60))
+        .check()?;
     let digest = fleet_artifacts::file_sha256_hex(&new).map_err(|error| failed(error.to_string()))?;
-    Ok(Staged { purpose: String::new(), candidate: version, new, digest, kept: Some(kept) })
+    Ok(Staged {
+        purpose: String::new(),
+        candidate: version,
+        new,
+        digest,
+        kept: Some(kept),
+    })
 }

@@ -16,16 +16,26 @@ use std::time::Duration;
 pub fn stage(run: &Run<'_>, limit: Duration) -> StepResult<Staged> {
     let entry = run.entry;
     let name = tarball_name(entry.to, &os::arch());
-    let pinned = entry.source.tarball_sha256.get(&name).ok_or_else(|| failed(format!("no SHA-256 is pinned for {name}")))?;
+    let pinned = entry
+        .source
+        .tarball_sha256
+        .get(&name)
+        .ok_or_else(|| failed(format!("no SHA-256 is pinned for {name}")))?;
     let stage = run.shared.paths.stage();
     let archive = stage.join(&name);
-    fetch(&tarball_url(&entry.source, entry.to, &os::arch()), &archive, limit)?;
+    fetch(
+        &tarball_url(&entry.source, entry.to, &os::arch()),
+        &archive,
+        limit,
+    )?;
     verify_sha256(&archive, pinned).map_err(|error| failed(chain(&error)))?;
     // Outside the private state directory's 0700 an ordinary user could not read it: the installer runs as the tree's owner.
     let unpacked = public_dir(run)?;
     unpack_tar_gz(&archive, &unpacked, Limits::default()).map_err(|error| failed(chain(&error)))?;
     let top = unpacked.join(tarball_dir(entry.to));
-    let says = fs::read_to_string(top.join("VERSION")).ok().and_then(|text| version::file(&text));
+    let says = fs::read_to_string(top.join("VERSION"))
+        .ok()
+        .and_then(|text| version::file(&text));
     if says != Some(entry.to) {
         return Err(failed(format!("{name} says it is release {says:?}")));
     }
@@ -33,7 +43,13 @@ pub fn stage(run: &Run<'_>, limit: Duration) -> StepResult<Staged> {
         return Err(failed(format!("{name} has no install_tarball")));
     }
     files::remove(&archive)?;
-    Ok(Staged { purpose: String::new(), candidate: name, new: top, digest: pinned.clone(), kept: None })
+    Ok(Staged {
+        purpose: String::new(),
+        candidate: name,
+        new: top,
+        digest: pinned.clone(),
+        kept: None,
+    })
 }
 
 fn public_dir(run: &Run<'_>) -> StepResult<PathBuf> {
@@ -51,7 +67,10 @@ fn fetch(url: &str, to: &Path, limit: Duration) -> StepResult<()> {
         return Ok(());
     }
     let client = http::client(false)?;
-    retried(|| http::block_on(http::download(&client, url, to, limit)).map_err(|error| failed(format!("{url}: {}", chain(&error)))))
+    retried(|| {
+        http::block_on(http::download(&client, url, to, limit))
+            .map_err(|error| failed(format!("{url}: {}", chain(&error))))
+    })
 }
 
 /// Whether the tarball can be had and a digest is pinned for it.
@@ -62,8 +81,14 @@ pub fn available(entry: &fleet_common::plan_entry::PlanEntry) -> Result<String, 
     }
     let url = tarball_url(&entry.source, entry.to, &os::arch());
     if let Some(path) = url.strip_prefix("file://") {
-        return if Path::new(path).is_file() { Ok(name) } else { Err(format!("{path} is not there")) };
+        return if Path::new(path).is_file() {
+            Ok(name)
+        } else {
+            Err(format!("{path} is not there"))
+        };
     }
     let client = http::client(false).map_err(|error| chain(&error))?;
-    http::block_on(http::exists(&client, &url)).map(|()| name).map_err(|error| format!("{url}: {}", chain(&error)))
+    http::block_on(http::exists(&client, &url))
+        .map(|()| name)
+        .map_err(|error| format!("{url}: {}", chain(&error)))
 }

@@ -16,8 +16,16 @@ pub struct ExecOutput {
 
 impl Docker {
     /// Runs a command in a running container.
-    pub async fn exec(&self, container: &str, command: &[&str], limit: Duration) -> Result<ExecOutput, DriverError> {
-        let what = format!("can't run {} in {container}", command.first().copied().unwrap_or_default());
+    pub async fn exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        limit: Duration,
+    ) -> Result<ExecOutput, DriverError> {
+        let what = format!(
+            "can't run {} in {container}",
+            command.first().copied().unwrap_or_default()
+        );
         let work = async {
             let config = ExecConfig {
                 attach_stdout: Some(true),
@@ -28,7 +36,8 @@ impl Docker {
             };
             let made = self.api.create_exec(container, config).await?;
             let mut text = String::new();
-            if let StartExecResults::Attached { mut output, .. } = self.api.start_exec(&made.id, None).await? {
+            if let StartExecResults::Attached { mut output, .. } = self.api.start_exec(&made.id, None).await?
+            {
                 while let Some(part) = output.next().await {
                     text.push_str(&String::from_utf8_lossy(&part?.into_bytes()));
                 }
@@ -37,7 +46,10 @@ impl Docker {
         };
         match tokio::time::timeout(limit, work).await {
             Ok(done) => done.map_err(|error| failed(what, error)),
-            Err(_) => Err(DriverError::Deadline { what, after_s: limit.as_secs() }),
+            Err(_) => Err(DriverError::Deadline {
+                what,
+                after_s: limit.as_secs(),
+            }),
         }
     }
 }

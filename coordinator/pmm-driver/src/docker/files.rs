@@ -19,7 +19,12 @@ impl Docker {
         while let Some(part) = stream.next().await {
             match part {
                 Ok(part) if (bytes.len() + part.len()) as u64 <= 2 * MOST => bytes.extend_from_slice(&part),
-                Ok(_) => return Err(DriverError::Answer { what: format!("{path} in {container}"), message: "too large".to_owned() }),
+                Ok(_) => {
+                    return Err(DriverError::Answer {
+                        what: format!("{path} in {container}"),
+                        message: "too large".to_owned(),
+                    });
+                }
                 Err(error) if not_found(&error) => return Ok(None),
                 Err(error) => return Err(failed(format!("can't read {path} in {container}"), error)),
             }
@@ -29,7 +34,11 @@ impl Docker {
 
     /// Puts one executable file into the root directory of a container.
     pub async fn put_program(&self, container: &str, name: &str, program: &[u8]) -> Result<(), DriverError> {
-        let file = |source| DriverError::File { what: "can't pack", path: name.into(), source };
+        let file = |source| DriverError::File {
+            what: "can't pack",
+            path: name.into(),
+            source,
+        };
         let mut header = tar::Header::new_gnu();
         header.set_size(program.len() as u64);
         header.set_mode(0o555);

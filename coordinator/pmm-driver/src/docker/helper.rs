@@ -53,7 +53,10 @@ impl Docker {
             Ok(status) => status?,
             Err(_) => {
                 self.remove_container(&work.name).await?;
-                return Err(DriverError::Deadline { what: format!("volume work {}", work.args.join(" ")), after_s: work.limit.as_secs() });
+                return Err(DriverError::Deadline {
+                    what: format!("volume work {}", work.args.join(" ")),
+                    after_s: work.limit.as_secs(),
+                });
             }
         };
         let output = self.output(&work.name, 0).await?;
@@ -62,13 +65,18 @@ impl Docker {
     }
 
     async fn wait_for_exit(&self, name: &str) -> Result<i64, DriverError> {
-        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+        let options = WaitContainerOptionsBuilder::default()
+            .condition("not-running")
+            .build();
         let mut stream = Box::pin(self.api.wait_container(name, Some(options)));
         match stream.next().await {
             Some(Ok(answer)) => Ok(answer.status_code),
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(error)) => Err(failed(format!("can't wait for {name}"), error)),
-            None => Err(DriverError::Answer { what: format!("waiting for {name}"), message: "no answer".to_owned() }),
+            None => Err(DriverError::Answer {
+                what: format!("waiting for {name}"),
+                message: "no answer".to_owned(),
+            }),
         }
     }
 }
@@ -89,12 +97,23 @@ fn body(work: &Work<'_>) -> Value {
 
 fn answer<T: DeserializeOwned>(work: &Work<'_>, status: i64, output: &str) -> Result<T, DriverError> {
     let what = work.args.first().cloned().unwrap_or_default();
-    let line = output.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
+    let line = output
+        .lines()
+        .rev()
+        .find(|line| line.starts_with('{'))
+        .unwrap_or_default();
     let value: Value = serde_json::from_str(line).unwrap_or_default();
     if status != 0 || value.get("error").is_some() {
-        let told = value["error"].as_str().map_or_else(|| super::short(output, 400), str::to_owned);
-        return Err(DriverError::state(codes::DOCKER, format!("volume work `{what}` ended with status {status}: {told}")));
+        let told = value["error"]
+            .as_str()
+            .map_or_else(|| super::short(output, 400), str::to_owned);
+        return Err(DriverError::state(
+            codes::DOCKER,
+            format!("volume work `{what}` ended with status {status}: {told}"),
+        ));
     }
-    serde_json::from_value(value)
-        .map_err(|error| DriverError::Answer { what: format!("volume work `{what}`"), message: error.to_string() })
+    serde_json::from_value(value).map_err(|error| DriverError::Answer {
+        what: format!("volume work `{what}`"),
+        message: error.to_string(),
+    })
 }

@@ -30,19 +30,37 @@ impl Docker {
         let reference = format!("{repository}:{version}");
         let error = match self.api.inspect_registry_image(&reference, None).await {
             Ok(answer) => match answer.descriptor.digest {
-                Some(digest) => return Ok(Resolved { digest, from_registry: true }),
-                None => return Err(DriverError::Answer { what: reference, message: "the registry gives no digest".to_owned() }),
+                Some(digest) => {
+                    return Ok(Resolved {
+                        digest,
+                        from_registry: true,
+                    });
+                }
+                None => {
+                    return Err(DriverError::Answer {
+                        what: reference,
+                        message: "the registry gives no digest".to_owned(),
+                    });
+                }
             },
             Err(error) => error,
         };
         match self.image(&reference).await? {
-            Some(image) => Ok(Resolved { digest: image["Id"].as_str().unwrap_or_default().to_owned(), from_registry: false }),
+            Some(image) => Ok(Resolved {
+                digest: image["Id"].as_str().unwrap_or_default().to_owned(),
+                from_registry: false,
+            }),
             None => Err(failed(format!("the registry has no {reference}"), error)),
         }
     }
 
     /// Pulls by digest, verifies it and gives the image the tag `repository:version`. Returns the image's id.
-    pub async fn pull(&self, repository: &str, version: PmmVersion, resolved: &Resolved) -> Result<String, DriverError> {
+    pub async fn pull(
+        &self,
+        repository: &str,
+        version: PmmVersion,
+        resolved: &Resolved,
+    ) -> Result<String, DriverError> {
         let tagged = format!("{repository}:{version}");
         if !resolved.from_registry {
             return Ok(resolved.digest.clone());
@@ -54,25 +72,46 @@ impl Docker {
             while let Some(part) = stream.next().await {
                 let part = part.map_err(|error| failed(format!("can't pull {pinned}"), error))?;
                 if let Some(problem) = part.error_detail.and_then(|detail| detail.message) {
-                    return Err(DriverError::state(codes::DOCKER, format!("can't pull {pinned}: {problem}")));
+                    return Err(DriverError::state(
+                        codes::DOCKER,
+                        format!("can't pull {pinned}: {problem}"),
+                    ));
                 }
             }
         }
         let image = self.image(&pinned).await?.unwrap_or_default();
-        let verified = image["RepoDigests"].as_array().into_iter().flatten().any(|one| *one == json!(pinned));
+        let verified = image["RepoDigests"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|one| *one == json!(pinned));
         if !verified {
-            return Err(DriverError::state(codes::DOCKER, format!("the engine has no image {pinned} after pulling it")));
+            return Err(DriverError::state(
+                codes::DOCKER,
+                format!("the engine has no image {pinned} after pulling it"),
+            ));
         }
         let id = image["Id"].as_str().unwrap_or_default().to_owned();
         let tag = version.to_string();
-        let options = TagImageOptionsBuilder::default().repo(repository).tag(&tag).build();
-        self.api.tag_image(&id, Some(options)).await.map_err(|error| failed(format!("can't tag {tagged}"), error))?;
+        let options = TagImageOptionsBuilder::default()
+            .repo(repository)
+            .tag(&tag)
+            .build();
+        self.api
+            .tag_image(&id, Some(options))
+            .await
+            .map_err(|error| failed(format!("can't tag {tagged}"), error))?;
         Ok(id)
     }
 
     /// The release that an image was built as: a file inside of it, else its labels, else its tag. A throw-away container, which is
     /// never started, lends its file system.
-    pub async fn image_version(&self, id: &str, reference: &str, probe_name: &str) -> Result<Option<PmmVersion>, DriverError> {
+    pub async fn image_version(
+        &self,
+        id: &str,
+        reference: &str,
+        probe_name: &str,
+    ) -> Result<Option<PmmVersion>, DriverError> {
         self.remove_container(probe_name).await?;
         let body = json!({"Image": id, "Cmd": ["/none"], "Labels": {server_upgrade::names::LABEL_MANAGED: "true",
             server_upgrade::names::LABEL_ROLE: "probe"}, "HostConfig": {"NetworkMode": "none"}});
@@ -98,7 +137,10 @@ impl Docker {
 
     /// The probe may have got an anonymous volume from the image; nothing was ever written to it.
     async fn remove_probe(&self, name: &str) -> Result<(), DriverError> {
-        let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
         match self.api.remove_container(name, Some(options)).await {
             Err(error) if !not_found(&error) => Err(failed(format!("can't remove {name}"), error)),
             _ => Ok(()),

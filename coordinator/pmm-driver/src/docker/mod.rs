@@ -34,36 +34,63 @@ impl Docker {
     /// Connects and negotiates the API version.
     pub async fn connect(endpoint: &str) -> Result<Self, DriverError> {
         let socket = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
-        let failed = |source| DriverError::Docker { what: format!("no answer at {endpoint}"), source };
-        let api = bollard::Docker::connect_with_unix(&socket.to_string_lossy(), REQUEST_S, bollard::API_DEFAULT_VERSION)
-            .map_err(failed)?
-            .negotiate_version()
-            .await
-            .map_err(failed)?;
-        let ClientVersion { major_version, minor_version } = api.client_version();
-        Ok(Self { api, socket, version: format!("{major_version}.{minor_version}") })
+        let failed = |source| DriverError::Docker {
+            what: format!("no answer at {endpoint}"),
+            source,
+        };
+        let api = bollard::Docker::connect_with_unix(
+            &socket.to_string_lossy(),
+            REQUEST_S,
+            bollard::API_DEFAULT_VERSION,
+        )
+        .map_err(failed)?
+        .negotiate_version()
+        .await
+        .map_err(failed)?;
+        let ClientVersion {
+            major_version,
+            minor_version,
+        } = api.client_version();
+        Ok(Self {
+            api,
+            socket,
+            version: format!("{major_version}.{minor_version}"),
+        })
     }
 
     /// The negotiated API version.
-    pub fn api_version(&self) -> &str { &self.version }
+    pub fn api_version(&self) -> &str {
+        &self.version
+    }
 
     /// Version of the engine.
     pub async fn engine(&self) -> Result<String, DriverError> {
-        let version = self.api.version().await.map_err(|source| failed("can't ask for its version", source))?;
+        let version = self
+            .api
+            .version()
+            .await
+            .map_err(|source| failed("can't ask for its version", source))?;
         Ok(version.version.unwrap_or_default())
     }
 }
 
 /// Wraps an error with what was tried.
 pub fn failed(what: impl Into<String>, source: bollard::errors::Error) -> DriverError {
-    DriverError::Docker { what: what.into(), source }
+    DriverError::Docker {
+        what: what.into(),
+        source,
+    }
 }
 
 /// Whether the engine says that the object is not there.
-pub fn not_found(error: &bollard::errors::Error) -> bool { status(error) == Some(404) }
+pub fn not_found(error: &bollard::errors::Error) -> bool {
+    status(error) == Some(404)
+}
 
 /// Whether the engine says that it is so already (304) or that somebody else is at it (409).
-pub fn already(error: &bollard::errors::Error) -> bool { status(error) == Some(304) }
+pub fn already(error: &bollard::errors::Error) -> bool {
+    status(error) == Some(304)
+}
 
 /// The status code of an engine's answer.
 pub fn status(error: &bollard::errors::Error) -> Option<u16> {

@@ -2,13 +2,19 @@
 
 use super::{Docker, failed, not_found, status};
 use crate::error::DriverError;
-use bollard::models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::models::{
+    EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 impl Docker {
     /// Makes an internal network: no port of its containers is published, and nothing but the host reaches them.
-    pub async fn create_internal_network(&self, name: &str, labels: BTreeMap<String, String>) -> Result<(), DriverError> {
+    pub async fn create_internal_network(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<(), DriverError> {
         match self.api.inspect_network(name, None).await {
             Ok(_) => return Ok(()),
             Err(error) if not_found(&error) => {}
@@ -31,19 +37,32 @@ impl Docker {
     /// Removes a network; nothing there is fine.
     pub async fn remove_network(&self, name: &str) -> Result<(), DriverError> {
         match self.api.remove_network(name).await {
-            Err(error) if !not_found(&error) => Err(failed(format!("can't remove the network {name}"), error)),
+            Err(error) if !not_found(&error) => {
+                Err(failed(format!("can't remove the network {name}"), error))
+            }
             _ => Ok(()),
         }
     }
 
     /// Connects a container with these endpoint settings, unless it is connected.
-    pub async fn join_network(&self, network: &str, container: &str, endpoint: &Value) -> Result<(), DriverError> {
+    pub async fn join_network(
+        &self,
+        network: &str,
+        container: &str,
+        endpoint: &Value,
+    ) -> Result<(), DriverError> {
         if self.connected(network, container).await? {
             return Ok(());
         }
-        let settings: EndpointSettings = serde_json::from_value(endpoint.clone())
-            .map_err(|error| DriverError::Answer { what: format!("endpoint in {network}"), message: error.to_string() })?;
-        let request = NetworkConnectRequest { container: container.to_owned(), endpoint_config: Some(settings) };
+        let settings: EndpointSettings =
+            serde_json::from_value(endpoint.clone()).map_err(|error| DriverError::Answer {
+                what: format!("endpoint in {network}"),
+                message: error.to_string(),
+            })?;
+        let request = NetworkConnectRequest {
+            container: container.to_owned(),
+            endpoint_config: Some(settings),
+        };
         self.api
             .connect_network(network, request)
             .await
@@ -55,7 +74,10 @@ impl Docker {
         if !self.connected(network, container).await? {
             return Ok(());
         }
-        let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(false) };
+        let request = NetworkDisconnectRequest {
+            container: container.to_owned(),
+            force: Some(false),
+        };
         self.api
             .disconnect_network(network, request)
             .await
@@ -78,5 +100,9 @@ pub fn address(container: &Value, network: &str) -> Option<String> {
 
 /// Names of the networks of a container.
 pub fn names(container: &Value) -> Vec<String> {
-    container["NetworkSettings"]["Networks"].as_object().into_iter().flat_map(|map| map.keys().cloned()).collect()
+    container["NetworkSettings"]["Networks"]
+        .as_object()
+        .into_iter()
+        .flat_map(|map| map.keys().cloned())
+        .collect()
 }

@@ -24,12 +24,18 @@ impl Docker {
         self.request(Method::POST, path, Some(body)).await
     }
 
-    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), DriverError> {
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), DriverError> {
         let broken = |source: std::io::Error| super::failed(format!("no answer to {path}"), source.into());
         let work = async {
             let stream = tokio::net::UnixStream::connect(&self.socket).await?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(std::io::Error::other)?;
             let driving = tokio::spawn(connection);
             let bytes = body.map(Value::to_string).unwrap_or_default();
             let request = Request::builder()
@@ -39,11 +45,23 @@ impl Docker {
                 .header("content-type", "application/json")
                 .body(Full::new(Bytes::from(bytes)))
                 .map_err(std::io::Error::other)?;
-            let answer = sender.send_request(request).await.map_err(std::io::Error::other)?;
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(std::io::Error::other)?;
             let status = answer.status().as_u16();
-            let bytes = answer.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+            let bytes = answer
+                .into_body()
+                .collect()
+                .await
+                .map_err(std::io::Error::other)?
+                .to_bytes();
             driving.abort();
-            let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).map_err(std::io::Error::other)? };
+            let value = if bytes.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_slice(&bytes).map_err(std::io::Error::other)?
+            };
             Ok((status, value))
         };
         match tokio::time::timeout(Duration::from_secs(120), work).await {
@@ -56,7 +74,13 @@ impl Docker {
 /// The engine's refusal as an error.
 pub(super) fn refused(what: &str, status: u16, body: &Value) -> DriverError {
     let message = body["message"].as_str().unwrap_or("no message").to_owned();
-    super::failed(what, bollard::errors::Error::DockerResponseServerError { status_code: status, message })
+    super::failed(
+        what,
+        bollard::errors::Error::DockerResponseServerError {
+            status_code: status,
+            message,
+        },
+    )
 }
 
 /// The first characters of a text, for messages.

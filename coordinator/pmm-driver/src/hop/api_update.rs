@@ -21,11 +21,21 @@ pub async fn start(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(
     let started = Instant::now();
     loop {
         let ready = hop.tools.pmm.readiness().await.is_ok_and(|status| status == 200);
-        if ready && hop.tools.pmm.version().await.is_ok_and(|told| told.version == from) {
+        if ready
+            && hop
+                .tools
+                .pmm
+                .version()
+                .await
+                .is_ok_and(|told| told.version == from)
+        {
             return Ok(());
         }
         if started.elapsed() > limit {
-            return Err(DriverError::Deadline { what: format!("PMM {from} to be ready again"), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: format!("PMM {from} to be ready again"),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }
@@ -65,14 +75,20 @@ pub async fn update(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
             return Err(ended("PMM is not ready", &last));
         }
         if started.elapsed() > limit {
-            return Err(DriverError::Deadline { what: format!("PMM's own update to {to}; its last line was `{last}`"), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: format!("PMM's own update to {to}; its last line was `{last}`"),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }
 }
 
 fn ended(but: &str, last: &str) -> DriverError {
-    DriverError::state(codes::MIGRATION_FAILED, format!("PMM's own update ended, but {but}; its last line was `{last}`"))
+    DriverError::state(
+        codes::MIGRATION_FAILED,
+        format!("PMM's own update ended, but {but}; its last line was `{last}`"),
+    )
 }
 
 /// Starts the update, once. In a second life without a handle the update may be running: then starting it again is refused by PMM, and
@@ -89,7 +105,9 @@ async fn begin(hop: &mut Hop<'_>, phase: Phase) -> Result<Option<Running>, Drive
     if !again {
         let offer = hop.tools.pmm.check_updates().await?;
         if offer.latest != Some(to) || !offer.available {
-            let latest = offer.latest.map_or_else(|| "nothing".to_owned(), |version| version.to_string());
+            let latest = offer
+                .latest
+                .map_or_else(|| "nothing".to_owned(), |version| version.to_string());
             return Err(DriverError::State {
                 code: codes::PREFLIGHT,
                 message: format!("PMM's own update offers {latest}, not {to}"),

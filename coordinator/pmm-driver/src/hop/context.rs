@@ -45,11 +45,20 @@ impl<'a> Hop<'a> {
         events: mpsc::Sender<ServerEvent>,
         cancel: CancellationToken,
     ) -> Self {
-        Self { tools, docker, order, journal, cancel, events }
+        Self {
+            tools,
+            docker,
+            order,
+            journal,
+            cancel,
+            events,
+        }
     }
 
     /// Sends an event. A receiver that is gone loses it; the journal does not.
-    pub async fn send(&self, event: ServerEvent) { let _ = self.events.send(event).await; }
+    pub async fn send(&self, event: ServerEvent) {
+        let _ = self.events.send(event).await;
+    }
 
     /// Says which step was hit, if this is not the first life of the order.
     pub async fn announce_resumption(&mut self) -> Result<(), DriverError> {
@@ -63,15 +72,26 @@ impl<'a> Hop<'a> {
             server_upgrade::journal::Next::Undo(undo, _) => Some(undo.name().to_owned()),
             _ => None,
         };
-        let step = replay.open.clone().or(next).or_else(|| replay.begun.last().cloned()).unwrap_or_default();
-        self.journal.append(Line::Resumed { step: step.clone(), at_ms: now_ms() })?;
+        let step = replay
+            .open
+            .clone()
+            .or(next)
+            .or_else(|| replay.begun.last().cloned())
+            .unwrap_or_default();
+        self.journal.append(Line::Resumed {
+            step: step.clone(),
+            at_ms: now_ms(),
+        })?;
         self.send(ServerEvent::Resumed { step }).await;
         Ok(())
     }
 
     /// Writes the end and says it.
     pub async fn finish(&mut self, result: HopResult) -> Result<HopResult, DriverError> {
-        self.journal.append(Line::Finished { result: result.clone(), at_ms: now_ms() })?;
+        self.journal.append(Line::Finished {
+            result: result.clone(),
+            at_ms: now_ms(),
+        })?;
         self.send(ServerEvent::Finished(result.clone())).await;
         Ok(result)
     }
@@ -101,7 +121,9 @@ impl<'a> Hop<'a> {
     }
 
     /// The names of a phase.
-    pub fn names(&self, phase: Phase) -> Names { Names::new(&self.tools.config.container, &self.order, phase) }
+    pub fn names(&self, phase: Phase) -> Names {
+        Names::new(&self.tools.config.container, &self.order, phase)
+    }
 
     /// The releases of a phase.
     pub fn versions(&self, phase: Phase) -> (PmmVersion, PmmVersion) {
@@ -118,7 +140,12 @@ impl<'a> Hop<'a> {
 
     /// As `note`, unless it is there: the first life's word counts.
     pub fn note_once<T: Serialize>(&mut self, phase: Phase, key: &str, value: &T) -> Result<(), DriverError> {
-        if self.journal.replay().notes.contains_key(&format!("{}{key}", phase.prefix())) {
+        if self
+            .journal
+            .replay()
+            .notes
+            .contains_key(&format!("{}{key}", phase.prefix()))
+        {
             return Ok(());
         }
         self.note(phase, key, value)
@@ -132,12 +159,17 @@ impl<'a> Hop<'a> {
     /// Something of this phase that an earlier step must have left.
     pub fn need<T: DeserializeOwned>(&self, phase: Phase, key: &str) -> Result<T, DriverError> {
         self.get(phase, key).ok_or_else(|| {
-            DriverError::state(fleet_common::codes::INTERNAL, format!("the journal has no `{}{key}`", phase.prefix()))
+            DriverError::state(
+                fleet_common::codes::INTERNAL,
+                format!("the journal has no `{}{key}`", phase.prefix()),
+            )
         })
     }
 
     /// The baseline.
-    pub fn baseline(&self) -> Result<Baseline, DriverError> { self.need(Phase::Main, "baseline") }
+    pub fn baseline(&self) -> Result<Baseline, DriverError> {
+        self.need(Phase::Main, "baseline")
+    }
 
     /// The old container of a phase, with the name, policy and ports that it had before it was touched.
     pub async fn old_container(&self, phase: Phase) -> Result<Value, DriverError> {
@@ -155,10 +187,12 @@ impl<'a> Hop<'a> {
     /// The image that the old container of a phase runs from.
     pub async fn old_image(&self, phase: Phase) -> Result<Value, DriverError> {
         let id: String = self.need(phase, "old_image_id")?;
-        self.docker
-            .image(&id)
-            .await?
-            .ok_or_else(|| DriverError::state(fleet_common::codes::UNEXPECTED_STATE, format!("the image {id} is gone")))
+        self.docker.image(&id).await?.ok_or_else(|| {
+            DriverError::state(
+                fleet_common::codes::UNEXPECTED_STATE,
+                format!("the image {id} is gone"),
+            )
+        })
     }
 
     /// PMM at another address than its public one, over plain HTTP.
@@ -182,7 +216,9 @@ impl<'a> Hop<'a> {
     }
 
     /// The pause between two looks.
-    pub async fn pause(&self) { tokio::time::sleep(self.tools.config.deadlines.poll).await; }
+    pub async fn pause(&self) {
+        tokio::time::sleep(self.tools.config.deadlines.poll).await;
+    }
 
     /// Whether a step of a phase was begun.
     pub fn begun(&self, phase: Phase, step: server_upgrade::steps::Step) -> bool {

@@ -16,7 +16,10 @@ pub async fn pull(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
     let repository = hop.tools.config.image_repository.clone();
     let to = hop.versions(phase).1;
     let resolved = match hop.get::<(String, bool)>(phase, "resolved") {
-        Some((digest, from_registry)) => Resolved { digest, from_registry },
+        Some((digest, from_registry)) => Resolved {
+            digest,
+            from_registry,
+        },
         None => {
             let resolved = hop.docker.resolve(&repository, to).await?;
             hop.note(phase, "resolved", &(&resolved.digest, resolved.from_registry))?;
@@ -25,9 +28,13 @@ pub async fn pull(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
     };
     let id = hop.docker.pull(&repository, to, &resolved).await?;
     let probe = format!("{}-fleet-probe", hop.tools.config.container);
-    let built_as = hop.docker.image_version(&id, &format!("{repository}:{to}"), &probe).await?;
+    let built_as = hop
+        .docker
+        .image_version(&id, &format!("{repository}:{to}"), &probe)
+        .await?;
     if built_as != Some(to) {
-        let built_as = built_as.map_or_else(|| "an unknown release".to_owned(), |version| version.to_string());
+        let built_as =
+            built_as.map_or_else(|| "an unknown release".to_owned(), |version| version.to_string());
         return Err(DriverError::State {
             code: codes::UNEXPECTED_STATE,
             message: format!("the image {repository}:{to} holds {built_as}"),
@@ -44,7 +51,16 @@ pub async fn specification(hop: &Hop<'_>, phase: Phase) -> Result<ContainerSpec,
     let container = hop.old_container(phase).await?;
     let image = hop.old_image(phase).await?;
     let reference = format!("{}:{to}", hop.tools.config.image_repository);
-    let mut made = spec(Source { container: &container, image: &image, from, to }, &reference, &hop.names(phase));
+    let mut made = spec(
+        Source {
+            container: &container,
+            image: &image,
+            from,
+            to,
+        },
+        &reference,
+        &hop.names(phase),
+    );
     if let Some(image) = hop.get::<String>(phase, "image") {
         made.body["Labels"][LABEL_IMAGE_DIGEST] = Value::String(image);
     }
@@ -56,14 +72,22 @@ pub async fn specification(hop: &Hop<'_>, phase: Phase) -> Result<ContainerSpec,
 pub async fn create(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
     let names = hop.names(phase);
     let made = specification(hop, phase).await?;
-    hop.docker.create_internal_network(&names.dark_network(), names.labels("dark-network")).await?;
+    hop.docker
+        .create_internal_network(&names.dark_network(), names.labels("dark-network"))
+        .await?;
     let image: String = hop.need(phase, "image_id")?;
     let reference = made.body["Image"].as_str().unwrap_or_default().to_owned();
     let there = hop.docker.image(&reference).await?.unwrap_or_default();
     if there["Id"] != Value::String(image) {
-        return Err(DriverError::state(codes::UNEXPECTED_STATE, format!("the tag {reference} was moved since it was pulled")));
+        return Err(DriverError::state(
+            codes::UNEXPECTED_STATE,
+            format!("the tag {reference} was moved since it was pulled"),
+        ));
     }
-    let id = hop.docker.create_container(&names.dark_container(), &made.body).await?;
+    let id = hop
+        .docker
+        .create_container(&names.dark_container(), &made.body)
+        .await?;
     isolate(hop, &id, &names).await?;
     hop.note(phase, "new_id", &id)
 }
@@ -87,7 +111,11 @@ pub async fn dark_start(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Res
     if wanted != found {
         return Err(DriverError::State {
             code: codes::FRESH_INSTANCE,
-            message: format!("the new container would run on {} instead of {}", found.join(", "), wanted.join(", ")),
+            message: format!(
+                "the new container would run on {} instead of {}",
+                found.join(", "),
+                wanted.join(", ")
+            ),
             hints: vec!["something between us and Docker changes the mounts of new containers".to_owned()],
         });
     }
@@ -99,7 +127,10 @@ pub async fn dark_start(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Res
     // A container that ends at once is judged by the next step, which reads its output.
     while !containers::ever_started(&hop.docker.existing(&id).await?) {
         if started.elapsed() > limit {
-            return Err(DriverError::Deadline { what: "the new container to start".to_owned(), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: "the new container to start".to_owned(),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }

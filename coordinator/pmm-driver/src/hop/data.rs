@@ -21,7 +21,9 @@ pub async fn first_pass(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Res
     let container = hop.docker.existing(&hop.tools.config.container).await?;
     super::forward::remember(hop, phase, &container)?;
     let names = hop.names(phase);
-    hop.docker.create_volume(&names.restore_point(), names.labels("restore-point")).await?;
+    hop.docker
+        .create_volume(&names.restore_point(), names.labels("restore-point"))
+        .await?;
     let image: String = hop.need(phase, "old_image_id")?;
     let keeper = json!({
         "Image": image,
@@ -48,7 +50,10 @@ pub async fn second_pass(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Re
     let report: SyncReport = work(hop, phase, "second", sync_args(false), Access::Read, limit).await?;
     let objections = report.objections();
     if !objections.is_empty() {
-        return Err(DriverError::state(codes::UNEXPECTED_STATE, format!("the restore point is no way back: {}", objections.join("; "))));
+        return Err(DriverError::state(
+            codes::UNEXPECTED_STATE,
+            format!("the restore point is no way back: {}", objections.join("; ")),
+        ));
     }
     hop.note(phase, "second_pass", &report)?;
     let logs = report.source.map(|look| look.logs).unwrap_or_default();
@@ -58,7 +63,9 @@ pub async fn second_pass(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Re
 /// The data belongs to PMM 3's user afterwards.
 pub async fn ownership(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     nothing_runs(hop, phase).await?;
-    let Some((uid, gid)) = owner_for(hop.versions(phase).1) else { return Ok(()) };
+    let Some((uid, gid)) = owner_for(hop.versions(phase).1) else {
+        return Ok(());
+    };
     let args = vec![
         "own".to_owned(),
         "--root".to_owned(),
@@ -76,7 +83,9 @@ pub async fn ownership(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Resu
 
 /// The data as it was when the restore point was finished.
 pub async fn restore(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
-    let args = ["restore", "--from", COPY, "--to", "/srv"].map(str::to_owned).to_vec();
+    let args = ["restore", "--from", COPY, "--to", "/srv"]
+        .map(str::to_owned)
+        .to_vec();
     let _: serde_json::Value = work(hop, phase, "restore", args, Access::Write, limit).await?;
     Ok(())
 }
@@ -88,7 +97,9 @@ enum Access {
 }
 
 fn sync_args(live: bool) -> Vec<String> {
-    let mut args = ["sync", "--from", "/srv", "--to", COPY, "--manifest", MANIFEST].map(str::to_owned).to_vec();
+    let mut args = ["sync", "--from", "/srv", "--to", COPY, "--manifest", MANIFEST]
+        .map(str::to_owned)
+        .to_vec();
     if live {
         args.push("--live".to_owned());
     }

@@ -56,7 +56,11 @@ async fn inspect(hop: &mut Hop<'_>) -> Result<(), DriverError> {
     let rehome = hop.order.to.major >= 3 && !facts.image_matches_data();
     hop.journal.note("rehome", &rehome)?;
     hop.journal.note("facts", facts)?;
-    remember(hop, if rehome { Phase::Rehome } else { Phase::Main }, &gathered.container)
+    remember(
+        hop,
+        if rehome { Phase::Rehome } else { Phase::Main },
+        &gathered.container,
+    )
 }
 
 /// What is known of a container only while it runs and is untouched.
@@ -72,7 +76,9 @@ async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverE
     // Right after an earlier hop a fleet that reconnects may be answered 401 and 5xx for a while.
     let baseline = loop {
         match baseline::before(hop.tools.pmm).await {
-            Err(error) if error.inconclusive() && started.elapsed() + Duration::from_secs(5) < limit => hop.pause().await,
+            Err(error) if error.inconclusive() && started.elapsed() + Duration::from_secs(5) < limit => {
+                hop.pause().await
+            }
             other => break other?,
         }
     };
@@ -83,17 +89,36 @@ async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverE
 async fn check(hop: &mut Hop<'_>) -> Result<(), DriverError> {
     let path = [hop.order.to];
     let tools = &hop.tools;
-    let report = preflight::run(&hop.docker, tools.pmm, tools.config, &tools.program, &path, hop.order.pmm2_update).await?;
+    let report = preflight::run(
+        &hop.docker,
+        tools.pmm,
+        tools.config,
+        &tools.program,
+        &path,
+        hop.order.pmm2_update,
+    )
+    .await?;
     hop.journal.note("data_bytes", &report.data_bytes)?;
-    let failed: Vec<_> = report.findings.iter().filter(|one| one.verdict == Verdict::Fail).collect();
+    let failed: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|one| one.verdict == Verdict::Fail)
+        .collect();
     if failed.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = failed.iter().map(|one| format!("{}: {}", one.check, one.message)).collect();
+    let lines: Vec<String> = failed
+        .iter()
+        .map(|one| format!("{}: {}", one.check, one.message))
+        .collect();
     Err(DriverError::State {
         code: codes::PREFLIGHT,
         message: lines.join("; "),
-        hints: failed.iter().map(|one| one.hint.clone()).filter(|hint| !hint.is_empty()).collect(),
+        hints: failed
+            .iter()
+            .map(|one| one.hint.clone())
+            .filter(|hint| !hint.is_empty())
+            .collect(),
     })
 }
 
@@ -101,10 +126,14 @@ async fn check(hop: &mut Hop<'_>) -> Result<(), DriverError> {
 /// new data.
 async fn disarm(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
     let id: String = hop.need(phase, "old_id")?;
-    hop.docker.set_restart_policy(&id, &serde_json::json!({"Name": "no"})).await
+    hop.docker
+        .set_restart_policy(&id, &serde_json::json!({"Name": "no"}))
+        .await
 }
 
 async fn retire(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
     let id: String = hop.need(phase, "old_id")?;
-    hop.docker.rename_container(&id, &hop.names(phase).retired()).await
+    hop.docker
+        .rename_container(&id, &hop.names(phase).retired())
+        .await
 }

@@ -9,7 +9,9 @@ use crate::pmm::Pmm;
 use fleet_common::codes;
 use fleet_common::version::PmmVersion;
 use serde_json::Value;
-use server_upgrade::fresh::{INIT_LOGS, fatal_programs, init_failed, judge_output, migration_fails, qan_is_dirty};
+use server_upgrade::fresh::{
+    INIT_LOGS, fatal_programs, init_failed, judge_output, migration_fails, qan_is_dirty,
+};
 use server_upgrade::image::version_in_file;
 use server_upgrade::names::Phase;
 use std::collections::BTreeMap;
@@ -24,12 +26,20 @@ const INSIDE_EVERY: Duration = Duration::from_secs(2);
 pub async fn dark_pmm(hop: &Hop<'_>, phase: Phase) -> Result<Pmm, DriverError> {
     let id: String = hop.need(phase, "new_id")?;
     let container = hop.docker.existing(&id).await?;
-    dark_pmm_of(hop, phase, &container)?
-        .ok_or_else(|| DriverError::state(codes::UNEXPECTED_STATE, "the new container has no address on the dark network"))
+    dark_pmm_of(hop, phase, &container)?.ok_or_else(|| {
+        DriverError::state(
+            codes::UNEXPECTED_STATE,
+            "the new container has no address on the dark network",
+        )
+    })
 }
 
 fn dark_pmm_of(hop: &Hop<'_>, phase: Phase, container: &Value) -> Result<Option<Pmm>, DriverError> {
-    let port = if hop.versions(phase).1.major >= 3 { 8080 } else { 80 };
+    let port = if hop.versions(phase).1.major >= 3 {
+        8080
+    } else {
+        80
+    };
     networks::address(container, &hop.names(phase).dark_network())
         .map(|address| hop.pmm_at(&format!("{address}:{port}")))
         .transpose()
@@ -65,7 +75,10 @@ pub async fn wait(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<()
             }
         }
         if started.elapsed() + hop.tools.config.deadlines.poll > limit {
-            return Err(DriverError::Deadline { what: format!("PMM {to} to migrate its data ({last})"), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: format!("PMM {to} to migrate its data ({last})"),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }
@@ -73,7 +86,12 @@ pub async fn wait(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<()
 
 /// The release in the marker on the data, as the container sees it.
 pub async fn marker_in(hop: &Hop<'_>, id: &str) -> Result<Option<PmmVersion>, DriverError> {
-    Ok(hop.docker.read_file(id, MARKER).await?.as_deref().and_then(version_in_file))
+    Ok(hop
+        .docker
+        .read_file(id, MARKER)
+        .await?
+        .as_deref()
+        .and_then(version_in_file))
 }
 
 struct Watch {
@@ -110,7 +128,10 @@ impl Watch {
             let status = container["State"]["ExitCode"].as_i64().unwrap_or_default();
             let tail: Vec<&str> = output.lines().rev().take(3).collect();
             let tail = short(&tail.into_iter().rev().collect::<Vec<_>>().join(" | "), 400);
-            return Err(DriverError::state(codes::MIGRATION_FAILED, format!("the new container ended with status {status}: {tail}")));
+            return Err(DriverError::state(
+                codes::MIGRATION_FAILED,
+                format!("the new container ended with status {status}: {tail}"),
+            ));
         }
         Ok(())
     }
@@ -126,22 +147,34 @@ impl Watch {
             line = line.or(init_failed(&self.log(hop, name).await).map(|line| short(line, 300)));
         }
         lasting(&mut self.failing, line.is_some(), PATIENCE, || {
-            DriverError::state(codes::MIGRATION_FAILED, format!("PMM's log says `{}`", line.unwrap_or_default()))
+            DriverError::state(
+                codes::MIGRATION_FAILED,
+                format!("PMM's log says `{}`", line.unwrap_or_default()),
+            )
         })?;
         // The supervisor may not answer yet; that alone means nothing.
-        let status = hop.docker.exec(&self.id, &["supervisorctl", "status"], Duration::from_secs(30)).await;
-        let fatal = status.map(|status| fatal_programs(&status.text)).unwrap_or_default();
+        let status = hop
+            .docker
+            .exec(&self.id, &["supervisorctl", "status"], Duration::from_secs(30))
+            .await;
+        let fatal = status
+            .map(|status| fatal_programs(&status.text))
+            .unwrap_or_default();
         lasting(&mut self.fatal, !fatal.is_empty(), INSIDE_EVERY, || {
-            DriverError::state(codes::MIGRATION_FAILED, format!("PMM's supervisor gave up on {}", fatal.join(", ")))
+            DriverError::state(
+                codes::MIGRATION_FAILED,
+                format!("PMM's supervisor gave up on {}", fatal.join(", ")),
+            )
         })
     }
 
     /// PMM is ready without its query store; whether that is broken for good stands in a log.
     async fn queries(&self, hop: &Hop<'_>) -> Result<(), DriverError> {
         match qan_is_dirty(&self.log(hop, "qan-api2.log").await) {
-            Some(line) => {
-                Err(DriverError::state(codes::MIGRATION_FAILED, format!("Query Analytics did not migrate: `{}`", short(line, 300))))
-            }
+            Some(line) => Err(DriverError::state(
+                codes::MIGRATION_FAILED,
+                format!("Query Analytics did not migrate: `{}`", short(line, 300)),
+            )),
             None => Ok(()),
         }
     }
@@ -149,13 +182,21 @@ impl Watch {
     async fn log(&self, hop: &Hop<'_>, name: &str) -> String {
         let path = format!("/srv/logs/{name}");
         let from = format!("+{}", self.logs.get(name).copied().unwrap_or_default() + 1);
-        let said = hop.docker.exec(&self.id, &["tail", "-c", &from, &path], Duration::from_secs(30)).await;
+        let said = hop
+            .docker
+            .exec(&self.id, &["tail", "-c", &from, &path], Duration::from_secs(30))
+            .await;
         said.map(|said| said.text).unwrap_or_default()
     }
 }
 
 /// An error once something has held for `patience`.
-fn lasting(since: &mut Option<Instant>, holds: bool, patience: Duration, error: impl FnOnce() -> DriverError) -> Result<(), DriverError> {
+fn lasting(
+    since: &mut Option<Instant>,
+    holds: bool,
+    patience: Duration,
+    error: impl FnOnce() -> DriverError,
+) -> Result<(), DriverError> {
     if !holds {
         *since = None;
         return Ok(());

@@ -103,7 +103,10 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
     let name = id.name();
     let info = id.step.info();
     let limit = hop.limit(info.limit);
-    hop.journal.append(Line::Intent { step: name.clone(), at_ms: now_ms() })?;
+    hop.journal.append(Line::Intent {
+        step: name.clone(),
+        at_ms: now_ms(),
+    })?;
     hop.send(ServerEvent::StepStarted {
         step: name.clone(),
         index: u32::try_from(index + 1).unwrap_or(u32::MAX),
@@ -114,12 +117,19 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
     .await;
     checkpoint::reached(&name, "intent");
     let started = Instant::now();
-    let outcome = attempt(hop, limit, info.waits_for, |hop| Box::pin(forward::act(hop, id, limit))).await;
+    let outcome = attempt(hop, limit, info.waits_for, |hop| {
+        Box::pin(forward::act(hop, id, limit))
+    })
+    .await;
     checkpoint::reached(&name, "acted");
     match outcome {
         Ok(()) => {
             let took_ms = millis(started.elapsed());
-            hop.journal.append(Line::Done { step: name.clone(), at_ms: now_ms(), took_ms })?;
+            hop.journal.append(Line::Done {
+                step: name.clone(),
+                at_ms: now_ms(),
+                took_ms,
+            })?;
             checkpoint::reached(&name, "done");
             hop.send(ServerEvent::StepFinished { step: name, took_ms }).await;
             Ok(())
@@ -127,8 +137,13 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
         Err(DriverError::Cancelled) => Err(DriverError::Cancelled),
         // After the publication nothing is taken back: what clients have sent since would be lost.
         Err(error) if matches!(id.step, Step::ServiceAccounts | Step::Settle) => {
-            hop.journal.note("leftover", &format!("{name}: {}", chain(&error)))?;
-            hop.journal.append(Line::Done { step: name, at_ms: now_ms(), took_ms: millis(started.elapsed()) })
+            hop.journal
+                .note("leftover", &format!("{name}: {}", chain(&error)))?;
+            hop.journal.append(Line::Done {
+                step: name,
+                at_ms: now_ms(),
+                took_ms: millis(started.elapsed()),
+            })
         }
         Err(error) => {
             tracing::warn!(step = name, error = chain(&error), "the hop turns around");
@@ -149,7 +164,10 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
 async fn back(hop: &mut Hop<'_>, undo: Undo, phase: Phase) -> Result<Option<HopResult>, DriverError> {
     let name = undo.name();
     let limit = hop.limit(undo.limit());
-    hop.journal.append(Line::Intent { step: name.to_owned(), at_ms: now_ms() })?;
+    hop.journal.append(Line::Intent {
+        step: name.to_owned(),
+        at_ms: now_ms(),
+    })?;
     hop.send(ServerEvent::StepStarted {
         step: name.to_owned(),
         index: 1 + undo as u32,
@@ -160,13 +178,24 @@ async fn back(hop: &mut Hop<'_>, undo: Undo, phase: Phase) -> Result<Option<HopR
     .await;
     checkpoint::reached(name, "intent");
     let started = Instant::now();
-    let outcome = attempt(hop, limit, undo.waits_for(), |hop| Box::pin(undo::act(hop, undo, phase, limit))).await;
+    let outcome = attempt(hop, limit, undo.waits_for(), |hop| {
+        Box::pin(undo::act(hop, undo, phase, limit))
+    })
+    .await;
     checkpoint::reached(name, "acted");
     match outcome {
         Ok(()) => {
             let took_ms = millis(started.elapsed());
-            hop.journal.append(Line::Done { step: name.to_owned(), at_ms: now_ms(), took_ms })?;
-            hop.send(ServerEvent::StepFinished { step: name.to_owned(), took_ms }).await;
+            hop.journal.append(Line::Done {
+                step: name.to_owned(),
+                at_ms: now_ms(),
+                took_ms,
+            })?;
+            hop.send(ServerEvent::StepFinished {
+                step: name.to_owned(),
+                took_ms,
+            })
+            .await;
             Ok(None)
         }
         Err(DriverError::Cancelled) => Err(DriverError::Cancelled),
@@ -174,7 +203,11 @@ async fn back(hop: &mut Hop<'_>, undo: Undo, phase: Phase) -> Result<Option<HopR
             let mut result = gave_up(hop);
             result.outcome = HopOutcome::NeedsOperator;
             result.running = None;
-            result.message = format!("{}; and the way back failed in {name}: {}", result.message, chain(&error));
+            result.message = format!(
+                "{}; and the way back failed in {name}: {}",
+                result.message,
+                chain(&error)
+            );
             result.hints.extend(error.hints());
             let names = hop.names(phase);
             result.hints.push(format!(
@@ -230,14 +263,26 @@ fn settled(hop: &Hop<'_>) -> HopResult {
         result.outcome = HopOutcome::NeedsOperator;
         result.code = Code::new(codes::DEADLINE);
         "settle".clone_into(&mut result.step);
-        result.hints.push("check that clients reach PMM at its old address and that their credentials are accepted".to_owned());
+        result.hints.push(
+            "check that clients reach PMM at its old address and that their credentials are accepted"
+                .to_owned(),
+        );
     }
     result
 }
 
 fn gave_up(hop: &Hop<'_>) -> HopResult {
-    let touched = [Phase::Rehome, Phase::Main].into_iter().any(|phase| hop.journal.replay().was_begun(StepId { phase, step: Step::Disarm }));
-    let mut result = hop.result(if touched { HopOutcome::Restored } else { HopOutcome::Refused });
+    let touched = [Phase::Rehome, Phase::Main].into_iter().any(|phase| {
+        hop.journal.replay().was_begun(StepId {
+            phase,
+            step: Step::Disarm,
+        })
+    });
+    let mut result = hop.result(if touched {
+        HopOutcome::Restored
+    } else {
+        HopOutcome::Refused
+    });
     result.running = Some(hop.order.from);
     if let Some(failure) = &hop.journal.replay().failure {
         result.code = Code::new(&failure.code);
@@ -251,4 +296,6 @@ fn gave_up(hop: &Hop<'_>) -> HopResult {
     result
 }
 
-fn millis(duration: Duration) -> u64 { u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -23,11 +23,20 @@ pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
     let before = hop.baseline()?;
     let pmm = dark_pmm(hop, phase).await?;
     let found = settle_differences(hop, &pmm, &before, PATIENCE.min(limit)).await?;
-    if found.is_empty() { Ok(()) } else { Err(mismatch(&found)) }
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(mismatch(&found))
+    }
 }
 
 /// Reads and compares until nothing differs or patience ends. A fresh instance ends it at once.
-pub async fn settle_differences(hop: &Hop<'_>, pmm: &Pmm, before: &Baseline, patience: Duration) -> Result<Vec<Difference>, DriverError> {
+pub async fn settle_differences(
+    hop: &Hop<'_>,
+    pmm: &Pmm,
+    before: &Baseline,
+    patience: Duration,
+) -> Result<Vec<Difference>, DriverError> {
     let started = Instant::now();
     loop {
         match baseline::after(pmm, before).await {
@@ -36,7 +45,10 @@ pub async fn settle_differences(hop: &Hop<'_>, pmm: &Pmm, before: &Baseline, pat
                     codes::FRESH_INSTANCE,
                     format!(
                         "PMM {} is healthy and empty: none of {} nodes and {} services from before is there",
-                        after.version.map(|version| version.to_string()).unwrap_or_default(),
+                        after
+                            .version
+                            .map(|version| version.to_string())
+                            .unwrap_or_default(),
                         before.nodes.len(),
                         before.services.len()
                     ),
@@ -58,7 +70,11 @@ pub async fn settle_differences(hop: &Hop<'_>, pmm: &Pmm, before: &Baseline, pat
 /// Differences as an error.
 pub fn mismatch(found: &[Difference]) -> DriverError {
     let first: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
-    let more = if found.len() > 5 { format!("; and {} more", found.len() - 5) } else { String::new() };
+    let more = if found.len() > 5 {
+        format!("; and {} more", found.len() - 5)
+    } else {
+        String::new()
+    };
     DriverError::state(codes::BASELINE_MISMATCH, format!("{}{more}", first.join("; ")))
 }
 
@@ -121,7 +137,10 @@ pub async fn service_accounts(hop: &mut Hop<'_>) -> Result<(), DriverError> {
     if done.failed.is_empty() {
         return Ok(());
     }
-    Err(DriverError::state(codes::PMM_API, format!("API keys that stay keys: {}", done.failed.join(", "))))
+    Err(DriverError::state(
+        codes::PMM_API,
+        format!("API keys that stay keys: {}", done.failed.join(", ")),
+    ))
 }
 
 /// Waits for fresh samples of what had samples before. A sample that is newer than the publication is proof; `connected` is a hint.
@@ -129,7 +148,11 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
     let before = hop.baseline()?.fleet;
     let up_at: u64 = hop.need(phase, "up_at_ms")?;
     let last_of_leg = phase == Phase::Main && hop.order.last_of_leg;
-    let patience = if last_of_leg { limit.saturating_sub(Duration::from_secs(10)) } else { BETWEEN_HOPS.min(limit) };
+    let patience = if last_of_leg {
+        limit.saturating_sub(Duration::from_secs(10))
+    } else {
+        BETWEEN_HOPS.min(limit)
+    };
     let wanted: Vec<&String> = before.service_samples_ms.keys().collect();
     let started = Instant::now();
     loop {
@@ -138,7 +161,12 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
             let missing: Vec<&str> = wanted
                 .iter()
                 .filter(|id| fresh.get(**id).is_none_or(|at| *at <= up_at))
-                .map(|id| before.services.get(*id).map_or(id.as_str(), |service| service.name.as_str()))
+                .map(|id| {
+                    before
+                        .services
+                        .get(*id)
+                        .map_or(id.as_str(), |service| service.name.as_str())
+                })
                 .collect();
             if missing.is_empty() {
                 return Ok(());
@@ -154,7 +182,12 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
     }
 }
 
-fn not_back(hop: &mut Hop<'_>, last_of_leg: bool, wanted: usize, missing: &[&str]) -> Result<(), DriverError> {
+fn not_back(
+    hop: &mut Hop<'_>,
+    last_of_leg: bool,
+    wanted: usize,
+    missing: &[&str],
+) -> Result<(), DriverError> {
     if !last_of_leg {
         return Ok(());
     }
@@ -164,6 +197,10 @@ fn not_back(hop: &mut Hop<'_>, last_of_leg: bool, wanted: usize, missing: &[&str
     let some: Vec<&str> = missing.iter().take(10).copied().collect();
     Err(DriverError::state(
         codes::DEADLINE,
-        format!("{} of {wanted} services have no fresh samples yet, among them {}", missing.len(), some.join(", ")),
+        format!(
+            "{} of {wanted} services have no fresh samples yet, among them {}",
+            missing.len(),
+            some.join(", ")
+        ),
     ))
 }

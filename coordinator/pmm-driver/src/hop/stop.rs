@@ -33,7 +33,10 @@ pub async fn stop(hop: &Hop<'_>, id: &str, limit: Duration) -> Result<(), Driver
             Err(error) => return Err(error),
         };
         if started.elapsed() > limit {
-            return Err(DriverError::Deadline { what: format!("services to stop: {last}"), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: format!("services to stop: {last}"),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }
@@ -43,10 +46,19 @@ pub async fn stop(hop: &Hop<'_>, id: &str, limit: Duration) -> Result<(), Driver
 /// Asks once for all services to stop, then for their states: what has not stopped yet.
 async fn confirm(hop: &Hop<'_>, id: &str, asked: &mut bool, left: Duration) -> Result<String, DriverError> {
     if !*asked {
-        hop.docker.exec(id, &["supervisorctl", "stop", "all"], left).await?;
+        hop.docker
+            .exec(id, &["supervisorctl", "stop", "all"], left)
+            .await?;
         *asked = true;
     }
-    let status = hop.docker.exec(id, &["supervisorctl", "status"], left.min(Duration::from_secs(60))).await?;
+    let status = hop
+        .docker
+        .exec(
+            id,
+            &["supervisorctl", "status"],
+            left.min(Duration::from_secs(60)),
+        )
+        .await?;
     let still = not_stopped(&status.text);
     // Without a single program in it the answer is no confirmation.
     if still.is_empty() && !status.text.contains("STOPPED") {

@@ -29,7 +29,10 @@ pub async fn act(hop: &mut Hop<'_>, undo: Undo, phase: Phase, limit: Duration) -
 /// Keeps the new container's last words, then removes it. Its data is thrown away with the restore, so it is not stopped gently.
 async fn new(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
     let names = hop.names(phase);
-    let labels = [format!("{LABEL_KEY}={}", names.key()), format!("{LABEL_ROLE}=server")];
+    let labels = [
+        format!("{LABEL_KEY}={}", names.key()),
+        format!("{LABEL_ROLE}=server"),
+    ];
     let old: String = hop.need(phase, "old_id")?;
     for name in hop.docker.containers_with(&labels).await? {
         let there = hop.docker.existing(&name).await?;
@@ -46,15 +49,27 @@ async fn new(hop: &mut Hop<'_>, phase: Phase) -> Result<(), DriverError> {
 
 fn keep_words(hop: &Hop<'_>, key: &str, output: &str) -> Result<(), DriverError> {
     let path = hop.tools.journal_dir.join(format!("{key}-new-container.log"));
-    let trouble = |source| DriverError::File { what: "can't write", path: path.clone(), source };
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(trouble)?;
+    let trouble = |source| DriverError::File {
+        what: "can't write",
+        path: path.clone(),
+        source,
+    };
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(trouble)?;
     std::io::Write::write_all(&mut file, output.as_bytes()).map_err(trouble)
 }
 
 async fn volume(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let old: String = hop.need(phase, "old_id")?;
     // After a failed update of its own the old container still runs.
-    if containers::running(&hop.docker.existing(&old).await?) && stop::stop(hop, &old, limit / 2).await.is_err() {
+    if containers::running(&hop.docker.existing(&old).await?)
+        && stop::stop(hop, &old, limit / 2).await.is_err()
+    {
         hop.docker.stop_container(&old, 30).await?;
     }
     data::restore(hop, phase, limit).await
@@ -63,7 +78,11 @@ async fn volume(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
 /// The old container with its own name, networks and restart policy, running.
 async fn container(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let names = hop.names(phase);
-    let id = if hop.begun(phase, Step::ApiUpdate) { from_image(hop, phase).await? } else { hop.need(phase, "old_id")? };
+    let id = if hop.begun(phase, Step::ApiUpdate) {
+        from_image(hop, phase).await?
+    } else {
+        hop.need(phase, "old_id")?
+    };
     let made = original(hop, phase).await?;
     hop.docker.rename_container(&id, names.container()).await?;
     for (network, endpoint) in &made.networks {
@@ -78,7 +97,10 @@ async fn container(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(
     let started = Instant::now();
     while !containers::running(&hop.docker.existing(&id).await?) {
         if started.elapsed() > limit {
-            return Err(DriverError::Deadline { what: "the old container to run".to_owned(), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: "the old container to run".to_owned(),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }
@@ -91,7 +113,16 @@ async fn original(hop: &Hop<'_>, phase: Phase) -> Result<ContainerSpec, DriverEr
     let old = hop.old_container(phase).await?;
     let image = hop.old_image(phase).await?;
     let reference = old["Config"]["Image"].as_str().unwrap_or_default().to_owned();
-    Ok(spec(Source { container: &old, image: &image, from, to: from }, &reference, &hop.names(phase)))
+    Ok(spec(
+        Source {
+            container: &old,
+            image: &image,
+            from,
+            to: from,
+        },
+        &reference,
+        &hop.names(phase),
+    ))
 }
 
 /// PMM's own update has changed the old container's writable layer, so the release that it had comes from its image again.
@@ -103,7 +134,11 @@ async fn from_image(hop: &mut Hop<'_>, phase: Phase) -> Result<String, DriverErr
     let mut body = made.body;
     let image: String = hop.need(phase, "old_image_id")?;
     let reference = body["Image"].as_str().unwrap_or_default().to_owned();
-    let same = hop.docker.image(&reference).await?.is_some_and(|there| there["Id"] == Value::String(image.clone()));
+    let same = hop
+        .docker
+        .image(&reference)
+        .await?
+        .is_some_and(|there| there["Id"] == Value::String(image.clone()));
     if !same {
         body["Image"] = Value::String(image);
     }
@@ -125,12 +160,22 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
     let started = Instant::now();
     loop {
         let ready = hop.tools.pmm.readiness().await.is_ok_and(|status| status == 200);
-        if ready && hop.tools.pmm.version().await.is_ok_and(|told| told.version == from) {
+        if ready
+            && hop
+                .tools
+                .pmm
+                .version()
+                .await
+                .is_ok_and(|told| told.version == from)
+        {
             break;
         }
         if started.elapsed() > limit {
             hop.journal.note("not_running", &true)?;
-            return Err(DriverError::Deadline { what: format!("PMM {from} to answer at {}", hop.tools.config.url), after_s: limit.as_secs() });
+            return Err(DriverError::Deadline {
+                what: format!("PMM {from} to answer at {}", hop.tools.config.url),
+                after_s: limit.as_secs(),
+            });
         }
         hop.pause().await;
     }
@@ -146,13 +191,26 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
     let wanted = &before.fleet.service_samples_ms;
     let waiting = Instant::now();
     while waiting.elapsed() < CLIENTS {
-        let fresh = hop.tools.pmm.newest_samples("service_id").await.unwrap_or_default();
-        if wanted.keys().all(|id| fresh.get(id).is_some_and(|at| *at > up_at)) {
+        let fresh = hop
+            .tools
+            .pmm
+            .newest_samples("service_id")
+            .await
+            .unwrap_or_default();
+        if wanted
+            .keys()
+            .all(|id| fresh.get(id).is_some_and(|at| *at > up_at))
+        {
             return Ok(());
         }
         hop.pause().await;
     }
-    if wanted.is_empty() { Ok(()) } else { hop.journal.note("leftover", &"not every service has fresh samples yet") }
+    if wanted.is_empty() {
+        Ok(())
+    } else {
+        hop.journal
+            .note("leftover", &"not every service has fresh samples yet")
+    }
 }
 
 impl Hop<'_> {

@@ -17,19 +17,32 @@ impl Pmm {
     /// Names of API keys that are still keys; `None` where Grafana no longer lists them.
     pub async fn api_keys(&self) -> Result<Option<Vec<String>>, DriverError> {
         match self.get("/graph/api/auth/keys").await {
-            Ok(answer) => Ok(Some(answer.as_array().into_iter().flatten().map(|key| text(key, "name")).collect())),
-            Err(DriverError::Status { status: 404 | 410, .. }) => Ok(None),
+            Ok(answer) => Ok(Some(
+                answer
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|key| text(key, "name"))
+                    .collect(),
+            )),
+            Err(DriverError::Status {
+                status: 404 | 410, ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Converts all keys.
     pub async fn convert_api_keys(&self) -> Result<Conversion, DriverError> {
-        let answer = self.post("/graph/api/serviceaccounts/migrate", &json!({})).await?;
+        let answer = self
+            .post("/graph/api/serviceaccounts/migrate", &json!({}))
+            .await?;
         let details = answer["failedDetails"].as_array().into_iter().flatten();
         Ok(Conversion {
             migrated: number(&answer["migrated"]).map_or(0, |number| number as u64),
-            failed: details.map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect(),
+            failed: details
+                .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
+                .collect(),
         })
     }
 }

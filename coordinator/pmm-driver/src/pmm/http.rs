@@ -23,8 +23,11 @@ pub fn trust(trust: &Trust) -> Result<Option<ClientConfig>, DriverError> {
         Trust::System => None,
         Trust::Fingerprint(hex) => Some(fleet_tls::client::fingerprint(hex)?),
         Trust::CaFile(path) => {
-            let pem = std::fs::read(path)
-                .map_err(|source| DriverError::File { what: "can't read the CA file", path: path.clone(), source })?;
+            let pem = std::fs::read(path).map_err(|source| DriverError::File {
+                what: "can't read the CA file",
+                path: path.clone(),
+                source,
+            })?;
             Some(fleet_tls::client::roots(&pem)?)
         }
     })
@@ -42,12 +45,21 @@ impl Pmm {
         if let Some(tls) = tls {
             builder = builder.tls_backend_preconfigured(tls);
         }
-        let http = builder.build().map_err(|source| DriverError::Http { what: "can't set up".to_owned(), source })?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), credential })
+        let http = builder.build().map_err(|source| DriverError::Http {
+            what: "can't set up".to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            http,
+            base: base.trim_end_matches('/').to_owned(),
+            credential,
+        })
     }
 
     /// A GET with the credential.
-    pub async fn get(&self, path: &str) -> Result<Value, DriverError> { self.ask(Method::GET, path, None).await }
+    pub async fn get(&self, path: &str) -> Result<Value, DriverError> {
+        self.ask(Method::GET, path, None).await
+    }
 
     /// A POST with the credential.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, DriverError> {
@@ -57,30 +69,47 @@ impl Pmm {
     /// The status of a GET without a credential.
     pub async fn probe(&self, path: &str) -> Result<u16, DriverError> {
         let sent = self.http.get(format!("{}{path}", self.base)).send().await;
-        let answer = sent.map_err(|source| DriverError::Http { what: format!("no answer from {}{path}", self.base), source })?;
+        let answer = sent.map_err(|source| DriverError::Http {
+            what: format!("no answer from {}{path}", self.base),
+            source,
+        })?;
         Ok(answer.status().as_u16())
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, DriverError> {
         let what = || format!("{method} {path}", path = path.split('?').next().unwrap_or(path));
-        let mut request =
-            self.http.request(method.clone(), format!("{}{path}", self.base)).header("authorization", self.credential.header());
+        let mut request = self
+            .http
+            .request(method.clone(), format!("{}{path}", self.base))
+            .header("authorization", self.credential.header());
         if let Some(body) = body {
             request = request.json(body);
         }
-        let broken = |source| DriverError::Http { what: format!("no answer to {}", what()), source };
+        let broken = |source| DriverError::Http {
+            what: format!("no answer to {}", what()),
+            source,
+        };
         let answer = request.send().await.map_err(broken)?;
         let status = answer.status().as_u16();
         let text = answer.text().await.map_err(broken)?;
         if !(200..300).contains(&status) {
             let value: Value = serde_json::from_str(&text).unwrap_or_default();
-            let message = value["message"].as_str().map_or_else(|| short(&text, 200), |message| short(message, 200));
-            return Err(DriverError::Status { what: what(), status, message });
+            let message = value["message"]
+                .as_str()
+                .map_or_else(|| short(&text, 200), |message| short(message, 200));
+            return Err(DriverError::Status {
+                what: what(),
+                status,
+                message,
+            });
         }
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text).map_err(|error| DriverError::Answer { what: what(), message: error.to_string() })
+        serde_json::from_str(&text).map_err(|error| DriverError::Answer {
+            what: what(),
+            message: error.to_string(),
+        })
     }
 }
 

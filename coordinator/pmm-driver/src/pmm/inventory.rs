@@ -41,19 +41,37 @@ impl Pmm {
         };
         let mut inventory = Inventory::default();
         for (kind, item) in items(&nodes) {
-            let node = Node { name: text(item, "node_name"), node_type: kind.to_owned(), address: text(item, "address") };
+            let node = Node {
+                name: text(item, "node_name"),
+                node_type: kind.to_owned(),
+                address: text(item, "address"),
+            };
             inventory.nodes.insert(id(item, "node_id"), node);
         }
         for (kind, item) in items(&services) {
-            inventory.services.insert(id(item, "service_id"), service(kind, item));
+            inventory
+                .services
+                .insert(id(item, "service_id"), service(kind, item));
         }
         for (kind, item) in items(&agents) {
             let agent_id = id(item, "agent_id");
             if kind == "pmm_agent" {
                 let node_id = id(item, "runs_on_node_id");
-                let node_name = inventory.nodes.get(&node_id).map(|node| node.name.clone()).unwrap_or_default();
+                let node_name = inventory
+                    .nodes
+                    .get(&node_id)
+                    .map(|node| node.name.clone())
+                    .unwrap_or_default();
                 let connected = item["connected"] == Value::Bool(true);
-                inventory.clients.insert(agent_id, PmmClient { node_id, node_name, connected, version: None });
+                inventory.clients.insert(
+                    agent_id,
+                    PmmClient {
+                        node_id,
+                        node_name,
+                        connected,
+                        version: None,
+                    },
+                );
             } else {
                 inventory.agents.insert(agent_id, exporter(kind, item));
             }
@@ -62,7 +80,11 @@ impl Pmm {
     }
 
     /// Fills in the releases of the clients, where the server tells. Absence means unknown, not fine.
-    pub async fn client_versions(&self, major: u32, clients: &mut BTreeMap<String, PmmClient>) -> Result<(), DriverError> {
+    pub async fn client_versions(
+        &self,
+        major: u32,
+        clients: &mut BTreeMap<String, PmmClient>,
+    ) -> Result<(), DriverError> {
         if major >= 3 {
             let answer = self.get("/v1/management/agents/versions").await?;
             for one in answer["agent_versions"].as_array().into_iter().flatten() {
@@ -96,8 +118,14 @@ impl Pmm {
     /// PMM 2 knows releases of clients only through the list per node; ids are asked for in the form that it uses itself.
     async fn node_agents(&self, node: &str) -> Result<Value, DriverError> {
         for node_id in [format!("/node_id/{node}"), node.to_owned()] {
-            match self.post("/v1/management/Agent/List", &json!({ "node_id": node_id })).await {
-                Err(DriverError::Status { status: 400 | 404 | 501, .. }) => {}
+            match self
+                .post("/v1/management/Agent/List", &json!({ "node_id": node_id }))
+                .await
+            {
+                Err(DriverError::Status {
+                    status: 400 | 404 | 501,
+                    ..
+                }) => {}
                 other => return other,
             }
         }
@@ -106,15 +134,19 @@ impl Pmm {
 }
 
 fn items(answer: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    answer
-        .as_object()
-        .into_iter()
-        .flatten()
-        .flat_map(|(kind, list)| list.as_array().into_iter().flatten().map(move |item| (kind.as_str(), item)))
+    answer.as_object().into_iter().flatten().flat_map(|(kind, list)| {
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .map(move |item| (kind.as_str(), item))
+    })
 }
 
 fn id(item: &Value, member: &str) -> String {
-    item[member].as_str().map(|id| without_pmm_prefix(id).to_owned()).unwrap_or_default()
+    item[member]
+        .as_str()
+        .map(|id| without_pmm_prefix(id).to_owned())
+        .unwrap_or_default()
 }
 
 fn service(kind: &str, item: &Value) -> PmmService {
@@ -136,7 +168,9 @@ fn service(kind: &str, item: &Value) -> PmmService {
         cluster: text(item, "cluster"),
         replication_set: text(item, "replication_set"),
         address,
-        custom_labels: labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
+        custom_labels: labels
+            .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect(),
     }
 }
 
@@ -146,12 +180,22 @@ fn exporter(kind: &str, item: &Value) -> Exporter {
     let client = id(item, "pmm_agent_id");
     Exporter {
         exporter_type: kind.to_owned(),
-        watches: if service_id.is_empty() { node_id } else { service_id },
-        client: if client.is_empty() { id(item, "runs_on_node_id") } else { client },
+        watches: if service_id.is_empty() {
+            node_id
+        } else {
+            service_id
+        },
+        client: if client.is_empty() {
+            id(item, "runs_on_node_id")
+        } else {
+            client
+        },
         disabled: item["disabled"] == Value::Bool(true),
         running: plain_word(&text(item, "status"), "AGENT_STATUS_", "") == "running",
     }
 }
 
 /// Whether this is the server's own client.
-pub fn is_own(client_id: &str, client: &PmmClient) -> bool { client_id == SERVER_ID || client.node_id == SERVER_ID }
+pub fn is_own(client_id: &str, client: &PmmClient) -> bool {
+    client_id == SERVER_ID || client.node_id == SERVER_ID
+}

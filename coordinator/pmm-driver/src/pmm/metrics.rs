@@ -24,9 +24,13 @@ impl Pmm {
         let mut out = Vec::new();
         for one in answer["data"]["result"].as_array().into_iter().flatten() {
             let labels = one["metric"].as_object().into_iter().flatten();
-            let Some(value) = number(&one["value"][1]) else { continue };
+            let Some(value) = number(&one["value"][1]) else {
+                continue;
+            };
             out.push(Point {
-                labels: labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
+                labels: labels
+                    .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+                    .collect(),
                 value,
             });
         }
@@ -35,10 +39,17 @@ impl Pmm {
 
     /// The newest sample per value of a label, Unix milliseconds; ids without prefix, since old series carry PMM 2's form.
     pub async fn newest_samples(&self, label: &str) -> Result<BTreeMap<String, u64>, DriverError> {
-        let points = self.query(&format!("max by ({label}) (timestamp(up{{{label}!=\"\"}}))"), None).await?;
+        let points = self
+            .query(
+                &format!("max by ({label}) (timestamp(up{{{label}!=\"\"}}))"),
+                None,
+            )
+            .await?;
         let mut out: BTreeMap<String, u64> = BTreeMap::new();
         for point in points {
-            let Some(id) = point.labels.get(label) else { continue };
+            let Some(id) = point.labels.get(label) else {
+                continue;
+            };
             // Samples before 1970 or beyond f64's exact range don't exist.
             let at = std::time::Duration::try_from_secs_f64(point.value).unwrap_or_default();
             let at = u64::try_from(at.as_millis()).unwrap_or_default();
@@ -52,7 +63,11 @@ impl Pmm {
     pub async fn count_at(&self, query: &str, at_ms: u64) -> Result<u64, DriverError> {
         let points = self.query(query, Some(at_ms)).await?;
         let value = points.first().map_or(0.0, |point| point.value);
-        Ok(if value.is_finite() && value > 0.0 { value.round() as u64 } else { 0 })
+        Ok(if value.is_finite() && value > 0.0 {
+            value.round() as u64
+        } else {
+            0
+        })
     }
 }
 
@@ -67,4 +82,3 @@ fn percent(text: &str) -> String {
     }
     out
 }
-

@@ -22,13 +22,20 @@ impl Pmm {
             other => other?,
         };
         let told = text(&answer, "version");
-        let version = PmmVersion::from_package_version(&told)
-            .map_err(|error| DriverError::Answer { what: "version".to_owned(), message: error.to_string() })?;
-        Ok(Version { version, distribution: text(&answer, "distribution_method") })
+        let version = PmmVersion::from_package_version(&told).map_err(|error| DriverError::Answer {
+            what: "version".to_owned(),
+            message: error.to_string(),
+        })?;
+        Ok(Version {
+            version,
+            distribution: text(&answer, "distribution_method"),
+        })
     }
 
     /// HTTP status of the readiness call: 200 ready, 503 maintenance page, 500 something behind it is not ready.
-    pub async fn readiness(&self) -> Result<u16, DriverError> { self.probe("/v1/readyz").await }
+    pub async fn readiness(&self) -> Result<u16, DriverError> {
+        self.probe("/v1/readyz").await
+    }
 
     /// Settings as they come; only administrators get them.
     pub async fn settings(&self, major: u32) -> Result<Value, DriverError> {
@@ -45,13 +52,24 @@ impl Pmm {
         let answer = if major >= 3 {
             self.get("/v1/backups/scheduled").await
         } else {
-            self.post("/v1/management/backup/Backups/ListScheduled", &json!({})).await
+            self.post("/v1/management/backup/Backups/ListScheduled", &json!({}))
+                .await
         };
         let answer = match answer {
-            Err(DriverError::Status { status: 404 | 400 | 501, .. }) => return Ok(Vec::new()),
+            Err(DriverError::Status {
+                status: 404 | 400 | 501,
+                ..
+            }) => return Ok(Vec::new()),
             other => other?,
         };
-        let items = answer["scheduled_backups"].as_array().cloned().unwrap_or_default();
-        Ok(items.iter().map(|one| text(one, "service_id")).filter(|id| !id.is_empty()).collect())
+        let items = answer["scheduled_backups"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(items
+            .iter()
+            .map(|one| text(one, "service_id"))
+            .filter(|id| !id.is_empty())
+            .collect())
     }
 }

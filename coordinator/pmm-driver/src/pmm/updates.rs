@@ -29,22 +29,38 @@ impl Pmm {
     pub async fn check_updates(&self) -> Result<Offer, DriverError> {
         let answer = self.post("/v1/Updates/Check", &json!({"force": true})).await?;
         let latest = text(&answer["latest"], "version");
-        Ok(Offer { latest: PmmVersion::from_package_version(&latest).ok(), available: answer["update_available"] == true })
+        Ok(Offer {
+            latest: PmmVersion::from_package_version(&latest).ok(),
+            available: answer["update_available"] == true,
+        })
     }
 
     /// Starts the update.
     pub async fn start_update(&self) -> Result<Running, DriverError> {
         let answer = self.post("/v1/Updates/Start", &json!({})).await?;
-        Ok(Running { auth_token: text(&answer, "auth_token"), log_offset: offset(&answer["log_offset"]) })
+        Ok(Running {
+            auth_token: text(&answer, "auth_token"),
+            log_offset: offset(&answer["log_offset"]),
+        })
     }
 
     /// New log lines, and whether it ended.
     pub async fn update_status(&self, running: &mut Running) -> Result<(Vec<String>, bool), DriverError> {
-        let answer = self.post("/v1/Updates/Status", &json!({"auth_token": running.auth_token, "log_offset": running.log_offset})).await?;
+        let answer = self
+            .post(
+                "/v1/Updates/Status",
+                &json!({"auth_token": running.auth_token, "log_offset": running.log_offset}),
+            )
+            .await?;
         if let Some(next) = answer.get("log_offset") {
             running.log_offset = offset(next);
         }
-        let lines = answer["log_lines"].as_array().into_iter().flatten().filter_map(|line| line.as_str().map(str::to_owned)).collect();
+        let lines = answer["log_lines"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|line| line.as_str().map(str::to_owned))
+            .collect();
         Ok((lines, answer["done"] == true))
     }
 }

@@ -3,7 +3,7 @@
 use super::world::Fake;
 use crate::agent_api::IncomingEvent;
 use crate::engine::EngineHandle;
-use crate::sessions::Sessions;
+use crate::sessions::{Registered, Sessions};
 use fleet_common::codes::Code;
 use fleet_common::ids::HostId;
 use fleet_common::order::{HostEvent, OrderResult, Outcome};
@@ -36,7 +36,7 @@ impl Agent {
         }
     }
 
-    /// Works until the coordinator's life ends.
+    /// Works until the coordinator's life ends; a session that is closed is opened anew.
     pub async fn live(
         mut self,
         engine: EngineHandle,
@@ -44,19 +44,30 @@ impl Agent {
         fake: Fake,
         stop: CancellationToken,
     ) -> Self {
-        self.session += 1;
-        let mut ends = Sessions::ends();
-        sessions.register(&self.host, self.session, ends.outbox.clone(), ends.ended.clone());
-        engine.connected(self.host.clone(), self.session, None).await;
+        while !stop.is_cancelled() {
+            self.session += 1;
+            let mut ends = Sessions::ends();
+            sessions.register(&self.host, self.session, ends.outbox.clone(), ends.ended.clone());
+            engine.connected(self.host.clone(), self.session, None).await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.session(&mut ends, &engine, &fake) => {}
+            }
+            sessions.unregister(&self.host, self.session);
+            engine.disconnected(self.host.clone(), self.session).await;
+        }
+        self
+    }
+
+    async fn session(&mut self, ends: &mut Registered, engine: &EngineHandle, fake: &Fake) {
         let mut sent = self.acknowledged;
         let mut first = true;
         loop {
             while sent < self.outbox.len() {
                 let (order, event) = self.outbox[sent].clone();
-                let sequence = u64::try_from(sent).unwrap() + 1;
                 let event = wire::Event {
                     outbox_id: "outbox".into(),
-                    sequence,
+                    sequence: u64::try_from(sent).unwrap() + 1,
                     order_id: order,
                     epoch: None,
                     at_ms: 0,
@@ -68,18 +79,12 @@ impl Agent {
                 first = false;
                 sent += 1;
             }
-            let message = tokio::select! {
-                () = stop.cancelled() => return self,
-                message = ends.messages.recv() => message,
-            };
-            match message
-                .and_then(|message| message.ok())
-                .and_then(|message| message.body)
-            {
+            let message = ends.messages.recv().await;
+            match message.and_then(Result::ok).and_then(|message| message.body) {
                 Some(Body::Ack(ack)) => self.acknowledged = usize::try_from(ack.sequence).unwrap(),
-                Some(Body::Order(order)) => self.order(&order, &fake),
+                Some(Body::Order(order)) => self.order(&order, fake),
+                Some(Body::Goodbye(_)) | None => return,
                 Some(_) => {}
-                None => return self,
             }
         }
     }

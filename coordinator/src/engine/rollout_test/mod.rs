@@ -210,3 +210,33 @@ async fn a_host_that_goes_back_pauses_its_group() {
         "no host of a later group was touched"
     );
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_write_for_a_while_costs_only_time() {
+    crate::telemetry::init("info", false);
+    let (dir, store) = testing::store();
+    let fake = Fake::new(4);
+    let plan = plan(&store, &fake).await;
+    let life = Life::begin(&store, &fake).await;
+    during(&life, agents(&fake), &fake, async |life| {
+        begin(life, plan, &fake).await;
+        life.until("the first group", |status| {
+            status.groups.iter().any(|group| group.counts.in_flight > 0)
+        })
+        .await;
+        let blocker = rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap();
+        blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // Longer than the writer waits, so that decisions are lost and made again.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        blocker.execute_batch("ROLLBACK").unwrap();
+        let status = life.until("the end", |status| status.at_rest).await;
+        assert_eq!(status.exit_code, 0, "{status:#?}");
+        assert!(!status.disturbances.is_empty(), "the loss must be told");
+    })
+    .await;
+    let world = fake.0.lock().unwrap();
+    assert!(
+        world.switches.values().all(|times| *times == 1),
+        "each effect once"
+    );
+}
