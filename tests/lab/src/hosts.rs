@@ -1,6 +1,6 @@
 //! The fleet up and down: network, registry, repository, PMM Server, hosts with their PMM 2 clients and our agents.
 
-use crate::build::{self, Programs};
+use crate::build::Programs;
 use crate::fleet::{HOSTS, Host, Kind};
 use crate::wait::{self, Probe};
 use crate::{agent_package, cmd, docker, images, names, output, pmm, site};
@@ -347,22 +347,4 @@ pub fn lose_service(name: &str) -> Result<()> {
         ),
     }
     .map(drop)
-}
-
-/// Shows what a host's agent and client logged last; for a person who looks for the cause.
-pub fn journal(host: &Host) -> String {
-    let done = docker::exec(
-        &names::host(host.name),
-        &[
-            "journalctl",
-            "--no-pager",
-            "-n",
-            "60",
-            "-u",
-            "pmm-upgrade-agent",
-            "-u",
-            "pmm-agent",
-        ],
-    );
-    done.map_or_else(|error| error.to_string(), |done| cmd::tail(&done.all(), 60))
 }

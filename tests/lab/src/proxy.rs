@@ -138,26 +138,26 @@ fn serve(client: &UnixStream, shared: &Arc<Shared>) -> Result<()> {
 }
 
 fn apply(request: &mut Request, shared: &Shared, held: &AtomicBool) {
-    let rule = lock(&shared.rule).clone();
-    match rule {
+    let hit = match &*lock(&shared.rule) {
         Some(Rule::SwapVolume {
             images,
             wanted,
             given,
-        }) => {
-            if request.swap_volume(&images, &wanted, &given) {
-                *lock(&shared.hit) += 1;
-            }
-        }
+        }) => request.swap_volume(images, wanted, given),
         Some(Rule::HoldStart { text }) => {
-            if request.posts("/containers/create") && request.posts(&text) {
+            if request.posts("/containers/create") && request.posts(text) {
                 shared.armed.store(true, Ordering::SeqCst);
-            } else if request.posts("/start") && shared.armed.swap(false, Ordering::SeqCst) {
-                held.store(true, Ordering::SeqCst);
-                *lock(&shared.hit) += 1;
             }
+            let hold = request.posts("/start") && shared.armed.swap(false, Ordering::SeqCst);
+            if hold {
+                held.store(true, Ordering::SeqCst);
+            }
+            hold
         }
-        None => {}
+        None => false,
+    };
+    if hit {
+        *lock(&shared.hit) += 1;
     }
 }
 
@@ -235,10 +235,7 @@ impl Request {
             return false;
         };
         let image = body["Image"].as_str().unwrap_or_default().to_owned();
-        if !creates
-            || !images.iter().any(|known| *known == image)
-            || !swap(&mut body["HostConfig"], wanted, given)
-        {
+        if !creates || !images.contains(&image) || !swap(&mut body["HostConfig"], wanted, given) {
             return false;
         }
         self.body = body.to_string().into_bytes();

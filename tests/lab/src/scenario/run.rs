@@ -18,8 +18,6 @@ pub struct Road {
     pub coordinator: Coordinator,
     /// The lab's proxy on the Docker socket, which the coordinator uses.
     pub proxy: Proxy,
-    /// The fleet before the migration.
-    pub before: Snapshot,
 }
 
 /// The coordinator's data directory.
@@ -73,13 +71,8 @@ impl Road {
                 );
             }
         }
-        let before = Snapshot::take()?;
-        before.save()?;
-        Ok(Self {
-            coordinator,
-            proxy,
-            before,
-        })
+        Snapshot::take()?.save()?;
+        Ok(Self { coordinator, proxy })
     }
 
     /// `start`, then `watch` on this terminal until the rollout ends or pauses; returns the exit status of `watch`.
