@@ -7,6 +7,8 @@ pub mod inventory;
 pub mod metrics;
 pub mod qan;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod updates;
 
 pub use http::{Pmm, trust};
