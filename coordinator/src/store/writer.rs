@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 const GROUP: usize = 256;
 
 type Notify = Box<dyn FnOnce(Result<(), String>) + Send>;
-type Job = Box<dyn FnOnce(&Connection) -> Notify + Send>;
+/// Gets the connection within a transaction, or why there is none.
+type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Notify + Send>;
 
 /// Sends work to the writer thread; the thread ends when the last handle is gone.
 pub struct Writer {
@@ -34,7 +35,10 @@ impl Writer {
     {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = in_savepoint(connection, work);
+            let result = match connection {
+                Ok(connection) => in_savepoint(connection, work),
+                Err(reason) => Err(StoreError::Commit(reason)),
+            };
             Box::new(move |commit: Result<(), String>| {
                 let result = match commit {
                     Ok(()) => result,
@@ -70,18 +74,17 @@ fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
             .map_err(|error| error.to_string());
         let mut next = Some(first);
         while let Some(job) = next.take() {
-            // Without a transaction the savepoints would commit one by one: run nothing, answer the error.
-            if begun.is_ok() {
-                notifications.push(job(&connection));
-            } else {
-                drop(job);
-            }
+            // Without a transaction the savepoints would commit one by one: nothing is run, only answered.
+            notifications.push(job(begun.as_ref().map(|()| &connection).map_err(Clone::clone)));
             if notifications.len() < GROUP {
                 next = jobs.try_recv().ok();
             }
         }
         if let Err(reason) = begun {
             tracing::error!(%reason, "the store can't begin a transaction");
+            notifications
+                .into_iter()
+                .for_each(|notify| notify(Err(reason.clone())));
             continue;
         }
         let committed = connection

@@ -213,7 +213,6 @@ async fn a_host_that_goes_back_pauses_its_group() {
 
 #[tokio::test]
 async fn a_store_that_cannot_write_for_a_while_costs_only_time() {
-    crate::telemetry::init("info", false);
     let (dir, store) = testing::store();
     let fake = Fake::new(4);
     let plan = plan(&store, &fake).await;
@@ -226,8 +225,9 @@ async fn a_store_that_cannot_write_for_a_while_costs_only_time() {
         .await;
         let blocker = rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap();
         blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
-        // Longer than the writer waits, so that decisions are lost and made again.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        // A decision was lost when the engine read its memory back and went on under a new term.
+        life.until("the lost decision", |status| status.epoch.starts_with("2."))
+            .await;
         blocker.execute_batch("ROLLBACK").unwrap();
         let status = life.until("the end", |status| status.at_rest).await;
         assert_eq!(status.exit_code, 0, "{status:#?}");
