@@ -254,3 +254,20 @@ fn credential_files_are_checked_before_anything_is_asked() {
         );
     }
 }
+
+#[test]
+fn the_example_fleet_file_is_well_formed() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/coordinator/etc/pmm-coordinator/fleet.toml.example"
+    );
+    let output = run_with(dir.path(), &["plan", "-f", example]);
+    // The file is checked before the coordinator is looked for.
+    assert_eq!(
+        output.status.code(),
+        Some(exit::UNREACHABLE),
+        "{}",
+        stderr(&output)
+    );
+}
