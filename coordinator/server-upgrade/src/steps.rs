@@ -110,7 +110,7 @@ impl Step {
                 "PMM answers",
                 "the baseline is in the journal",
                 "none",
-                Limit::Quick,
+                Limit::Settle,
             ),
             Self::Preflight => info(
                 "preflight",
@@ -230,7 +230,7 @@ impl Step {
                 "PMM is ready",
                 "no unexplained difference",
                 "as for migration",
-                Limit::Quick,
+                Limit::Settle,
             ),
             Self::Publish => info(
                 "publish",

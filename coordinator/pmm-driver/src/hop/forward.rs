@@ -13,6 +13,9 @@ use server_upgrade::names::Phase;
 use server_upgrade::steps::{Step, StepId};
 use std::time::{Duration, Instant};
 
+/// How long refusals of a PMM that an earlier hop has just published are taken as busyness.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Does a step. Each one first looks at what is there, so that a repetition finds its own work.
 pub async fn act(hop: &mut Hop<'_>, id: StepId, limit: Duration) -> Result<(), DriverError> {
     let phase = id.phase;
@@ -38,13 +41,14 @@ pub async fn act(hop: &mut Hop<'_>, id: StepId, limit: Duration) -> Result<(), D
         Step::Migration => migration::wait(hop, phase, limit).await,
         Step::Compare => publish::compare(hop, phase, limit).await,
         Step::Publish => publish::publish(hop, phase, limit).await,
-        Step::ServiceAccounts => publish::service_accounts(hop).await,
+        Step::ServiceAccounts => publish::service_accounts(hop, limit).await,
         Step::Settle => publish::settle(hop, phase, limit).await,
     }
 }
 
 async fn inspect(hop: &mut Hop<'_>) -> Result<(), DriverError> {
-    let gathered = gather(&hop.docker, hop.tools.pmm, hop.tools.config).await?;
+    let pmm = hop.tools.pmm.patient(PATIENCE);
+    let gathered = gather(&hop.docker, &pmm, hop.tools.config).await?;
     let facts = &gathered.facts;
     if facts.version != hop.order.from {
         return Err(DriverError::State {
@@ -75,7 +79,7 @@ async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverE
     let started = Instant::now();
     // Right after an earlier hop a fleet that reconnects may be answered 401 and 5xx for a while.
     let baseline = loop {
-        match baseline::before(hop.tools.pmm).await {
+        match baseline::before(&hop.tools.pmm.patient(limit / 2)).await {
             Err(error) if error.inconclusive() && started.elapsed() + Duration::from_secs(5) < limit => {
                 hop.pause().await
             }
@@ -89,9 +93,10 @@ async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverE
 async fn check(hop: &mut Hop<'_>) -> Result<(), DriverError> {
     let path = [hop.order.to];
     let tools = &hop.tools;
+    let pmm = tools.pmm.patient(PATIENCE);
     let report = preflight::run(
         &hop.docker,
-        tools.pmm,
+        &pmm,
         tools.config,
         &tools.program,
         &path,

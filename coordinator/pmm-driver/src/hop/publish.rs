@@ -22,6 +22,7 @@ const BETWEEN_HOPS: Duration = Duration::from_secs(90);
 pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let before = hop.baseline()?;
     let pmm = dark_pmm(hop, phase).await?;
+    let pmm = pmm.patient(limit.saturating_sub(PATIENCE));
     let found = settle_differences(hop, &pmm, &before, PATIENCE.min(limit)).await?;
     if found.is_empty() {
         Ok(())
@@ -120,19 +121,21 @@ async fn reachable(hop: &Hop<'_>, phase: Phase, limit: Duration) -> Result<(), D
 }
 
 /// Turns API keys into service accounts. Keys that could not be converted stay valid; they are named, not fatal.
-pub async fn service_accounts(hop: &mut Hop<'_>) -> Result<(), DriverError> {
-    let pmm = hop.tools.pmm;
-    let started = Instant::now();
-    let keys = loop {
-        match pmm.api_keys().await {
-            Err(error) if error.inconclusive() && started.elapsed() < PATIENCE => hop.pause().await,
-            other => break other?,
-        }
-    };
+pub async fn service_accounts(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverError> {
+    let keys = hop.tools.pmm.patient(limit / 2).api_keys().await?;
     if keys.as_ref().is_some_and(Vec::is_empty) {
         return Ok(());
     }
-    let done = pmm.convert_api_keys().await?;
+    let started = Instant::now();
+    let done = loop {
+        match hop.tools.pmm.convert_api_keys().await {
+            // Refused at the door: nothing was converted.
+            Err(DriverError::Status {
+                status: 401 | 403, ..
+            }) if started.elapsed() < limit / 3 => hop.pause().await,
+            other => break other?,
+        }
+    };
     hop.journal.note("service_accounts", &done.migrated)?;
     if done.failed.is_empty() {
         return Ok(());

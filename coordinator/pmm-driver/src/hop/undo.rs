@@ -183,7 +183,8 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
         hop.note_once(phase, "up_at_ms", &now_ms())?;
     }
     let before = hop.baseline()?;
-    let found = settle_differences(hop, hop.tools.pmm, &before, Duration::from_secs(60)).await?;
+    let pmm = hop.tools.pmm.patient(CLIENTS * 2);
+    let found = settle_differences(hop, &pmm, &before, Duration::from_secs(60)).await?;
     if !found.is_empty() {
         return Err(mismatch(&found));
     }

@@ -7,7 +7,7 @@ use crate::error::DriverError;
 use reqwest::Method;
 use rustls::ClientConfig;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One PMM Server at one address.
 #[derive(Clone)]
@@ -15,7 +15,11 @@ pub struct Pmm {
     http: reqwest::Client,
     base: String,
     credential: Credential,
+    patient_until: Option<Instant>,
 }
+
+/// Pause before an inconclusive answer is asked for again.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// The TLS configuration for this trust; `None` leaves it to the machine's own CAs.
 pub fn trust(trust: &Trust) -> Result<Option<ClientConfig>, DriverError> {
@@ -53,7 +57,17 @@ impl Pmm {
             http,
             base: base.trim_end_matches('/').to_owned(),
             credential,
+            patient_until: None,
         })
+    }
+
+    /// The same PMM, asked with patience: while a fleet reconnects, 401, 403 and 5xx say nothing, and any single answer may be one of them
+    /// (percona/pmm PR #5338). Only for questions; nothing that changes PMM is asked twice.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self {
+            patient_until: Some(Instant::now() + patience),
+            ..self.clone()
+        }
     }
 
     /// A GET with the credential.
@@ -77,6 +91,25 @@ impl Pmm {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, DriverError> {
+        loop {
+            match self.ask_once(&method, path, body).await {
+                Err(DriverError::Status {
+                    status: 401 | 403 | 429 | 500..,
+                    ..
+                }) if self.patient_until.is_some_and(|until| Instant::now() < until) => {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, DriverError> {
         let what = || format!("{method} {path}", path = path.split('?').next().unwrap_or(path));
         let mut request = self
             .http
