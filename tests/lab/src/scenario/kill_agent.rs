@@ -20,21 +20,12 @@ pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
     let container = names::host(TARGET);
     hosts::script_mode(host, "hold")?;
     road.start()?;
-    wait::until("the held post-install script", 900, || {
-        let reached = hosts::script_is_held(host)?;
-        Ok(if reached {
-            Probe::Ready(())
-        } else {
-            Probe::NotYet(
-                road.coordinator
-                    .json(&["status"])?
-                    .to_string()
-                    .chars()
-                    .take(300)
-                    .collect(),
-            )
-        })
+    let mut seen = Ok(false);
+    road.until("the held post-install script", 900, |_| {
+        seen = hosts::script_is_held(host);
+        !matches!(seen, Ok(false))
     })?;
+    seen?;
     if sabotage != Some(Sabotage::NoKill) {
         let pid = docker::exec_must(&container, &["pgrep", "-x", "-o", "pmm-upgrade-age"])?;
         docker::exec_must(&container, &["kill", "-9", pid.trim()])?;

@@ -5,7 +5,6 @@ use super::{Sabotage, expect};
 use crate::proxy::Rule;
 use crate::report::{Findings, Report};
 use crate::verify::Snapshot;
-use crate::wait::{self, Probe};
 use crate::{docker, names, output};
 use anyhow::Result;
 use serde_json::Value;
@@ -17,16 +16,11 @@ pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
     }
     // The helper that changes the ownership is started through the proxy; its answer never arrives.
     road.proxy.set(Some(Rule::HoldStart {
-        text: "ownership".to_owned(),
+        text: "-own".to_owned(),
     }));
     road.start()?;
-    wait::until("the ownership change to be under way", 300, || {
-        Ok(if road.proxy.hits() > 0 {
-            Probe::Ready(())
-        } else {
-            Probe::NotYet(server_step(&road.coordinator.json(&["status"])?))
-        })
-    })?;
+    let proxy = &road.proxy;
+    road.until("the ownership change to be under way", 300, |_| proxy.hits() > 0)?;
     again(road)?;
     road.proxy.set(None);
     road.until("the migration wait", 300, |status| {

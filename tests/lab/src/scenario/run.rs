@@ -109,15 +109,17 @@ impl Road {
         }
     }
 
-    /// Waits for a condition on the status document.
+    /// Waits for a condition on the status document; a rollout that comes to rest before has missed it.
     pub fn until(&self, what: &str, seconds: u64, mut holds: impl FnMut(&Value) -> bool) -> Result<()> {
         wait::until(what, seconds, || {
             let status = self.coordinator.json(&["status"])?;
-            Ok(if holds(&status) {
-                Probe::Ready(())
-            } else {
-                Probe::NotYet(short(&status))
-            })
+            if holds(&status) {
+                return Ok(Probe::Ready(()));
+            }
+            if status["at_rest"] == true {
+                bail!("the rollout came to rest before {what}: {}", short(&status));
+            }
+            Ok(Probe::NotYet(short(&status)))
         })
     }
 
