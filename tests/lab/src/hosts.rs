@@ -80,6 +80,7 @@ pub fn down_all() -> Result<()> {
 }
 
 fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
+    crate::product::stop_leftover()?;
     let mut containers = docker::containers(names::PREFIX)?;
     containers.retain(|name| wanted(name));
     containers.sort();

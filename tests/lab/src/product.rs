@@ -53,6 +53,7 @@ impl Coordinator {
             .stderr(log)
             .spawn()
             .context("starting `pmm-coordinator serve`")?;
+        fs_err::write(pid_file()?, child.id().to_string())?;
         self.child = Some(child);
         wait::until("the coordinator's operator socket", 30, || {
             if let Some(child) = &mut self.child
@@ -133,6 +134,20 @@ impl Coordinator {
             .spawn()
             .with_context(|| format!("starting `pmm-coordinator {}`", args.join(" ")))
     }
+}
+
+fn pid_file() -> Result<PathBuf> {
+    Ok(crate::build::state_dir()?.join("coordinator.pid"))
+}
+
+/// Ends a coordinator that an interrupted lab run left behind.
+pub fn stop_leftover() -> Result<()> {
+    let pid = fs_err::read_to_string(pid_file()?).unwrap_or_default();
+    let exe = fs_err::read_link(format!("/proc/{}/exe", pid.trim())).unwrap_or_default();
+    if exe.to_string_lossy().contains("pmm-coordinator") {
+        cmd::must("kill", ["-9", pid.trim()])?;
+    }
+    Ok(())
 }
 
 impl Drop for Coordinator {
