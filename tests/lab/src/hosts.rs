@@ -91,16 +91,17 @@ fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
         args.extend(containers);
         docker::docker_list(&args)?;
     }
+    let filter = format!("name={}", names::PREFIX);
     for kind in ["volume", "network"] {
-        {
-            let filter = &format!("name={}", names::PREFIX);
-            for name in docker::docker([kind, "ls", "--filter", filter, "--format", "{{.Name}}"])?
-                .lines()
-                .filter(|name| wanted(name))
-            {
-                docker::docker([kind, "rm", name])?;
-            }
+        let listed = docker::docker([kind, "ls", "--filter", &filter, "--format", "{{.Name}}"])?;
+        for name in listed.lines().filter(|name| wanted(name)) {
+            docker::docker([kind, "rm", name])?;
         }
+    }
+    // A killed hop can leave the network of its dark start; Docker refuses to remove one that is in use.
+    let dark = "label=io.pmm-fleet.role=dark-network";
+    for name in docker::docker(["network", "ls", "--filter", dark, "--format", "{{.Name}}"])?.lines() {
+        docker::attempt(&["network", "rm", name])?;
     }
     Ok(())
 }

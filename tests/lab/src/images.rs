@@ -276,12 +276,14 @@ pub fn start_registry(tools: &Images, programs: &Programs) -> Result<()> {
 
 /// Removes every image the lab built or pushed.
 pub fn remove_all() -> Result<()> {
-    let listed = docker::docker(["images", "--format", "{{.Repository}}:{{.Tag}}"])?;
-    let ours = listed
-        .lines()
-        .filter(|name| name.starts_with(names::IMAGES) || name.starts_with(&names::image_repository()));
-    for image in ours {
-        docker::docker(["rmi", "--force", image])?;
+    let listed = docker::docker(["images", "--format", "{{.Repository}}:{{.Tag}}@{{.ID}}"])?;
+    for row in listed.lines() {
+        let ours = row.starts_with(names::IMAGES) || row.starts_with(&names::image_repository());
+        // An image that was pulled by digest has no tag; another row may have removed it already.
+        if let (true, Some((name, id))) = (ours, row.rsplit_once('@')) {
+            let target = if name.ends_with(":<none>") { id } else { name };
+            docker::attempt(&["rmi", "--force", target])?;
+        }
     }
     Ok(())
 }
