@@ -4,10 +4,10 @@
 
 mod world;
 
-use fleet_common::codes::exit;
+use fleet_common::codes::{Code, exit};
 use fleet_common::ids::{HostId, RolloutId};
 use fleet_common::order::HostEvent;
-use fleet_common::server::HopOutcome;
+use fleet_common::server::{HopOutcome, HopResult, ServerEvent};
 use rollout::kernel::{Command, HostPhase, Input, RolloutPhase};
 use rollout::{explain, progress, report};
 use world::fixture::{ACCEPT, GroupSpec};
@@ -396,6 +396,49 @@ fn a_restored_server_ends_the_watch_and_no_client_is_touched() {
         (report.outcome.as_str(), report.server.restore_points.len()),
         ("succeeded", 4)
     );
+}
+
+#[test]
+fn a_hop_that_the_driver_could_not_decide_goes_on_under_the_same_order() {
+    let mut world = world(TWO, &[]);
+    until(&mut world, |world| world.open_hop().is_some());
+    let hop = world.open_hop().cloned().unwrap();
+    let id = hop.order.clone();
+    let nothing = HopResult {
+        outcome: HopOutcome::NeedsOperator,
+        from: hop.from,
+        running: None,
+        code: Code::new("docker"),
+        step: String::new(),
+        message: "Docker: no answer".to_owned(),
+        hints: Vec::new(),
+        restore_point: None,
+        downtime_ms: 0,
+    };
+    let event = ServerEvent::Finished(nothing);
+    world.give(Input::Server {
+        order: id.clone(),
+        event,
+    });
+    let paused = progress::view(&world.kernel, world.now).paused.unwrap();
+    assert!(paused.text.contains("could not go on"), "{}", paused.text);
+    world
+        .command(Command::Retry {
+            hosts: Vec::new(),
+            server: true,
+        })
+        .unwrap();
+    assert_eq!(
+        world
+            .last
+            .server
+            .iter()
+            .map(|order| &order.order)
+            .collect::<Vec<_>>(),
+        [&id]
+    );
+    rest(&mut world);
+    assert_eq!(report::report(&world.kernel, world.now).outcome, "succeeded");
 }
 
 #[test]

@@ -26,13 +26,7 @@ impl Kernel {
         if hop.order.is_some() || hop.result.is_some() || self.rollout.phase != RolloutPhase::Running {
             return;
         }
-        let leg = self.legs[at].leg.clone();
-        let id = OrderId::new(format!(
-            "{}/{leg}/server/{}/hop-{}",
-            self.rollout.id,
-            hop.attempt + 1,
-            hop.number
-        ));
+        let id = self.hop_order(at, next, hop.attempt + 1);
         let text = format!("hop {}: {} to {}", hop.number, hop.from, hop.to);
         self.edit_hop(at, next, |hop| {
             hop.attempt += 1;
@@ -44,6 +38,15 @@ impl Kernel {
         });
         self.event(now_ms, "server", "hop_started", text);
         self.send_server(at, next);
+    }
+
+    fn hop_order(&self, at: usize, position: usize, attempt: u32) -> OrderId {
+        let leg = &self.legs[at];
+        let number = leg.hops[position].number;
+        OrderId::new(format!(
+            "{}/{}/server/{attempt}/hop-{number}",
+            self.rollout.id, leg.leg
+        ))
     }
 
     fn send_server(&mut self, at: usize, position: usize) {
@@ -152,6 +155,13 @@ impl Kernel {
         let (outcome, message, code) = (result.outcome, result.message.clone(), result.code.clone());
         let hint = result.hints.first().cloned();
         let (from, to) = (result.from, self.legs[at].hops[position].to);
+        let stuck = if undecided(&result) {
+            format!("the driver could not go on with the hop to {to}")
+        } else if result.running == Some(to) {
+            format!("the server runs {to}, but the hop did not settle")
+        } else {
+            format!("the hop to {to} failed and the way back too")
+        };
         self.edit_hop(at, position, |hop| {
             hop.order = None;
             hop.deadline_ms = None;
@@ -203,7 +213,7 @@ impl Kernel {
                 self.set_leg(at, LegPhase::NeedsOperator, now_ms);
                 self.pause(
                     "server_needs_operator",
-                    &format!("the hop to {to} failed and the way back too ({code}): {message}"),
+                    &format!("{stuck} ({code}): {message}"),
                     &retry,
                     "coordinator",
                     now_ms,
@@ -240,7 +250,8 @@ impl Kernel {
         }
     }
 
-    /// A new attempt of the hop that did not settle.
+    /// A new attempt of the hop that did not settle. What the driver could not decide is the same attempt still: its journal is open, so
+    /// the same order continues it.
     pub(super) fn retry_server(&mut self, now_ms: u64) -> bool {
         let stuck = |leg: &LegRow| {
             matches!(
@@ -259,6 +270,15 @@ impl Kernel {
                     hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS)
                 });
                 self.send_server(at, position);
+            } else if hop.result.as_ref().is_some_and(undecided) {
+                let order = self.hop_order(at, position, hop.attempt);
+                self.edit_hop(at, position, |hop| {
+                    hop.earlier.extend(hop.result.take());
+                    hop.order = Some(order);
+                    hop.ended_at_ms = None;
+                    hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS);
+                });
+                self.send_server(at, position);
             } else if hop
                 .result
                 .as_ref()
@@ -275,6 +295,11 @@ impl Kernel {
         change(&mut self.legs[at].hops[position]);
         self.dirty.insert(Key::Leg(self.legs[at].leg.clone()));
     }
+}
+
+/// The driver gave no answer of its own: every one that it gives names a step.
+fn undecided(result: &HopResult) -> bool {
+    result.outcome == HopOutcome::NeedsOperator && result.step.is_empty()
 }
 
 fn open_hops(legs: &[LegRow]) -> impl Iterator<Item = (usize, usize)> + '_ {

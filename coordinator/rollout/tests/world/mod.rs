@@ -257,6 +257,12 @@ impl World {
         }
     }
 
+    /// The server order that the driver works at.
+    pub fn open_hop(&self) -> Option<&ServerOrder> {
+        let hop = self.hops.values().find(|hop| hop.done.is_none() && hop.step > 1);
+        hop.map(|hop| &hop.order)
+    }
+
     pub fn connect(&mut self, id: &HostId) {
         let epoch: Epoch = self.kernel.epoch();
         let host = self.hosts.get_mut(id).unwrap();
