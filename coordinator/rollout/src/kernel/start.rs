@@ -5,7 +5,7 @@ use super::rows::Key;
 use super::state::{HostPhase, RolloutPhase};
 use super::{Kernel, Link};
 use fleet_common::ids::{Epoch, HostId, LegId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Agents try to reconnect at least every 20 s; with 30 s on top every agent that lives has done so. Until then nobody counts as absent.
 pub(super) const ABSENCE_SUSPENDED_MS: u64 = 20_000 + 30_000;
@@ -66,21 +66,29 @@ impl Kernel {
                 |step| step.step.clone(),
             );
         }
-        let mut steps = BTreeSet::new();
-        for row in self.hosts.values().flat_map(|rows| rows.values()) {
+        let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (host, row) in self.hosts.values().flat_map(|rows| rows.iter()) {
             if row.phase.in_flight() || row.phase == HostPhase::Preparing {
-                steps.insert(
-                    row.step
-                        .as_ref()
-                        .map_or_else(|| row.phase.as_str().to_owned(), |step| step.step.clone()),
+                let step = row
+                    .step
+                    .as_ref()
+                    .map_or_else(|| row.phase.as_str().to_owned(), |step| step.step.clone());
+                let planned = self.plan.hosts.iter().find(|planned| planned.host == *host);
+                let (group, name) = planned.map_or_else(
+                    || (String::new(), host.to_string()),
+                    |planned| (planned.group.to_string(), planned.name.clone()),
                 );
+                groups.entry(group).or_default().insert(format!("{name} {step}"));
             }
         }
-        if steps.is_empty() {
-            "nothing".to_owned()
-        } else {
-            steps.into_iter().collect::<Vec<_>>().join(", ")
+        if groups.is_empty() {
+            return "nothing".to_owned();
         }
+        let texts = groups.into_iter().map(|(group, hosts)| {
+            let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
+            format!("group {group}: {hosts}")
+        });
+        texts.collect::<Vec<_>>().join("; ")
     }
 
     /// What was ordered is still meant, unless the rollout was aborted: open orders go on under the new epoch, and nobody's time ran out
