@@ -136,6 +136,52 @@ impl Coordinator {
     }
 }
 
+/// Writes down every container that Docker creates from now on, until the value is dropped. Docker itself remembers only its last 256 events,
+/// which health checks use up within minutes.
+pub struct EventLog(Child);
+
+impl EventLog {
+    /// Starts to listen.
+    pub fn start() -> Result<Self> {
+        let file = fs_err::File::create(events_file()?)?.into_parts().0;
+        let child = Command::new("docker")
+            .args([
+                "events",
+                "--filter",
+                "type=container",
+                "--filter",
+                "event=create",
+                "--format",
+                "{{json .}}",
+            ])
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting `docker events`")?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for EventLog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn events_file() -> Result<PathBuf> {
+    Ok(crate::build::state_dir()?.join("docker-events.jsonl"))
+}
+
+/// What the last [`EventLog`] wrote down.
+pub fn docker_events() -> Result<Vec<Value>> {
+    let text = fs_err::read_to_string(events_file()?)?;
+    text.lines()
+        .map(|line| serde_json::from_str(line).context("an event is no JSON"))
+        .collect()
+}
+
 fn pid_file() -> Result<PathBuf> {
     Ok(crate::build::state_dir()?.join("coordinator.pid"))
 }

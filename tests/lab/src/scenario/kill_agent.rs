@@ -55,6 +55,6 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
         named,
         format!("the report does not name the kill of {TARGET} in its install step: {hits:?}"),
     );
-    kill_coordinator::lasting_effects(report, before, &mut findings)?;
+    kill_coordinator::lasting_effects(report, &mut findings)?;
     findings.finish("kill-agent")
 }

@@ -2,7 +2,7 @@
 
 use super::{Options, Scenario};
 use crate::fleet::{self, FileOptions, HOSTS};
-use crate::product::Coordinator;
+use crate::product::{Coordinator, EventLog};
 use crate::proxy::Proxy;
 use crate::report::Report;
 use crate::verify::Snapshot;
@@ -18,6 +18,8 @@ pub struct Road {
     pub coordinator: Coordinator,
     /// The lab's proxy on the Docker socket, which the coordinator uses.
     pub proxy: Proxy,
+    /// Docker's own account of what was created.
+    _events: EventLog,
 }
 
 /// The coordinator's data directory.
@@ -72,7 +74,11 @@ impl Road {
             }
         }
         Snapshot::take()?.save()?;
-        Ok(Self { coordinator, proxy })
+        Ok(Self {
+            coordinator,
+            proxy,
+            _events: EventLog::start()?,
+        })
     }
 
     /// `start`, then `watch` on this terminal until the rollout ends or pauses; returns the exit status of `watch`.
