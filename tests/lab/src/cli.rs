@@ -34,7 +34,7 @@ enum Command {
         #[arg(long, value_enum)]
         sabotage: Option<scenario::Sabotage>,
         /// How PMM 2 reaches its last release: `image` or `api`.
-        #[arg(long, default_value = "image")]
+        #[arg(long, default_value = "image", value_parser = ["image", "api"])]
         pmm2_update: String,
     },
     /// Check the fleet that `demo --keep` left, without any product code.
