@@ -265,6 +265,15 @@ impl Run<'_> {
         if self.shared.link.live() != Some(permit.session) {
             return expired("the session that brought the permit is gone".to_owned());
         }
+        // An abort raises the epoch: what was permitted before it and has changed nothing yet does not begin any more.
+        let highest = self.shared.link.get().highest_epoch;
+        if highest > self.order.epoch {
+            let message = format!(
+                "the order is of epoch {}, the coordinator is at {highest}",
+                self.order.epoch
+            );
+            return Err(StepError::refused(codes::STALE_EPOCH, message));
+        }
         Ok(())
     }
 

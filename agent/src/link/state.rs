@@ -51,13 +51,15 @@ impl LinkState {
     /// Changes and stores it.
     pub fn update(&self, change: impl FnOnce(&mut Persisted)) -> std::io::Result<()> {
         let mut inner = self.lock();
-        let before = inner.0.clone();
-        change(&mut inner.0);
-        if inner.0 == before {
-            Ok(())
-        } else {
-            files::write_json(&self.path, &inner.0)
+        let mut next = inner.0.clone();
+        change(&mut next);
+        if next == inner.0 {
+            return Ok(());
         }
+        // What could not be stored does not count as known.
+        files::write_json(&self.path, &next)?;
+        inner.0 = next;
+        Ok(())
     }
 
     /// Takes a higher epoch. Returns whether the given one is still valid.

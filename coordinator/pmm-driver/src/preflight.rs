@@ -34,7 +34,7 @@ pub async fn run(
     let snapshot = snapshot::take(pmm, 0).await?;
     let settings = pmm.settings(version.major).await;
     let mut images = Vec::new();
-    for wanted in images_needed(&gathered, path) {
+    for wanted in images_needed(&gathered, path, pmm2) {
         let found = docker.resolve(&config.image_repository, wanted).await;
         images.push((wanted, found.map(|one| one.digest).map_err(|error| chain(&error))));
     }
@@ -112,9 +112,10 @@ fn source(gathered: &Gathered, to: PmmVersion) -> Source<'_> {
 }
 
 /// The images of the path, and that of the running release if the container has to be re-created first.
-fn images_needed(gathered: &Gathered, path: &[PmmVersion]) -> Vec<PmmVersion> {
+fn images_needed(gathered: &Gathered, path: &[PmmVersion], pmm2: Pmm2Update) -> Vec<PmmVersion> {
     let mut needed = path.to_vec();
-    if path.first().is_some_and(|first| first.major >= 3) && !gathered.facts.image_matches_data() {
+    let first_needs_image = |first: &PmmVersion| first.major >= 3 || pmm2 == Pmm2Update::Api;
+    if path.first().is_some_and(first_needs_image) && !gathered.facts.image_matches_data() {
         needed.insert(0, gathered.facts.version);
     }
     needed

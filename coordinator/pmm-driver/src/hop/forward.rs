@@ -7,6 +7,7 @@ use crate::error::DriverError;
 use crate::inspect::gather;
 use crate::preflight;
 use fleet_common::codes;
+use fleet_common::server::Pmm2Update;
 use fleet_common::survey::Verdict;
 use serde_json::Value;
 use server_upgrade::names::Phase;
@@ -57,7 +58,9 @@ async fn inspect(hop: &mut Hop<'_>) -> Result<(), DriverError> {
             hints: vec!["plan again: the server has changed since the plan was made".to_owned()],
         });
     }
-    let rehome = hop.order.to.major >= 3 && !facts.image_matches_data();
+    // PMM 2's own update changes the running container, so its way back needs the image of the running release, too.
+    let needs_image = hop.order.to.major >= 3 || hop.order.pmm2_update == Pmm2Update::Api;
+    let rehome = needs_image && !facts.image_matches_data();
     hop.journal.note("rehome", &rehome)?;
     hop.journal.note("facts", facts)?;
     remember(

@@ -89,11 +89,30 @@ pub async fn publish(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
     for (network, endpoint) in &made.networks {
         hop.docker.join_network(network, &id, endpoint).await?;
     }
-    hop.docker.leave_network(&names.dark_network(), &id).await?;
-    hop.docker.set_restart_policy(&id, &made.restart_policy).await?;
-    hop.docker.remove_network(&names.dark_network()).await?;
-    reachable(hop, phase, limit).await?;
+    // From here on clients deliver. Going back would lose what they send, so what is wrong now is told and left to a person; whether the
+    // clients really come back is the last step's question.
+    if let Err(error) = finish(hop, phase, &id, &made.restart_policy, limit).await {
+        if matches!(error, DriverError::Cancelled) {
+            return Err(error);
+        }
+        let text = format!("publish: {}", fleet_common::hint::chain(&error));
+        hop.journal.note("leftover", &text)?;
+    }
     hop.note_once(phase, "up_at_ms", &now_ms())
+}
+
+async fn finish(
+    hop: &Hop<'_>,
+    phase: Phase,
+    id: &str,
+    restart_policy: &serde_json::Value,
+    limit: Duration,
+) -> Result<(), DriverError> {
+    let dark = hop.names(phase).dark_network();
+    hop.docker.leave_network(&dark, id).await?;
+    hop.docker.set_restart_policy(id, restart_policy).await?;
+    hop.docker.remove_network(&dark).await?;
+    reachable(hop, phase, limit).await
 }
 
 /// PMM answers with the new release at its public address.

@@ -6,6 +6,7 @@ use super::{data, stop};
 use crate::clock::now_ms;
 use crate::docker::{containers, networks};
 use crate::error::DriverError;
+use fleet_common::codes;
 use serde_json::Value;
 use server_upgrade::names::{LABEL_KEY, LABEL_ROLE, Phase};
 use server_upgrade::recreate::{ContainerSpec, Source, spec};
@@ -66,11 +67,20 @@ fn keep_words(hop: &Hop<'_>, key: &str, output: &str) -> Result<(), DriverError>
 
 async fn volume(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let old: String = hop.need(phase, "old_id")?;
-    // After a failed update of its own the old container still runs.
-    if containers::running(&hop.docker.existing(&old).await?)
-        && stop::stop(hop, &old, limit / 2).await.is_err()
-    {
-        hop.docker.stop_container(&old, 30).await?;
+    if containers::running(&hop.docker.existing(&old).await?) {
+        if !hop.begun(phase, Step::ApiUpdate) {
+            return Err(DriverError::State {
+                code: codes::UNEXPECTED_STATE,
+                message: "somebody started the old container again, so its data may be newer than the restore point; nothing was restored".to_owned(),
+                hints: vec![
+                    "look at what it holds; then stop it and restore by hand, or keep it as it is and plan again".to_owned(),
+                ],
+            });
+        }
+        // After a failed update of its own the old container still runs.
+        if stop::stop(hop, &old, limit / 2).await.is_err() {
+            hop.docker.stop_container(&old, 30).await?;
+        }
     }
     data::restore(hop, phase, limit).await
 }
