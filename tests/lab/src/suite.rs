@@ -43,7 +43,7 @@ impl Suite {
     }
 }
 
-const SCENARIOS: [Case; 6] = [
+const SCENARIOS: [Case; 7] = [
     Case::new("plain", "the main job, checked from outside", || {
         demo(Scenario::Plain, None)
     }),
@@ -64,6 +64,11 @@ const SCENARIOS: [Case; 6] = [
     Case::new("bridge", "server, clients, server, clients", || {
         demo(Scenario::Bridge, None)
     }),
+    Case::new(
+        "update-api",
+        "PMM 2 reaches its last release by its own update",
+        || demo_with(Scenario::Plain, None, "api"),
+    ),
 ];
 
 const SABOTAGE: [Case; 5] = [
@@ -127,13 +132,17 @@ const SUITES: [Suite; 4] = [
 ];
 
 fn demo(scenario: Scenario, sabotage: Option<Sabotage>) -> Result<()> {
+    demo_with(scenario, sabotage, "image")
+}
+
+fn demo_with(scenario: Scenario, sabotage: Option<Sabotage>, pmm2_update: &str) -> Result<()> {
     let _lock = lock::hold("fleet")?;
     scenario::run(&Options {
         keep: false,
         report: None,
         scenario,
         sabotage,
-        pmm2_update: "image".to_owned(),
+        pmm2_update: pmm2_update.to_owned(),
     })
 }
 

@@ -39,10 +39,11 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
             );
             let settled = wait::until("the client to be back", 30, || {
                 let now = host::look(spec)?;
-                Ok(if now.connected {
+                let back = now.connected && was.exporters.keys().all(|kind| now.exporters.contains_key(kind));
+                Ok(if back {
                     wait::Probe::Ready(now)
                 } else {
-                    wait::Probe::NotYet("not connected".into())
+                    wait::Probe::NotYet("not connected, or exporters missing".into())
                 })
             });
             if let Some(now) = findings.take(spec.name, settled) {

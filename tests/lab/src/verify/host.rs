@@ -330,6 +330,26 @@ pub fn unchanged(host: &Host, was: &State, now: &State, findings: &mut Findings)
         &sorted(&now.groups),
         &sorted(&was.groups),
     );
+    let programs = |state: &State| {
+        let list = state
+            .processes
+            .iter()
+            .map(|process| (process.exe.clone(), process.user.clone()));
+        list.collect::<Vec<_>>()
+    };
+    findings.equal(
+        &format!("{name}: pmm-agent processes and their accounts"),
+        &programs(now),
+        &programs(was),
+    );
+    findings.expect(
+        was.exporters.keys().all(|kind| now.exporters.contains_key(kind)),
+        format!(
+            "{name}: exporters {:?}, before {:?}",
+            now.exporters.keys(),
+            was.exporters.keys()
+        ),
+    );
 }
 
 /// Expectations on a host that nobody may have touched: not one file changed and the same process runs.
