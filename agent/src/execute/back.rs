@@ -147,25 +147,37 @@ fn names(saved: &Saved, target_major: u32) -> (&str, &'static str) {
     )
 }
 
-/// Empties the program directories as the tree's owner and unpacks the archive, which only root can change, over its standard input.
+/// Empties the program directories and unpacks the archive, which only root can change, over its standard input. Where nobody but root can
+/// exchange the base directory this is done by root: installers leave trees of mixed ownership, and then every owner comes back. Elsewhere,
+/// as in an ordinary user's home, a link in the wrong place could lead anywhere: there it is done by the tree's owner.
 fn tree(saved: &Saved) -> StepResult<Vec<Command>> {
     let archive = saved.tree.as_ref().filter(|path| path.exists());
     let archive = archive.ok_or_else(|| StepError::new(codes::INSTALL_FAILED, "the saved tree is gone"))?;
-    let (uid, gid) = saved.base_owner;
     let base = &saved.installation.base_dir;
+    let by_root = only_root_leads_to(Path::new(base));
+    let (uid, gid) = if by_root { (0, 0) } else { saved.base_owner };
     let parts = ["bin", "exporters", "tools", "collectors"].map(|part| format!("{base}/{part}"));
-    let empty = Tool::new("rm")
-        .args(["--recursive", "--force", "--"])
-        .args(&parts)
-        .by_user(uid, gid);
+    let empty = if by_root {
+        Tool::new("rm")
+            .args(["--recursive", "--force", "--"])
+            .args(&parts)
+    } else {
+        let files_only = ["-mindepth", "1", "!", "-type", "d", "-delete"];
+        Tool::new("find").args(&parts).args(files_only)
+    };
+    let mut options = vec![
+        "--extract",
+        "--file=-",
+        "--preserve-permissions",
+        "--numeric-owner",
+    ];
+    options.push(if by_root {
+        "--same-owner"
+    } else {
+        "--no-overwrite-dir"
+    });
     let unpack = Tool::new("tar")
-        .args([
-            "--extract",
-            "--file=-",
-            "--preserve-permissions",
-            "--numeric-owner",
-            "--overwrite",
-        ])
+        .args(options)
         .arg(format!("--directory={base}"))
         .by_user(uid, gid);
     let plain = |tool: Tool| Command {
@@ -173,12 +185,23 @@ fn tree(saved: &Saved) -> StepResult<Vec<Command>> {
         ..Command::default()
     };
     Ok(vec![
-        plain(empty),
+        // A file that stays is overwritten or does no harm; whether all is well is for the verification to say.
+        Command {
+            may_fail: !by_root,
+            ..plain(empty.by_user(uid, gid))
+        },
         Command {
             stdin: Some(archive.display().to_string()),
             ..plain(unpack)
         },
     ])
+}
+
+/// Whether every directory above a path belongs to root and is writable for nobody else.
+fn only_root_leads_to(base: &Path) -> bool {
+    base.ancestors()
+        .skip(1)
+        .all(|dir| files::Ownership::of(dir).is_ok_and(|seen| seen.uid == 0 && seen.mode & 0o022 == 0))
 }
 
 /// Puts every saved file back where it was, with mode and owner.
@@ -198,7 +221,7 @@ pub fn restore(run: &Run<'_>) -> StepResult<()> {
     if let Some(config) = &saved.config {
         config.restore(paths)?;
         if new != old {
-            remove_carried(&rebase(&config.path, &old, &new), &new)?;
+            remove_carried(&saved, &rebase(&config.path, &old, &new), &new)?;
         }
     }
     for kept in saved.collectors.values() {
@@ -220,16 +243,34 @@ pub fn restore(run: &Run<'_>) -> StepResult<()> {
     Ok(())
 }
 
-/// The carried configuration holds the client's credentials and must not stay behind in the new tree, nor may its copies.
-fn remove_carried(config: &str, base: &str) -> StepResult<()> {
-    if !config.starts_with(&format!("{base}/")) || base != package_base(3) {
+/// The carried configuration holds the client's credentials and must not stay behind in the new tree, nor may its copies, the carried
+/// collectors, or what the new client wrote for its exporters.
+fn remove_carried(saved: &Saved, config: &str, base: &str) -> StepResult<()> {
+    // A tree that still has its programs is somebody's.
+    if !config.starts_with(&format!("{base}/"))
+        || base != package_base(3)
+        || Path::new(base).join("bin").exists()
+    {
         return Ok(());
     }
     for suffix in ["", ".bak", ".new"] {
         files::remove(Path::new(&format!("{config}{suffix}")))?;
     }
-    // Directories that are empty now go as well; others hold something that is not ours.
-    for dir in ["config", ""] {
+    let collectors = Path::new(base).join("collectors");
+    for relative in saved.collectors.keys() {
+        let path = collectors.join(relative);
+        files::remove(&path)?;
+        // Directories that are empty now go as well; others hold something that is not ours.
+        for dir in path
+            .ancestors()
+            .skip(1)
+            .take_while(|dir| dir.starts_with(&collectors))
+        {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+    files::remove(&Path::new(base).join("tmp"))?;
+    for dir in ["config", "collectors", ""] {
         let _ = fs::remove_dir(Path::new(base).join(dir));
     }
     Ok(())
