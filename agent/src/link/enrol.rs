@@ -115,12 +115,10 @@ pub async fn enrol(paths: &Paths, wish: &Enrolment, token_text: &str) -> anyhow:
 }
 
 fn explain(error: connector::ConnectError) -> anyhow::Error {
-    let text = fleet_common::hint::chain(&error);
-    let error = anyhow::Error::new(error);
-    if text.contains(fleet_tls::CA_MISMATCH_TEXT) {
-        return error.context("ca_mismatch: the CA that answered is not the one named in the join token");
+    match fleet_tls::find_refusal(&error) {
+        Some(refusal) if refusal == fleet_tls::CA_MISMATCH_TEXT => anyhow::anyhow!("ca_mismatch: {refusal}"),
+        _ => error.into(),
     }
-    error
 }
 
 fn key(paths: &Paths) -> anyhow::Result<KeyPair> {
