@@ -34,15 +34,6 @@ pub enum ConnectError {
     },
 }
 
-impl ConnectError {
-    /// What was dialled.
-    pub fn address(&self) -> &str {
-        match self {
-            Self::Name(address) | Self::Connect { address, .. } => address,
-        }
-    }
-}
-
 /// A channel over TLS.
 pub async fn connect(host: &str, port: u16, tls: ClientConfig) -> Result<Channel, ConnectError> {
     let name = rustls_pki_types::ServerName::try_from(host.to_owned())
