@@ -139,7 +139,7 @@ pub fn lasting_effects(report: &Report, findings: &mut Findings) -> Result<()> {
             .filter(|line| line.contains("SUBDEBUG") && line.contains("Installed: pmm-client-"))
             .count();
         findings.expect(
-            installs <= 1,
+            installs == 1,
             format!("{host}: dnf installed pmm-client {installs} times"),
         );
     }
