@@ -94,7 +94,7 @@ impl Client {
 
     /// Removes the container; its volume stays.
     fn remove(&self) {
-        drop(docker::attempt(&["rm", "--force", &self.name]));
+        drop(docker::attempt(&["rm", "--force", "--volumes", &self.name]));
     }
 
     fn logs(&self) -> Result<String> {

@@ -100,7 +100,7 @@ impl Pmm {
 
     /// Removes it, its named volume stays.
     pub fn remove(&self) -> Result<()> {
-        docker::docker(["rm", "--force", &self.name]).map(drop)
+        docker::docker(["rm", "--force", "--volumes", &self.name]).map(drop)
     }
 
     fn base(&self) -> Result<&'static str> {
