@@ -4,6 +4,7 @@
 //! Pure: no clock, randomness, environment or I/O. Times are `u64` milliseconds since the Unix epoch (`*_ms`), durations are
 //! `u64` milliseconds (`*_for_ms`, `took_ms`).
 
+pub mod agent_release;
 pub mod codes;
 pub mod compat;
 pub mod digest;

@@ -21,6 +21,17 @@ pub enum Action {
     Keep,
     /// Go back to the saved version.
     Rollback,
+    /// Change the PMM Server's address in the client's configuration as [`crate::plan_entry::Repoint`] says, and restart the client. Goes
+    /// back to the old address by itself when the client does not connect.
+    Repoint,
+    /// Restart the client as it is.
+    RestartClient,
+    /// Collect what a person needs to find a fault, without secrets, into a file on the host.
+    CollectBundle,
+    /// Replace the agent's own certificate and key.
+    Renew,
+    /// Replace the agent's own program by [`crate::agent_release::AgentRelease`].
+    SelfUpdate,
 }
 
 impl Action {
@@ -34,11 +45,19 @@ impl Action {
             Self::Verify => "verify",
             Self::Keep => "keep",
             Self::Rollback => "rollback",
+            Self::Repoint => "repoint",
+            Self::RestartClient => "restart_client",
+            Self::CollectBundle => "collect_bundle",
+            Self::Renew => "renew",
+            Self::SelfUpdate => "self_update",
         }
     }
     /// Whether the action may change what runs on the host and therefore needs a permit or a running leg.
     pub fn changes_host(self) -> bool {
-        matches!(self, Self::Switch | Self::Rollback)
+        matches!(
+            self,
+            Self::Switch | Self::Rollback | Self::Repoint | Self::RestartClient
+        )
     }
 }
 

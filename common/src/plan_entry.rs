@@ -24,6 +24,21 @@ pub struct PlanEntry {
     pub source: ClientSource,
     /// Longest wait for the new client to be connected with fresh samples, milliseconds.
     pub verify_for_ms: u64,
+    /// The change of the PMM Server's address that this host needs when the server becomes PMM 3; `None` for hosts that reach it through a
+    /// published port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repoint: Option<Repoint>,
+}
+
+/// A change of the PMM Server's address in a client's configuration. Clients that address the server's container directly must follow its
+/// inner port from 443 to 8443 (facts server 1.3 and 5.1). The host stays the same; an agent refuses anything else unless its own policy
+/// lists the new address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repoint {
+    /// `host:port` that must be found.
+    pub from: String,
+    /// `host:port` to write.
+    pub to: String,
 }
 
 /// What an order expects to find. If reality differs the agent does nothing and reports.

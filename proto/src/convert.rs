@@ -51,6 +51,11 @@ impl From<Action> for crate::Action {
             Action::Verify => Self::Verify,
             Action::Keep => Self::Keep,
             Action::Rollback => Self::Rollback,
+            Action::Repoint => Self::Repoint,
+            Action::RestartClient => Self::RestartClient,
+            Action::CollectBundle => Self::CollectBundle,
+            Action::Renew => Self::Renew,
+            Action::SelfUpdate => Self::SelfUpdate,
         }
     }
 }
@@ -65,6 +70,11 @@ pub fn action(number: i32) -> Result<Action, Invalid> {
         Ok(crate::Action::Verify) => Ok(Action::Verify),
         Ok(crate::Action::Keep) => Ok(Action::Keep),
         Ok(crate::Action::Rollback) => Ok(Action::Rollback),
+        Ok(crate::Action::Repoint) => Ok(Action::Repoint),
+        Ok(crate::Action::RestartClient) => Ok(Action::RestartClient),
+        Ok(crate::Action::CollectBundle) => Ok(Action::CollectBundle),
+        Ok(crate::Action::Renew) => Ok(Action::Renew),
+        Ok(crate::Action::SelfUpdate) => Ok(Action::SelfUpdate),
         Ok(crate::Action::Unspecified) | Err(_) => Err(Invalid::UnknownAction(number)),
     }
 }

@@ -150,6 +150,7 @@ mod tests {
                 tarball_sha256: BTreeMap::new(),
             },
             verify_for_ms: 1,
+            repoint: None,
         }
     }
 

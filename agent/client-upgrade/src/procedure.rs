@@ -131,6 +131,11 @@ pub fn procedure(action: Action, method: Option<Method>, verify_for_ms: u64) -> 
         Action::Keep if method == Some(Method::Tarball) => vec![StepId::Discard],
         Action::Keep => vec![StepId::Repository, StepId::Discard],
         Action::Rollback => return way_back(verify_for_ms),
+        Action::Repoint
+        | Action::RestartClient
+        | Action::CollectBundle
+        | Action::Renew
+        | Action::SelfUpdate => vec![StepId::Check],
     };
     ids.into_iter().map(|id| step(id, verify_for_ms)).collect()
 }

@@ -76,6 +76,19 @@ impl Worker {
 
     /// Whether hold and policy allow the order.
     fn admit(&self, taken: &Taken) -> Result<(Policy, PlanEntry), OrderResult> {
+        if matches!(
+            taken.action,
+            Action::Repoint
+                | Action::RestartClient
+                | Action::CollectBundle
+                | Action::Renew
+                | Action::SelfUpdate
+        ) {
+            return Err(refusal(
+                codes::UNSUPPORTED,
+                "this release does not carry it out yet",
+            ));
+        }
         if let (true, Some(reason)) = (taken.action.changes_host(), held(&self.shared.paths)) {
             return Err(refusal(codes::HELD, format!("held on the host: {reason}")));
         }
@@ -317,5 +330,6 @@ fn no_entry() -> PlanEntry {
             tarball_sha256: std::collections::BTreeMap::new(),
         },
         verify_for_ms: 0,
+        repoint: None,
     }
 }

@@ -148,6 +148,21 @@ struct Link(mpsc::Sender<Session>);
 #[tonic::async_trait]
 impl AgentLink for Link {
     type SessionStream = ReceiverStream<Result<CoordinatorMessage, Status>>;
+    type ArtifactStream = ReceiverStream<Result<fleet_proto::ArtifactChunk, Status>>;
+
+    async fn renew(
+        &self,
+        _: Request<fleet_proto::RenewRequest>,
+    ) -> Result<Response<fleet_proto::RenewReply>, Status> {
+        Err(Status::unimplemented("this coordinator renews nothing"))
+    }
+
+    async fn artifact(
+        &self,
+        _: Request<fleet_proto::ArtifactRequest>,
+    ) -> Result<Response<Self::ArtifactStream>, Status> {
+        Err(Status::unimplemented("this coordinator has no artifacts"))
+    }
 
     async fn session(
         &self,

@@ -42,6 +42,21 @@ impl SessionService {
 #[tonic::async_trait]
 impl AgentLink for SessionService {
     type SessionStream = ReceiverStream<Outgoing>;
+    type ArtifactStream = ReceiverStream<Result<fleet_proto::ArtifactChunk, Status>>;
+
+    async fn renew(
+        &self,
+        _: Request<fleet_proto::RenewRequest>,
+    ) -> Result<Response<fleet_proto::RenewReply>, Status> {
+        Err(Status::unimplemented("not served yet"))
+    }
+
+    async fn artifact(
+        &self,
+        _: Request<fleet_proto::ArtifactRequest>,
+    ) -> Result<Response<Self::ArtifactStream>, Status> {
+        Err(Status::unimplemented("not served yet"))
+    }
 
     async fn session(
         &self,

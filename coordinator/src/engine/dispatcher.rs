@@ -310,6 +310,7 @@ impl Engine {
 
 fn on_the_wire(order: HostOrder) -> wire::Order {
     wire::Order {
+        release: Vec::new(),
         order_id: order.order.0,
         epoch: Some(order.epoch.into()),
         plan_id: order.plan_id.0,

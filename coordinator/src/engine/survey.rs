@@ -79,6 +79,7 @@ impl SurveyRun {
             self.orders.preflight_for_ms
         };
         Some(wire::Order {
+            release: Vec::new(),
             order_id: format!("{}/{host}/{}", self.id, action.as_str()),
             epoch: Some(epoch.into()),
             plan_id: self.id.clone(),

@@ -220,6 +220,7 @@ fn survey_target(fleet: &Fleet, record: &HostRecord) -> Option<SurveyTarget> {
         to: fleet.clients.target,
         source: fleet.clients.source.clone(),
         verify_for_ms: fleet.timing.verify_ms,
+        repoint: None,
     };
     Some(SurveyTarget {
         host: record.host_id.clone(),

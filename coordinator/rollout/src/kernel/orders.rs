@@ -91,6 +91,8 @@ impl Kernel {
             Action::Switch => (timing.switch_ms, timing.permit_ms),
             Action::Keep => (KEEP_MS, 0),
             Action::Rollback => (timing.rollback_ms, timing.rollback_ms),
+            Action::Repoint | Action::RestartClient => (timing.rollback_ms, timing.rollback_ms),
+            Action::CollectBundle | Action::Renew | Action::SelfUpdate => (KEEP_MS, 0),
         };
         let epoch = self.rollout.epoch;
         let rollout = &self.rollout.id;

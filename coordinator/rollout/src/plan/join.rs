@@ -485,5 +485,6 @@ fn entry(
         to,
         source: fleet.clients.source.clone(),
         verify_for_ms: fleet.timing.verify_ms,
+        repoint: None,
     })
 }
