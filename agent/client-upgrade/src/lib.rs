@@ -9,6 +9,7 @@
 //!
 //! Pure: no clock, randomness, environment or I/O. The agent's shell gathers facts, carries steps out and writes the journal.
 
+pub mod backup;
 pub mod carry;
 pub mod collectors;
 pub mod detect;

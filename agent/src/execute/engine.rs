@@ -4,7 +4,7 @@
 use super::error::{StepError, StepResult};
 use super::orders::{Note, Permit, Shared};
 use super::saved::Saved;
-use super::{back, carry, install, keep, save, stage, start, stop, survey};
+use super::{back, backup, carry, install, keep, save, stage, start, stop, survey};
 use crate::detect::{Looked, look};
 use crate::host::clock;
 use crate::host::files;
@@ -117,14 +117,21 @@ impl Run<'_> {
         self.result(Outcome::Done, last, "", message)
     }
 
+    /// Whether a step that changes the host was begun.
+    fn changed(&self) -> bool {
+        self.journal.state().changed
+    }
+
     fn failed(&mut self, step: StepId, error: StepError) -> OrderResult {
         let switching = self.order.action == Action::Switch && step.changes_host();
         if !switching {
             let outcome = error.outcome.unwrap_or(Outcome::FailedNothingChanged);
             return self.result(outcome, step, error.code, error.message);
         }
-        if error.outcome == Some(Outcome::Expired) {
-            return self.result(Outcome::Expired, step, error.code, error.message);
+        // Refused, expired or not recorded right before the first change: there is nothing to go back from, and the client runs.
+        if !self.changed() {
+            let outcome = error.outcome.unwrap_or(Outcome::FailedNothingChanged);
+            return self.result(outcome, step, error.code, error.message);
         }
         self.go_back(step, &error)
     }
@@ -193,8 +200,9 @@ impl Run<'_> {
                 let message = format!("the host is back on release {}", saved.installation.version);
                 self.result(Outcome::RolledBack, StepId::BackVerify, "", message)
             }
-            Err((step, error)) if error.outcome == Some(Outcome::Expired) => {
-                self.result(Outcome::Expired, step, error.code, error.message)
+            Err((step, error)) if !self.changed() => {
+                let outcome = error.outcome.unwrap_or(Outcome::FailedNothingChanged);
+                self.result(outcome, step, error.code, error.message)
             }
             Err((step, error)) => self.result(Outcome::Inconsistent, step, error.code, error.message),
         }
@@ -202,7 +210,7 @@ impl Run<'_> {
 
     fn step(&mut self, step: Step, index: usize, of: usize) -> StepResult<Progress> {
         if step.id.changes_host() && step.id != StepId::Verify {
-            self.use_permit()?;
+            self.before_first_change()?;
         }
         let begun = Instant::now();
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
@@ -245,7 +253,25 @@ impl Run<'_> {
         })
     }
 
-    /// Checks the permit right before the first change, then it is used up.
+    /// What must hold right before the first change. A backup may have begun since the check; looking for it takes time, so the permit is
+    /// looked at last.
+    fn before_first_change(&mut self) -> StepResult<()> {
+        if self.permit.is_some() {
+            self.no_backup()?;
+        }
+        self.use_permit()
+    }
+
+    /// Refuses while PMM runs a database backup here.
+    fn no_backup(&self) -> StepResult<()> {
+        let looked = self.look();
+        let base = looked
+            .installation()
+            .map_or(&self.entry.expect.base_dir, |found| &found.base_dir);
+        backup::refuse(&looked, base)
+    }
+
+    /// Checks the permit, then it is used up.
     fn use_permit(&mut self) -> StepResult<()> {
         let Some(permit) = self.permit.take() else {
             return Ok(());
@@ -324,6 +350,9 @@ impl Run<'_> {
                 .running_version
                 .is_none_or(|running| running == self.entry.to);
             let done = self.order.action == Action::Switch && runs;
+            if self.order.action == Action::Switch && !runs {
+                backup::refuse(&looked, &found.base_dir)?;
+            }
             return Ok(if done {
                 Progress::AlreadyDone(format!("release {} is already here", found.version))
             } else {
@@ -339,6 +368,9 @@ impl Run<'_> {
         }
         if found.base_dir != expect.base_dir {
             return differs("directory", &expect.base_dir, &found.base_dir);
+        }
+        if self.order.action == Action::Switch {
+            backup::refuse(&looked, &found.base_dir)?;
         }
         Ok(Progress::Next)
     }

@@ -3,6 +3,7 @@
 //! `engine` walks the steps of the procedure with the journal; the other files are one step each.
 
 pub mod back;
+pub mod backup;
 pub mod carry;
 pub mod engine;
 pub mod error;

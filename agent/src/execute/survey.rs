@@ -1,5 +1,6 @@
 //! The survey's checks: what the switch depends on, weeks ahead. Nothing that runs is changed.
 
+use super::backup;
 use super::engine::Run;
 use super::error::StepResult;
 use super::save::administrators_units;
@@ -56,6 +57,7 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     findings.extend(server_address(&installation.server_address));
     findings.push(overrides(&named_overrides(run, &looked, &installation)));
     findings.push(strays(stray_count(&looked)));
+    findings.push(backup::finding(&looked, &installation.base_dir));
     if let Some(account) = accounts::find(&installation.user) {
         findings.push(groups(&account.name, &account.groups));
     }

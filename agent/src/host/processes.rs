@@ -1,7 +1,8 @@
 //! Processes, read from `/proc`.
 
+use client_upgrade::backup::Row;
 use client_upgrade::facts::Home;
-use client_upgrade::parse::proc::{cgroup_path, home, zero_separated};
+use client_upgrade::parse::proc::{cgroup_path, home, parent, zero_separated};
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::MetadataExt;
@@ -44,6 +45,27 @@ pub fn find(wanted: impl Fn(&str) -> bool) -> Vec<Process> {
         .collect();
     found.sort_by_key(|process| process.pid);
     found
+}
+
+/// Every process with its parent, containers included.
+pub fn rows() -> Vec<Row> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let parent = parent(&stat)?;
+            Some(Row {
+                pid,
+                parent,
+                exe: exe(pid).unwrap_or_default(),
+                argv: zero_separated(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()),
+            })
+        })
+        .collect()
 }
 
 fn exe(pid: u32) -> Option<String> {

@@ -11,6 +11,12 @@ pub fn zero_separated(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// The parent's process id from `stat`: the second field behind the command name, which may itself hold brackets and blanks.
+pub fn parent(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The value of a flag in an argument vector, as `--name=value` or `--name value`.
 pub fn flag(argv: &[String], name: &str) -> Option<String> {
     argv.iter().enumerate().find_map(|(at, argument)| {
@@ -93,6 +99,12 @@ mod tests {
         let argv = zero_separated(b"pmm-agent\0--config-file\0x.yaml\0--debug\0");
         assert_eq!(flag(&argv, "config-file").unwrap(), "x.yaml");
         assert_eq!(flag(&argv, "config"), None);
+    }
+
+    #[test]
+    fn parents_behind_odd_names() {
+        assert_eq!(parent("7 (a) b) (c) S 3 7 7 0 -1"), Some(3));
+        assert_eq!(parent("7 (x"), None);
     }
 
     #[test]
