@@ -50,7 +50,13 @@ pub fn host_port(text: &str) -> anyhow::Result<(String, u16)> {
 pub struct Paths {
     config: PathBuf,
     state: PathBuf,
+    saved: &'static str,
 }
+
+/// The complete saved set, the one being made, and the one that was replaced.
+const SAVED: &str = "saved";
+const SAVED_NEW: &str = "saved.new";
+const SAVED_OLD: &str = "saved.old";
 
 impl Paths {
     /// From the two directories.
@@ -58,6 +64,7 @@ impl Paths {
         Self {
             config: config.to_owned(),
             state: state.to_owned(),
+            saved: SAVED,
         }
     }
     /// Configuration.
@@ -128,7 +135,18 @@ impl Paths {
     }
     /// What the way back needs.
     pub fn saved(&self) -> PathBuf {
-        self.state.join("saved")
+        self.state.join(self.saved)
+    }
+    /// The same paths with the saved set at the place where a new one is made, beside the complete one.
+    pub fn saving(&self) -> Self {
+        Self {
+            saved: SAVED_NEW,
+            ..self.clone()
+        }
+    }
+    /// The saved set that a complete one has replaced, where two names can't be exchanged at once.
+    pub fn saved_before(&self) -> PathBuf {
+        self.state.join(SAVED_OLD)
     }
     /// Private package manager directories.
     pub fn packages(&self) -> PathBuf {

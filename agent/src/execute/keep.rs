@@ -58,6 +58,8 @@ pub fn discard(run: &Run<'_>) -> StepResult<()> {
     let paths = &run.shared.paths;
     for dir in [
         paths.saved(),
+        paths.saving().saved(),
+        paths.saved_before(),
         paths.stage(),
         paths.unpacked(),
         paths.transactions(),

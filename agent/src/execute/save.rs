@@ -2,7 +2,7 @@
 //! anything over: RPM erases the configuration and edited collector files, the Debian migration hangs on a `.bak` file of unknown origin.
 
 use super::engine::Run;
-use super::error::StepResult;
+use super::error::{StepError, StepResult};
 use super::saved::{Kept, KeptCollector, KeptProcess, KeptUnit, Saved};
 use super::stage::Staged;
 use crate::config::Paths;
@@ -10,52 +10,99 @@ use crate::detect::Looked;
 use crate::host::command::Tool;
 use crate::host::{accounts, files, processes};
 use client_upgrade::parse::{dpkg, rpm};
+use fleet_common::codes;
 use fleet_common::inventory::{Installation, Method};
 use fs_err as fs;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Archive of a tarball's tree in the saved set.
+pub const TREE: &str = "tree.tar";
+/// Directory of the kept package in the saved set.
+const PACKAGE_DIR: &str = "package";
 /// Where packages put their links.
 const LINK_DIRS: [&str; 2] = ["/usr/bin", "/usr/sbin"];
 /// The linked programs.
 const LINKED: [&str; 2] = ["pmm-admin", "pmm-agent"];
 
-/// Saves everything. A complete save of this very order is kept as it is: the host may already be changed.
+/// Saves everything. A complete save of this very order is kept as it is: the host may already be changed. The set from before stays until
+/// the new one is complete.
 pub fn save(run: &Run<'_>) -> StepResult<()> {
-    let paths = &run.shared.paths;
-    if Saved::load(paths).is_some_and(|saved| saved.order_id == run.order.order_id) {
+    let complete = &run.shared.paths;
+    if Saved::load(complete).is_some_and(|saved| saved.order_id == run.order.order_id) {
         return Ok(());
     }
     let looked = run.look();
     let installation = run.installation(&looked)?;
-    files::remove(&paths.saved())?;
-    fs::create_dir_all(paths.saved())?;
+    tidy(complete)?;
+    let making = &complete.saving();
+    fs::create_dir_all(making.saved())?;
+    collect(run, &looked, installation, making)?.store(making)?;
+    files::swap_dir(&making.saved(), &complete.saved(), &complete.saved_before())?;
+    Ok(())
+}
+
+/// Removes half-made sets; called when the agent starts.
+pub fn tidy(paths: &Paths) -> std::io::Result<()> {
+    files::recover(&paths.saving().saved(), &paths.saved(), &paths.saved_before())
+}
+
+fn collect(run: &Run<'_>, looked: &Looked, installation: Installation, paths: &Paths) -> StepResult<Saved> {
     let base = Path::new(&installation.base_dir).to_owned();
     let base_owner = processes::owner_of(&base).unwrap_or((0, 0));
     let config_path = Path::new(&installation.config_file);
-    let saved = Saved {
+    // Names in the set are those it has once it is complete.
+    let place = run.shared.paths.saved();
+    Ok(Saved {
         order_id: run.order.order_id.clone(),
         config: config_path
             .exists()
             .then(|| Kept::save(paths, config_path))
             .transpose()?,
         collectors: collectors(paths, &installation)?,
-        unit_files: unit_files(paths, &looked)?,
-        unit: unit(&looked, &installation),
+        unit_files: unit_files(paths, looked)?,
+        unit: unit(looked, &installation),
         account: accounts::find(&installation.user).filter(|account| account.uid != 0),
         links: links(),
         process: looked.main_process().map(process),
         base_owner,
         tree: (installation.method == Method::Tarball)
-            .then(|| tree(paths, &base))
+            .then(|| tree(paths, &base).map(|()| place.join(TREE)))
             .transpose()?,
-        package_file: Staged::load(paths).and_then(|staged| staged.kept),
+        package_file: package(run, &installation, paths)?.map(|name| place.join(PACKAGE_DIR).join(name)),
         installation,
-    };
-    saved.store(paths)?;
-    Ok(())
+    })
+}
+
+/// The staged package of the installed release becomes part of the set: what is staged next must not take it away. Without it there is no
+/// way back, so nothing is begun.
+fn package(run: &Run<'_>, installation: &Installation, paths: &Paths) -> StepResult<Option<OsString>> {
+    if installation.version == run.entry.to {
+        return Ok(None);
+    }
+    let missing = |what: &str| StepError::new(codes::STAGE_FAILED, format!("{what} is not staged"));
+    let staged = Staged::load_for(&run.shared.paths, run.entry, installation)
+        .ok_or_else(|| missing("the new release"))?;
+    if installation.method == Method::Tarball {
+        return Ok(None);
+    }
+    let kept = staged
+        .kept
+        .ok_or_else(|| missing("the package of the installed release"))?;
+    let name = kept.file_name().unwrap_or_default().to_owned();
+    let dir = paths.saved().join(PACKAGE_DIR);
+    fs::create_dir_all(&dir)?;
+    let to = dir.join(&name);
+    // Both lie in the state directory, so a second name costs nothing; where that can't be had a copy does.
+    if std::fs::hard_link(&kept, &to).is_err() {
+        fs::copy(&kept, &to)?;
+    }
+    fs::File::open(&to)?.sync_all()?;
+    files::sync_dir(&dir)?;
+    Ok(Some(name))
 }
 
 fn unit(looked: &Looked, installation: &Installation) -> Option<KeptUnit> {
@@ -203,8 +250,8 @@ impl Known {
 }
 
 /// Archives a program tree. `tar` keeps modes, owners and times; the archive lies where only root can change it.
-fn tree(paths: &Paths, base: &Path) -> StepResult<PathBuf> {
-    let archive = paths.saved().join("tree.tar");
+fn tree(paths: &Paths, base: &Path) -> StepResult<()> {
+    let archive = paths.saved().join(TREE);
     let names = [
         "--create",
         "--one-file-system",
@@ -220,5 +267,5 @@ fn tree(paths: &Paths, base: &Path) -> StepResult<PathBuf> {
         .timeout(Duration::from_secs(300))
         .check()?;
     fs::File::open(&archive)?.sync_all()?;
-    Ok(archive)
+    Ok(())
 }

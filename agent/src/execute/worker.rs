@@ -28,6 +28,7 @@ pub struct Worker {
 impl Worker {
     /// With the journal as it is.
     pub fn new(shared: Arc<Shared>, config: AgentConfig) -> std::io::Result<Self> {
+        super::save::tidy(&shared.paths)?;
         let journal = Journal::open(&shared.paths)?;
         let state = journal.state();
         if let (Some(order), None) = (&state.order, &state.finished) {

@@ -69,6 +69,49 @@ fn write_new(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> 
     file.sync_all()
 }
 
+/// Puts a complete directory at a place where another may be, so that at every instant one of the two is there. `aside` holds the old one
+/// for a moment where the file system can't exchange two names at once; [`recover`] knows it. The old one is removed.
+pub fn swap_dir(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let parent = place.parent().unwrap_or(Path::new("/"));
+    sync_dir(new)?;
+    if !place.exists() {
+        fs::rename(new, place)?;
+        return sync_dir(parent);
+    }
+    match renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) => {
+            sync_dir(parent)?;
+            remove(new)
+        }
+        // Old kernels and some file systems.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
+            by_two_renames(new, place, aside)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn by_two_renames(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
+    let parent = place.parent().unwrap_or(Path::new("/"));
+    remove(aside)?;
+    fs::rename(place, aside)?;
+    fs::rename(new, place)?;
+    sync_dir(parent)?;
+    remove(aside)
+}
+
+/// Puts in order what a crash during [`swap_dir`] or before it left: an old directory without a new one comes back, half-made and replaced
+/// ones go.
+pub fn recover(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
+    if aside.exists() && !place.exists() {
+        fs::rename(aside, place)?;
+        sync_dir(place.parent().unwrap_or(Path::new("/")))?;
+    }
+    remove(aside)?;
+    remove(new)
+}
+
 /// Makes a rename or a removal durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
@@ -126,6 +169,55 @@ pub fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn mark(dir: &Path, text: &str) {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("mark"), text).unwrap();
+    }
+
+    fn marked(dir: &Path) -> Option<String> {
+        fs::read_to_string(dir.join("mark")).ok()
+    }
+
+    #[test]
+    fn a_directory_is_swapped_in_both_ways() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, place, aside] = ["new", "place", "aside"].map(|name| dir.path().join(name));
+        mark(&new, "1");
+        swap_dir(&new, &place, &aside).unwrap();
+        assert_eq!(marked(&place).as_deref(), Some("1"));
+        mark(&new, "2");
+        swap_dir(&new, &place, &aside).unwrap();
+        assert_eq!(marked(&place).as_deref(), Some("2"));
+        mark(&new, "3");
+        by_two_renames(&new, &place, &aside).unwrap();
+        assert_eq!(marked(&place).as_deref(), Some("3"));
+        assert!(!new.exists() && !aside.exists());
+    }
+
+    /// Every state that a kill can leave, by what is where: new one half made, new one complete, between the two renames, exchanged but
+    /// the old one not removed, renamed twice but the old one not removed.
+    #[test]
+    fn whatever_the_instant_of_the_kill_one_complete_directory_is_left() {
+        for (new, place, aside, left) in [
+            (Some("half"), Some("old"), None, "old"),
+            (Some("new"), Some("old"), None, "old"),
+            (Some("new"), None, Some("old"), "old"),
+            (Some("old"), Some("new"), None, "new"),
+            (None, Some("new"), Some("old"), "new"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = ["new", "place", "aside"].map(|name| dir.path().join(name));
+            for (path, text) in paths.iter().zip([new, place, aside]) {
+                if let Some(text) = text {
+                    mark(path, text);
+                }
+            }
+            recover(&paths[0], &paths[1], &paths[2]).unwrap();
+            assert_eq!(marked(&paths[1]).as_deref(), Some(left));
+            assert!(!paths[0].exists() && !paths[2].exists());
+        }
+    }
 
     #[test]
     fn replaced_files_have_the_mode_and_nothing_stays_beside() {

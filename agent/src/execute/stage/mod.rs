@@ -34,6 +34,16 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// What is staged for this very change of this installation.
+    pub fn load_for(paths: &Paths, entry: &PlanEntry, installation: &Installation) -> Option<Self> {
+        Self::load(paths).filter(|staged| staged.purpose == purpose(entry, installation))
+    }
+
+    /// Whether the new package is what was checked when it was staged; a tarball is a directory by now.
+    fn intact(&self) -> bool {
+        !self.new.is_file() || fleet_artifacts::file_sha256_hex(&self.new).is_ok_and(|now| now == self.digest)
+    }
+
     /// Reads it, if it is complete.
     pub fn load(paths: &Paths) -> Option<Self> {
         let staged: Self = files::read_json(&paths.stage().join("stage.json"))?;
@@ -42,7 +52,8 @@ impl Staged {
     }
 }
 
-fn purpose(entry: &PlanEntry, installation: &Installation) -> String {
+/// What something is staged for.
+pub fn purpose(entry: &PlanEntry, installation: &Installation) -> String {
     let document = serde_json::json!({
         "to": entry.to,
         "source": entry.source,
@@ -62,7 +73,8 @@ pub fn stage(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     }
     let paths = &run.shared.paths;
     let purpose = purpose(run.entry, &installation);
-    if Staged::load(paths).is_some_and(|staged| staged.purpose == purpose) {
+    // A power cut can leave the name of a package without its bytes.
+    if Staged::load_for(paths, run.entry, &installation).is_some_and(|staged| staged.intact()) {
         return Ok(());
     }
     let dir = paths.stage();
