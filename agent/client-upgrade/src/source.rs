@@ -1,6 +1,7 @@
 //! Where packages and tarballs are, and the repository files as `percona-release` 1.0-32 writes them
 //! (percona/percona-repositories scripts/percona-release.sh).
 
+use fleet_common::inventory::Method;
 use fleet_common::plan_entry::ClientSource;
 use fleet_common::version::PmmVersion;
 
@@ -72,6 +73,16 @@ pub fn yum_file(
     (format!("percona-{name}-{component}.repo"), text)
 }
 
+/// File name of a client package as its package manager downloads it: apt writes the colon of an epoch as `%3a`. `arch` is the word of the
+/// package manager. `None` for tarballs, which are no package.
+pub fn package_file(method: Method, name: &str, version: &str, arch: &str) -> Option<String> {
+    match method {
+        Method::Deb => Some(format!("{name}_{}_{arch}.deb", version.replace(':', "%3a"))),
+        Method::Rpm => Some(format!("{name}-{version}.{arch}.rpm")),
+        Method::Tarball => None,
+    }
+}
+
 /// File name of a client tarball. PMM 2 has `pmm2-client`, PMM 3 `pmm-client`.
 pub fn tarball_name(version: PmmVersion, arch: &str) -> String {
     format!("{}-{version}-{arch}.tar.gz", package(version.major))
@@ -139,6 +150,20 @@ mod tests {
         assert!(
             text.contains("baseurl = http://repo.example/pmm3-client/yum/release/$releasever/RPMS/x86_64\n")
         );
+    }
+
+    #[test]
+    fn package_files() {
+        let file = |method, version, arch| package_file(method, "pmm2-client", version, arch);
+        assert_eq!(
+            file(Method::Deb, "2:2.41.2-6.bookworm", "amd64").unwrap(),
+            "pmm2-client_2%3a2.41.2-6.bookworm_amd64.deb"
+        );
+        assert_eq!(
+            file(Method::Rpm, "2.41.2-6.el9", "x86_64").unwrap(),
+            "pmm2-client-2.41.2-6.el9.x86_64.rpm"
+        );
+        assert_eq!(file(Method::Tarball, "2.41.2", "x86_64"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod install;
 pub mod keep;
+pub mod kept;
 pub mod orders;
 pub mod save;
 pub mod saved;
@@ -16,4 +17,6 @@ pub mod stage;
 pub mod start;
 pub mod stop;
 pub mod survey;
+#[cfg(test)]
+pub mod testing;
 pub mod worker;

@@ -1,10 +1,10 @@
 //! The survey's checks: what the switch depends on, weeks ahead. Nothing that runs is changed.
 
-use super::backup;
 use super::engine::Run;
 use super::error::StepResult;
 use super::save::administrators_units;
 use super::stage::{deb, rpm, tarball};
+use super::{backup, kept};
 use crate::detect::Looked;
 use crate::host::command::Tool;
 use crate::host::{accounts, http, os, processes};
@@ -42,6 +42,7 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
         kept: None,
     };
     if installation.version == run.entry.to {
+        survey.kept = kept::name(&run.shared.paths, run.entry, &installation, false, "");
         findings.push(pass(
             "candidate",
             format!("release {} is already here", run.entry.to),
@@ -174,16 +175,19 @@ fn packages(
     findings: &mut Vec<Finding>,
     survey: &mut HostSurvey,
 ) {
+    let kept = |offered, arch: &str| kept::name(&run.shared.paths, run.entry, installation, offered, arch);
     match installation.method {
         Method::Deb => {
             findings.push(dpkg_health());
             findings.push(held(installation));
-            resolved(findings, survey, deb_candidate(run, installation), run);
+            let offered = resolved(findings, survey, deb_candidate(run, installation), run);
+            survey.kept = kept(offered, &deb::deb_arch());
         }
         Method::Rpm => {
             findings.push(rpm_health());
             findings.push(version_lock());
-            resolved(findings, survey, rpm_candidate(run, installation), run);
+            let offered = resolved(findings, survey, rpm_candidate(run, installation), run);
+            survey.kept = kept(offered, &os::arch());
         }
         Method::Tarball => {
             match tarball::available(run.entry) {
@@ -201,6 +205,7 @@ fn packages(
                 )),
             }
             findings.push(pass("way_back", "the installed tree is copied before the switch"));
+            survey.kept = kept(false, "");
         }
     }
 }
@@ -211,14 +216,23 @@ struct Offer {
     installed: bool,
 }
 
-fn resolved(findings: &mut Vec<Finding>, survey: &mut HostSurvey, offer: StepResult<Offer>, run: &Run<'_>) {
+/// Returns whether the installed package is on offer.
+fn resolved(
+    findings: &mut Vec<Finding>,
+    survey: &mut HostSurvey,
+    offer: StepResult<Offer>,
+    run: &Run<'_>,
+) -> bool {
     let name = package(run.entry.to.major);
     match offer {
-        Err(error) => findings.push(fail(
-            "candidate",
-            format!("the repository can't be read: {error}"),
-            "check repository URL, key and proxy",
-        )),
+        Err(error) => {
+            findings.push(fail(
+                "candidate",
+                format!("the repository can't be read: {error}"),
+                "check repository URL, key and proxy",
+            ));
+            false
+        }
         Ok(offer) => {
             findings.push(match &offer.candidate {
                 Some(version) => pass("candidate", format!("{name} {version}")),
@@ -241,6 +255,7 @@ fn resolved(findings: &mut Vec<Finding>, survey: &mut HostSurvey, offer: StepRes
                 )
             });
             survey.candidate = offer.candidate;
+            offer.installed
         }
     }
 }

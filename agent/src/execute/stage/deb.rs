@@ -8,12 +8,12 @@ use crate::host::command::Tool;
 use crate::host::os;
 use client_upgrade::parse::dpkg::{madison, simulation};
 use client_upgrade::policy::Policy;
-use client_upgrade::source::{apt_line, package, resolve};
-use fleet_common::inventory::Installation;
+use client_upgrade::source::{apt_line, package, package_file, resolve};
+use fleet_common::inventory::{Installation, Method};
 use fleet_common::native_version::compare_deb;
 use fleet_common::plan_entry::PlanEntry;
 use fs_err as fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// apt in a directory of its own.
@@ -163,12 +163,9 @@ fn keep(
     let version = installation.package_version.clone().unwrap_or_default();
     let dir = run.shared.paths.stage().join("kept");
     apt.download(name, &version, &dir, limit).or_else(|error| {
-        let cached = format!(
-            "/var/cache/apt/archives/{name}_{}_{}.deb",
-            version.replace(':', "%3a"),
-            deb_arch()
-        );
-        let to = dir.join(format!("{name}_{version}.deb"));
+        let file = package_file(Method::Deb, name, &version, &deb_arch()).unwrap_or_default();
+        let cached = Path::new("/var/cache/apt/archives").join(&file);
+        let to = dir.join(&file);
         fs::copy(&cached, &to).map(|_| to).map_err(|_| {
             failed(format!(
                 "{name} {version} can't be kept for the way back: {error}"
@@ -177,7 +174,8 @@ fn keep(
     })
 }
 
-fn deb_arch() -> String {
+/// Architecture in the words of dpkg.
+pub fn deb_arch() -> String {
     Tool::new("dpkg")
         .arg("--print-architecture")
         .run()
