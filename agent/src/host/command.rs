@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Environment variables that are passed on: only what downloads need.
@@ -18,6 +19,8 @@ const PASSED_ON: &[&str] = &[
 ];
 /// A local tool that only reads.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the output of a tool that has ended is waited for.
+const PIPE_PATIENCE: Duration = Duration::from_secs(5);
 /// Most bytes kept of one stream.
 const MOST_OUTPUT: u64 = 4 * 1024 * 1024;
 
@@ -191,8 +194,11 @@ impl Tool {
                 seconds: self.timeout.as_secs(),
             });
         };
-        let text = |reader: Option<std::thread::JoinHandle<String>>| {
-            reader.and_then(|it| it.join().ok()).unwrap_or_default()
+        // A daemon that the tool started may keep the pipe open for ever.
+        let text = |reader: Option<mpsc::Receiver<String>>| {
+            reader
+                .and_then(|it| it.recv_timeout(PIPE_PATIENCE).ok())
+                .unwrap_or_default()
         };
         Ok(Output {
             status: status.code(),
@@ -252,14 +258,17 @@ pub fn environment() -> Vec<(String, String)> {
     env
 }
 
-fn reader(stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+fn reader(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (to, from) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let mut stream = stream;
         let _ = (&mut stream).take(MOST_OUTPUT).read_to_end(&mut bytes);
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        // Nobody waits any more when it took too long.
+        let _ = to.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    from
 }
 
 /// Waits with a limit; `None` when it is over.
@@ -310,6 +319,17 @@ mod tests {
         assert!(matches!(Tool::new("/no/such").run(), Err(ToolError::Missing(_))));
         let slow = Tool::new("sleep").arg("100").timeout(Duration::from_millis(30));
         assert!(matches!(slow.run(), Err(ToolError::Timeout { .. })));
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_pipe_does_not_hold_us() {
+        let begun = Instant::now();
+        let output = Tool::new("sh")
+            .args(["-c", "echo x; sleep 60 & exit 4"])
+            .run()
+            .unwrap();
+        assert_eq!(output.status, Some(4));
+        assert!(begun.elapsed() < Duration::from_secs(50));
     }
 
     #[test]
