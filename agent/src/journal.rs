@@ -137,6 +137,7 @@ mod tests {
             entry: "{}".into(),
             boot_id: "b".into(),
             at_ms: 1,
+            boot_ms: 1,
             deadline_for_ms: 1,
         }
     }
@@ -151,6 +152,7 @@ mod tests {
             .add(Record::Intent {
                 step: StepId::Stop,
                 at_ms: 2,
+                spent_ms: 0,
             })
             .unwrap();
         let mut text = fs::read_to_string(paths.journal()).unwrap();
@@ -163,6 +165,7 @@ mod tests {
                 step: StepId::Stop,
                 ok: true,
                 at_ms: 3,
+                spent_ms: 0,
             })
             .unwrap();
         assert_eq!(

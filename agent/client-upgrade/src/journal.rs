@@ -3,6 +3,7 @@
 //! What runs is asked of the process, what is installed of the package database, what was meant of the journal; where they disagree the
 //! case has a name ([`Doubt`]).
 
+use crate::order_clock::{Moment, Reading, stretch_ms};
 use crate::procedure::{StepId, next, procedure, way_back};
 use fleet_common::ids::Epoch;
 use fleet_common::inventory::Method;
@@ -21,6 +22,9 @@ pub enum Record {
         step: StepId,
         /// Unix milliseconds.
         at_ms: u64,
+        /// Milliseconds of the order that had passed.
+        #[serde(default)]
+        spent_ms: u64,
     },
     /// A step ended.
     Result {
@@ -30,6 +34,14 @@ pub enum Record {
         ok: bool,
         /// Unix milliseconds.
         at_ms: u64,
+        /// Milliseconds of the order that had passed.
+        #[serde(default)]
+        spent_ms: u64,
+    },
+    /// The agent came back and goes on, perhaps in another boot.
+    Resumed {
+        /// When.
+        at: Reading,
     },
     /// From here on the way back is taken, because of this.
     GoingBack {
@@ -61,6 +73,9 @@ pub struct JournalOrder {
     pub boot_id: String,
     /// Unix milliseconds of the acceptance.
     pub at_ms: u64,
+    /// Milliseconds since that boot.
+    #[serde(default)]
+    pub boot_ms: u64,
     /// Milliseconds it may take.
     pub deadline_for_ms: u64,
 }
@@ -76,12 +91,54 @@ pub struct Folded {
     pub last: Option<(StepId, bool)>,
     /// Why the way back was taken.
     pub going_back: Option<(StepId, String, String)>,
-    /// When the client was stopped.
-    pub stopped_at_ms: Option<u64>,
+    /// When the client was stopped, and the Unix milliseconds of that.
+    pub stopped: Option<(Moment, u64)>,
+    /// Where the order's time is counted from: its acceptance, or the last time the agent came back.
+    pub anchor: Moment,
+    /// The most time that a record states as spent.
+    pub recorded_ms: u64,
+    /// The host was rebooted, and neither a stop nor a start was begun since: what runs is what systemd started.
+    pub reboot_unanswered: bool,
     /// Whether a changing step was ever begun.
     pub changed: bool,
     /// The result.
     pub finished: Option<OrderResult>,
+}
+
+/// Steps after which it no longer matters what systemd started at boot.
+const ANSWERS_A_REBOOT: [StepId; 4] = [StepId::Stop, StepId::Start, StepId::BackStop, StepId::BackStart];
+
+impl Folded {
+    /// Milliseconds of the order that have passed.
+    pub fn spent_ms(&self, now: &Reading) -> u64 {
+        self.anchor.spent_ms(now, self.recorded_ms)
+    }
+
+    /// Milliseconds since the client was stopped; 0 when it was not.
+    pub fn client_gap_ms(&self, now: &Reading, now_wall_ms: u64) -> u64 {
+        let here = Moment {
+            reading: now.clone(),
+            spent_ms: self.spent_ms(now),
+        };
+        self.stopped.as_ref().map_or(0, |(stopped, wall_ms)| {
+            stretch_ms(stopped, *wall_ms, &here, now_wall_ms)
+        })
+    }
+
+    /// Whether the host was rebooted since the journal last knew what runs.
+    pub fn rebooted(&self, now: &Reading) -> bool {
+        self.reboot_unanswered || !self.anchor.reading.same_boot(now)
+    }
+
+    /// Whether the order is on its way back.
+    pub fn is_back(&self) -> bool {
+        let by_order = self
+            .order
+            .as_ref()
+            .is_some_and(|order| order.action == Action::Rollback);
+        let by_step = self.open.or(self.last.map(|(step, _)| step));
+        by_order || self.going_back.is_some() || by_step.is_some_and(StepId::is_back)
+    }
 }
 
 /// Reads a journal.
@@ -92,19 +149,48 @@ pub fn fold(records: &[Record]) -> Folded {
             Record::Accepted(order) => {
                 state = Folded {
                     order: Some(order.clone()),
+                    anchor: Moment {
+                        reading: Reading {
+                            boot_id: order.boot_id.clone(),
+                            boot_ms: order.boot_ms,
+                        },
+                        spent_ms: 0,
+                    },
                     ..Folded::default()
                 }
             }
-            Record::Intent { step, at_ms } => {
+            Record::Intent {
+                step,
+                at_ms,
+                spent_ms,
+            } => {
                 state.open = Some(*step);
                 state.changed |= step.changes_host();
-                if matches!(step, StepId::Stop | StepId::BackStop) && state.stopped_at_ms.is_none() {
-                    state.stopped_at_ms = Some(*at_ms);
+                state.recorded_ms = state.recorded_ms.max(*spent_ms);
+                if matches!(step, StepId::Stop | StepId::BackStop) && state.stopped.is_none() {
+                    let moment = Moment {
+                        reading: state.anchor.reading.clone(),
+                        spent_ms: *spent_ms,
+                    };
+                    state.stopped = Some((moment, *at_ms));
+                }
+                if ANSWERS_A_REBOOT.contains(step) {
+                    state.reboot_unanswered = false;
                 }
             }
-            Record::Result { step, ok, .. } => {
+            Record::Result {
+                step, ok, spent_ms, ..
+            } => {
                 state.open = None;
                 state.last = Some((*step, *ok));
+                state.recorded_ms = state.recorded_ms.max(*spent_ms);
+            }
+            Record::Resumed { at } => {
+                state.reboot_unanswered |= !state.anchor.reading.same_boot(at);
+                state.anchor = Moment {
+                    spent_ms: state.spent_ms(at),
+                    reading: at.clone(),
+                };
             }
             Record::GoingBack { step, code, message } => {
                 state.open = None;
@@ -142,10 +228,13 @@ pub enum OnDisk {
 /// What is seen when the agent comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reality {
-    /// The transaction of the open step.
+    /// The transaction of the way that the order is on: the way back's once it is taken, else the installation's.
     pub transaction: Transaction,
     /// What is installed.
     pub on_disk: OnDisk,
+    /// Whether the host was rebooted since the journal last knew what runs ([`Folded::rebooted`]): systemd may have started the old client
+    /// again, or a half-installed new one, and a client started by hand is gone.
+    pub rebooted: bool,
 }
 
 /// Journal and host disagree.
@@ -189,7 +278,7 @@ impl Resume {
     }
 }
 
-/// Decides how to go on after a crash.
+/// Decides how to go on after a crash or a reboot.
 pub fn resume(state: &Folded, reality: Reality) -> Resume {
     let Some(order) = state.order.as_ref().filter(|_| state.finished.is_none()) else {
         return Resume::Nothing;
@@ -203,15 +292,60 @@ pub fn resume(state: &Folded, reality: Reality) -> Resume {
     if !state.changed && state.going_back.is_none() {
         return Resume::Nothing;
     }
-    if let Some(open) = state.open {
-        return open_step(open, reality);
+    // Whatever the journal says: two transactions at once would fight for the package database.
+    if reality.transaction == Transaction::Running {
+        return Resume::Continue(if state.is_back() {
+            StepId::BackInstall
+        } else {
+            StepId::Install
+        });
     }
-    match state.last {
+    let decision = match (state.open, state.last) {
+        (Some(open), _) => open_step(open, reality),
         // Going back was written, no step of the way back was begun.
-        None => Resume::Continue(StepId::BackStop),
-        Some((step, false)) if step.is_back() => Resume::AskOperator(Doubt::BackFailed),
-        Some((step, false)) => Resume::Undo(step),
-        Some((step, true)) => after(step, &steps, reality),
+        (None, None) => Resume::Continue(StepId::BackStop),
+        (None, Some((step, false))) if step.is_back() => Resume::AskOperator(Doubt::BackFailed),
+        (None, Some((step, false))) => Resume::Undo(step),
+        (None, Some((step, true))) => after(step, &steps, reality),
+    };
+    let moves_release = matches!(order.action, Action::Switch | Action::Rollback);
+    let decision = if reality.rebooted && moves_release {
+        rebooted(decision, state.is_back())
+    } else {
+        decision
+    };
+    walkable(decision, state, order.action)
+}
+
+/// After a reboot a client may run that was stopped before, and one that was started by hand does not run any more. Steps that rely on either
+/// go back to the one that sees to it; carrying over and restoring stop everything themselves.
+fn rebooted(decision: Resume, back: bool) -> Resume {
+    match decision {
+        Resume::Repeat(StepId::Install) | Resume::Continue(StepId::Install) => Resume::Repeat(StepId::Stop),
+        Resume::Repeat(StepId::Verify) | Resume::Continue(StepId::Verify) => Resume::Repeat(StepId::Start),
+        Resume::Repeat(StepId::BackInstall) | Resume::Continue(StepId::BackInstall) => {
+            Resume::Repeat(StepId::BackStop)
+        }
+        Resume::Repeat(StepId::BackVerify) | Resume::Continue(StepId::BackVerify) => {
+            Resume::Repeat(StepId::BackStart)
+        }
+        Resume::Finish if back => Resume::Repeat(StepId::BackStart),
+        Resume::Finish => Resume::Repeat(StepId::Start),
+        other => other,
+    }
+}
+
+/// A journal that names a step which the order does not have after its first change was not written by this release. A switch is undone and a
+/// rollback begun anew: both lead to the saved client.
+fn walkable(decision: Resume, state: &Folded, action: Action) -> Resume {
+    let (Resume::Repeat(step) | Resume::Continue(step)) = decision else {
+        return decision;
+    };
+    match action {
+        Action::Switch if state.going_back.is_some() && !step.is_back() => Resume::Continue(StepId::BackStop),
+        Action::Switch if !step.changes_host() => Resume::Undo(step),
+        Action::Rollback if !step.is_back() => Resume::Continue(StepId::BackStop),
+        _ => decision,
     }
 }
 
@@ -222,7 +356,8 @@ fn open_step(open: StepId, reality: Reality) -> Resume {
         }
         (StepId::Install, Transaction::None, OnDisk::New)
         | (StepId::BackInstall, Transaction::None, OnDisk::Old) => Resume::Continue(open),
-        (StepId::Install, Transaction::None, OnDisk::Broken) => Resume::Undo(open),
+        // The stop is repeated after a reboot, when half of an installation may already be there.
+        (StepId::Stop | StepId::Install, Transaction::None, OnDisk::Broken) => Resume::Undo(open),
         (StepId::Carry | StepId::Start | StepId::Verify, _, OnDisk::Old) => {
             Resume::AskOperator(Doubt::InstalledButOld)
         }
@@ -241,6 +376,9 @@ fn after(step: StepId, steps: &[crate::procedure::Step], reality: Reality) -> Re
     };
     match next(&list, step) {
         None => Resume::Finish,
+        Some(following) if following.id == StepId::Install && reality.on_disk == OnDisk::Broken => {
+            open_step(following.id, reality)
+        }
         Some(following)
             if following.id > StepId::Install
                 && !following.id.is_back()

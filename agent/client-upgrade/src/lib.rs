@@ -15,6 +15,7 @@ pub mod collectors;
 pub mod detect;
 pub mod facts;
 pub mod journal;
+pub mod order_clock;
 pub mod parse;
 pub mod policy;
 pub mod procedure;

@@ -3,7 +3,7 @@
 use super::carry;
 use super::engine::Run;
 use super::error::{StepError, StepResult};
-use super::install::carry_through;
+use super::install::{carry_through, quiet};
 use super::saved::Saved;
 use super::{start, stop};
 use crate::detect;
@@ -38,6 +38,12 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     if forward.state() == State::Running {
         forward.kill();
         forward.wait(Duration::from_secs(60));
+        if forward.state() == State::Running {
+            return Err(StepError::new(
+                codes::INSTALL_FAILED,
+                "the transaction of the way forward still runs and can't be ended; a second one is not begun beside it",
+            ));
+        }
     }
     let transaction = Transaction::new(
         &run.shared.paths.transactions(),
@@ -51,6 +57,9 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     };
     if commands.is_empty() && transaction.state() == State::None {
         return Ok(());
+    }
+    if transaction.state() == State::None {
+        quiet(&saved, limit)?;
     }
     carry_through(run, &transaction, &commands, limit, StepId::BackInstall).map(drop)
 }

@@ -11,6 +11,7 @@ use crate::host::files;
 use crate::journal::Journal;
 use crate::verify;
 use client_upgrade::journal::{JournalOrder, Record};
+use client_upgrade::order_clock::left_ms;
 use client_upgrade::policy::Policy;
 use client_upgrade::procedure::{Step, StepId, procedure, way_back};
 use fleet_common::codes::{self, Code};
@@ -223,6 +224,7 @@ impl Run<'_> {
         self.journal.add(Record::Intent {
             step: step.id,
             at_ms: clock::now_ms(),
+            spent_ms: self.spent_ms(),
         })?;
         tracing::info!(order = %self.order.order_id, step = step.id.as_str(), "step");
         let result = self
@@ -232,6 +234,7 @@ impl Run<'_> {
             step: step.id,
             ok: result.is_ok(),
             at_ms: clock::now_ms(),
+            spent_ms: self.spent_ms(),
         })?;
         self.tell(&HostEvent::StepFinished {
             step: step.id.as_str().to_owned(),
@@ -241,10 +244,14 @@ impl Run<'_> {
         result
     }
 
+    /// Milliseconds of the order that have passed, on the clock that nobody can set.
+    fn spent_ms(&self) -> u64 {
+        self.journal.state().spent_ms(&clock::reading())
+    }
+
     /// The step's time; before the first change no more than what is left of the order's.
     fn limit(&self, step: Step) -> Duration {
-        let passed = clock::now_ms().saturating_sub(self.order.at_ms);
-        let left = self.order.deadline_for_ms.saturating_sub(passed).max(1_000);
+        let left = left_ms(self.order.deadline_for_ms, self.spent_ms()).max(1_000);
         let bounded = !step.id.changes_host() && self.order.deadline_for_ms > 0;
         Duration::from_millis(if bounded {
             step.deadline_ms.min(left)
@@ -282,7 +289,7 @@ impl Run<'_> {
                 ..StepError::new(codes::PERMIT_EXPIRED, message)
             })
         };
-        if permit.received.elapsed() > permit.start_within {
+        if permit.over() {
             return expired(format!(
                 "the permit was for {} ms",
                 permit.start_within.as_millis()
@@ -378,16 +385,13 @@ impl Run<'_> {
     fn switch_detail(&self, to: &str) -> Value {
         let state = self.journal.state();
         let saved = Saved::load(&self.shared.paths);
-        let gap = state
-            .stopped_at_ms
-            .map_or(0, |stopped| clock::now_ms().saturating_sub(stopped));
         let detail = SwitchDetail {
             from: saved
                 .as_ref()
                 .map(|saved| saved.installation.version.to_string())
                 .unwrap_or_default(),
             to: to.to_owned(),
-            client_gap_ms: gap,
+            client_gap_ms: state.client_gap_ms(&clock::reading(), clock::now_ms()),
             transaction_ms: files::read_json(&self.shared.paths.saved().join("transaction_ms.json"))
                 .unwrap_or_default(),
         };
@@ -407,7 +411,7 @@ impl Run<'_> {
             step: step.as_str().to_owned(),
             code: Code::new(code),
             message: message.into(),
-            took_ms: clock::now_ms().saturating_sub(self.order.at_ms),
+            took_ms: self.spent_ms(),
             detail: self.detail.clone(),
         }
     }

@@ -4,10 +4,11 @@ use super::engine::Run;
 use super::error::{StepError, StepResult};
 use super::saved::Saved;
 use super::stage::Staged;
+use super::stop;
 use crate::host::command::Tool;
-use crate::host::files;
 use crate::host::transaction::{Command, Ended, Transaction};
-use client_upgrade::journal::{OnDisk, on_disk};
+use crate::host::{files, processes};
+use client_upgrade::journal::{OnDisk, Transaction as State, on_disk};
 use client_upgrade::procedure::StepId;
 use fleet_common::codes;
 use fleet_common::inventory::Method;
@@ -22,6 +23,18 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
         &run.order.order_id,
         StepId::Install.as_str(),
     );
+    let before = (saved.installation.method, saved.installation.version);
+    let seen = || {
+        let looked = run.look();
+        let found = looked.installation().map(|found| (found.method, found.version));
+        on_disk(found, before, run.entry.to)
+    };
+    if transaction.state() == State::None {
+        if seen() == OnDisk::New {
+            return already_there(&transaction, saved.installation.method);
+        }
+        quiet(&saved, limit)?;
+    }
     let staged = Staged::load(&run.shared.paths)
         .ok_or_else(|| StepError::new(codes::STAGE_FAILED, "nothing is staged"))?;
     let commands = match saved.installation.method {
@@ -30,17 +43,12 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
         Method::Tarball => tarball(&staged.new, &saved),
     };
     let ended = carry_through(run, &transaction, &commands, limit, StepId::Install)?;
-    files::write_json(
-        &run.shared.paths.saved().join("transaction_ms.json"),
-        &ended.took_ms,
-    )?;
-    let found = run.look();
-    let found = found.installation().map(|found| (found.method, found.version));
-    match on_disk(
-        found,
-        (saved.installation.method, saved.installation.version),
-        run.entry.to,
-    ) {
+    let took = run.shared.paths.saved().join("transaction_ms.json");
+    if let Err(error) = files::write_json(&took, &ended.took_ms) {
+        // For the report only: no reason to go back.
+        tracing::warn!(%error, "the transaction's time can't be stored");
+    }
+    match seen() {
         OnDisk::New => Ok(()),
         OnDisk::Old | OnDisk::Broken => {
             let message = format!(
@@ -50,6 +58,28 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
             Err(StepError::new(codes::INSTALL_FAILED, message))
         }
     }
+}
+
+/// The release is here and no transaction tells how it came. A package database only says so when it is complete, whoever was at work; a tree
+/// says so as soon as two programs are new, so a copy that was cut off is not trusted.
+fn already_there(transaction: &Transaction, method: Method) -> StepResult<()> {
+    if method == Method::Tarball && transaction.begun() {
+        return Err(StepError::new(
+            codes::INSTALL_FAILED,
+            "the installation was interrupted; the tree is perhaps not complete",
+        ));
+    }
+    Ok(())
+}
+
+/// Nothing may run while programs are exchanged, whoever started it since it was stopped.
+pub fn quiet(saved: &Saved, limit: Duration) -> StepResult<()> {
+    let bases = stop::bases(saved.installation.method, &saved.installation.base_dir);
+    if bases.iter().all(|base| processes::below(base).is_empty()) {
+        return Ok(());
+    }
+    let unit = saved.unit.as_ref().map(|unit| unit.name.as_str());
+    stop::everything(unit, &bases, limit)
 }
 
 /// Begins a transaction and waits for its good end.

@@ -12,7 +12,7 @@ use fleet_common::order::{Action, HostEvent, OrderResult, Outcome};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// What the executor does next.
@@ -48,12 +48,20 @@ pub struct Taken {
 /// The right to start changing: within a time on the monotonic clock, over the session that brought it.
 #[derive(Debug, Clone, Copy)]
 pub struct Permit {
-    /// When the order arrived.
-    pub received: Instant,
+    /// When the order arrived, in milliseconds since boot: a host that was suspended meanwhile must not start late.
+    pub received_boot_ms: u64,
     /// Time to start.
     pub start_within: Duration,
     /// The session that brought it.
     pub session: u64,
+}
+
+impl Permit {
+    /// Whether the time to start is over.
+    pub fn over(&self) -> bool {
+        let since = clock::boot_ms().saturating_sub(self.received_boot_ms);
+        Duration::from_millis(since) > self.start_within
+    }
 }
 
 /// Shown while an order runs.
@@ -224,7 +232,7 @@ pub fn take(shared: &Shared, order: fleet_proto::Order, session: u64) -> io::Res
         entry: order.plan_entry,
         deadline: Duration::from_millis(order.deadline_for_ms),
         permit: Permit {
-            received: Instant::now(),
+            received_boot_ms: clock::boot_ms(),
             start_within: Duration::from_millis(order.start_within_ms),
             session,
         },

@@ -2,6 +2,7 @@
 
 use super::engine::Run;
 use super::error::{StepError, StepResult};
+use super::install::quiet;
 use super::saved::{KeptProcess, Saved};
 use crate::config::Paths;
 use crate::host::command::{Tool, clean};
@@ -38,6 +39,8 @@ pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> S
             Ok(())
         }
         (RunKind::ByHand { .. }, Some(process)) => {
+            // One that runs already, from an attempt before or from somebody's boot script, would be a second client with the same identity.
+            quiet(saved, limit)?;
             by_hand(paths, process, &saved.installation.base_dir, base)
         }
         (RunKind::ByHand { .. }, None) => Err(StepError::new(

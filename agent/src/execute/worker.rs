@@ -9,11 +9,13 @@ use crate::detect::look;
 use crate::host::transaction::Transaction;
 use crate::host::{clock, os};
 use crate::journal::Journal;
-use client_upgrade::journal::{Doubt, JournalOrder, OnDisk, Reality, Record, Resume, on_disk, resume};
+use client_upgrade::journal::{
+    Doubt, Folded, JournalOrder, OnDisk, Reality, Record, Resume, Transaction as State, on_disk, resume,
+};
 use client_upgrade::policy::Policy;
 use client_upgrade::procedure::StepId;
 use fleet_common::codes::{self, Code};
-use fleet_common::inventory::Inventory;
+use fleet_common::inventory::{Inventory, Method};
 use fleet_common::order::{Action, HostEvent, OrderResult, Outcome};
 use fleet_common::plan_entry::PlanEntry;
 use std::sync::{Arc, mpsc};
@@ -112,13 +114,15 @@ impl Worker {
     }
 
     fn carry_out(&mut self, taken: &Taken, policy: &Policy, entry: &PlanEntry) -> OrderResult {
+        let now = clock::reading();
         let order = JournalOrder {
             order_id: taken.order_id.clone(),
             epoch: taken.epoch,
             plan_id: taken.plan_id.clone(),
             action: taken.action,
             entry: String::from_utf8_lossy(&taken.entry).into_owned(),
-            boot_id: clock::boot_id(),
+            boot_id: now.boot_id,
+            boot_ms: now.boot_ms,
             at_ms: clock::now_ms(),
             deadline_for_ms: u64::try_from(taken.deadline.as_millis()).unwrap_or(u64::MAX),
         };
@@ -175,8 +179,12 @@ impl Worker {
         }
         let policy = crate::policy::load(&self.shared.paths).unwrap_or_default();
         let entry = serde_json::from_str(&order.entry).unwrap_or_else(|_| no_entry());
-        let reality = self.reality(&order, state.open, &entry, &policy);
+        let reality = self.reality(&state, &order, &entry, &policy);
         let decision = resume(&state, reality);
+        let came_back = Record::Resumed { at: clock::reading() };
+        if let Err(error) = self.journal.add(came_back) {
+            tracing::error!(%error, "the journal can't be written");
+        }
         let hit = state
             .open
             .or(state.last.map(|(step, _)| step))
@@ -242,20 +250,28 @@ impl Worker {
         }
     }
 
-    fn reality(
-        &self,
-        order: &JournalOrder,
-        open: Option<StepId>,
-        entry: &PlanEntry,
-        policy: &Policy,
-    ) -> Reality {
-        let step = open.unwrap_or(StepId::Install);
+    fn reality(&self, state: &Folded, order: &JournalOrder, entry: &PlanEntry, policy: &Policy) -> Reality {
+        let step = if state.is_back() {
+            StepId::BackInstall
+        } else {
+            StepId::Install
+        };
         let transaction = Transaction::new(&self.shared.paths.transactions(), &order.order_id, step.as_str());
-        let found = look(policy.mixed.into(), &[]);
+        // A tarball that was started by hand and is stopped now is found only by its directory.
+        let found = look(policy.mixed.into(), &[&entry.expect.base_dir]);
         let found = found
             .installation()
             .map(|installation| (installation.method, installation.version));
-        let on_disk = match Saved::load(&self.shared.paths) {
+        let saved = Saved::load(&self.shared.paths);
+        // A tree tells its release as soon as two of its programs are new: one whose installation was cut off is half of one.
+        let cut_off = saved
+            .as_ref()
+            .is_some_and(|saved| saved.installation.method == Method::Tarball)
+            && !state.is_back()
+            && transaction.begun()
+            && transaction.state() == State::None;
+        let on_disk = match saved {
+            Some(_) if cut_off => OnDisk::Broken,
             Some(saved) => on_disk(
                 found,
                 (saved.installation.method, saved.installation.version),
@@ -266,6 +282,7 @@ impl Worker {
         Reality {
             transaction: transaction.state(),
             on_disk,
+            rebooted: state.rebooted(&clock::reading()),
         }
     }
 }
@@ -307,7 +324,6 @@ pub fn inventory(paths: &crate::config::Paths, config: &AgentConfig, policy: &Po
 
 /// Stands in where an order carries no plan entry (probe).
 fn no_entry() -> PlanEntry {
-    use fleet_common::inventory::Method;
     use fleet_common::plan_entry::{ClientSource, Expect};
     use fleet_common::version::PmmVersion;
     let nothing = PmmVersion::new(0, 0, 0);

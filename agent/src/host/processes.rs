@@ -152,6 +152,21 @@ pub fn end(pids: &[u32], patience: Duration) -> Vec<u32> {
     wait_gone(&left, Duration::from_secs(5))
 }
 
+/// The same for a whole process group, by its leader.
+pub fn end_group(leader: u32, patience: Duration) {
+    let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let there = || rustix::process::test_kill_process_group(group).is_ok();
+    for signal in [Signal::TERM, Signal::KILL] {
+        let _ = rustix::process::kill_process_group(group, signal);
+        let until = Instant::now() + patience;
+        while there() && Instant::now() < until {
+            crate::host::clock::pause(Duration::from_millis(50));
+        }
+    }
+}
+
 fn wait_gone(pids: &[u32], patience: Duration) -> Vec<u32> {
     let until = Instant::now() + patience;
     loop {

@@ -2,7 +2,7 @@
 //! as `pmm-upgrade-agent transaction DIR`, which leaves its result in a file. The unit's name and the directory are made from the order, so
 //! that an agent that comes back finds the transaction again instead of beginning a second one.
 
-use super::command::{clean, tail};
+use super::command::{clean, tail, wait};
 use super::files;
 use super::{processes, systemd};
 use client_upgrade::journal::Transaction as State;
@@ -50,6 +50,8 @@ pub struct Transaction {
     unit: String,
 }
 
+/// Longest wait for systemd to take a unit; it answers within a second.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for somebody else's package manager lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -72,20 +74,18 @@ impl Transaction {
         if !self.dir.join("spec.json").exists() {
             return State::None;
         }
-        let by_pid = fs::read_to_string(self.dir.join("pid"))
-            .ok()
-            .and_then(|text| text.trim().parse::<u32>().ok())
-            .is_some_and(|pid| {
-                let argv = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                processes::alive(pid) && String::from_utf8_lossy(&argv).contains(&*self.dir.to_string_lossy())
-            });
-        let running = by_pid || (systemd::present() && systemd::is_active(&self.unit));
+        let running = self.running_pid().is_some() || (systemd::present() && systemd::is_active(&self.unit));
         // It may have ended between the two looks.
         match (self.dir.join("result.json").exists(), running) {
             (true, _) => State::Ended,
             (false, true) => State::Running,
             (false, false) => State::None,
         }
+    }
+
+    /// Whether it was ever begun. One that was begun and of which [`Self::state`] knows nothing vanished without a result.
+    pub fn begun(&self) -> bool {
+        self.dir.join("spec.json").exists()
     }
 
     /// Begins it, unless it runs or has ended.
@@ -114,16 +114,34 @@ impl Transaction {
             ["setsid", "--fork"].map(str::to_owned).to_vec()
         };
         argv.extend([exe, "transaction".to_owned(), self.dir.display().to_string()]);
-        let output = clean(&argv[0]).args(&argv[1..]).stdin(Stdio::null()).output()?;
-        if output.status.success() {
-            return Ok(());
-        }
+        let why = match self.launch(&argv)? {
+            Some(status) if status.success() => return Ok(()),
+            // It may have been started all the same, by a systemd that did not answer in time.
+            None if self.state() != State::None => return Ok(()),
+            Some(_) => tail(&fs::read_to_string(self.dir.join("begin.log")).unwrap_or_default()),
+            None => format!("it did not end within {} s", BEGIN_PATIENCE.as_secs()),
+        };
+        // Without it a unit that is started late does nothing.
         files::remove(&self.dir.join("spec.json"))?;
-        Err(std::io::Error::other(format!(
-            "{} failed: {}",
-            argv[0],
-            tail(&String::from_utf8_lossy(&output.stderr))
-        )))
+        Err(std::io::Error::other(format!("{} failed: {why}", argv[0])))
+    }
+
+    /// Runs the command that starts it; `None` when that does not end in its time. Its output goes to a file: the transaction inherits it,
+    /// and a pipe would stay open as long as the transaction runs.
+    fn launch(&self, argv: &[String]) -> std::io::Result<Option<std::process::ExitStatus>> {
+        let said = fs::File::create(self.dir.join("begin.log"))?.into_parts().0;
+        let mut child = clean(&argv[0])
+            .args(&argv[1..])
+            .stdin(Stdio::null())
+            .stdout(said.try_clone()?)
+            .stderr(said)
+            .spawn()?;
+        let status = wait(&mut child, BEGIN_PATIENCE)?;
+        if status.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        Ok(status)
     }
 
     /// Waits for its end; `None` when the time is over or it vanished without a result (a power cut).
@@ -143,11 +161,23 @@ impl Transaction {
         }
     }
 
-    /// Ends it by force.
+    /// Ends it by force, with everything it started. Whether that worked is for [`Self::state`] to say.
     pub fn kill(&self) {
         if systemd::present() {
             let _ = systemd::systemctl("stop", &self.unit, Duration::from_secs(100));
         }
+        // Without systemd it leads a session of its own, and so a process group.
+        if let Some(pid) = self.running_pid() {
+            processes::end_group(pid, Duration::from_secs(20));
+        }
+    }
+
+    fn running_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.dir.join("pid")).ok()?;
+        let pid = text.trim().parse::<u32>().ok()?;
+        let argv = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ours = String::from_utf8_lossy(&argv).contains(&*self.dir.to_string_lossy());
+        (processes::alive(pid) && ours).then_some(pid)
     }
 }
 
