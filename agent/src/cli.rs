@@ -73,12 +73,9 @@ enum Command {
         /// Its directory.
         dir: PathBuf,
     },
-    /// Inside of a scope.
+    /// Inside of a scope: becomes what standard input says.
     #[command(hide = true)]
-    Launch {
-        /// What to become.
-        spec: PathBuf,
-    },
+    Launch,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -128,9 +125,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Transaction { dir } => {
             transaction::carry_out(&dir).with_context(|| format!("transaction {}", dir.display()))
         }
-        Command::Launch { spec } => {
-            start::launch(&spec).with_context(|| format!("launch {}", spec.display()))
-        }
+        Command::Launch => start::launch(std::io::stdin()).context("launch"),
     }
 }
 

@@ -5,7 +5,7 @@ use super::engine::Run;
 use super::error::{StepError, StepResult};
 use super::install::{carry_through, quiet};
 use super::saved::Saved;
-use super::{start, stop};
+use super::{save, start, stop};
 use crate::detect;
 use crate::host::command::Tool;
 use crate::host::transaction::{Command, Transaction};
@@ -20,6 +20,17 @@ use fleet_common::inventory::Method;
 use fs_err as fs;
 use std::path::Path;
 use std::time::Duration;
+
+/// What an ordered way back needs before anything is stopped: the old package or tree, and room for the journal and the files.
+pub fn prepare(run: &Run<'_>, saved: &Saved) -> StepResult<()> {
+    commands(saved, run.entry.to.major).map_err(|error| {
+        StepError::refused(
+            codes::UNEXPECTED_STATE,
+            format!("there is no way back: {}", error.message),
+        )
+    })?;
+    save::reserve(&run.shared.paths, saved)
+}
 
 /// Stops what runs now.
 pub fn stop(run: &Run<'_>, limit: Duration) -> StepResult<()> {
@@ -50,11 +61,7 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
         &run.order.order_id,
         StepId::BackInstall.as_str(),
     );
-    let commands = match saved.installation.method {
-        Method::Deb => deb(&saved, run.entry.to.major)?,
-        Method::Rpm => rpm(&saved, run.entry.to.major)?,
-        Method::Tarball => tree(&saved)?,
-    };
+    let commands = commands(&saved, run.entry.to.major)?;
     if commands.is_empty() && transaction.state() == State::None {
         return Ok(());
     }
@@ -62,6 +69,14 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
         quiet(&saved, limit)?;
     }
     carry_through(run, &transaction, &commands, limit, StepId::BackInstall).map(drop)
+}
+
+fn commands(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
+    match saved.installation.method {
+        Method::Deb => deb(saved, target_major),
+        Method::Rpm => rpm(saved, target_major),
+        Method::Tarball => tree(saved),
+    }
 }
 
 fn kept(saved: &Saved) -> StepResult<String> {

@@ -4,7 +4,7 @@
 use super::error::{StepError, StepResult};
 use super::orders::{Note, Permit, Shared};
 use super::saved::Saved;
-use super::{back, backup, carry, install, keep, save, stage, start, stop, survey};
+use super::{back, backup, carry, install, keep, rescue, save, stage, start, stop, survey};
 use crate::detect::{Looked, look};
 use crate::host::clock;
 use crate::host::files;
@@ -37,6 +37,8 @@ pub struct Run<'a> {
     pub journal: &'a mut Journal,
     /// Result document of the order.
     pub detail: Value,
+    /// Why the journal could not be written after the first change.
+    pub unwritten: Option<String>,
 }
 
 impl Run<'_> {
@@ -76,11 +78,25 @@ impl Run<'_> {
         self.shared.progress.send_replace(Some(note));
     }
 
-    /// Tells an event of this order.
+    /// Tells an event of this order. After the first change a full disk is no reason to stop half-way: it is told later.
     pub fn tell(&self, event: &HostEvent) -> StepResult<()> {
-        self.shared
-            .outbox
-            .add(&self.order.order_id, self.order.epoch, event)?;
+        let (order, epoch) = (&self.order.order_id, self.order.epoch);
+        if !self.changed() {
+            self.shared.outbox.add(order, epoch, event)?;
+        } else if let Err(error) = self.shared.outbox.keep(order, epoch, event) {
+            tracing::error!(%error, "an event can't be stored; it is told later");
+        }
+        Ok(())
+    }
+
+    /// Writes a record. Before the first change nothing goes on without it; after it the order goes on, and the result says so.
+    fn record(&mut self, record: Record) -> StepResult<()> {
+        if !self.changed() {
+            self.journal.add(record)?;
+        } else if let Err(error) = self.journal.add_anyway(record) {
+            tracing::error!(order = %self.order.order_id, %error, "the journal can't be written; going on without it");
+            self.unwritten = Some(error.to_string());
+        }
         Ok(())
     }
 
@@ -145,13 +161,8 @@ impl Run<'_> {
             code: error.code.to_owned(),
             message: error.message.clone(),
         };
-        if let Err(io) = self.journal.add(record) {
-            return self.result(
-                Outcome::Inconsistent,
-                step,
-                codes::INTERNAL,
-                format!("the journal can't be written: {io}"),
-            );
+        if let Err(error) = self.record(record) {
+            return self.result(Outcome::FailedNothingChanged, step, error.code, error.message);
         }
         self.walk_back(None, (step, error.code.to_owned(), error.message.clone()))
     }
@@ -169,9 +180,10 @@ impl Run<'_> {
             }
             Err((step, error)) => {
                 let message = format!(
-                    "{message}; then the way back failed in {}: {}",
+                    "{message}; then the way back failed in {}: {}; {}",
                     step.as_str(),
-                    error.message
+                    error.message,
+                    rescue::start_what_is_there(self)
                 );
                 self.result(Outcome::Inconsistent, step, &code, message)
             }
@@ -195,6 +207,12 @@ impl Run<'_> {
             Ok(saved) => saved,
             Err(error) => return self.result(Outcome::Refused, StepId::Check, error.code, error.message),
         };
+        if !self.changed()
+            && let Err(error) = back::prepare(self, &saved)
+        {
+            let outcome = error.outcome.unwrap_or(Outcome::FailedNothingChanged);
+            return self.result(outcome, StepId::Check, error.code, error.message);
+        }
         match self.back_steps(from) {
             Ok(()) => {
                 self.detail = self.switch_detail(&saved.installation.version.to_string());
@@ -205,7 +223,10 @@ impl Run<'_> {
                 let outcome = error.outcome.unwrap_or(Outcome::FailedNothingChanged);
                 self.result(outcome, step, error.code, error.message)
             }
-            Err((step, error)) => self.result(Outcome::Inconsistent, step, error.code, error.message),
+            Err((step, error)) => {
+                let message = format!("{}; {}", error.message, rescue::start_what_is_there(self));
+                self.result(Outcome::Inconsistent, step, error.code, message)
+            }
         }
     }
 
@@ -221,7 +242,7 @@ impl Run<'_> {
             of: number(of),
             deadline_for_ms: step.deadline_ms,
         })?;
-        self.journal.add(Record::Intent {
+        self.record(Record::Intent {
             step: step.id,
             at_ms: clock::now_ms(),
             spent_ms: self.spent_ms(),
@@ -230,7 +251,7 @@ impl Run<'_> {
         let result = self
             .carry_out(step.id, self.limit(step))
             .map_err(|error| error.or_code(code_of(step.id)));
-        self.journal.add(Record::Result {
+        self.record(Record::Result {
             step: step.id,
             ok: result.is_ok(),
             at_ms: clock::now_ms(),
@@ -410,7 +431,10 @@ impl Run<'_> {
             outcome,
             step: step.as_str().to_owned(),
             code: Code::new(code),
-            message: message.into(),
+            message: match &self.unwritten {
+                None => message.into(),
+                Some(why) => format!("{}; the journal could not be written: {why}", message.into()),
+            },
             took_ms: self.spent_ms(),
             detail: self.detail.clone(),
         }

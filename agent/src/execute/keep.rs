@@ -2,6 +2,7 @@
 
 use super::engine::Run;
 use super::error::StepResult;
+use crate::host::reserve::Reserve;
 use crate::host::{files, os};
 use client_upgrade::source::{apt_file, yum_file};
 use fleet_common::inventory::Method;
@@ -67,5 +68,6 @@ pub fn discard(run: &Run<'_>) -> StepResult<()> {
     ] {
         files::remove(&dir)?;
     }
+    Reserve::of(paths).release();
     Ok(())
 }

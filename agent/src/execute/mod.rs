@@ -11,6 +11,7 @@ pub mod install;
 pub mod keep;
 pub mod kept;
 pub mod orders;
+pub mod rescue;
 pub mod save;
 pub mod saved;
 pub mod stage;

@@ -131,7 +131,7 @@ impl Shared {
         crate::host::files::replace(&self.paths.inventory(), &bytes, crate::host::files::PRIVATE)?;
         *lock(&self.inventory) = (bytes, digest.clone());
         self.inventory_changed.notify_one();
-        self.outbox.add(
+        self.outbox.keep(
             "",
             self.link.get().highest_epoch,
             &HostEvent::InventoryChanged { digest },
@@ -150,15 +150,29 @@ impl Shared {
         *lock(&self.running) = order_id.to_owned();
     }
 
-    /// An order ended: the result is stored, then told.
+    /// An order ended: the result is stored, then told. On a full disk both wait in memory; then this is an error, and [`Self::settle`] tries
+    /// again.
     pub fn end(&self, order_id: &str, epoch: Epoch, result: &OrderResult) -> io::Result<()> {
-        lock(&self.results).put(order_id, result)?;
-        self.outbox
-            .add(order_id, epoch, &HostEvent::Finished(result.clone()))?;
+        let stored = lock(&self.results).put(order_id, result);
+        let told = self
+            .outbox
+            .keep(order_id, epoch, &HostEvent::Finished(result.clone()));
         lock(&self.open).remove(order_id);
         lock(&self.running).clear();
         self.progress.send_replace(None);
-        Ok(())
+        stored.and(told)
+    }
+
+    /// Writes the results and events that could not be written.
+    pub fn settle(&self) -> io::Result<()> {
+        let stored = lock(&self.results).flush();
+        let told = self.outbox.flush();
+        stored.and(told)
+    }
+
+    /// Whether every result and event is on disk.
+    pub fn settled(&self) -> bool {
+        lock(&self.results).complete() && self.outbox.complete()
     }
 
     /// The stored result of an order.
@@ -278,7 +292,7 @@ mod tests {
         shared.end("a", Epoch { term: 1, counter: 1 }, &done).unwrap();
         take(&shared, order("a", 1), 2).unwrap();
         assert_eq!(events(&shared).len(), 1, "the end is still waiting");
-        shared.outbox.acknowledge(1).unwrap();
+        shared.outbox.acknowledge(1);
         take(&shared, order("a", 1), 2).unwrap();
         assert_eq!(events(&shared), [HostEvent::Finished(done)]);
         assert_eq!(work.try_iter().count(), 0);

@@ -8,6 +8,7 @@ use super::stage::Staged;
 use crate::config::Paths;
 use crate::detect::Looked;
 use crate::host::command::Tool;
+use crate::host::reserve::{Reserve, bytes_for};
 use crate::host::{accounts, files, processes};
 use client_upgrade::parse::{dpkg, rpm};
 use fleet_common::codes;
@@ -32,17 +33,53 @@ const LINKED: [&str; 2] = ["pmm-admin", "pmm-agent"];
 /// the new one is complete.
 pub fn save(run: &Run<'_>) -> StepResult<()> {
     let complete = &run.shared.paths;
-    if Saved::load(complete).is_some_and(|saved| saved.order_id == run.order.order_id) {
-        return Ok(());
+    if let Some(saved) = Saved::load(complete).filter(|saved| saved.order_id == run.order.order_id) {
+        return reserve(complete, &saved);
     }
     let looked = run.look();
     let installation = run.installation(&looked)?;
     tidy(complete)?;
     let making = &complete.saving();
     fs::create_dir_all(making.saved())?;
-    collect(run, &looked, installation, making)?.store(making)?;
+    let saved = collect(run, &looked, installation, making)?;
+    saved.store(making)?;
     files::swap_dir(&making.saved(), &complete.saved(), &complete.saved_before())?;
-    Ok(())
+    reserve(complete, &saved)
+}
+
+/// Sets room aside for the way back of a saved set.
+pub fn reserve(paths: &Paths, saved: &Saved) -> StepResult<()> {
+    let put_back = saved
+        .config
+        .iter()
+        .chain(saved.collectors.values().map(|collector| &collector.file))
+        .chain(&saved.unit_files)
+        .filter_map(|kept| fs::metadata(kept.copy_path(paths)).ok())
+        .map(|meta| meta.len());
+    Reserve::of(paths)
+        .make(bytes_for(put_back, state_bytes(paths)))
+        .map_err(|error| {
+            let message = format!(
+                "no room can be set aside for the way back in {}: {error}; free some space there",
+                paths.state().display()
+            );
+            StepError::new(codes::PREFLIGHT, message)
+        })
+}
+
+/// Sizes of the state files that are written anew as a whole.
+pub fn state_bytes(paths: &Paths) -> impl Iterator<Item = u64> {
+    let files = [
+        paths.journal(),
+        paths.outbox(),
+        paths.results(),
+        paths.inventory(),
+        paths.link(),
+    ];
+    files
+        .into_iter()
+        .filter_map(|path| fs::metadata(path).ok())
+        .map(|meta| meta.len())
 }
 
 /// Removes half-made sets; called when the agent starts.

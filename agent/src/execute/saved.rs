@@ -3,6 +3,7 @@
 use crate::config::Paths;
 use crate::host::accounts::Account;
 use crate::host::files::{self, Ownership};
+use crate::host::reserve::Reserve;
 use client_upgrade::collectors::SavedFile;
 use client_upgrade::facts::UnitFacts;
 use fleet_common::inventory::{Installation, RunKind};
@@ -141,12 +142,18 @@ impl Kept {
 
     /// The saved bytes.
     pub fn bytes(&self, paths: &Paths) -> std::io::Result<Vec<u8>> {
-        fs_err::read(paths.saved().join("files").join(&self.copy))
+        fs_err::read(self.copy_path(paths))
+    }
+
+    /// Where they lie.
+    pub fn copy_path(&self, paths: &Paths) -> PathBuf {
+        paths.saved().join("files").join(&self.copy)
     }
 
     /// Puts it back where it was.
     pub fn restore(&self, paths: &Paths) -> std::io::Result<()> {
-        put(Path::new(&self.path), &self.bytes(paths)?, self.ownership)
+        let bytes = self.bytes(paths)?;
+        Reserve::of(paths).retry(|| put(Path::new(&self.path), &bytes, self.ownership))
     }
 }
 

@@ -6,12 +6,14 @@ use super::install::quiet;
 use super::saved::{KeptProcess, Saved};
 use crate::config::Paths;
 use crate::host::command::{Tool, clean};
+use crate::host::reserve::Reserve;
 use crate::host::{files, systemd};
 use client_upgrade::carry::{rebase, target_base};
 use fleet_common::codes;
 use fleet_common::inventory::RunKind;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
+use std::io::{Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -52,7 +54,7 @@ pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> S
 }
 
 /// The same command line, environment, directory, account and log file, in a scope of its own so that it outlives the agent. The environment may
-/// hold secrets: it goes through a private file to `pmm-upgrade-agent launch`, never through an argument.
+/// hold secrets: it goes to the standard input of `pmm-upgrade-agent launch`, never through an argument.
 fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepResult<()> {
     let argv: Vec<String> = process
         .argv
@@ -65,14 +67,17 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
             "the client's command line is empty",
         ));
     }
-    let spec = paths.saved().join("launch.json");
     let launch = Launch {
         argv,
         environment: process.environment.clone(),
         uid: process.uid,
         gid: process.gid,
     };
-    files::write_json(&spec, &launch)?;
+    let spec = in_memory(&serde_json::to_vec(&launch).map_err(std::io::Error::from)?).or_else(|_| {
+        let path = paths.saved().join("launch.json");
+        Reserve::of(paths).retry(|| files::write_json(&path, &launch))?;
+        std::fs::File::open(path)
+    })?;
     let mut command = clean("setsid");
     command.arg("--fork");
     if systemd::present() {
@@ -81,8 +86,7 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
     let exe = std::env::current_exe()?.display().to_string();
     command
         .arg(exe.strip_suffix(" (deleted)").unwrap_or(&exe))
-        .arg("launch")
-        .arg(&spec);
+        .arg("launch");
     let dir = if Path::new(&process.cwd).is_dir() {
         process.cwd.as_str()
     } else {
@@ -101,7 +105,7 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
     };
     let status = command
         .current_dir(dir)
-        .stdin(Stdio::null())
+        .stdin(spec)
         .stdout(out)
         .stderr(err)
         .status()?;
@@ -115,6 +119,15 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
     }
 }
 
+/// A file without a place on a disk: a client can be started though the disk is full, and its secrets are written nowhere.
+fn in_memory(bytes: &[u8]) -> std::io::Result<std::fs::File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let mut file = std::fs::File::from(memfd_create("launch", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// What `pmm-upgrade-agent launch` turns itself into.
 #[derive(Debug, Serialize, Deserialize)]
 struct Launch {
@@ -125,8 +138,8 @@ struct Launch {
 }
 
 /// Becomes the client: account and environment as saved. Returns only when that fails.
-pub fn launch(spec: &Path) -> std::io::Result<()> {
-    let launch: Launch = serde_json::from_slice(&fs::read(spec)?)?;
+pub fn launch(spec: impl std::io::Read) -> std::io::Result<()> {
+    let launch: Launch = serde_json::from_reader(spec)?;
     let (program, arguments) = launch.argv.split_first().ok_or(std::io::ErrorKind::InvalidData)?;
     let client = Tool::new(program).args(arguments).by_user(launch.uid, launch.gid);
     let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"]
@@ -138,7 +151,7 @@ pub fn launch(spec: &Path) -> std::io::Result<()> {
     } else {
         first
     });
-    command.args(&client.argv()[1..]).env_clear();
+    command.args(&client.argv()[1..]).env_clear().stdin(Stdio::null());
     command.envs(launch.environment.iter().filter_map(|pair| pair.split_once('=')));
     Err(command.exec())
 }

@@ -2,12 +2,13 @@
 
 use super::engine::Run;
 use super::error::StepResult;
-use super::save::administrators_units;
+use super::save::{administrators_units, state_bytes};
 use super::stage::{deb, rpm, tarball};
 use super::{backup, kept};
 use crate::detect::Looked;
 use crate::host::command::Tool;
-use crate::host::{accounts, http, os, processes};
+use crate::host::reserve::bytes_for;
+use crate::host::{accounts, files, http, os, processes};
 use client_upgrade::carry::target_base;
 use client_upgrade::parse::config::ClientConfig;
 use client_upgrade::source::package;
@@ -18,7 +19,7 @@ use fleet_common::inventory::{Installation, Method, RunKind};
 use fleet_common::survey::{Finding, HostSurvey};
 use fs_err as fs;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Unpacked and packed client of either major with room to spare (facts: several hundred MB).
 const STAGE_BYTES: u64 = 300 * 1024 * 1024;
@@ -50,11 +51,7 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     } else {
         packages(run, &installation, &mut findings, &mut survey);
     }
-    findings.push(space(
-        run.shared.paths.state(),
-        STAGE_BYTES + tree_bytes(&installation),
-    ));
-    findings.push(space(Path::new(&installation.base_dir), TREE_BYTES));
+    findings.extend(space(&needs(run, &looked, &installation)));
     findings.extend(server_address(&installation.server_address));
     findings.push(overrides(&named_overrides(run, &looked, &installation)));
     findings.push(strays(stray_count(&looked)));
@@ -79,15 +76,54 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     Ok(serde_json::to_value(survey).unwrap_or(Value::Null))
 }
 
-fn space(place: &Path, needed: u64) -> Finding {
-    match os::free_bytes(place) {
-        Some(free) => disk(&place.display().to_string(), free, needed),
-        None => fail(
-            "disk",
-            format!("the free space at {} can't be read", place.display()),
-            "",
+/// What staging, saving, the switch and the way back need, and where. The way back writes the saved files beside those they replace, and its
+/// package or tree goes where the new one was.
+fn needs(run: &Run<'_>, looked: &Looked, installation: &Installation) -> Vec<(PathBuf, u64)> {
+    let base = Path::new(&installation.base_dir);
+    let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+    let collectors = base.join("collectors");
+    let small: Vec<u64> = files::walk(&collectors)
+        .iter()
+        .map(|path| size(&collectors.join(path)))
+        .chain(administrators_units(looked).iter().map(|path| size(path)))
+        .chain([size(Path::new(&installation.config_file))])
+        .collect();
+    let paths = &run.shared.paths;
+    let reserve = bytes_for(small.iter().copied(), state_bytes(paths));
+    let copies: u64 = small.iter().sum();
+    vec![
+        (
+            paths.state().to_owned(),
+            STAGE_BYTES + tree_bytes(installation) + copies + reserve,
         ),
+        (base.to_owned(), TREE_BYTES + copies),
+    ]
+}
+
+/// One finding per file system: two places on one share its room.
+fn space(needs: &[(PathBuf, u64)]) -> Vec<Finding> {
+    let mut disks: Vec<(Option<u64>, Vec<&Path>, u64)> = Vec::new();
+    for (place, bytes) in needs {
+        let device = os::device(place);
+        match disks.iter_mut().find(|disk| disk.0 == device) {
+            Some((_, places, needed)) => {
+                places.push(place);
+                *needed = needed.saturating_add(*bytes);
+            }
+            None => disks.push((device, vec![place], *bytes)),
+        }
     }
+    disks
+        .into_iter()
+        .map(|(_, places, needed)| {
+            let names: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+            let names = names.join(" and ");
+            match places.first().and_then(|place| os::free_bytes(place)) {
+                Some(free) => disk(&names, free, needed),
+                None => fail("disk", format!("the free space at {names} can't be read"), ""),
+            }
+        })
+        .collect()
 }
 
 /// A tarball's tree is copied whole for the way back.
@@ -96,7 +132,7 @@ fn tree_bytes(installation: &Installation) -> u64 {
         return 0;
     }
     let root = Path::new(&installation.base_dir);
-    crate::host::files::walk(root)
+    files::walk(root)
         .iter()
         .filter_map(|path| fs::metadata(root.join(path)).ok())
         .map(|meta| meta.len())
@@ -368,5 +404,32 @@ fn version_lock() -> Finding {
             "remove the lock, or exclude this host",
         ),
         None => pass("held_package", "no client package is locked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::host::reserve::small_disk::SmallDisk;
+    use fleet_common::survey::Verdict;
+
+    #[test]
+    fn needs_of_one_file_system_are_added_up() {
+        let disk = SmallDisk::new(1024);
+        let [a, b] = ["a", "b"].map(|name| disk.path().join(name));
+        let verdicts = |a_needs, b_needs| -> Vec<Verdict> {
+            space(&[(a.clone(), a_needs), (b.clone(), b_needs)])
+                .iter()
+                .map(|finding| finding.verdict)
+                .collect()
+        };
+        let half = 600 * 1024;
+        assert_eq!(verdicts(half, 0), [Verdict::Pass]);
+        assert_eq!(verdicts(half, half), [Verdict::Fail]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let apart = space(&[(a.clone(), half), (elsewhere.path().to_owned(), half)]);
+        assert_eq!(apart.len(), 2);
+        assert!(apart.iter().all(|finding| finding.verdict == Verdict::Pass));
     }
 }

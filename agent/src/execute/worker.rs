@@ -3,6 +3,7 @@
 use super::engine::Run;
 use super::error::StepError;
 use super::orders::{Shared, Taken, Work, refusal};
+use super::rescue;
 use super::saved::Saved;
 use crate::config::AgentConfig;
 use crate::detect::look;
@@ -18,14 +19,24 @@ use fleet_common::codes::{self, Code};
 use fleet_common::inventory::{Inventory, Method};
 use fleet_common::order::{Action, HostEvent, OrderResult, Outcome};
 use fleet_common::plan_entry::PlanEntry;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// The executor.
 pub struct Worker {
     shared: Arc<Shared>,
     config: AgentConfig,
     journal: Journal,
+    /// Since when something waits for room on the disk, and how often that was said.
+    unsettled: Option<Instant>,
+    reminders: u32,
 }
+
+/// Between two attempts to write what a full disk kept in memory.
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
+/// Between two reminders of it in the log.
+const REMIND_EVERY: Duration = Duration::from_secs(300);
 
 impl Worker {
     /// With the journal as it is.
@@ -40,6 +51,8 @@ impl Worker {
             shared,
             config,
             journal,
+            unsettled: None,
+            reminders: 0,
         })
     }
 
@@ -47,12 +60,51 @@ impl Worker {
     pub fn run(mut self, work: &mpsc::Receiver<Work>) {
         self.refresh();
         self.resume();
-        while let Ok(work) = work.recv() {
-            match work {
-                Work::Order(taken) => self.order(&taken),
-                Work::Refresh => self.refresh(),
-                Work::Stop => return,
+        loop {
+            let next = if self.settled() {
+                work.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                work.recv_timeout(SETTLE_EVERY)
+            };
+            match next {
+                Ok(Work::Order(taken)) => self.order(&taken),
+                Ok(Work::Refresh) => self.refresh(),
+                Err(RecvTimeoutError::Timeout) => self.settle(),
+                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Whether everything that ended is on disk.
+    fn settled(&self) -> bool {
+        self.journal.complete() && self.shared.settled()
+    }
+
+    /// Tries again to write what a full disk kept in memory, and reminds of it.
+    fn settle(&mut self) {
+        if self.settled() {
+            return;
+        }
+        let written = self.journal.flush().and_then(|()| self.shared.settle());
+        let since = self.unsettled.get_or_insert_with(Instant::now).elapsed();
+        match written {
+            Ok(()) => {
+                tracing::info!(
+                    seconds = since.as_secs(),
+                    "what could not be written is on disk now"
+                );
+                (self.unsettled, self.reminders) = (None, 0);
+            }
+            Err(error) if since >= REMIND_EVERY * self.reminders => {
+                self.reminders += 1;
+                tracing::error!(
+                    %error,
+                    seconds = since.as_secs(),
+                    "the end of an order can't be written and is told only when it can; free some space in {}",
+                    self.shared.paths.state().display()
+                );
+            }
+            Err(_) => {}
         }
     }
 
@@ -114,6 +166,11 @@ impl Worker {
     }
 
     fn carry_out(&mut self, taken: &Taken, policy: &Policy, entry: &PlanEntry) -> OrderResult {
+        self.settle();
+        if !self.settled() {
+            let message = "the end of an earlier order could not be written yet; free some space on the host";
+            return refusal(codes::INTERNAL, message);
+        }
         let now = clock::reading();
         let order = JournalOrder {
             order_id: taken.order_id.clone(),
@@ -146,6 +203,7 @@ impl Worker {
             permit,
             journal: &mut self.journal,
             detail,
+            unwritten: None,
         }
         .forward(None)
     }
@@ -157,13 +215,14 @@ impl Worker {
             .state()
             .order
             .is_some_and(|order| order.order_id == order_id);
-        if is_ours && let Err(error) = self.journal.add(Record::Finished(result.clone())) {
+        if is_ours && let Err(error) = self.journal.add_anyway(Record::Finished(result.clone())) {
             tracing::error!(%error, "the journal can't be written");
         }
         self.refresh();
         if let Err(error) = self.shared.end(order_id, epoch, result) {
-            tracing::error!(%error, "the result can't be stored");
+            tracing::error!(%error, "the result can't be stored yet");
         }
+        self.settle();
     }
 
     /// Goes on with what the journal holds.
@@ -177,12 +236,17 @@ impl Worker {
             }
             return;
         }
-        let policy = crate::policy::load(&self.shared.paths).unwrap_or_default();
-        let entry = serde_json::from_str(&order.entry).unwrap_or_else(|_| no_entry());
+        let policy = crate::policy::load(&self.shared.paths).unwrap_or_else(|error| {
+            tracing::error!("the policy can't be read, going on with the default one: {error:#}");
+            Policy::default()
+        });
+        let entry: Option<PlanEntry> = serde_json::from_str(&order.entry).ok();
+        let unreadable = entry.is_none();
+        let entry = entry.unwrap_or_else(no_entry);
         let reality = self.reality(&state, &order, &entry, &policy);
         let decision = resume(&state, reality);
         let came_back = Record::Resumed { at: clock::reading() };
-        if let Err(error) = self.journal.add(came_back) {
+        if let Err(error) = self.journal.add_anyway(came_back) {
             tracing::error!(%error, "the journal can't be written");
         }
         let hit = state
@@ -194,7 +258,7 @@ impl Worker {
             step: hit.as_str().to_owned(),
             decision: decision.word().to_owned(),
         };
-        if let Err(error) = self.shared.outbox.add(&order.order_id, order.epoch, &event) {
+        if let Err(error) = self.shared.outbox.keep(&order.order_id, order.epoch, &event) {
             tracing::error!(%error, "the outbox can't be written");
         }
         let shared = self.shared.clone();
@@ -207,8 +271,15 @@ impl Worker {
             permit: None,
             journal: &mut self.journal,
             detail: serde_json::Value::Null,
+            unwritten: None,
         };
         let result = match decision {
+            // Without the plan entry neither way can be walked; the worst, a stopped client, can still be averted.
+            _ if unreadable && state.changed => {
+                let said = rescue::start_what_is_there(&run);
+                let message = format!("the plan entry in the journal can't be read; {said}");
+                run.result(Outcome::Inconsistent, hit, codes::INTERNAL, message)
+            }
             Resume::Nothing => OrderResult {
                 outcome: Outcome::Expired,
                 code: Code::new(codes::PERMIT_EXPIRED),
@@ -234,12 +305,10 @@ impl Worker {
                 );
                 run.go_back(step, &error)
             }
-            Resume::AskOperator(doubt) => run.result(
-                Outcome::Inconsistent,
-                hit,
-                codes::UNEXPECTED_STATE,
-                doubt_text(doubt),
-            ),
+            Resume::AskOperator(doubt) => {
+                let message = format!("{}; {}", doubt_text(doubt), rescue::start_what_is_there(&run));
+                run.result(Outcome::Inconsistent, hit, codes::UNEXPECTED_STATE, message)
+            }
         };
         self.finish(&order.order_id, order.epoch, &result);
     }

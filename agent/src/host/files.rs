@@ -3,7 +3,7 @@
 use fs_err as fs;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,37 @@ fn write_new(path: &Path, bytes: &[u8], ownership: Ownership) -> io::Result<()> 
     }
     file.set_permissions(std::fs::Permissions::from_mode(ownership.mode))?;
     file.sync_all()
+}
+
+/// Adds to a file of known length, durably, and returns the new length. Bytes behind the known length were never relied upon and go. When it
+/// fails, nothing of it stays: half a line would make everything behind it unreadable.
+pub fn append(path: &Path, length: u64, bytes: &[u8]) -> io::Result<u64> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    let there = file.metadata()?.len();
+    if there < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if there > length {
+        file.set_len(length)?;
+    }
+    let added = file
+        .seek(io::SeekFrom::Start(length))
+        .and_then(|_| file.write_all(bytes))
+        .and_then(|()| file.sync_data());
+    match added {
+        Ok(()) => Ok(length + bytes.len() as u64),
+        Err(error) => {
+            let _ = file.set_len(length);
+            Err(error)
+        }
+    }
+}
+
+/// The lines that were written whole, each with its end.
+pub fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
 }
 
 /// Puts a complete directory at a place where another may be, so that at every instant one of the two is there. `aside` holds the old one

@@ -8,5 +8,6 @@ pub mod http;
 pub mod local_api;
 pub mod os;
 pub mod processes;
+pub mod reserve;
 pub mod systemd;
 pub mod transaction;

@@ -27,3 +27,10 @@ pub fn free_bytes(path: &std::path::Path) -> Option<u64> {
     let fs = rustix::fs::statvfs(existing).ok()?;
     Some(fs.f_bavail.saturating_mul(fs.f_frsize))
 }
+
+/// The file system of a path, which need not exist yet.
+pub fn device(path: &std::path::Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let existing = path.ancestors().find(|candidate| candidate.exists())?;
+    fs_err::metadata(existing).ok().map(|meta| meta.dev())
+}

@@ -4,6 +4,7 @@
 
 use super::command::{clean, tail, wait};
 use super::files;
+use super::reserve::Reserve;
 use super::{processes, systemd};
 use client_upgrade::journal::Transaction as State;
 use fs_err as fs;
@@ -94,8 +95,8 @@ impl Transaction {
             return Ok(());
         }
         files::remove(&self.dir)?;
-        fs::create_dir_all(&self.dir)?;
-        files::write_json(&self.dir.join("spec.json"), &commands)?;
+        // Makes the directory too.
+        reserve(&self.dir).retry(|| files::write_json(&self.dir.join("spec.json"), &commands))?;
         let exe = std::env::current_exe()?.display().to_string();
         let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned();
         let mut argv: Vec<String> = if systemd::present() {
@@ -129,7 +130,8 @@ impl Transaction {
     /// Runs the command that starts it; `None` when that does not end in its time. Its output goes to a file: the transaction inherits it,
     /// and a pipe would stay open as long as the transaction runs.
     fn launch(&self, argv: &[String]) -> std::io::Result<Option<std::process::ExitStatus>> {
-        let said = fs::File::create(self.dir.join("begin.log"))?.into_parts().0;
+        let log = || fs::File::create(self.dir.join("begin.log"));
+        let said = reserve(&self.dir).retry(log)?.into_parts().0;
         let mut child = clean(&argv[0])
             .args(&argv[1..])
             .stdin(Stdio::null())
@@ -181,22 +183,31 @@ impl Transaction {
     }
 }
 
+/// The reserve of the state directory that holds a transaction's directory.
+fn reserve(dir: &Path) -> Reserve {
+    Reserve::within(dir.ancestors().nth(2).unwrap_or(dir))
+}
+
 /// The inside of the transient unit: runs the commands, leaves the result.
 pub fn carry_out(dir: &Path) -> std::io::Result<()> {
     if dir.join("result.json").exists() {
         return Ok(());
     }
-    files::replace(
-        &dir.join("pid"),
-        std::process::id().to_string().as_bytes(),
-        files::PRIVATE,
-    )?;
+    let reserve = reserve(dir);
+    let pid = std::process::id().to_string();
+    reserve.retry(|| files::replace(&dir.join("pid"), pid.as_bytes(), files::PRIVATE))?;
     let commands: Vec<Command> = serde_json::from_slice(&fs::read(dir.join("spec.json"))?)?;
     let log_path = dir.join("log");
     let begun = Instant::now();
     let mut ok = true;
+    let mut why = String::new();
     for command in &commands {
-        if !run(command, &log_path)? && !command.may_fail {
+        // Whatever happens there is a result: without one nobody knows whether to begin again.
+        let done = run(command, &log_path).unwrap_or_else(|error| {
+            why = format!("\n{error}");
+            false
+        });
+        if !done && !command.may_fail {
             ok = false;
             break;
         }
@@ -204,11 +215,11 @@ pub fn carry_out(dir: &Path) -> std::io::Result<()> {
     let log = String::from_utf8_lossy(&fs::read(&log_path).unwrap_or_default()).into_owned();
     let ended = Ended {
         ok,
-        tail: tail(&log),
+        tail: tail(&format!("{log}{why}")),
         scriptlet: client_upgrade::parse::rpm::failed_scriptlet(&log),
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    files::write_json(&dir.join("result.json"), &ended)
+    reserve.retry(|| files::write_json(&dir.join("result.json"), &ended))
 }
 
 fn run(command: &Command, log_path: &Path) -> std::io::Result<bool> {
@@ -216,7 +227,8 @@ fn run(command: &Command, log_path: &Path) -> std::io::Result<bool> {
     loop {
         let before = fs::metadata(log_path).map_or(0, |meta| meta.len());
         let mut log = fs::OpenOptions::new().create(true).append(true).open(log_path)?;
-        writeln!(log, "+ {}", command.argv.join(" "))?;
+        // On a full disk the log has gaps; the commands are what counts.
+        let _ = writeln!(log, "+ {}", command.argv.join(" "));
         let log = log.into_parts().0;
         let mut child = clean(command.argv.first().map_or("", String::as_str));
         child
@@ -233,7 +245,7 @@ fn run(command: &Command, log_path: &Path) -> std::io::Result<bool> {
         if status.success() {
             return Ok(true);
         }
-        let text = String::from_utf8_lossy(&fs::read(log_path)?).into_owned();
+        let text = String::from_utf8_lossy(&fs::read(log_path).unwrap_or_default()).into_owned();
         let said = text
             .get(usize::try_from(before).unwrap_or(0)..)
             .unwrap_or_default()

@@ -158,10 +158,7 @@ async fn welcome(from: &mut Incoming, shared: &Shared) -> Result<Welcome, Ended>
                 }
             });
             stored.map_err(|error| Ended::Broken(error.to_string()))?;
-            shared
-                .outbox
-                .acknowledge(welcome.acknowledged)
-                .map_err(|error| Ended::Broken(error.to_string()))?;
+            shared.outbox.acknowledge(welcome.acknowledged);
             shared.link.set_live(Some(welcome.session_number));
             Ok(welcome)
         }
@@ -248,10 +245,8 @@ async fn receive(
             }
         }
         coordinator_message::Body::Ack(ack) => {
-            if ack.outbox_id == shared.outbox.id()
-                && let Err(error) = shared.outbox.acknowledge(ack.sequence)
-            {
-                return Some(Ended::Broken(error.to_string()));
+            if ack.outbox_id == shared.outbox.id() {
+                shared.outbox.acknowledge(ack.sequence);
             }
         }
         coordinator_message::Body::InventoryWanted(_) => {
