@@ -1,6 +1,6 @@
 //! Gathering the facts that `client_upgrade::detect` concludes from. Programs of a tree that belongs to an ordinary user are run as that user.
 
-use crate::host::command::Tool;
+use crate::host::command::{Tool, ToolError};
 use crate::host::{accounts, local_api, processes, systemd};
 use client_upgrade::carry::{PMM2_BASE, PMM3_BASE};
 use client_upgrade::facts::{Facts, Home, Mixed, PackageFacts, ProcessFacts, TreeFacts, UnitFacts};
@@ -9,9 +9,12 @@ use fleet_common::version::PmmVersion;
 use fs_err as fs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Client packages of both majors.
 const PACKAGES: [&str; 2] = ["pmm2-client", "pmm-client"];
+/// A package database answers within a second; a busy disk takes its time.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// The unit that packages install.
 pub const UNIT: &str = "pmm-agent.service";
 
@@ -79,7 +82,7 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     let trees: Vec<TreeFacts> = bases.iter().filter_map(|base| tree(base)).collect();
     let mut facts = Facts {
         deb: deb(),
-        rpm: rpm_packages(),
+        rpm: rpm(),
         processes: process_facts,
         units,
         trees,
@@ -209,24 +212,30 @@ pub fn program_version(base: &str, uid: u32, gid: u32) -> Option<PmmVersion> {
     version::program(&output.stdout).or_else(|| version::program(&output.stderr))
 }
 
-/// The client packages in dpkg's database.
-pub fn deb() -> Vec<PackageFacts> {
+/// The client packages in dpkg's database; none where there is no dpkg.
+fn deb() -> Vec<PackageFacts> {
+    deb_packages().unwrap_or_default()
+}
+
+/// The same, where "could not be asked" must not pass for "none".
+pub fn deb_packages() -> Result<Vec<PackageFacts>, ToolError> {
     let call = Tool::new("dpkg-query")
         .args(["-W", "-f", dpkg::QUERY_FORMAT])
         .args(PACKAGES);
-    call.run()
-        .map(|output| dpkg::query(&output.stdout))
-        .unwrap_or_default()
+    Ok(dpkg::query(&call.timeout(DATABASE_PATIENCE).run()?.stdout))
 }
 
-/// The client packages in rpm's database.
-pub fn rpm_packages() -> Vec<PackageFacts> {
+/// The client packages in rpm's database; none where there is no rpm.
+fn rpm() -> Vec<PackageFacts> {
+    rpm_packages().unwrap_or_default()
+}
+
+/// The same, where "could not be asked" must not pass for "none".
+pub fn rpm_packages() -> Result<Vec<PackageFacts>, ToolError> {
     let call = Tool::new("rpm")
         .args(["-q", "--qf", rpm::QUERY_FORMAT])
         .args(PACKAGES);
-    call.run()
-        .map(|output| rpm::query(&output.stdout))
-        .unwrap_or_default()
+    Ok(rpm::query(&call.timeout(DATABASE_PATIENCE).run()?.stdout))
 }
 
 /// The package that owns a file.

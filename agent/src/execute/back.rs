@@ -100,7 +100,7 @@ fn command(argv: &[&str]) -> Command {
 /// The new package is removed, never purged: its purge script deletes the account. Then the kept file goes in.
 fn deb(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
     let (old_name, new_name) = names(saved, target_major);
-    let now = detect::deb();
+    let now = detect::deb_packages()?;
     let is_there = |name: &str, state: PackageState| {
         now.iter()
             .any(|package| package.name == name && package.state == state)
@@ -138,7 +138,7 @@ fn deb(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
 
 fn rpm(saved: &Saved, target_major: u32) -> StepResult<Vec<Command>> {
     let (old_name, new_name) = names(saved, target_major);
-    let now = detect::rpm_packages();
+    let now = detect::rpm_packages()?;
     let new_there = new_name != old_name && now.iter().any(|package| package.name == new_name);
     let old_complete = now.iter().any(|package| {
         package.name == old_name && Some(&package.version) == saved.installation.package_version.as_ref()

@@ -34,7 +34,10 @@ pub fn start(run: &Run<'_>, limit: Duration) -> StepResult<()> {
 pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> StepResult<()> {
     match (&saved.installation.run, &saved.process) {
         (RunKind::Systemd { unit, .. }, _) => {
-            systemd::daemon_reload()?;
+            if let Err(error) = systemd::daemon_reload() {
+                // What systemd knows of the unit may do; not starting it surely does not.
+                tracing::warn!(%error, "systemd could not read its units again");
+            }
             // A unit that crash-looped meanwhile refuses to start until its counter is cleared.
             let _ = systemd::systemctl("reset-failed", unit, Duration::from_secs(20));
             systemd::systemctl("restart", unit, limit)?;
