@@ -209,6 +209,7 @@ mod tests {
             at_ms: 1,
             boot_ms: 1,
             deadline_for_ms: 1,
+            release: String::new(),
         }
     }
 

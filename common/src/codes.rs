@@ -107,6 +107,14 @@ codes! {
     BACKUP_RUNNING = "backup_running";
     /// Two machines use one identity.
     FORK = "fork";
+    /// The client's configuration can't be changed as the order wants.
+    REPOINT = "repoint";
+    /// The agent's certificate could not be replaced.
+    RENEW_FAILED = "renew_failed";
+    /// The agent's certificate is past its end.
+    CERTIFICATE_EXPIRED = "certificate_expired";
+    /// The agent's new release could not be fetched, checked or started.
+    UPDATE_FAILED = "update_failed";
     /// Something went wrong inside our own program.
     INTERNAL = "internal";
 }

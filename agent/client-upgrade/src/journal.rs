@@ -4,6 +4,7 @@
 //! case has a name ([`Doubt`]).
 
 use crate::order_clock::{Moment, Reading, stretch_ms};
+use crate::client_change;
 use crate::procedure::{StepId, next, procedure, way_back};
 use fleet_common::ids::Epoch;
 use fleet_common::inventory::Method;
@@ -78,6 +79,9 @@ pub struct JournalOrder {
     pub boot_ms: u64,
     /// Milliseconds it may take.
     pub deadline_for_ms: u64,
+    /// For `self_update` the release, as text of the order's bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
 }
 
 /// The journal folded.
@@ -283,6 +287,9 @@ pub fn resume(state: &Folded, reality: Reality) -> Resume {
     let Some(order) = state.order.as_ref().filter(|_| state.finished.is_none()) else {
         return Resume::Nothing;
     };
+    if client_change::handles(order.action) {
+        return client_change::resume(state, order.action);
+    }
     let steps = procedure(order.action, None, 0);
     if !order.action.changes_host() {
         return steps

@@ -13,6 +13,7 @@ fn accepted(action: Action) -> Record {
         at_ms: 0,
         boot_ms: 0,
         deadline_for_ms: 0,
+        release: String::new(),
     })
 }
 

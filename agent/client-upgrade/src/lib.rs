@@ -10,7 +10,9 @@
 //! Pure: no clock, randomness, environment or I/O. The agent's shell gathers facts, carries steps out and writes the journal.
 
 pub mod backup;
+pub mod bundle;
 pub mod carry;
+pub mod client_change;
 pub mod collectors;
 pub mod detect;
 pub mod facts;
@@ -19,6 +21,9 @@ pub mod order_clock;
 pub mod parse;
 pub mod policy;
 pub mod procedure;
+pub mod renewal;
+pub mod repoint;
+pub mod self_update;
 pub mod source;
 pub mod survey;
 pub mod verify;

@@ -30,6 +30,10 @@ pub struct Policy {
     pub apt_keyring: String,
     /// Key that signs the RPMs.
     pub rpm_key: String,
+    /// Addresses (`host:port`) of PMM Servers that a `repoint` may write although their host is another one.
+    pub server_addresses: Vec<String>,
+    /// Public minisign keys (base64) that may sign releases of our own agent. None: the agent is never replaced from outside.
+    pub agent_keys: Vec<String>,
 }
 
 /// See [`Mixed`].
@@ -75,15 +79,23 @@ impl Default for Policy {
             write_repository: true,
             apt_keyring: "/usr/share/keyrings/percona-keyring.gpg".into(),
             rpm_key: "/etc/pki/rpm-gpg/PERCONA-PACKAGING-KEY".into(),
+            server_addresses: Vec::new(),
+            agent_keys: Vec::new(),
         }
     }
 }
 
 impl Policy {
+    /// Why the client may not be touched at all; `None` when it may.
+    pub fn client_refusal(&self) -> Option<String> {
+        let listed = self.products.iter().any(|product| product == "pmm-client");
+        (!listed).then(|| "the policy does not list the product pmm-client".into())
+    }
+
     /// Why an order is not allowed; `None` when it is.
     pub fn refusal(&self, entry: &PlanEntry) -> Option<String> {
-        if !self.products.iter().any(|product| product == "pmm-client") {
-            return Some("the policy does not list the product pmm-client".into());
+        if let Some(reason) = self.client_refusal() {
+            return Some(reason);
         }
         if !self.methods.contains(&entry.expect.method) {
             return Some(format!(

@@ -1,5 +1,6 @@
 //! The ordered steps of each action, with their deadlines.
 
+use crate::client_change;
 use fleet_common::inventory::Method;
 use fleet_common::order::Action;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,30 @@ pub enum StepId {
     Repository,
     /// Remove what was saved for the way back.
     Discard,
+    /// Remember how the client is run and where it reports to.
+    SaveAddress,
+    /// Write the new address into the client's configuration.
+    Rewrite,
+    /// Restart the client as it is run.
+    Restart,
+    /// Wait for the restarted client to be itself and connected.
+    Reconnect,
+    /// Way back: the old address.
+    BackRewrite,
+    /// Way back: restart on the old address.
+    BackRestart,
+    /// Way back: wait for the client on the old address.
+    BackReconnect,
+    /// Write the bundle for fault finding.
+    Collect,
+    /// Ask for a certificate for a new key.
+    RequestCertificate,
+    /// Use the new certificate and drop the old one.
+    UseCertificate,
+    /// Download the agent's new release and check digest and signature.
+    Fetch,
+    /// Let the guardian install it, and wait for what it says.
+    Replace,
 }
 
 impl StepId {
@@ -62,17 +87,31 @@ impl StepId {
             Self::BackVerify => "back-verify",
             Self::Repository => "repository",
             Self::Discard => "discard",
+            Self::SaveAddress => "save-address",
+            Self::Rewrite => "rewrite",
+            Self::Restart => "restart",
+            Self::Reconnect => "reconnect",
+            Self::BackRewrite => "back-rewrite",
+            Self::BackRestart => "back-restart",
+            Self::BackReconnect => "back-reconnect",
+            Self::Collect => "collect",
+            Self::RequestCertificate => "request-certificate",
+            Self::UseCertificate => "use-certificate",
+            Self::Fetch => "fetch",
+            Self::Replace => "replace",
         }
     }
 
     /// Whether the host is changed from this step on.
     pub fn changes_host(self) -> bool {
         (Self::Stop..=Self::BackVerify).contains(&self)
+            || (Self::Rewrite..=Self::BackReconnect).contains(&self)
     }
 
     /// Whether the step belongs to the way back.
     pub fn is_back(self) -> bool {
         (Self::BackStop..=Self::BackVerify).contains(&self)
+            || (Self::BackRewrite..=Self::BackReconnect).contains(&self)
     }
 }
 
@@ -101,6 +140,19 @@ const INSTALL_MS: u64 = 900_000;
 const CARRY_MS: u64 = 120_000;
 /// systemd's own start limit is 90 s.
 const START_MS: u64 = 120_000;
+
+/// systemd's own limits for stop and start together; a client run by hand gets the same.
+const RESTART_MS: u64 = 200_000;
+/// A client connects within seconds; one that was refused before waits up to 30 s between attempts.
+const RECONNECT_MS: u64 = 60_000;
+/// A dozen tool calls of at most 20 s each.
+const COLLECT_MS: u64 = 300_000;
+/// The longest wait between two connections is 20 s for a fleet of 10,000.
+const RENEW_MS: u64 = 120_000;
+/// Some ten megabytes at 50 KB/s.
+const FETCH_MS: u64 = 300_000;
+/// See `self_update`: lock, transaction, the new agent's time to be welcomed, and the same again for the way back.
+const REPLACE_MS: u64 = 1_800_000;
 
 const SWITCH: &[StepId] = &[
     StepId::Check,
@@ -131,11 +183,11 @@ pub fn procedure(action: Action, method: Option<Method>, verify_for_ms: u64) -> 
         Action::Keep if method == Some(Method::Tarball) => vec![StepId::Discard],
         Action::Keep => vec![StepId::Repository, StepId::Discard],
         Action::Rollback => return way_back(verify_for_ms),
-        Action::Repoint
-        | Action::RestartClient
-        | Action::CollectBundle
-        | Action::Renew
-        | Action::SelfUpdate => vec![StepId::Check],
+        Action::Repoint => client_change::REPOINT.to_vec(),
+        Action::RestartClient => client_change::RESTART.to_vec(),
+        Action::CollectBundle => vec![StepId::Collect],
+        Action::Renew => vec![StepId::RequestCertificate, StepId::UseCertificate],
+        Action::SelfUpdate => vec![StepId::Check, StepId::Fetch, StepId::Replace],
     };
     ids.into_iter().map(|id| step(id, verify_for_ms)).collect()
 }
@@ -145,9 +197,15 @@ pub fn way_back(verify_for_ms: u64) -> Vec<Step> {
     BACK.iter().map(|id| step(*id, verify_for_ms)).collect()
 }
 
-fn step(id: StepId, verify_for_ms: u64) -> Step {
+/// A step with the time it gets.
+pub(crate) fn step(id: StepId, verify_for_ms: u64) -> Step {
     let deadline_ms = match id {
-        StepId::Check | StepId::Repository | StepId::Discard => CHECK_MS,
+        StepId::Check
+        | StepId::Repository
+        | StepId::Discard
+        | StepId::SaveAddress
+        | StepId::Rewrite
+        | StepId::BackRewrite => CHECK_MS,
         StepId::Survey => SURVEY_MS,
         StepId::Stage => STAGE_MS,
         StepId::Save => SAVE_MS,
@@ -156,6 +214,12 @@ fn step(id: StepId, verify_for_ms: u64) -> Step {
         StepId::Carry | StepId::BackRestore => CARRY_MS,
         StepId::Start | StepId::BackStart => START_MS,
         StepId::Verify | StepId::BackVerify => verify_for_ms.max(1_000),
+        StepId::Restart | StepId::BackRestart => RESTART_MS,
+        StepId::Reconnect | StepId::BackReconnect => verify_for_ms.max(RECONNECT_MS),
+        StepId::Collect => COLLECT_MS,
+        StepId::RequestCertificate | StepId::UseCertificate => RENEW_MS,
+        StepId::Fetch => FETCH_MS,
+        StepId::Replace => REPLACE_MS,
     };
     Step { id, deadline_ms }
 }
