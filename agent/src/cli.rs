@@ -73,6 +73,12 @@ enum Command {
         /// Its directory.
         dir: PathBuf,
     },
+    /// Inside of a transient unit: replaces the agent itself.
+    #[command(hide = true)]
+    Guardian {
+        /// Its directory.
+        dir: PathBuf,
+    },
     /// Inside of a scope: becomes what standard input says.
     #[command(hide = true)]
     Launch,
@@ -124,6 +130,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Transaction { dir } => {
             transaction::carry_out(&dir).with_context(|| format!("transaction {}", dir.display()))
+        }
+        Command::Guardian { dir } => {
+            crate::guardian::run(&dir).with_context(|| format!("guardian {}", dir.display()))
         }
         Command::Launch => start::launch(std::io::stdin()).context("launch"),
     }

@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod detect;
 mod execute;
+mod guardian;
 mod host;
 mod journal;
 mod link;

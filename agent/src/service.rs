@@ -3,7 +3,7 @@
 use crate::config::{AgentConfig, Paths};
 use crate::execute::orders::{Shared, Work};
 use crate::execute::worker::Worker;
-use crate::link::session;
+use crate::link::{renew, session};
 use sd_notify::NotifyState;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -45,6 +45,7 @@ pub fn run(paths: &Paths) -> anyhow::Result<()> {
                 looker.hand_over(Work::Refresh);
             }
         });
+        tokio::spawn(renew::keep_fresh(shared.clone()));
         let session = session::keep(paths, &config, &shared, stop);
         tokio::pin!(session);
         tokio::select! {

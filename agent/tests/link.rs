@@ -3,95 +3,12 @@
 
 mod common;
 
-use common::{Ca, Session};
+use common::{Agent, Ca, SECRET, Session, end_of, meet, next_event, soon};
 use fleet_common::codes;
-use fleet_common::order::{HostEvent, Outcome};
-use fleet_proto::{Ack, Action, Epoch, Event, Hello, Order, Welcome, agent_message, coordinator_message};
-use std::process::{Child, Command, Output};
+use fleet_common::order::Outcome;
+use fleet_proto::{Ack, Action, Epoch, Order, coordinator_message};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-
-const SECRET: &str = "secret";
-/// Detection starts a dozen processes; a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// An agent with directories of its own.
-struct Agent {
-    dir: tempfile::TempDir,
-    child: Option<Child>,
-}
-
-impl Agent {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { dir, child: None }
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pmm-upgrade-agent"));
-        let path = |name: &str| self.dir.path().join(name);
-        command.arg("--state-dir").arg(path("state"));
-        command.arg("--config-dir").arg(path("config"));
-        command
-    }
-
-    async fn enrol(&self, enrol_port: u16, session_port: u16, token: &str) -> Output {
-        let token_file = self.dir.path().join("token");
-        std::fs::write(&token_file, token).unwrap();
-        let mut command = self.command();
-        command.args([
-            "enrol",
-            "--coordinator",
-            &format!("https://localhost:{enrol_port}"),
-        ]);
-        command.args(["--session", &format!("localhost:{session_port}"), "--token-file"]);
-        command.arg(&token_file);
-        tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap()
-    }
-
-    fn start(&mut self) {
-        self.child = Some(self.command().arg("run").spawn().unwrap());
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("in time")
-}
-
-/// A new session up to its welcome.
-async fn meet(sessions: &mut mpsc::Receiver<Session>, number: u64, acknowledged: u64) -> (Session, Hello) {
-    let mut session = soon(sessions.recv()).await.unwrap();
-    let Some(agent_message::Body::Hello(hello)) = soon(session.next()).await else {
-        panic!("the first message is no hello");
-    };
-    let welcome = Welcome {
-        protocol: 1,
-        session_number: number,
-        epoch: Some(Epoch { term: 1, counter: 1 }),
-        acknowledged,
-        reconnect_cap_ms: 200,
-        reconnect_spread_ms: 1,
-    };
-    session.send(coordinator_message::Body::Welcome(welcome)).await;
-    (session, hello)
-}
 
 async fn order(session: &Session, id: &str, counter: u64) {
     let order = Order {
@@ -102,28 +19,6 @@ async fn order(session: &Session, id: &str, counter: u64) {
         ..Order::default()
     };
     session.send(coordinator_message::Body::Order(order)).await;
-}
-
-async fn next_event(session: &mut Session) -> Event {
-    loop {
-        match soon(session.next()).await.expect("the session is up") {
-            agent_message::Body::Event(event) => return event,
-            _ => continue,
-        }
-    }
-}
-
-/// Reads events until the end of an order.
-async fn end_of(session: &mut Session, id: &str) -> (Event, fleet_common::order::OrderResult) {
-    loop {
-        let event = next_event(session).await;
-        if let (true, Ok(HostEvent::Finished(result))) = (
-            event.order_id == id,
-            fleet_proto::convert::host_event(&event.body),
-        ) {
-            return (event, result);
-        }
-    }
 }
 
 #[tokio::test]

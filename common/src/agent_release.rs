@@ -131,7 +131,10 @@ mod tests {
             "pmm-upgrade-agent_0.2_amd64.deb",
             "pmm-upgrade-agent_0.2.0_amd64.zip",
         ] {
-            assert!(matches!(release(bad).check(), Err(ReleaseError::File(_))), "{bad}");
+            assert!(
+                matches!(release(bad).check(), Err(ReleaseError::File(_))),
+                "{bad}"
+            );
         }
         assert!(matches!(
             release("pmm-upgrade-agent_0.3.0_amd64.deb").check(),

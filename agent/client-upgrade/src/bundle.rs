@@ -93,7 +93,10 @@ pub fn configuration(bytes: &[u8]) -> String {
         .ok()
         .filter(|_| config::parse(bytes).is_some());
     let Some(text) = readable else {
-        return format!("not readable (encrypted, or of another shape); {} bytes\n", bytes.len());
+        return format!(
+            "not readable (encrypted, or of another shape); {} bytes\n",
+            bytes.len()
+        );
     };
     let mut out = String::new();
     for entry in config::entries(text).flatten() {
@@ -231,7 +234,7 @@ fn after_word(line: &str) -> String {
 
 /// Whether a value follows: `word=`, `word:`, `"word":`, `--some-word value`.
 fn announces(line: &str, start: usize, end: usize) -> bool {
-    let after = line[end..].trim_start_matches(['"', '\'']);
+    let after = line[end..].trim_start_matches(['"', '\'', '\\']);
     if after.trim_start().starts_with(['=', ':']) {
         return true;
     }
@@ -256,7 +259,9 @@ mod tests {
             "id: a\nserver.address: pmm:443\npaths.paths_base: /opt\n"
         );
         assert!(configuration(&[1, 2, 255]).starts_with("not readable"));
-        let said = status(r#"{"agent_id":"a","server_info":{"url":"https://u:p@h","password":"x"},"env":{"A":"b"}}"#);
+        let said = status(
+            r#"{"agent_id":"a","server_info":{"url":"https://u:p@h","password":"x"},"env":{"A":"b"}}"#,
+        );
         assert!(said.contains("agent_id") && !said.contains("password") && !said.contains("env"));
     }
 

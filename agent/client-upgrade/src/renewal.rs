@@ -34,7 +34,9 @@ pub fn due(not_before_ms: u64, not_after_ms: u64, now_ms: u64) -> Due {
 
 /// The wait before the next attempt, counted from 1.
 pub fn wait_ms(attempt: u32) -> u64 {
-    let doubled = 1u64.checked_shl(attempt.saturating_sub(1).min(20)).unwrap_or(u64::MAX);
+    let doubled = 1u64
+        .checked_shl(attempt.saturating_sub(1).min(20))
+        .unwrap_or(u64::MAX);
     FIRST_WAIT_MS.saturating_mul(doubled).min(LONGEST_WAIT_MS)
 }
 

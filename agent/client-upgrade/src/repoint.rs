@@ -44,18 +44,14 @@ pub enum Refused {
 }
 
 /// Decides. `config` is `None` where the file is opaque.
-pub fn decide(
-    config: Option<&ClientConfig>,
-    repoint: &Repoint,
-    policy: &Policy,
-) -> Result<Wanted, Refused> {
+pub fn decide(config: Option<&ClientConfig>, repoint: &Repoint, policy: &Policy) -> Result<Wanted, Refused> {
     let from = split(&repoint.from).ok_or_else(|| Refused::Address(repoint.from.clone()))?;
     let to = split(&repoint.to).ok_or_else(|| Refused::Address(repoint.to.clone()))?;
     let config = config.ok_or(Refused::Opaque)?;
     if config.server_address == repoint.to {
         return Ok(Wanted::AlreadyDone);
     }
-    let listed = policy.server_addresses.iter().any(|listed| *listed == repoint.to);
+    let listed = policy.server_addresses.contains(&repoint.to);
     if !from.0.eq_ignore_ascii_case(to.0) && !listed {
         return Err(Refused::Policy(repoint.to.clone()));
     }
@@ -72,9 +68,12 @@ pub fn decide(
 pub fn overridden(argv: &[String], environment: &[String]) -> Option<Refused> {
     const FLAG: &str = "--server-address";
     const VARIABLE: &str = "PMM_AGENT_SERVER_ADDRESS";
-    let by_flag = argv
-        .iter()
-        .any(|argument| argument == FLAG || argument.strip_prefix(FLAG).is_some_and(|rest| rest.starts_with('=')));
+    let by_flag = argv.iter().any(|argument| {
+        argument == FLAG
+            || argument
+                .strip_prefix(FLAG)
+                .is_some_and(|rest| rest.starts_with('='))
+    });
     let by_variable = environment
         .iter()
         .filter_map(|pair| pair.split_once('='))
@@ -129,7 +128,10 @@ fn value(line: &str, from: &str) -> Option<(usize, usize)> {
         return None;
     }
     let mut start = key + "address:".len() + gap;
-    let quote = line[start..].chars().next().filter(|first| matches!(first, '\'' | '"'));
+    let quote = line[start..]
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '\'' | '"'));
     start += quote.map_or(0, char::len_utf8);
     let end = start + from.len();
     if line.get(start..end)? != from {
@@ -201,7 +203,10 @@ mod tests {
     fn what_is_not_exactly_once_is_refused() {
         let twice = "server:\n  address: pmm:443\n  address: pmm:443\n";
         assert_eq!(rewrite(twice.as_bytes(), "pmm:443", "pmm:8443"), None);
-        assert_eq!(rewrite(b"server: {address: pmm:443}\n", "pmm:443", "pmm:8443"), None);
+        assert_eq!(
+            rewrite(b"server: {address: pmm:443}\n", "pmm:443", "pmm:8443"),
+            None
+        );
         assert_eq!(rewrite(&[0, 1, 255], "pmm:443", "pmm:8443"), None);
         assert_eq!(rewrite(SAMPLE.as_bytes(), "pmm:443", "x\n  password: y:1"), None);
     }
@@ -212,7 +217,10 @@ mod tests {
         let policy = Policy::default();
         let ask = |repoint: &Repoint, policy: &Policy| decide(config.as_ref(), repoint, policy);
         assert_eq!(ask(&repoint("pmm:443", "pmm:8443"), &policy), Ok(Wanted::Rewrite));
-        assert_eq!(ask(&repoint("pmm:80", "pmm:443"), &policy), Ok(Wanted::AlreadyDone));
+        assert_eq!(
+            ask(&repoint("pmm:80", "pmm:443"), &policy),
+            Ok(Wanted::AlreadyDone)
+        );
         assert!(matches!(
             ask(&repoint("pmm:443", "evil:443"), &policy),
             Err(Refused::Policy(_))
@@ -221,7 +229,10 @@ mod tests {
             server_addresses: vec!["other:8443".into()],
             ..Policy::default()
         };
-        assert_eq!(ask(&repoint("pmm:443", "other:8443"), &listed), Ok(Wanted::Rewrite));
+        assert_eq!(
+            ask(&repoint("pmm:443", "other:8443"), &listed),
+            Ok(Wanted::Rewrite)
+        );
         assert!(matches!(
             ask(&repoint("pmm:444", "pmm:8443"), &policy),
             Err(Refused::Another { .. })

@@ -14,7 +14,12 @@ pub const INSTALL_MS: u64 = 600_000;
 pub const HEALTHY_MS: u64 = 180_000;
 
 /// Why a release is not installed. All of it is the host's own say.
-pub fn refusal(release: &AgentRelease, policy: &Policy, running: &str, installed_by: Method) -> Option<String> {
+pub fn refusal(
+    release: &AgentRelease,
+    policy: &Policy,
+    running: &str,
+    installed_by: Method,
+) -> Option<String> {
     if policy.agent_keys.is_empty() {
         return Some(
             "the policy lists no `agent_keys`, so no release of the agent may come from outside".into(),
@@ -147,7 +152,10 @@ mod tests {
         let file = "pmm-upgrade-agent_0.2.0_amd64.deb";
         let usual = format!("timestamp:1700000000\tfile:{file}\thashed");
         assert!(comment_names(&usual, file));
-        assert!(!comment_names("timestamp:1\tfile:pmm-upgrade-agent_0.1.0_amd64.deb\thashed", file));
+        assert!(!comment_names(
+            "timestamp:1\tfile:pmm-upgrade-agent_0.1.0_amd64.deb\thashed",
+            file
+        ));
         assert!(!comment_names("", file));
     }
 

@@ -152,6 +152,30 @@ impl Paths {
     pub fn packages(&self) -> PathBuf {
         self.state.join("packages")
     }
+    /// A new key with its certificate, until the coordinator welcomed it; its presence means that it is tried.
+    pub fn candidate(&self) -> PathBuf {
+        self.state.join("identity/candidate.pem")
+    }
+    /// How the client was run, and its server's address, before it is repointed or restarted.
+    pub fn client_change(&self) -> PathBuf {
+        self.state.join("client-change.json")
+    }
+    /// Bundles for fault finding.
+    pub fn bundles(&self) -> PathBuf {
+        self.state.join("bundles")
+    }
+    /// Files from the coordinator, by digest.
+    pub fn artifacts(&self) -> PathBuf {
+        self.state.join("artifacts")
+    }
+    /// The update of the agent itself that is under way, or the last one.
+    pub fn self_update(&self) -> PathBuf {
+        self.state.join("self-update")
+    }
+    /// The package of the agent that runs, for the way back of its next update.
+    pub fn agent_package(&self) -> PathBuf {
+        self.state.join("agent-package")
+    }
     /// Transactions by name.
     pub fn transactions(&self) -> PathBuf {
         self.state.join("transactions")

@@ -4,7 +4,10 @@
 use super::error::{StepError, StepResult};
 use super::orders::{Note, Permit, Shared};
 use super::saved::Saved;
-use super::{back, backup, carry, install, keep, rescue, save, stage, start, stop, survey};
+use super::{
+    back, backup, bundle, carry, client_change, install, keep, renew, rescue, save, self_update, stage, start,
+    stop, survey,
+};
 use crate::detect::{Looked, look};
 use crate::host::clock;
 use crate::host::files;
@@ -90,7 +93,7 @@ impl Run<'_> {
     }
 
     /// Writes a record. Before the first change nothing goes on without it; after it the order goes on, and the result says so.
-    fn record(&mut self, record: Record) -> StepResult<()> {
+    pub(super) fn record(&mut self, record: Record) -> StepResult<()> {
         if !self.changed() {
             self.journal.add(record)?;
         } else if let Err(error) = self.journal.add_anyway(record) {
@@ -104,6 +107,9 @@ impl Run<'_> {
     pub fn forward(&mut self, from: Option<StepId>) -> OrderResult {
         if self.order.action == Action::Rollback {
             return self.rollback(from);
+        }
+        if client_upgrade::client_change::handles(self.order.action) {
+            return self.change_client(from);
         }
         let steps = procedure(
             self.order.action,
@@ -126,7 +132,7 @@ impl Run<'_> {
         let message = if self.order.action == Action::Switch {
             format!("the client runs release {}", self.entry.to)
         } else {
-            String::new()
+            self.told()
         };
         if self.order.action == Action::Switch {
             self.detail = self.switch_detail(&self.entry.to.to_string());
@@ -135,8 +141,18 @@ impl Run<'_> {
     }
 
     /// Whether a step that changes the host was begun.
-    fn changed(&self) -> bool {
+    pub(super) fn changed(&self) -> bool {
         self.journal.state().changed
+    }
+
+    /// What a person wants to know of an action that ended well.
+    fn told(&self) -> String {
+        match self.order.action {
+            Action::CollectBundle => bundle::told(&self.detail),
+            Action::Renew => "the agent uses its new certificate".to_owned(),
+            Action::SelfUpdate => format!("the agent runs release {}", env!("CARGO_PKG_VERSION")),
+            _ => String::new(),
+        }
     }
 
     fn failed(&mut self, step: StepId, error: StepError) -> OrderResult {
@@ -230,7 +246,7 @@ impl Run<'_> {
         }
     }
 
-    fn step(&mut self, step: Step, index: usize, of: usize) -> StepResult<Progress> {
+    pub(super) fn step(&mut self, step: Step, index: usize, of: usize) -> StepResult<Progress> {
         if step.id.changes_host() && step.id != StepId::Verify {
             self.before_first_change()?;
         }
@@ -273,7 +289,9 @@ impl Run<'_> {
     /// The step's time; before the first change no more than what is left of the order's.
     fn limit(&self, step: Step) -> Duration {
         let left = left_ms(self.order.deadline_for_ms, self.spent_ms()).max(1_000);
-        let bounded = !step.id.changes_host() && self.order.deadline_for_ms > 0;
+        // Once the guardian has it, an update of the agent runs its course like any other change.
+        let runs_its_course = step.id.changes_host() || step.id == StepId::Replace;
+        let bounded = !runs_its_course && self.order.deadline_for_ms > 0;
         Duration::from_millis(if bounded {
             step.deadline_ms.min(left)
         } else {
@@ -333,7 +351,16 @@ impl Run<'_> {
 
     fn carry_out(&mut self, step: StepId, limit: Duration) -> StepResult<Progress> {
         match step {
-            StepId::Check => return self.check(),
+            StepId::Check => {
+                return match self.order.action {
+                    Action::SelfUpdate => self_update::check(self),
+                    action if client_upgrade::client_change::handles(action) => {
+                        self.check()?;
+                        client_change::check(self)
+                    }
+                    _ => self.check(),
+                };
+            }
             StepId::Survey => self.detail = survey::survey(self)?,
             StepId::Stage => stage::stage(self, limit)?,
             StepId::Save => save::save(self)?,
@@ -349,6 +376,15 @@ impl Run<'_> {
             StepId::BackVerify => verify::verify(self, step, limit)?,
             StepId::Repository => keep::repository(self)?,
             StepId::Discard => keep::discard(self)?,
+            StepId::SaveAddress => client_change::save(self)?,
+            StepId::Rewrite | StepId::BackRewrite => client_change::rewrite(self, step)?,
+            StepId::Restart | StepId::BackRestart => client_change::restart(self, step, limit)?,
+            StepId::Reconnect | StepId::BackReconnect => client_change::reconnect(self, step, limit)?,
+            StepId::Collect => self.detail = bundle::collect(self)?,
+            StepId::RequestCertificate => renew::request(self.shared, limit)?,
+            StepId::UseCertificate => renew::wait_until_used(self.shared, limit)?,
+            StepId::Fetch => self_update::fetch(self, limit)?,
+            StepId::Replace => self_update::replace(self, limit)?,
         }
         Ok(Progress::Next)
     }
@@ -461,7 +497,13 @@ fn code_of(step: StepId) -> &'static str {
         | StepId::BackInstall
         | StepId::BackRestore => codes::INSTALL_FAILED,
         StepId::Start | StepId::Verify | StepId::BackStart | StepId::BackVerify => codes::VERIFY_FAILED,
-        StepId::Repository | StepId::Discard => codes::INTERNAL,
+        StepId::Repository | StepId::Discard | StepId::Collect => codes::INTERNAL,
+        StepId::SaveAddress | StepId::Rewrite | StepId::BackRewrite => codes::REPOINT,
+        StepId::Restart | StepId::Reconnect | StepId::BackRestart | StepId::BackReconnect => {
+            codes::VERIFY_FAILED
+        }
+        StepId::RequestCertificate | StepId::UseCertificate => codes::RENEW_FAILED,
+        StepId::Fetch | StepId::Replace => codes::UPDATE_FAILED,
     }
 }
 

@@ -4,16 +4,20 @@
 
 pub mod back;
 pub mod backup;
+pub mod bundle;
 pub mod carry;
+pub mod client_change;
 pub mod engine;
 pub mod error;
 pub mod install;
 pub mod keep;
 pub mod kept;
 pub mod orders;
+pub mod renew;
 pub mod rescue;
 pub mod save;
 pub mod saved;
+pub mod self_update;
 pub mod stage;
 pub mod start;
 pub mod stop;

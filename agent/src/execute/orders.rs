@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// What the executor does next.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub enum Work {
     Order(Box<Taken>),
     /// Detect again.
     Refresh,
+    /// Replace the agent's certificate because of its age; tells why it could not.
+    Renew(oneshot::Sender<Result<(), String>>),
     /// End the thread.
     Stop,
 }
@@ -43,6 +45,8 @@ pub struct Taken {
     pub deadline: Duration,
     /// When and how long it may start.
     pub permit: Permit,
+    /// For `self_update` the release's bytes.
+    pub release: Vec<u8>,
 }
 
 /// The right to start changing: within a time on the monotonic clock, over the session that brought it.
@@ -85,6 +89,8 @@ pub struct Shared {
     pub link: LinkState,
     /// Told when the inventory is new.
     pub inventory_changed: Notify,
+    /// Told when the session must start over, so that a new certificate is used.
+    pub reconnect: Notify,
     /// Latest progress.
     pub progress: watch::Sender<Option<Note>>,
     inventory: Mutex<(Vec<u8>, String)>,
@@ -108,6 +114,7 @@ impl Shared {
             outbox: Outbox::open(paths)?,
             link: LinkState::open(paths),
             inventory_changed: Notify::new(),
+            reconnect: Notify::new(),
             progress: watch::channel(None).0,
             inventory: Mutex::new((bytes, digest)),
             results: Mutex::new(Results::open(paths)),
@@ -250,6 +257,7 @@ pub fn take(shared: &Shared, order: fleet_proto::Order, session: u64) -> io::Res
             start_within: Duration::from_millis(order.start_within_ms),
             session,
         },
+        release: order.release,
     })));
     Ok(())
 }

@@ -192,7 +192,8 @@ fn links() -> BTreeMap<String, String> {
         .collect()
 }
 
-fn process(found: &processes::Process) -> KeptProcess {
+/// A process as it can be started again.
+pub fn process(found: &processes::Process) -> KeptProcess {
     KeptProcess {
         pid: found.pid,
         argv: found.argv.clone(),

@@ -10,7 +10,7 @@ use crate::host::reserve::Reserve;
 use crate::host::{files, systemd};
 use client_upgrade::carry::{rebase, target_base};
 use fleet_common::codes;
-use fleet_common::inventory::RunKind;
+use fleet_common::inventory::{Installation, RunKind};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use std::io::{Seek, Write};
@@ -32,7 +32,22 @@ pub fn start(run: &Run<'_>, limit: Duration) -> StepResult<()> {
 
 /// Starts what lives in a base directory the way the client was run before; a client that did not run stays stopped.
 pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> StepResult<()> {
-    match (&saved.installation.run, &saved.process) {
+    if matches!(saved.installation.run, RunKind::ByHand { .. }) && saved.process.is_some() {
+        // One that runs already, from an attempt before or from somebody's boot script, would be a second client with the same identity.
+        quiet(saved, limit)?;
+    }
+    as_run(paths, &saved.installation, saved.process.as_ref(), base, limit)
+}
+
+/// The same from what was detected and the process as it ran.
+pub fn as_run(
+    paths: &Paths,
+    installation: &Installation,
+    process: Option<&KeptProcess>,
+    base: &str,
+    limit: Duration,
+) -> StepResult<()> {
+    match (&installation.run, process) {
         (RunKind::Systemd { unit, .. }, _) => {
             if let Err(error) = systemd::daemon_reload() {
                 // What systemd knows of the unit may do; not starting it surely does not.
@@ -43,11 +58,7 @@ pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> S
             systemd::systemctl("restart", unit, limit)?;
             Ok(())
         }
-        (RunKind::ByHand { .. }, Some(process)) => {
-            // One that runs already, from an attempt before or from somebody's boot script, would be a second client with the same identity.
-            quiet(saved, limit)?;
-            by_hand(paths, process, &saved.installation.base_dir, base)
-        }
+        (RunKind::ByHand { .. }, Some(process)) => by_hand(paths, process, &installation.base_dir, base),
         (RunKind::ByHand { .. }, None) => Err(StepError::new(
             codes::VERIFY_FAILED,
             "how the client was run is not known",

@@ -3,7 +3,7 @@
 use super::engine::Run;
 use super::error::StepError;
 use super::orders::{Shared, Taken, Work, refusal};
-use super::rescue;
+use super::{renew, rescue};
 use super::saved::Saved;
 use crate::config::AgentConfig;
 use crate::detect::look;
@@ -69,6 +69,10 @@ impl Worker {
             match next {
                 Ok(Work::Order(taken)) => self.order(&taken),
                 Ok(Work::Refresh) => self.refresh(),
+                Ok(Work::Renew(answer)) => {
+                    // Whoever asked may be gone; the certificate is new all the same.
+                    let _ = answer.send(renew::now(&self.shared));
+                }
                 Err(RecvTimeoutError::Timeout) => self.settle(),
                 Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -131,25 +135,17 @@ impl Worker {
 
     /// Whether hold and policy allow the order.
     fn admit(&self, taken: &Taken) -> Result<(Policy, PlanEntry), OrderResult> {
-        if matches!(
-            taken.action,
-            Action::Repoint
-                | Action::RestartClient
-                | Action::CollectBundle
-                | Action::Renew
-                | Action::SelfUpdate
-        ) {
-            return Err(refusal(
-                codes::UNSUPPORTED,
-                "this release does not carry it out yet",
-            ));
-        }
-        if let (true, Some(reason)) = (taken.action.changes_host(), held(&self.shared.paths)) {
+        let changes = taken.action.changes_host() || taken.action == Action::SelfUpdate;
+        if let (true, Some(reason)) = (changes, held(&self.shared.paths)) {
             return Err(refusal(codes::HELD, format!("held on the host: {reason}")));
         }
         let policy = crate::policy::load(&self.shared.paths)
             .map_err(|error| refusal(codes::POLICY, format!("{error:#}")))?;
-        if taken.action == Action::Probe && taken.entry.is_empty() {
+        let needs_none = matches!(
+            taken.action,
+            Action::Probe | Action::CollectBundle | Action::Renew | Action::SelfUpdate
+        );
+        if needs_none && taken.entry.is_empty() {
             return Ok((policy, no_entry()));
         }
         let entry: PlanEntry = serde_json::from_slice(&taken.entry).map_err(|error| {
@@ -182,6 +178,7 @@ impl Worker {
             boot_ms: now.boot_ms,
             at_ms: clock::now_ms(),
             deadline_for_ms: u64::try_from(taken.deadline.as_millis()).unwrap_or(u64::MAX),
+            release: String::from_utf8_lossy(&taken.release).into_owned(),
         };
         let begun = self.journal.begin(order.clone()).and_then(|()| {
             self.shared
@@ -280,6 +277,9 @@ impl Worker {
                 let message = format!("the plan entry in the journal can't be read; {said}");
                 run.result(Outcome::Inconsistent, hit, codes::INTERNAL, message)
             }
+            decision if client_upgrade::client_change::handles(order.action) => {
+                run.resume_change(decision, going_back, hit)
+            }
             Resume::Nothing => OrderResult {
                 outcome: Outcome::Expired,
                 code: Code::new(codes::PERMIT_EXPIRED),
@@ -356,7 +356,8 @@ impl Worker {
     }
 }
 
-fn doubt_text(doubt: Doubt) -> &'static str {
+/// What a doubt means, for people.
+pub(super) fn doubt_text(doubt: Doubt) -> &'static str {
     match doubt {
         Doubt::InstalledButOld => {
             "the journal says the new release was installed, but the old one is here; somebody else was at work"

@@ -15,6 +15,11 @@ pub fn status(address: &str, port: u16) -> Option<ClientStatus> {
     local(&get(address, port, "/local/Status").ok()?)
 }
 
+/// The same as it was said, for people.
+pub fn status_text(address: &str, port: u16) -> Option<String> {
+    get(address, port, "/local/Status").ok()
+}
+
 fn get(address: &str, port: u16, path: &str) -> std::io::Result<String> {
     let target = (address, port)
         .to_socket_addrs()?

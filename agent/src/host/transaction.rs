@@ -97,25 +97,19 @@ impl Transaction {
         files::remove(&self.dir)?;
         // Makes the directory too.
         reserve(&self.dir).retry(|| files::write_json(&self.dir.join("spec.json"), &commands))?;
-        let exe = std::env::current_exe()?.display().to_string();
-        let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned();
-        let mut argv: Vec<String> = if systemd::present() {
-            let unit = format!("--unit={}", self.unit);
-            [
-                "systemd-run",
-                "--quiet",
-                "--collect",
-                &unit,
-                "--description=PMM client upgrade transaction",
-                "--",
-            ]
-            .map(str::to_owned)
-            .to_vec()
-        } else {
-            ["setsid", "--fork"].map(str::to_owned).to_vec()
-        };
-        argv.extend([exe, "transaction".to_owned(), self.dir.display().to_string()]);
-        let why = match self.launch(&argv)? {
+        let argv = [
+            own_program()?,
+            "transaction".to_owned(),
+            self.dir.display().to_string(),
+        ];
+        let log = reserve(&self.dir).retry(|| fs::File::create(self.dir.join("begin.log")))?;
+        let started = in_own_unit(
+            &self.unit,
+            "PMM client upgrade transaction",
+            &argv,
+            log.into_parts().0,
+        )?;
+        let why = match started {
             Some(status) if status.success() => return Ok(()),
             // It may have been started all the same, by a systemd that did not answer in time.
             None if self.state() != State::None => return Ok(()),
@@ -124,26 +118,7 @@ impl Transaction {
         };
         // Without it a unit that is started late does nothing.
         files::remove(&self.dir.join("spec.json"))?;
-        Err(std::io::Error::other(format!("{} failed: {why}", argv[0])))
-    }
-
-    /// Runs the command that starts it; `None` when that does not end in its time. Its output goes to a file: the transaction inherits it,
-    /// and a pipe would stay open as long as the transaction runs.
-    fn launch(&self, argv: &[String]) -> std::io::Result<Option<std::process::ExitStatus>> {
-        let log = || fs::File::create(self.dir.join("begin.log"));
-        let said = reserve(&self.dir).retry(log)?.into_parts().0;
-        let mut child = clean(&argv[0])
-            .args(&argv[1..])
-            .stdin(Stdio::null())
-            .stdout(said.try_clone()?)
-            .stderr(said)
-            .spawn()?;
-        let status = wait(&mut child, BEGIN_PATIENCE)?;
-        if status.is_none() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        Ok(status)
+        Err(std::io::Error::other(format!("it could not be started: {why}")))
     }
 
     /// Waits for its end; `None` when the time is over or it vanished without a result (a power cut).
@@ -186,6 +161,49 @@ impl Transaction {
 /// The reserve of the state directory that holds a transaction's directory.
 fn reserve(dir: &Path) -> Reserve {
     Reserve::within(dir.ancestors().nth(2).unwrap_or(dir))
+}
+
+/// The program that runs, also after its file was replaced.
+pub fn own_program() -> std::io::Result<String> {
+    let exe = std::env::current_exe()?.display().to_string();
+    Ok(exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned())
+}
+
+/// Starts a program in a transient unit outside our cgroup; without systemd in a session of its own. `None` when the command that starts it
+/// does not end in its time. The output goes to a file: the program inherits it, and a pipe would stay open as long as the program runs.
+pub fn in_own_unit(
+    unit: &str,
+    description: &str,
+    program: &[String],
+    said: std::fs::File,
+) -> std::io::Result<Option<std::process::ExitStatus>> {
+    let mut argv: Vec<String> = if systemd::present() {
+        [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            &format!("--unit={unit}"),
+            &format!("--description={description}"),
+            "--",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    } else {
+        ["setsid", "--fork"].map(str::to_owned).to_vec()
+    };
+    argv.extend_from_slice(program);
+    let mut child = clean(&argv[0])
+        .args(&argv[1..])
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said)
+        .spawn()?;
+    let status = wait(&mut child, BEGIN_PATIENCE)?;
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(status)
 }
 
 /// The inside of the transient unit: runs the commands, leaves the result.

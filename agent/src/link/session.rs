@@ -1,9 +1,11 @@
 //! The session: Hello, Welcome, then orders in and events out until it breaks; then again after a wait.
 
+use super::identity::{self, Which};
 use super::{backoff, connector};
 use crate::config::{AgentConfig, Paths};
 use crate::execute::orders::{self, Shared};
 use crate::host::clock;
+use fleet_common::codes;
 use fleet_proto::agent_link_client::AgentLinkClient;
 use fleet_proto::{
     AgentMessage, CoordinatorMessage, Event, Goodbye, Hello, InventoryDocument, PROTOCOL_MAX, PROTOCOL_MIN,
@@ -31,6 +33,15 @@ enum Ended {
     Away(u64),
     /// It broke.
     Broken(String),
+    /// The certificate that was shown is not accepted.
+    Refused {
+        /// Digest of its key.
+        shown: String,
+        /// What the coordinator said.
+        why: String,
+    },
+    /// Start over at once: another certificate is to be used.
+    Again,
     /// We are to stop.
     Stop,
 }
@@ -44,15 +55,21 @@ pub async fn keep(
 ) -> anyhow::Result<()> {
     let (host, port) = config.address()?;
     let mut attempt = 0u32;
+    // A new certificate is tried first. While it is not accepted the two take turns, so that neither can lock the host out.
+    let mut turn = Which::Candidate;
     loop {
         let mut welcomed = false;
+        let which = identity::usable(paths, turn);
         let ended = tokio::select! {
-            ended = once(paths, &host, port, shared, &mut welcomed) => ended,
+            ended = once(paths, &host, port, shared, which, &mut welcomed) => ended,
             _ = stop.wait_for(|stop| *stop) => Ended::Stop,
         };
         shared.link.set_live(None);
         if welcomed {
             attempt = 0;
+            turn = Which::Candidate;
+        } else {
+            turn = which.other();
         }
         let persisted = shared.link.get();
         let wait = match ended {
@@ -64,7 +81,13 @@ pub async fn keep(
             Ended::Away(0) => backoff::wait(attempt, persisted.reconnect_cap_ms),
             // Clamped: a wrong number must not send a host away for a day.
             Ended::Away(ms) => Duration::from_millis(ms.min(600_000)),
-            Ended::Broken(why) => {
+            Ended::Again => Duration::ZERO,
+            Ended::Refused { shown, why } if which == Which::Candidate => {
+                tracing::warn!(%why, "the new certificate is not accepted; going on with the old one");
+                identity::drop_candidate(paths, &shown)?;
+                Duration::ZERO
+            }
+            Ended::Refused { why, .. } | Ended::Broken(why) => {
                 tracing::warn!(%why, attempt, "no session");
                 backoff::wait(attempt, persisted.reconnect_cap_ms)
             }
@@ -78,15 +101,30 @@ pub async fn keep(
     }
 }
 
-async fn once(paths: &Paths, host: &str, port: u16, shared: &Arc<Shared>, welcomed: &mut bool) -> Ended {
-    match open(paths, host, port, shared).await {
-        Ok((to, mut from)) => match welcome(&mut from, shared).await {
+async fn once(
+    paths: &Paths,
+    host: &str,
+    port: u16,
+    shared: &Arc<Shared>,
+    which: Which,
+    welcomed: &mut bool,
+) -> Ended {
+    match open(paths, host, port, shared, which).await {
+        Ok((to, mut from, shown)) => match welcome(&mut from, shared).await {
             Ok(welcome) => {
                 *welcomed = true;
+                // From the Welcome on the coordinator refuses the old certificate.
+                if which == Which::Candidate
+                    && let Err(error) = identity::promote(paths, &shown)
+                {
+                    return Ended::Broken(format!("the new certificate can't be stored: {error}"));
+                }
+                crate::guardian::welcomed(paths);
                 tracing::info!(session = welcome.session_number, "session is up");
                 crate::service::status("connected to the coordinator");
                 serve(&to, &mut from, shared, &welcome).await
             }
+            Err(Ended::Refused { why, .. }) => Ended::Refused { shown, why },
             Err(ended) => ended,
         },
         Err(error) => Ended::Broken(format!("{error:#}")),
@@ -100,12 +138,9 @@ async fn open(
     host: &str,
     port: u16,
     shared: &Shared,
-) -> anyhow::Result<(mpsc::Sender<AgentMessage>, Incoming)> {
-    let tls = fleet_tls::client::mutual(
-        &fs::read(paths.ca())?,
-        &fs::read(paths.certificate())?,
-        &fs::read(paths.key())?,
-    )?;
+    which: Which,
+) -> anyhow::Result<(mpsc::Sender<AgentMessage>, Incoming, String)> {
+    let (tls, shown) = identity::tls(paths, which)?;
     let channel = connector::connect(host, port, tls).await?;
     let (to, outgoing) = mpsc::channel(SEND_BUFFER);
     let persisted = shared.link.get();
@@ -130,7 +165,7 @@ async fn open(
         .await
         .map_err(|_| anyhow::anyhow!("the coordinator does not answer"))?;
     match answer {
-        Ok(response) => Ok((to, response.into_inner())),
+        Ok(response) => Ok((to, response.into_inner(), shown)),
         Err(status) => anyhow::bail!("the coordinator refused the session: {}", status.message()),
     }
 }
@@ -148,6 +183,12 @@ async fn welcome(from: &mut Incoming, shared: &Shared) -> Result<Welcome, Ended>
         .and_then(|message| message.body)
     {
         Some(coordinator_message::Body::Welcome(welcome)) => {
+            if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&welcome.protocol) {
+                return Err(Ended::Broken(format!(
+                    "the coordinator chose protocol {}, this agent speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}",
+                    welcome.protocol
+                )));
+            }
             let stored = shared.link.update(|persisted| {
                 persisted.session_number = welcome.session_number;
                 persisted.quarantined = false;
@@ -162,7 +203,17 @@ async fn welcome(from: &mut Incoming, shared: &Shared) -> Result<Welcome, Ended>
             shared.link.set_live(Some(welcome.session_number));
             Ok(welcome)
         }
-        Some(coordinator_message::Body::Goodbye(goodbye)) => Err(leave(&goodbye, shared)),
+        Some(coordinator_message::Body::Goodbye(goodbye)) => {
+            let refused = [codes::HOST_UNKNOWN, codes::CERTIFICATE_EXPIRED].contains(&goodbye.code.as_str());
+            match leave(&goodbye, shared) {
+                // The current certificate keeps away as long as it is told to; `keep` decides about a new one.
+                Ended::Away(_) if refused && shared.paths.candidate().exists() => Err(Ended::Refused {
+                    shown: String::new(),
+                    why: goodbye.message,
+                }),
+                ended => Err(ended),
+            }
+        }
         _ => Err(Ended::Broken("the first answer was no welcome".into())),
     }
 }
@@ -210,6 +261,7 @@ async fn serve(
                 Err(status) => return Ended::Broken(status.message().to_owned()),
             },
             () = shared.outbox.added.notified() => {}
+            () = shared.reconnect.notified() => return Ended::Again,
             () = shared.inventory_changed.notified() => {
                 let document = shared.inventory().0;
                 if to.send(message(agent_message::Body::Inventory(InventoryDocument { document }))).await.is_err() {

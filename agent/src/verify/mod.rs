@@ -18,14 +18,24 @@ use std::time::{Duration, Instant};
 /// Between two looks: a client connects within seconds.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Waits until nothing is missing.
+/// Waits until nothing is missing of what the order makes of the host.
 pub fn verify(run: &Run<'_>, step: StepId, limit: Duration) -> StepResult<()> {
+    wait(run, step, limit, |installation| expected(run, step, installation))
+}
+
+/// Waits until nothing is missing of what is expected of the installation that is found.
+pub fn wait(
+    run: &Run<'_>,
+    step: StepId,
+    limit: Duration,
+    expected: impl Fn(&Installation) -> Expected,
+) -> StepResult<()> {
     let until = Instant::now() + limit;
     let mut told = String::new();
     loop {
         let looked = run.look();
         let left = match looked.installation() {
-            Some(installation) => missing(&expected(run, step, installation), &seen(&looked, installation)),
+            Some(installation) => missing(&expected(installation), &seen(&looked, installation)),
             None => vec!["an installation".to_owned()],
         };
         if left.is_empty() {

@@ -35,6 +35,20 @@ pub fn host_id(certificate: &CertificateDer<'_>) -> Result<Option<String>, TlsEr
     }
 }
 
+/// SHA-256, hex, over the bits of a certificate's public key, without its algorithm: what a host is known by in the store.
+pub fn public_key_sha256_hex(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsError::NotX509)?;
+    Ok(hex::encode(Sha256::digest(
+        &parsed.public_key().subject_public_key.data,
+    )))
+}
+
+/// Unix seconds of the beginning of a certificate's validity.
+pub fn not_before(certificate: &CertificateDer<'_>) -> Result<i64, TlsError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsError::NotX509)?;
+    Ok(parsed.validity().not_before.timestamp())
+}
+
 /// Unix seconds of the end of a certificate's validity.
 pub fn not_after(certificate: &CertificateDer<'_>) -> Result<i64, TlsError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsError::NotX509)?;
