@@ -4,6 +4,7 @@
 //! directory.
 
 mod agent_api;
+mod artifacts;
 mod cli;
 mod clock;
 mod config;

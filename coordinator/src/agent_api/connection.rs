@@ -17,6 +17,10 @@ pub struct Peer {
     pub address: SocketAddr,
     /// From the certificate; `None` on the enrolment listener.
     pub host: Option<HostId>,
+    /// Key of the certificate; empty on the enrolment listener.
+    pub key_sha256: String,
+    /// End of the certificate, Unix milliseconds.
+    pub not_after_ms: u64,
 }
 
 /// A TLS stream that tonic can serve.

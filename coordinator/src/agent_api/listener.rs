@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -45,13 +45,13 @@ pub fn bind(address: SocketAddr) -> io::Result<Bound> {
 /// Serves sessions until the token is set.
 pub async fn serve_agents(
     bound: Bound,
-    tls: rustls::ServerConfig,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     store: Store,
     service: SessionService,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let gate = Gate {
-        acceptor: TlsAcceptor::from(Arc::new(tls)),
+        tls,
         limit: Arc::new(Semaphore::new(config::HANDSHAKES_AT_ONCE)),
         admission: Some(store),
     };
@@ -66,12 +66,12 @@ pub async fn serve_agents(
 /// Serves enrolment until the token is set.
 pub async fn serve_enrolment(
     bound: Bound,
-    tls: rustls::ServerConfig,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     service: EnrolmentService,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let gate = Gate {
-        acceptor: TlsAcceptor::from(Arc::new(tls)),
+        tls,
         limit: Arc::new(Semaphore::new(config::ENROL_HANDSHAKES_AT_ONCE)),
         admission: None,
     };
@@ -97,7 +97,8 @@ fn limits(server: Server) -> Server {
 
 #[derive(Clone)]
 struct Gate {
-    acceptor: TlsAcceptor,
+    /// The configuration of the moment: certificates change without a restart.
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     limit: Arc<Semaphore>,
     /// With a store, a client certificate of a host that it admits is needed.
     admission: Option<Store>,
@@ -147,7 +148,8 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(peer = %address, %error, "no TCP_NODELAY");
     }
-    let accepting = gate.acceptor.accept(stream).into_fallible();
+    let acceptor = TlsAcceptor::from(gate.tls.borrow().clone());
+    let accepting = acceptor.accept(stream).into_fallible();
     let tls = match tokio::time::timeout(config::HANDSHAKE_TIMEOUT, accepting).await {
         Err(_) => {
             tracing::warn!(peer = %address, "refused: the TLS handshake took longer than 10 s");
@@ -162,17 +164,27 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
         Ok(Ok(tls)) => tls,
     };
     let Some(store) = &gate.admission else {
-        return Some(Connection::new(tls, Peer { address, host: None }));
+        let stranger = Peer {
+            address,
+            host: None,
+            key_sha256: String::new(),
+            not_after_ms: u64::MAX,
+        };
+        return Some(Connection::new(tls, stranger));
     };
     let certificate = tls
         .get_ref()
         .1
         .peer_certificates()
         .and_then(|chain| chain.first());
-    let host = certificate
-        .and_then(|leaf| fleet_tls::identity::host_id(leaf).ok().flatten())
-        .map(HostId::new);
-    let Some(host) = host else {
+    let named = certificate.and_then(|leaf| {
+        let host = fleet_tls::identity::host_id(leaf).ok().flatten()?;
+        let key = fleet_tls::identity::public_key_sha256_hex(leaf).ok()?;
+        let seconds = fleet_tls::identity::not_after(leaf).ok()?;
+        let not_after_ms = u64::try_from(seconds).ok()?.saturating_mul(1000);
+        Some((HostId::new(host), key, not_after_ms))
+    });
+    let Some((host, key_sha256, not_after_ms)) = named else {
         tracing::warn!(peer = %address, "refused: the client certificate names no host");
         return None;
     };
@@ -192,6 +204,8 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
         Peer {
             address,
             host: Some(host),
+            key_sha256,
+            not_after_ms,
         },
     ))
 }

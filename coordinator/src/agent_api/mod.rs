@@ -1,5 +1,6 @@
 //! The two listeners for agents: sessions (client certificate required) and enrolment (server-authenticated, on its own port).
 
+mod calls;
 mod connection;
 mod enrolment;
 mod ingest;

@@ -2,9 +2,11 @@
 
 use super::connection::Peer;
 use super::ingest::IncomingEvent;
+use crate::artifacts::Artifacts;
 use crate::clock;
 use crate::config;
 use crate::engine::EngineHandle;
+use crate::pki::Authority;
 use crate::sessions::{Outgoing, Registered, Sessions, goodbye};
 use crate::store::{HelloFacts, Opened, SessionDecision, Store};
 use fleet_common::codes;
@@ -17,6 +19,9 @@ use fleet_proto::{
     AgentMessage, CoordinatorMessage, Goodbye, Hello, InventoryWanted, PROTOCOL_MAX, PROTOCOL_MIN, Welcome,
     agent_message,
 };
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,17 +29,30 @@ use tonic::{Request, Response, Status, Streaming};
 /// The service on the agents' listener.
 #[derive(Clone)]
 pub struct SessionService {
-    store: Store,
+    pub(super) store: Store,
     sessions: Sessions,
     engine: EngineHandle,
+    pub(super) authority: Arc<Authority>,
+    pub(super) artifacts: Artifacts,
+    /// Places for downloads.
+    pub(super) downloads: Arc<Semaphore>,
 }
 
 impl SessionService {
-    pub fn new(store: Store, sessions: Sessions, engine: EngineHandle) -> Self {
+    pub fn new(
+        store: Store,
+        sessions: Sessions,
+        engine: EngineHandle,
+        authority: Arc<Authority>,
+        artifacts: Artifacts,
+    ) -> Self {
         Self {
             store,
             sessions,
             engine,
+            authority,
+            artifacts,
+            downloads: Arc::new(Semaphore::new(config::DOWNLOADS_AT_ONCE)),
         }
     }
 }
@@ -46,16 +64,16 @@ impl AgentLink for SessionService {
 
     async fn renew(
         &self,
-        _: Request<fleet_proto::RenewRequest>,
+        request: Request<fleet_proto::RenewRequest>,
     ) -> Result<Response<fleet_proto::RenewReply>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        self.renew_certificate(request).await
     }
 
     async fn artifact(
         &self,
-        _: Request<fleet_proto::ArtifactRequest>,
+        request: Request<fleet_proto::ArtifactRequest>,
     ) -> Result<Response<Self::ArtifactStream>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        self.send_artifact(request).await
     }
 
     async fn session(
@@ -63,7 +81,7 @@ impl AgentLink for SessionService {
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let Some((host, address)) = peer.and_then(|peer| peer.host.map(|host| (host, peer.address))) else {
+        let Some((host, peer)) = peer.and_then(|peer| peer.host.clone().map(|host| (host, peer))) else {
             return Err(Status::unauthenticated(
                 "a client certificate with a host identity is required",
             ));
@@ -73,12 +91,14 @@ impl AgentLink for SessionService {
             messages,
             ended,
         } = Sessions::ends();
+        let address = peer.address;
         let service = self.clone();
         let incoming = request.into_inner();
         tokio::spawn(async move {
             let mut session = Session {
                 service,
                 host: host.clone(),
+                peer,
                 incoming,
                 outbox,
                 ended,
@@ -99,6 +119,7 @@ impl AgentLink for SessionService {
 struct Session {
     service: SessionService,
     host: HostId,
+    peer: Peer,
     incoming: Streaming<AgentMessage>,
     outbox: tokio::sync::mpsc::Sender<Outgoing>,
     ended: tokio_util::sync::CancellationToken,
@@ -193,6 +214,7 @@ impl Session {
     async fn open(&self, hello: &Hello) -> Result<Opened, Goodbye> {
         let facts = HelloFacts {
             session_number: hello.session_number,
+            key_sha256: self.peer.key_sha256.clone(),
             boot_id: hello.boot_id.clone(),
             agent_version: hello.agent_version.clone(),
             outbox: OutboxId::new(hello.outbox_id.clone()),
@@ -203,7 +225,7 @@ impl Session {
             Ok(SessionDecision::Open(opened)) => Ok(opened),
             Ok(SessionDecision::Unknown) => Err(goodbye(
                 codes::HOST_UNKNOWN,
-                "this host is not known here or its identity was revoked; enrol it again",
+                "this host is not known here, its identity was revoked, or its certificate was replaced; enrol it again",
                 config::REFUSED_RETRY_MS,
                 false,
             )),
@@ -228,11 +250,22 @@ impl Session {
     async fn listen(&mut self, opened: &Opened) {
         let confirm = tokio::time::sleep(config::SESSION_CONFIRMED_AFTER);
         tokio::pin!(confirm);
+        // A certificate is looked at in the handshake; a session that outlives it ends with it.
+        let left = self.peer.not_after_ms.saturating_sub(clock::now_ms());
+        let expiry = tokio::time::sleep(Duration::from_millis(left));
+        tokio::pin!(expiry);
         let mut confirmed = false;
         let mut first_event = true;
         loop {
             let message = tokio::select! {
                 () = self.ended.cancelled() => return,
+                () = &mut expiry => {
+                    tracing::warn!(host = %self.host, "the host's certificate is past its end; the session ends");
+                    let text = "the certificate of this host is past its end; enrol it again";
+                    let bye = goodbye(codes::CERTIFICATE_EXPIRED, text, config::REFUSED_RETRY_MS, false);
+                    let _ = self.say(Body::Goodbye(bye)).await;
+                    return;
+                }
                 () = &mut confirm, if !confirmed => {
                     confirmed = true;
                     if let Err(error) = self.service.store.confirm_session(&self.host, opened.session_number).await {

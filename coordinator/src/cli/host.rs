@@ -2,11 +2,12 @@
 
 use super::Ended;
 use super::client::{self, Client};
+use super::host_action;
 use super::output::Output;
 use super::text::table;
 use crate::operator_api::documents::{DoneDocument, HostDocument, HostsDocument};
 use fleet_common::codes::exit;
-use fleet_proto::{HoldRequest, HostRequest};
+use fleet_proto::{Action, HoldRequest, HostRequest};
 use std::fmt::Write as _;
 
 #[derive(clap::Subcommand)]
@@ -42,6 +43,15 @@ pub enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Restart the client as it is run, and see that it is connected again
+    RestartClient(host_action::Arguments),
+    /// Have the agent write what a person needs to find a fault into a file on the host, without secrets
+    CollectBundle(host_action::Arguments),
+    /// Replace the certificate and key of the agent
+    Renew(host_action::Arguments),
+    /// Replace the agent itself by a release that is signed with a key of the host's policy
+    #[command(disable_version_flag = true)]
+    SelfUpdate(host_action::UpdateArguments),
     /// Give back the slot that a failed or lost host occupies in its group
     FreeSlot {
         /// Id, name or unique beginning of either
@@ -91,6 +101,16 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
         Command::Revoke { host, reason } => {
             done(client.revoke_host(HostRequest { host, reason }).await, output)?
         }
+        Command::RestartClient(arguments) => {
+            return host_action::run(arguments, Action::RestartClient, client, output).await;
+        }
+        Command::CollectBundle(arguments) => {
+            return host_action::run(arguments, Action::CollectBundle, client, output).await;
+        }
+        Command::Renew(arguments) => {
+            return host_action::run(arguments, Action::Renew, client, output).await;
+        }
+        Command::SelfUpdate(arguments) => return host_action::update(arguments, client, output).await,
         Command::FreeSlot { host, reason } => {
             done(client.free_slot(HostRequest { host, reason }).await, output)?
         }

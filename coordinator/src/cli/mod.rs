@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod fleet_file;
 mod host;
+mod host_action;
 mod init;
 mod output;
 mod plan;

@@ -2,10 +2,11 @@
 
 use super::Ended;
 use crate::agent_api::{self, EnrolmentService, SessionService};
-use crate::config::DataDir;
+use crate::artifacts::Artifacts;
+use crate::config::{self, DataDir};
 use crate::engine;
 use crate::operator_api::{self, OperatorService};
-use crate::pki;
+use crate::pki::{self, Authority};
 use crate::pmm::DriverFiles;
 use crate::problem::{Problem, Problems};
 use crate::sessions::Sessions;
@@ -15,7 +16,8 @@ use fleet_common::codes::exit;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 #[derive(clap::Args)]
@@ -76,19 +78,39 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     let (engine, engine_task) = engine::start(deps).await?;
     tracing::info!(term, agents = %agents.address, enrolment = %enrol.address, "coordinator serves");
 
-    let session_service = SessionService::new(store.clone(), sessions.clone(), engine.clone());
+    let artifacts = Artifacts::open(&data.artifacts())
+        .map_err(|error| Problem::because("the artifacts can't be read", &error))?;
+    let session_service = SessionService::new(
+        store.clone(),
+        sessions.clone(),
+        engine.clone(),
+        authority.clone(),
+        artifacts.clone(),
+    );
     let enrolment = EnrolmentService::new(store.clone(), authority.clone());
-    let operator = OperatorService::new(store.clone(), sessions.clone(), engine, authority, files);
+    let operator = OperatorService::new(
+        store.clone(),
+        sessions.clone(),
+        engine,
+        authority.clone(),
+        files,
+        artifacts,
+    );
+    let (agents_tls, agents_config) = watch::channel(Arc::new(agents_tls));
+    let (enrol_tls, enrol_config) = watch::channel(Arc::new(enrol_tls));
+    let reloads = signal(SignalKind::hangup())
+        .map_err(|error| Problem::because("SIGHUP can't be listened to", &error))?;
+    tokio::spawn(reload(data.clone(), authority, reloads, agents_tls, enrol_tls));
     let agents = tokio::spawn(agent_api::serve_agents(
         agents,
-        agents_tls,
+        agents_config,
         store.clone(),
         session_service,
         stop.clone(),
     ));
     let enrol = tokio::spawn(agent_api::serve_enrolment(
         enrol,
-        enrol_tls,
+        enrol_config,
         enrolment,
         stop.clone(),
     ));
@@ -113,6 +135,33 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let _ = fs_err::remove_file(data.socket());
     result
+}
+
+/// Takes up certificates that were changed, and renews the server's own when it is due: without a restart, every hour and on SIGHUP.
+/// Connections that are open keep what they began with.
+async fn reload(
+    data: DataDir,
+    authority: Arc<Authority>,
+    mut hangups: Signal,
+    agents: watch::Sender<Arc<rustls::ServerConfig>>,
+    enrolment: watch::Sender<Arc<rustls::ServerConfig>>,
+) {
+    loop {
+        tokio::select! {
+            _ = hangups.recv() => {}
+            () = tokio::time::sleep(config::RELOAD) => {}
+        }
+        match pki::server_configs(&data, &authority) {
+            Ok((new_agents, new_enrolment)) => {
+                agents.send_replace(Arc::new(new_agents));
+                enrolment.send_replace(Arc::new(new_enrolment));
+                tracing::info!("the certificates were read again");
+            }
+            Err(error) => {
+                tracing::error!(error = %fleet_common::hint::chain(&error), "the certificates can't be read; going on with those from before");
+            }
+        }
+    }
 }
 
 fn ended_early<T, E: std::fmt::Display, J: std::fmt::Display>(

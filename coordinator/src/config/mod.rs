@@ -57,6 +57,10 @@ impl DataDir {
     pub fn server_names(&self) -> PathBuf {
         self.pki().join("names")
     }
+    /// Files that agents may fetch by digest.
+    pub fn artifacts(&self) -> PathBuf {
+        self.0.join("artifacts")
+    }
     /// Journal of the server driver.
     pub fn server_journal(&self) -> PathBuf {
         self.0.join("server")
@@ -102,6 +106,18 @@ pub const RECONNECT_CAP_MS: u64 = 20_000;
 pub const RECONNECT_SPREAD_MS: u64 = 5_000;
 /// A session that lived this long after its Welcome counts as having stored its session number.
 pub const SESSION_CONFIRMED_AFTER: Duration = Duration::from_secs(5);
+/// One message of a download; what the contract allows.
+pub const ARTIFACT_CHUNK: usize = 64 * 1024;
+/// Downloads at once: eight with four chunks each are 2 MiB, and eight readers keep any disk and network busy.
+pub const DOWNLOADS_AT_ONCE: usize = 8;
+/// A peer that takes no chunk within this time gives its place to others.
+pub const ARTIFACT_CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Unknown digests make us look at the directory at most this often.
+pub const ARTIFACTS_LOOK: Duration = Duration::from_secs(2);
+/// Largest file: what an agent takes, see `fleet_common::agent_release::MOST_BYTES`.
+pub const ARTIFACT_LIMIT: u64 = fleet_common::agent_release::MOST_BYTES;
+/// Certificate files are looked at this often, and on SIGHUP.
+pub const RELOAD: Duration = Duration::from_secs(3600);
 /// How long a refused machine stays away.
 pub const REFUSED_RETRY_MS: u64 = 60_000;
 /// The engine looks at its timers this often.

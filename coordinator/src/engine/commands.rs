@@ -135,9 +135,18 @@ impl Engine {
         }));
     }
 
+    /// The next order of the survey under way to a host.
     pub(super) fn survey_order(&mut self, host: &HostId) {
+        if let Some(errand) = self.survey.as_ref().and_then(|survey| survey.errand(host)) {
+            self.errands.give(errand);
+            self.send_errands(host);
+        }
+    }
+
+    /// Sends a host what it should be working on outside of the rollout; what it has already it does not take twice.
+    pub(super) fn send_errands(&self, host: &HostId) {
         let epoch = self.deps.sessions.epoch();
-        if let Some(order) = self.survey.as_ref().and_then(|survey| survey.order(host, epoch)) {
+        for order in self.errands.orders(host, epoch, clock::now_ms()) {
             self.deps.sessions.send(host, Body::Order(order));
         }
     }
@@ -149,6 +158,7 @@ impl Engine {
             .is_some_and(|survey| survey.is_over(clock::now_ms()))
             && let Some(survey) = self.survey.take()
         {
+            self.errands.drop_plan(survey.id());
             // Its last results are in the commit that is due, and the answer must come after it.
             self.replies.push(Box::new(move |_| survey.end()));
         }
@@ -202,6 +212,9 @@ impl Engine {
             Message::Survey(_, answer) => {
                 let _ = answer.send(Err(problem().into()));
             }
+            Message::HostAction(_, answer) => {
+                let _ = answer.send(Err(problem().into()));
+            }
             Message::Ask(question) => question(None, clock::now_ms()),
         }
     }
@@ -218,6 +231,7 @@ impl Engine {
             return;
         }
         if let Some(older) = self.survey.take() {
+            self.errands.drop_plan(older.id());
             older.end();
         }
         self.surveys += 1;

@@ -1,10 +1,12 @@
 //! The engine's task: take a batch, decide, commit, act.
 
 use super::active::{Active, Outgoing};
+use super::errand::Errands;
 use super::handle::{EngineHandle, Message};
+use super::host_action::Asked;
 use super::intake::{self, Intake, Sequence};
 use super::server_leg::Drivers;
-use super::survey::{self, SurveyRun};
+use super::survey::{self, Followed, SurveyRun};
 use crate::agent_api::IncomingEvent;
 use crate::clock;
 use crate::config;
@@ -58,6 +60,9 @@ pub async fn start(deps: Deps) -> Result<(EngineHandle, tokio::task::JoinHandle<
         stale: true,
         surveys: 0,
         survey: None,
+        errands: Errands::default(),
+        asked: BTreeMap::new(),
+        asked_so_far: 0,
         changed,
         deps,
     };
@@ -84,6 +89,11 @@ pub(super) struct Engine {
     pub(super) stale: bool,
     pub(super) surveys: u64,
     pub(super) survey: Option<SurveyRun>,
+    /// Orders that are out outside of the rollout.
+    pub(super) errands: Errands,
+    /// Operators who wait for the result of an errand.
+    pub(super) asked: BTreeMap<String, Asked>,
+    pub(super) asked_so_far: u64,
     pub(super) changed: watch::Sender<u64>,
 }
 
@@ -120,6 +130,7 @@ impl Engine {
             }
             self.feed(Input::Tick);
             self.end_survey();
+            self.give_up_errands();
             self.settle().await;
         }
     }
@@ -139,7 +150,7 @@ impl Engine {
                         running: running.clone(),
                     },
                 );
-                self.survey_order(&host);
+                self.send_errands(&host);
                 self.feed(Input::Connected {
                     host,
                     running_order: running,
@@ -183,6 +194,7 @@ impl Engine {
                 answer,
             } => self.command(by, command, optional, answer),
             Message::Survey(orders, answer) => self.begin_survey(orders, answer),
+            Message::HostAction(wish, answer) => self.begin_host_action(*wish, answer),
             Message::Ask(question) => {
                 question(self.active.as_ref().map(|active| &active.kernel), clock::now_ms())
             }
@@ -204,11 +216,18 @@ impl Engine {
             tracing::warn!(host = %event.host, sequence = event.sequence, "an event was not understood and kept as rejected");
             return;
         };
-        let followed = self
-            .survey
-            .as_mut()
-            .map(|survey| survey.take(event))
-            .unwrap_or_default();
+        let followed = match self.errands.take(event) {
+            Some((errand, result)) if survey::owns(&errand) => self
+                .survey
+                .as_mut()
+                .map(|survey| survey.take(&errand, &result))
+                .unwrap_or_default(),
+            Some((errand, result)) => {
+                self.host_action_ended(&errand, result);
+                Followed::default()
+            }
+            None => Followed::default(),
+        };
         if let Some(survey) = followed.survey.or_else(|| survey::late_survey(event)) {
             let document = serde_json::to_vec(&survey).unwrap_or_default();
             self.commit.surveys.push((event.host.clone(), document, now_ms));
@@ -249,6 +268,7 @@ impl Engine {
             for reply in replies {
                 reply(Err(problem.clone()));
             }
+            self.drop_asked(&problem);
             self.stale = true;
             for (host, _) in due.into_keys() {
                 let message = goodbye(
@@ -277,6 +297,7 @@ impl Engine {
             );
         }
         self.act(outgoing);
+        self.send_asked();
         for reply in replies {
             reply(Ok(()));
         }

@@ -5,6 +5,7 @@ use crate::agent_api::IncomingEvent;
 use crate::problem::{Problem, Problems};
 use crate::store::PlanRow;
 use fleet_common::ids::{HostId, OrderId};
+use fleet_common::order::{Action, OrderResult};
 use fleet_common::server::ServerEvent;
 use fleet_common::verification::FleetSnapshot;
 use rollout::kernel::{Command, Kernel};
@@ -62,6 +63,8 @@ pub enum Message {
     },
     /// Orders of a survey.
     Survey(SurveyOrders, Answer<()>),
+    /// An action on one host outside of a rollout.
+    HostAction(Box<HostAction>, Answer<OrderResult>),
     /// Reads.
     Ask(Question),
 }
@@ -76,6 +79,24 @@ pub struct Begin {
     pub driver: Arc<dyn ServerDriver>,
     /// PMM clients without our agent that are accepted.
     pub accept_unmatched: Vec<String>,
+}
+
+/// An action on one host that an operator wants.
+pub struct HostAction {
+    /// Who.
+    pub by: String,
+    /// The host.
+    pub host: HostId,
+    /// Its name, for messages.
+    pub name: String,
+    /// What.
+    pub action: Action,
+    /// Plan entry, JSON; empty where the action needs none.
+    pub entry: Vec<u8>,
+    /// For `self_update` the release, JSON.
+    pub release: Vec<u8>,
+    /// Time for all of it.
+    pub wait_for_ms: u64,
 }
 
 /// A survey to be made.
@@ -178,6 +199,12 @@ impl EngineHandle {
     /// Orders a survey; answers when all hosts did, or when the time is over.
     pub async fn survey(&self, orders: SurveyOrders) -> Result<(), Problems> {
         self.wish(|answer| Message::Survey(orders, answer)).await
+    }
+
+    /// Orders an action on one host; answers with its result, or when its time is over.
+    pub async fn host_action(&self, wish: HostAction) -> Result<OrderResult, Problems> {
+        self.wish(|answer| Message::HostAction(Box::new(wish), answer))
+            .await
     }
 
     /// Reads from the newest rollout.

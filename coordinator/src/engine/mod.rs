@@ -4,7 +4,9 @@
 mod active;
 mod commands;
 mod dispatcher;
+mod errand;
 mod handle;
+mod host_action;
 mod intake;
 mod reload;
 #[cfg(test)]
@@ -13,5 +15,5 @@ mod server_leg;
 mod survey;
 
 pub use dispatcher::{Deps, start};
-pub use handle::{Begin, EngineHandle, SurveyOrders, SurveyTarget};
+pub use handle::{Begin, EngineHandle, HostAction, SurveyOrders, SurveyTarget};
 pub use server_leg::{Drivers, ServerDriver};

@@ -1,13 +1,13 @@
 //! A survey outside of a rollout: preflight and stage on every connected host. Results are stored with the events that carried them, so
 //! those that arrive late count as well.
 
+use super::errand::Errand;
 use super::handle::{Answer, SurveyOrders};
 use crate::agent_api::IncomingEvent;
 use fleet_common::codes;
-use fleet_common::ids::{Epoch, HostId};
+use fleet_common::ids::HostId;
 use fleet_common::order::{Action, HostEvent, OrderResult, Outcome};
 use fleet_common::survey::{Finding, HostSurvey, Verdict};
-use fleet_proto as wire;
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "survey-";
@@ -69,8 +69,13 @@ impl SurveyRun {
         self.hosts.keys().cloned().collect()
     }
 
-    /// The order that a host should be working on.
-    pub fn order(&self, host: &HostId, epoch: Epoch) -> Option<wire::Order> {
+    /// Its name, which its errands carry.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What a host should be working on.
+    pub fn errand(&self, host: &HostId) -> Option<Errand> {
         let run = self.hosts.get(host)?;
         let action = run.out?;
         let deadline_for_ms = if action == Action::Stage {
@@ -78,31 +83,26 @@ impl SurveyRun {
         } else {
             self.orders.preflight_for_ms
         };
-        Some(wire::Order {
-            release: Vec::new(),
+        Some(Errand {
+            host: host.clone(),
             order_id: format!("{}/{host}/{}", self.id, action.as_str()),
-            epoch: Some(epoch.into()),
             plan_id: self.id.clone(),
-            plan_entry: run.entry.clone(),
-            signature: Vec::new(),
-            action: wire::Action::from(action).into(),
+            action,
+            entry: run.entry.clone(),
+            release: Vec::new(),
             deadline_for_ms,
             start_within_ms: 0,
+            // The download goes on although the operator no longer waits; the survey itself drops what is left.
+            until_ms: u64::MAX,
         })
     }
 
-    /// Takes a result of this survey.
-    pub fn take(&mut self, event: &IncomingEvent) -> Followed {
-        let (Some(order), Ok(HostEvent::Finished(result))) = (&event.order, &event.event) else {
+    /// Takes the result of one of its errands.
+    pub fn take(&mut self, errand: &Errand, result: &OrderResult) -> Followed {
+        let Some(run) = self.hosts.get_mut(&errand.host) else {
             return Followed::default();
         };
-        let Some(run) = self.hosts.get_mut(&event.host) else {
-            return Followed::default();
-        };
-        let expected = run
-            .out
-            .map(|action| format!("{}/{}/{}", self.id, event.host, action.as_str()));
-        if expected.as_deref() != Some(order.as_str()) {
+        if errand.plan_id != self.id || run.out != Some(errand.action) {
             return Followed::default();
         }
         if run.out == Some(Action::Stage) {
@@ -133,6 +133,11 @@ impl SurveyRun {
         // The operator may have left.
         let _ = self.answer.send(Ok(()));
     }
+}
+
+/// Whether an errand is of a survey.
+pub fn owns(errand: &Errand) -> bool {
+    errand.plan_id.starts_with(PREFIX)
 }
 
 /// The survey of a preflight that belongs to no survey under way (the coordinator was restarted meanwhile).
@@ -194,7 +199,6 @@ mod tests {
     use super::super::handle::SurveyTarget;
     use super::*;
     use fleet_common::codes::Code;
-    use fleet_common::ids::{OrderId, OutboxId};
 
     fn run() -> SurveyRun {
         let orders = SurveyOrders {
@@ -209,53 +213,47 @@ mod tests {
         SurveyRun::new(7, orders, tokio::sync::oneshot::channel().0)
     }
 
-    fn finished(order: &str, outcome: Outcome, detail: serde_json::Value) -> IncomingEvent {
-        let result = OrderResult {
+    fn result(outcome: Outcome, detail: serde_json::Value) -> OrderResult {
+        OrderResult {
             outcome,
             step: String::new(),
             code: Code::new(""),
             message: String::new(),
             took_ms: 1,
             detail,
-        };
-        IncomingEvent {
-            host: HostId::new("h"),
-            outbox: OutboxId::new("o"),
-            sequence: 1,
-            first: true,
-            order: Some(OrderId::new(order)),
-            epoch: Epoch::default(),
-            at_ms: 0,
-            body: Vec::new(),
-            event: Ok(HostEvent::Finished(result)),
         }
     }
 
     #[test]
     fn stage_follows_a_preflight_that_passed() {
         let mut run = run();
+        let host = HostId::new("h");
+        let preflight = run.errand(&host).unwrap();
+        assert_eq!(preflight.order_id, "survey-7/h/preflight");
+        assert!(owns(&preflight));
         let survey = serde_json::json!({"findings": [], "candidate": "3.9.1", "kept": null});
-        let followed = run.take(&finished("survey-7/h/preflight", Outcome::Done, survey));
+        let followed = run.take(&preflight, &result(Outcome::Done, survey));
         assert!(followed.next && followed.survey.unwrap().ready());
-        let order = run.order(&HostId::new("h"), Epoch::default()).unwrap();
-        assert_eq!(order.order_id, "survey-7/h/stage");
-        let followed = run.take(&finished(
-            "survey-7/h/stage",
-            Outcome::FailedNothingChanged,
-            serde_json::Value::Null,
-        ));
+        let stage = run.errand(&host).unwrap();
+        assert_eq!(stage.order_id, "survey-7/h/stage");
+        let failed = result(Outcome::FailedNothingChanged, serde_json::Value::Null);
+        let followed = run.take(&stage, &failed);
         assert!(!followed.survey.unwrap().ready());
-        assert!(run.hosts.values().all(|host| host.out.is_none()));
+        assert!(run.errand(&host).is_none());
     }
 
     #[test]
     fn a_repeated_or_foreign_result_does_nothing() {
         let mut run = run();
-        let followed = run.take(&finished(
-            "survey-6/h/preflight",
-            Outcome::Done,
-            serde_json::Value::Null,
-        ));
+        let errand = run.errand(&HostId::new("h")).unwrap();
+        let done = result(Outcome::Done, serde_json::Value::Null);
+        let foreign = Errand {
+            plan_id: "survey-6".into(),
+            ..errand.clone()
+        };
+        let followed = run.take(&foreign, &done);
         assert!(followed.survey.is_none() && !followed.next);
+        assert!(run.take(&errand, &done).survey.is_some());
+        assert!(run.take(&errand, &done).survey.is_none());
     }
 }

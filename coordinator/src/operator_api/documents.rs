@@ -2,6 +2,7 @@
 
 use crate::sessions::HostProgress;
 use fleet_common::inventory::{Detection, Inventory, RunKind};
+use fleet_common::order::OrderResult;
 use fleet_common::survey::{Finding, HostSurvey};
 use rollout::explain::ExplainDocument;
 use rollout::kernel::FleetEvent;
@@ -77,6 +78,31 @@ pub struct HostDocument {
 pub struct DoneDocument {
     /// What was done.
     pub done: String,
+}
+
+/// How an action on one host ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HostActionDocument {
+    /// Identity.
+    pub host: String,
+    /// Name.
+    pub name: String,
+    /// The action's word.
+    pub action: String,
+    /// The result, as the agent gave it.
+    #[serde(flatten)]
+    pub result: OrderResult,
+}
+
+/// A file that was taken in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ArtifactDocument {
+    /// Its name.
+    pub file: String,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Bytes.
+    pub length: u64,
 }
 
 /// A plan with its id.

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod documents;
+mod host_actions;
 mod hosts;
 mod planning;
 mod rollouts;

@@ -1,6 +1,7 @@
 //! Every command of the operator's side: takes the request apart, asks the part that knows, answers with a document.
 
 use super::access::Operator;
+use crate::artifacts::Artifacts;
 use crate::engine::EngineHandle;
 use crate::pki::Authority;
 use crate::pmm::DriverFiles;
@@ -13,7 +14,7 @@ use rollout::kernel::Command;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The service on the operator socket.
 #[derive(Clone)]
@@ -23,6 +24,7 @@ pub struct OperatorService {
     pub(super) engine: EngineHandle,
     pub(super) authority: Arc<Authority>,
     pub(super) files: DriverFiles,
+    pub(super) artifacts: Artifacts,
 }
 
 impl OperatorService {
@@ -32,6 +34,7 @@ impl OperatorService {
         engine: EngineHandle,
         authority: Arc<Authority>,
         files: DriverFiles,
+        artifacts: Artifacts,
     ) -> Self {
         Self {
             store,
@@ -39,6 +42,7 @@ impl OperatorService {
             engine,
             authority,
             files,
+            artifacts,
         }
     }
 }
@@ -148,6 +152,16 @@ impl OperatorRpc for OperatorService {
     async fn revoke_host(&self, request: Request<wire::HostRequest>) -> Answer {
         let who = Operator::of(&request);
         answer(self.revoke_document(who, request.into_inner()).await)
+    }
+
+    async fn host_action(&self, request: Request<wire::HostActionRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.host_action_document(who, request.into_inner()).await)
+    }
+
+    async fn import_artifact(&self, request: Request<Streaming<wire::ArtifactPart>>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.import_document(who, request.into_inner()).await)
     }
 
     async fn status(&self, _: Request<wire::Empty>) -> Answer {

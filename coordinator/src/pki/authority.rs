@@ -15,7 +15,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_DAYS: u32 = 3650;
 /// `serve` renews it when a third of this is left.
 pub const SERVER_DAYS: u32 = 397;
-/// Hosts renew by enrolling again.
+/// Hosts renew by themselves at two thirds of it.
 const HOST_DAYS: u32 = 730;
 /// Clocks of hosts may be behind ours.
 const BACKDATE: Duration = Duration::from_secs(3600);

@@ -1,6 +1,6 @@
 //! Who did what, for the record.
 
-use super::{StoreError, int};
+use super::{Store, StoreError, int};
 use rusqlite::{Connection, params};
 
 /// One line of the audit.
@@ -14,6 +14,13 @@ pub struct AuditEntry {
     pub what: String,
     /// Object and reason. Never a secret.
     pub detail: String,
+}
+
+impl Store {
+    /// Adds a line for something that changed nothing else in the store.
+    pub async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.write(move |connection| append(connection, &entry)).await
+    }
 }
 
 pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 
 mod audit;
 mod hosts;
+mod keys;
 mod migrations;
 mod outbox;
 mod plans;
@@ -14,6 +15,7 @@ mod writer;
 
 pub use audit::AuditEntry;
 pub use hosts::HostRow;
+pub use keys::{Admission, Renewal};
 pub use outbox::{Cursor, NewEvent};
 pub use plans::PlanRow;
 pub use rollouts::{RolloutCommit, RolloutRow, StoredEvent};

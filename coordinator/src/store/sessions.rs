@@ -2,6 +2,7 @@
 //! identity; both are then quarantined until a person looked.
 
 use super::audit::{AuditEntry, append};
+use super::keys::{self, Shown};
 use super::{Store, StoreError, int, uint};
 use fleet_common::ids::{HostId, OutboxId};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -11,6 +12,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 pub struct HelloFacts {
     /// Number it was given last; 0 at first.
     pub session_number: u64,
+    /// Key of the certificate that the session came with.
+    pub key_sha256: String,
     /// Boot of the machine.
     pub boot_id: String,
     /// Release of the agent.
@@ -117,6 +120,10 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     let Some(known) = known.filter(|known| !known.revoked) else {
         return Ok(SessionDecision::Unknown);
     };
+    let shown = keys::shown(connection, id, &hello.key_sha256)?;
+    if shown == Shown::Neither {
+        return Ok(SessionDecision::Unknown);
+    }
     if let Some(reason) = known.quarantined {
         return Ok(SessionDecision::Quarantined(reason));
     }
@@ -139,6 +146,9 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
         };
         append(connection, &entry)?;
         return Ok(SessionDecision::Quarantined(reason));
+    }
+    if shown == Shown::Candidate {
+        keys::promote(connection, id, hello.now_ms)?;
     }
     let number = known.given + 1;
     connection.execute(
@@ -163,13 +173,13 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::store::testing;
     use crate::store::{JoinTicket, NewToken};
 
-    async fn enrolled(store: &Store) -> HostId {
+    pub async fn enrolled(store: &Store) -> HostId {
         let token = NewToken {
             token_id: "t".into(),
             secret_sha256: "s".into(),
@@ -196,9 +206,10 @@ mod tests {
         store.enrol(ticket).await.unwrap().unwrap().host
     }
 
-    fn hello(session_number: u64) -> HelloFacts {
+    pub fn hello(session_number: u64) -> HelloFacts {
         HelloFacts {
             session_number,
+            key_sha256: "k".into(),
             boot_id: "b".into(),
             agent_version: "0".into(),
             outbox: OutboxId::new("o"),

@@ -1,6 +1,7 @@
 //! Join tokens and enrolment. Only a digest of the secret is kept; counting a use and making the host are one commit.
 
 use super::audit::{AuditEntry, append};
+use super::keys::is_former;
 use super::{Store, StoreError, int, uint};
 use fleet_common::ids::HostId;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -143,6 +144,9 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
         )
         .optional()?;
     if let Some((_, true)) = known {
+        return Ok(Err(TokenRefusal::Revoked));
+    }
+    if is_former(connection, &ticket.key_sha256)? {
         return Ok(Err(TokenRefusal::Revoked));
     }
     let used_before = connection

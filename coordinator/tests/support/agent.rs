@@ -118,6 +118,26 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// A client for the short calls, on a connection of its own.
+    pub async fn calls(&self, address: SocketAddr) -> AgentLinkClient<Channel> {
+        AgentLinkClient::new(channel(address, self.tls()).await.unwrap())
+    }
+
+    /// Asks for a certificate for a new key; the identity with it.
+    pub async fn renew(&self, address: SocketAddr) -> Result<Self, Status> {
+        let key = new_key();
+        let request = fleet_proto::RenewRequest { csr_pem: key.csr_pem };
+        let reply = self.calls(address).await.renew(request).await?.into_inner();
+        Ok(Self {
+            host: self.host.clone(),
+            certificate: reply.certificate_pem,
+            ca: reply.ca_pem,
+            key: key.key_pem,
+        })
+    }
+}
+
 /// An open session.
 pub struct Session {
     pub up: mpsc::Sender<AgentMessage>,

@@ -95,6 +95,13 @@ impl Coordinator {
         }
     }
 
+    /// Sends the coordinator a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir.path().join("log")
     }
