@@ -103,6 +103,8 @@ codes! {
     CA_MISMATCH = "ca_mismatch";
     /// The host's certificate was revoked or the host is not known.
     HOST_UNKNOWN = "host_unknown";
+    /// PMM runs a database backup on this host.
+    BACKUP_RUNNING = "backup_running";
     /// Two machines use one identity.
     FORK = "fork";
     /// Something went wrong inside our own program.
