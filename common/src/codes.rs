@@ -115,6 +115,8 @@ codes! {
     CERTIFICATE_EXPIRED = "certificate_expired";
     /// The agent's new release could not be fetched, checked or started.
     UPDATE_FAILED = "update_failed";
+    /// A person or a newer order ended the work before it was done.
+    GIVEN_UP = "given_up";
     /// Something went wrong inside our own program.
     INTERNAL = "internal";
 }

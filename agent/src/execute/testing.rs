@@ -22,6 +22,7 @@ pub fn installation(method: Method) -> Installation {
         run: RunKind::Stopped,
         agent_id: "a".to_owned(),
         node_id: "n".to_owned(),
+        server_ips: Vec::new(),
         server_address: "pmm:443".to_owned(),
         connected: None,
         credential: "password".to_owned(),

@@ -39,6 +39,7 @@ impl Case {
         let server = ServerInput {
             running: self.running.parse().unwrap(),
             findings: self.findings.clone(),
+            reach: fixture::reach(),
         };
         let pmm = fixture::snapshot(&self.known, NOW);
         let draft: PlanDraft = join(
@@ -75,7 +76,7 @@ fn the_main_road_has_three_legs_and_three_hops() {
     let plan = Case::new(&[("one", 4, ""), ("two", 2, "")]).join().unwrap();
     let legs: Vec<&str> = plan.legs.iter().map(|leg| leg.id.as_str()).collect();
     assert_eq!(legs, ["survey", "server-1", "clients-1"]);
-    let LegKind::Server { hops } = &plan.legs[1].kind else {
+    let LegKind::Server { hops, .. } = &plan.legs[1].kind else {
         panic!()
     };
     let path: Vec<String> = hops.iter().map(|hop| hop.to.to_string()).collect();
@@ -113,7 +114,7 @@ fn a_bridge_has_two_stages() {
         .legs
         .iter()
         .filter_map(|leg| {
-            if let LegKind::Server { hops } = &leg.kind {
+            if let LegKind::Server { hops, .. } = &leg.kind {
                 Some(hops)
             } else {
                 None
@@ -307,6 +308,66 @@ fn a_plan_needs_a_survey_and_a_ready_server_and_pinned_tarballs() {
     );
 }
 
+#[test]
+fn clients_that_address_the_container_follow_it_and_the_unclear_ones_are_refused() {
+    let mut case = Case::new(&[("one", 6, "")]);
+    for number in [1, 2, 4] {
+        fixture::make_direct(&mut case.hosts[number]);
+    }
+    // Nobody knows what the name means there.
+    installation(&mut case.hosts[3]).server_address = "pmm-server:443".to_owned();
+    case.hosts[2].survey = Some((NOW, fixture::survey(Verdict::Fail)));
+    case.hosts[4].inventory.labels.clear();
+    let plan = case.join().unwrap();
+    let LegKind::Server {
+        repoint,
+        repoint_back,
+        ..
+    } = &plan.legs[1].kind
+    else {
+        panic!("the second leg is the server's");
+    };
+    assert_eq!(
+        repoint.keys().map(|host| host.as_str()).collect::<Vec<_>>(),
+        ["h1"]
+    );
+    let there = plan
+        .entry(&"server-1".into(), &"h1".into())
+        .unwrap()
+        .repoint
+        .unwrap();
+    assert_eq!(
+        (there.from.as_str(), there.to.as_str()),
+        ("pmm-server:443", "pmm-server:8443")
+    );
+    let back: fleet_common::plan_entry::PlanEntry =
+        serde_json::from_str(&repoint_back[&"h1".into()]).unwrap();
+    assert_eq!(back.repoint.unwrap().to, "pmm-server:443");
+    let wave = plan.entry(&"clients-1".into(), &"h1".into()).unwrap();
+    assert_eq!(wave.repoint.unwrap(), there, "the wave expects the new address");
+    assert!(
+        matches!(action(&plan, "h3"), HostAction::Refuse { code, .. } if code == codes::UNEXPECTED_STATE)
+    );
+    let stranded: Vec<&str> = plan.stranded.iter().map(|client| client.name.as_str()).collect();
+    assert_eq!(stranded, ["node-2", "node-3", "node-4"]);
+    for (code, count) in [("repoint", 1), ("stranded", 3)] {
+        assert_eq!(
+            plan.warnings
+                .iter()
+                .filter(|warning| warning.code == code)
+                .count(),
+            count,
+            "{code}"
+        );
+    }
+    case.running = "3.7.1";
+    let later = case.join().unwrap();
+    assert!(
+        later.stranded.is_empty() && later.hosts.iter().all(|host| host.repoint.is_none()),
+        "the port moves once"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -333,5 +394,24 @@ proptest! {
             prop_assert!(group.canaries <= hosts && (hosts == 0 || group.canaries >= 1));
             prop_assert!(hosts == 0 || group.failure_threshold < hosts);
         }
+    }
+
+    /// Canaries round up, widths and thresholds down; nobody is let through by none, and a threshold that can't be reached is said.
+    #[test]
+    fn percentages_become_integers_in_the_plan(size in 1usize..40, canaries in 1u32..100, width in 1u32..100, threshold in 0u32..100) {
+        let policy = format!("canaries = \"{canaries}%\"\nmax_unavailable = \"{width}%\"\nfailure_threshold = \"{threshold}%\"");
+        let groups: [fixture::GroupSpec<'_>; 1] = [("one", size, policy.as_str())];
+        let plan = Case::new(&groups).join();
+        let hosts = u32::try_from(size).unwrap();
+        let Ok(plan) = plan else {
+            // Of its own a group may not ask for what can't be.
+            prop_assert!(hosts * threshold / 100 >= hosts);
+            return Ok(());
+        };
+        let group = &plan.groups[0];
+        prop_assert_eq!(group.canaries, (hosts * canaries).div_ceil(100).max(1));
+        prop_assert_eq!(group.max_unavailable, (hosts * width / 100).max(1));
+        prop_assert_eq!(group.failure_threshold, hosts * threshold / 100);
+        prop_assert!(group.failure_threshold < hosts);
     }
 }

@@ -251,6 +251,7 @@ fn exhausted_slots_pause_until_one_is_freed() {
     world
         .command(Command::Resume {
             reason: String::new(),
+            accept_server: false,
         })
         .unwrap();
     rest(&mut world);
@@ -347,6 +348,7 @@ fn a_failed_survey_stops_before_the_server_is_touched() {
     world
         .command(Command::Resume {
             reason: "without it".into(),
+            accept_server: false,
         })
         .unwrap();
     rest(&mut world);
@@ -378,6 +380,7 @@ fn a_restored_server_ends_the_watch_and_no_client_is_touched() {
     assert_eq!(
         world
             .command(Command::Resume {
+                accept_server: false,
                 reason: String::new()
             })
             .unwrap_err(),
@@ -414,6 +417,7 @@ fn a_hop_that_the_driver_could_not_decide_goes_on_under_the_same_order() {
         hints: Vec::new(),
         restore_point: None,
         downtime_ms: 0,
+        open: false,
     };
     let event = ServerEvent::Finished(nothing);
     world.give(Input::Server {
@@ -480,7 +484,7 @@ fn a_killed_coordinator_is_named_with_the_step_that_was_hit() {
 #[test]
 fn a_soft_abort_lets_work_finish_and_a_forced_one_takes_it_back() {
     for force in [false, true] {
-        let mut world = world(&[("one", 4, "canaries = 0")], &[]);
+        let mut world = world(&[("one", 9, "canaries = 0")], &[]);
         until(&mut world, |world| phase(world, 0) == HostPhase::Verifying);
         world
             .command(Command::Abort {
@@ -495,7 +499,7 @@ fn a_soft_abort_lets_work_finish_and_a_forced_one_takes_it_back() {
             ("aborted", exit::ABORTED)
         );
         assert_eq!(outcome(&world, 0), if force { "rolled_back" } else { "upgraded" });
-        assert_eq!(outcome(&world, 3), "cancelled");
+        assert_eq!(outcome(&world, 8), "cancelled");
         assert_eq!(
             world
                 .command(Command::Retry {
@@ -538,6 +542,7 @@ fn a_held_host_is_skipped_and_a_pause_holds_everything() {
     world
         .command(Command::Resume {
             reason: String::new(),
+            accept_server: false,
         })
         .unwrap();
     rest(&mut world);
@@ -560,6 +565,7 @@ fn events_of_older_epochs_are_accepted() {
     world
         .command(Command::Resume {
             reason: String::new(),
+            accept_server: false,
         })
         .unwrap();
     assert!(world.kernel.epoch() > before);
@@ -611,6 +617,7 @@ fn unmatched_clients_and_blockers_stop_the_start() {
         name: "old-box".into(),
         agent_id: "x".into(),
         version: None,
+        beside_server: false,
     });
     let (_, bytes) = draft.into_bytes().unwrap();
     let mut kernel =
@@ -663,4 +670,167 @@ fn the_operator_does_not_lift_a_hold_that_was_set_on_the_host() {
     world.give(event(None));
     rest(&mut world);
     assert_eq!(outcome(&world, 1), "upgraded");
+}
+
+#[test]
+fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
+    let groups = [("one", 3, "max_unavailable = 1\nfailure_threshold = 0")];
+    let hour = 3_600_000;
+    let end = world::fixture::NOW + 2 * hour;
+    let mut world = world(&groups, &[(0, Behaviour::Backup(end))]);
+    until(&mut world, |world| {
+        outcome(world, 1) == "upgraded" && outcome(world, 2) == "upgraded"
+    });
+    let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
+    assert!(
+        row.phase == HostPhase::Waiting && !row.slot && !row.counts,
+        "{row:#?}"
+    );
+    let told = explain::explain(&world.kernel, "h0", world.now).unwrap();
+    assert!(
+        told.waits_for[0].contains("backup") && told.deadline_ms.is_some(),
+        "{told:#?}"
+    );
+    world.crash();
+    while !world.kernel.is_final() && world.now < end + hour {
+        world.step();
+    }
+    assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    let asked = world
+        .kernel
+        .host(&"clients-1".into(), &"h0".into())
+        .unwrap()
+        .attempt;
+    assert!(
+        (6..20).contains(&asked),
+        "it is asked with growing pauses: {asked}"
+    );
+    assert_eq!(world.hosts[&HostId::new("h0")].switches, 1);
+}
+
+#[test]
+fn a_backup_that_never_ends_leaves_the_host_out_by_a_named_rule() {
+    let mut world = world(
+        &[("one", 2, "failure_threshold = 0")],
+        &[(0, Behaviour::Backup(u64::MAX))],
+    );
+    let begun = world.now;
+    for _ in 0..30_000 {
+        world.step();
+        if world.kernel.is_final() {
+            break;
+        }
+    }
+    assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
+    assert!(world.now - begun < 7 * 3_600_000, "six hours by default");
+    let report = report::report(&world.kernel, world.now);
+    assert_eq!(
+        (report.hosts[0].outcome.as_str(), report.hosts[0].code.as_str()),
+        ("skipped", fleet_common::codes::BACKUP_RUNNING)
+    );
+    assert_eq!(outcome(&world, 1), "upgraded");
+    assert!(world.events.iter().all(|event| event.code != "group_breached"));
+}
+
+#[test]
+fn nobody_back_is_waited_for_again_or_accepted_and_nothing_is_done_again() {
+    for accept in [false, true] {
+        let mut world = world(&[("one", 2, "")], &[]);
+        world.nobody_back = 1;
+        rest(&mut world);
+        assert_eq!(
+            world.kernel.rollout().pause.as_ref().unwrap().code,
+            "server_needs_operator"
+        );
+        let told = explain::explain(&world.kernel, "server", world.now).unwrap();
+        assert!(
+            told.waits_for[0].contains("a first client") && told.reminder_ms.is_some(),
+            "{told:#?}"
+        );
+        assert!(
+            told.you_can.iter().any(|way| way.contains("--accept-server")),
+            "{told:#?}"
+        );
+        let resume = |accept_server| Command::Resume {
+            reason: String::new(),
+            accept_server,
+        };
+        assert_eq!(world.command(resume(false)).unwrap_err(), "server_not_settled");
+        let attempt = |world: &World| world.kernel.legs()[1].hops[2].attempt;
+        let before = attempt(&world);
+        world.crash();
+        if accept {
+            world.command(resume(true)).unwrap();
+            assert!(world.last.server.iter().all(|order| order.accept_unsettled));
+        } else {
+            world
+                .command(Command::Retry {
+                    hosts: Vec::new(),
+                    server: true,
+                })
+                .unwrap();
+        }
+        rest(&mut world);
+        assert_eq!(
+            (attempt(&world), world.kernel.phase()),
+            (before, RolloutPhase::Succeeded)
+        );
+        let report = report::report(&world.kernel, world.now);
+        assert_eq!(
+            report.server.restore_points,
+            ["restore-1", "restore-2", "restore-3"],
+            "each once"
+        );
+        assert_eq!(report.server.downtime_s, 5, "4.5 s, counted once");
+        assert_eq!(world.command(resume(true)).unwrap_err(), "not_paused");
+    }
+}
+
+/// Abort at each moment of a hop, by force or not, with a coordinator that dies before or after or not at all: it always ends, and says what
+/// may follow.
+#[test]
+fn an_abort_at_any_moment_of_a_hop_ends_and_leaves_a_way_on() {
+    let mut moments = 0;
+    for force in [false, true] {
+        for crash in ["never", "before", "after"] {
+            for undecided in [false, true] {
+                for second in (0..140).step_by(7) {
+                    let mut world = world(&[("one", 2, "")], &[]);
+                    world.nobody_back = u32::from(undecided);
+                    for _ in 0..second {
+                        world.step();
+                    }
+                    if world.kernel.is_final() {
+                        continue;
+                    }
+                    if crash == "before" {
+                        world.crash();
+                    }
+                    let reason = "enough".to_owned();
+                    world.command(Command::Abort { reason, force }).unwrap();
+                    if crash == "after" {
+                        world.crash();
+                    }
+                    rest(&mut world);
+                    assert_eq!(
+                        world.kernel.phase(),
+                        RolloutPhase::Aborted,
+                        "{force} {crash} {second}"
+                    );
+                    let again = Command::Retry {
+                        hosts: Vec::new(),
+                        server: true,
+                    };
+                    assert_eq!(world.command(again).unwrap_err(), "not_running");
+                    assert!(
+                        world.watcher.violations.is_empty(),
+                        "{:?}",
+                        world.watcher.violations
+                    );
+                    moments += 1;
+                }
+            }
+        }
+    }
+    assert!(moments > 150, "{moments} moments");
 }

@@ -26,7 +26,10 @@ impl Kernel {
         let answer = match command {
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),
             Command::Pause { reason } => self.pause_by(by, &reason, now_ms),
-            Command::Resume { reason } => self.resume(by, &reason, now_ms),
+            Command::Resume {
+                reason,
+                accept_server,
+            } => self.resume(by, &reason, accept_server, now_ms),
             Command::Abort { reason, force } => self.abort(by, reason, force, now_ms),
             Command::Retry { hosts, server } => self.retry(&hosts, server, now_ms),
             Command::Hold { host, reason } => self.find(&host).map(|host| {
@@ -82,17 +85,27 @@ impl Kernel {
             );
         }
         let accept: BTreeSet<String> = accept.iter().cloned().collect();
-        let open: Vec<&str> = self
+        let behind: BTreeSet<&str> = self
             .plan
             .unmatched
             .iter()
             .map(|client| client.name.as_str())
-            .filter(|name| !accept.contains(*name))
             .collect();
-        if !open.is_empty() {
+        let stranded: BTreeSet<&str> = self
+            .plan
+            .stranded
+            .iter()
+            .map(|client| client.name.as_str())
+            .collect();
+        let open = |names: &BTreeSet<&str>| -> Vec<String> {
+            let open = names.iter().filter(|name| !accept.contains(**name));
+            open.map(|name| (*name).to_owned()).collect()
+        };
+        let (left, lost) = (open(&behind), open(&stranded));
+        if !left.is_empty() {
             let reason = format!(
                 "PMM clients without our agent would stay behind: {}",
-                open.join(", ")
+                left.join(", ")
             );
             return refused(
                 "unmatched",
@@ -100,16 +113,22 @@ impl Kernel {
                 "install the agent there and plan again, or accept each by name with --accept-unmatched",
             );
         }
-        let known: BTreeSet<&str> = self
-            .plan
-            .unmatched
-            .iter()
-            .map(|client| client.name.as_str())
-            .collect();
-        if let Some(unknown) = accept.iter().find(|name| !known.contains(name.as_str())) {
+        if !lost.is_empty() {
+            let reason = format!(
+                "PMM clients that address the server's container itself would lose it: {}",
+                lost.join(", ")
+            );
+            return refused(
+                "stranded",
+                reason,
+                "see `plan show`; repair it and plan again, or accept each by name with --accept-unmatched",
+            );
+        }
+        let known = |name: &String| behind.contains(name.as_str()) || stranded.contains(name.as_str());
+        if let Some(unknown) = accept.iter().find(|name| !known(name)) {
             return refused(
                 "unknown_client",
-                format!("the plan lists no unmatched PMM client `{unknown}`"),
+                format!("the plan lists no client `{unknown}` that must be accepted"),
                 "`plan show` lists them",
             );
         }
@@ -141,7 +160,7 @@ impl Kernel {
         )
     }
 
-    fn resume(&mut self, by: &str, reason: &str, now_ms: u64) -> Answer {
+    fn resume(&mut self, by: &str, reason: &str, accept_server: bool, now_ms: u64) -> Answer {
         let Some(pause) = self
             .rollout
             .pause
@@ -156,6 +175,21 @@ impl Kernel {
                 LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
             )
         };
+        if accept_server {
+            if !self.accept_unsettled_server(now_ms) {
+                return refused(
+                    "nothing_to_accept",
+                    "the server leg does not wait for clients to come back",
+                    "see `explain server`",
+                );
+            }
+        } else if self.waits_for_clients().is_some() {
+            return refused(
+                "server_not_settled",
+                format!("no client came back to the server: {}", pause.text),
+                "`retry --server` waits and looks again, `resume --accept-server` goes on without them, or `abort`",
+            );
+        }
         if self.legs.iter().any(stuck) {
             return refused(
                 "server_not_settled",
@@ -181,6 +215,9 @@ impl Kernel {
         }
         if code == "bridge_incomplete" {
             self.rollout.bridge_accepted = true;
+        }
+        if code == "repoint" {
+            self.accept_left_behind(now_ms);
         }
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {

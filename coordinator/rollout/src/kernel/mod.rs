@@ -7,6 +7,7 @@
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 
+mod backup;
 mod commands;
 mod decide;
 mod groups;
@@ -14,6 +15,7 @@ mod health;
 mod hosts;
 mod input;
 mod orders;
+mod repoint;
 mod retry;
 mod rows;
 mod server;
@@ -23,11 +25,12 @@ mod timers;
 mod waiting;
 
 pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
+pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
 pub use state::{
     Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
-    Pause, RolloutPhase, RolloutRow, StepRow,
+    Pause, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};

@@ -19,6 +19,13 @@ pub const PAUSE: &str = "a pause stops new permits and hops at once";
 pub const ABORT: &str = "after an abort no host begins later than its permit";
 pub const EPOCH: &str = "no order of an older epoch takes effect";
 pub const PLAN_ONLY: &str = "only hosts and legs of the plan are ordered";
+pub const FOLLOW: &str = "clients follow the server's port after its publication and before their wave";
+pub const NO_RETURN: &str = "after the first client permit no earlier server leg is ordered or taken back";
+pub const GRANTED: &str = "hosts that were never granted hold no slot";
+pub const EXHAUSTED: &str = "slots that are all held by settled failures pause the rollout";
+pub const COUNTS: &str = "what counts for the threshold follows from how a host ended";
+pub const RUNNING_WORK: &str = "a pause leaves running work alone";
+pub const OLD_EVENTS: &str = "events of older epochs are accepted like new ones";
 pub const REPORT: &str = "every host is in the report exactly once";
 pub const RESTORE: &str = "the stored rows are the whole state";
 
@@ -30,6 +37,12 @@ pub struct Watcher {
     rows: BTreeMap<(LegId, HostId), (HostPhase, bool)>,
     orders: BTreeSet<OrderId>,
     server_orders: BTreeSet<OrderId>,
+    /// Client legs with a permit, and server legs before them.
+    passed: BTreeSet<LegId>,
+    no_return: BTreeSet<LegId>,
+    /// Hosts that ever had a permit in a leg.
+    granted: BTreeSet<(LegId, HostId)>,
+    was_paused: bool,
     aborted_at: Option<u64>,
     permit_ms: u64,
     silent_since: BTreeMap<(LegId, HostId), u64>,
@@ -84,6 +97,22 @@ impl Watcher {
         }
     }
 
+    pub fn repoint_began(
+        &mut self,
+        host: &HostId,
+        order: &HostOrder,
+        server: fleet_common::version::PmmVersion,
+    ) {
+        let entry: fleet_common::plan_entry::PlanEntry = serde_json::from_slice(&order.entry).unwrap();
+        let new = entry.repoint.is_some_and(|repoint| repoint.to.ends_with(":8443"));
+        if new != (server.major >= 3) {
+            self.broken(
+                FOLLOW,
+                format!("{host} began {} while the server is {server}", order.order),
+            );
+        }
+    }
+
     pub fn look(
         &mut self,
         kernel: &Kernel,
@@ -98,10 +127,13 @@ impl Watcher {
         }
         self.look_at_orders(kernel, out);
         self.look_at_slots(kernel, hosts, freed);
+        self.look_at_counts(kernel, out);
         if tick {
             self.look_at_states(kernel, now);
             self.look_at_report(kernel, now);
+            self.look_at_exhaustion(kernel);
         }
+        self.was_paused = kernel.phase() == RolloutPhase::Paused;
         self.rows = each_host(kernel)
             .map(|(leg, host, row)| ((leg, host), (row.phase, row.slot)))
             .collect();
@@ -123,24 +155,72 @@ impl Watcher {
             if !row.slot || !stored || row.phase != HostPhase::Permitted {
                 self.broken(SLOT_WITH_GRANT, order.order.to_string());
             }
-            if kernel.phase() == RolloutPhase::Paused
-                && self
-                    .rows
-                    .values()
-                    .all(|(phase, _)| *phase != HostPhase::Permitted)
-                && kernel
-                    .rollout()
-                    .pause
-                    .as_ref()
-                    .is_some_and(|pause| pause.code == "operator")
-            {
+            // A pause of the coordinator's own may follow permits of the same tick.
+            let by_operator = kernel
+                .rollout()
+                .pause
+                .as_ref()
+                .is_some_and(|pause| pause.code == "operator");
+            if kernel.phase() == RolloutPhase::Paused && (self.was_paused || by_operator) {
                 self.broken(PAUSE, order.order.to_string());
             }
             self.look_at_turn(kernel, order);
+            self.look_at_address(kernel, order);
+            self.look_at_return(kernel, out, order);
+        }
+        for order in out
+            .cancel_server
+            .iter()
+            .chain(out.server.iter().map(|order| &order.order))
+        {
+            let leg = kernel
+                .legs()
+                .iter()
+                .find(|leg| order.as_str().contains(&format!("/{}/", leg.leg)));
+            if leg.is_some_and(|leg| leg.no_return_since_ms.is_some()) {
+                self.broken(NO_RETURN, order.to_string());
+            }
         }
         for order in &out.server {
             if self.server_orders.insert(order.order.clone()) && kernel.phase() != RolloutPhase::Running {
                 self.broken(PAUSE, order.order.to_string());
+            }
+        }
+    }
+
+    /// Whoever addresses the container must have followed it before its client is replaced.
+    fn look_at_address(&mut self, kernel: &Kernel, order: &HostOrder) {
+        let planned = kernel
+            .plan()
+            .hosts
+            .iter()
+            .find(|host| host.host == order.host)
+            .unwrap();
+        if planned.repoint.is_none() {
+            return;
+        }
+        let rows = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
+        let followed = rows
+            .filter_map(|leg| kernel.host(&leg.leg, &order.host))
+            .all(|row| row.phase == HostPhase::Repointed);
+        if !followed {
+            self.broken(FOLLOW, format!("{} before its client followed", order.order));
+        }
+    }
+
+    /// The point of no return is the commit of the first permit: what would take the server back looks at the same row.
+    fn look_at_return(&mut self, kernel: &Kernel, out: &Output, order: &HostOrder) {
+        let first = self.passed.insert(order.leg.clone());
+        for leg in kernel
+            .legs()
+            .iter()
+            .take_while(|leg| leg.leg != order.leg)
+            .filter(|leg| !leg.hops.is_empty())
+        {
+            let stored = out.rows.iter().any(|row| row.key == format!("leg/{}", leg.leg));
+            if leg.no_return_since_ms.is_none() || first && self.no_return.insert(leg.leg.clone()) && !stored
+            {
+                self.broken(NO_RETURN, format!("{} without {}", order.order, leg.leg));
             }
         }
     }
@@ -212,6 +292,89 @@ impl Watcher {
                     );
                 }
             }
+        }
+    }
+
+    /// Only a permit takes a slot, and how a host ended says whether it counts.
+    fn look_at_counts(&mut self, kernel: &Kernel, out: &Output) {
+        let permits = out.orders.iter().filter(|order| order.action == Action::Switch);
+        self.granted
+            .extend(permits.map(|order| (order.leg.clone(), order.host.clone())));
+        for (leg, host, row) in each_host(kernel) {
+            if row.slot && !self.granted.contains(&(leg.clone(), host.clone())) {
+                self.broken(GRANTED, format!("{host} in {leg} is {:?}", row.phase));
+            }
+            let must = match row.phase {
+                HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
+                    Some(true)
+                }
+                // Refused by the plan or after the survey it does not count, refused at its turn it does.
+                HostPhase::Refused => None,
+                _ => Some(false),
+            };
+            if must.is_some_and(|must| must != row.counts) {
+                self.broken(
+                    COUNTS,
+                    format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts),
+                );
+            }
+        }
+    }
+
+    fn look_at_exhaustion(&mut self, kernel: &Kernel) {
+        let running = kernel.phase() == RolloutPhase::Running;
+        for leg in kernel
+            .legs()
+            .iter()
+            .filter(|leg| running && leg.phase == LegPhase::Running)
+        {
+            for group in &kernel.plan().groups {
+                let Some(state) = kernel.group(&leg.leg, &group.name) else {
+                    continue;
+                };
+                let turn = matches!(state.phase, GroupPhase::Ramping);
+                let rows = || group.hosts.iter().filter_map(|host| kernel.host(&leg.leg, host));
+                let stuck = rows().filter(|row| row.slot && row.phase.is_final()).count();
+                // One that is ready and has been so for a while is neither held nor away for the moment only.
+                let ready = rows().any(|row| row.phase == HostPhase::Ready);
+                let able = group.hosts.iter().any(|host| {
+                    kernel
+                        .host(&leg.leg, host)
+                        .is_some_and(|row| row.phase == HostPhase::Ready)
+                        && kernel
+                            .host_duty(&leg.leg, host, 0)
+                            .is_some_and(|duty| duty.code == "slots")
+                });
+                if turn && ready && able && stuck >= group.max_unavailable as usize {
+                    self.broken(EXHAUSTED, format!("group {} in {}", group.name, leg.leg));
+                }
+            }
+        }
+    }
+
+    /// What a pause did to hosts that were under way.
+    pub fn paused(&mut self, before: &Kernel, after: &Kernel) {
+        for (leg, host, row) in each_host(before).filter(|(_, _, row)| row.phase.in_flight()) {
+            let now = after.host(&leg, &host);
+            if now.is_none_or(|now| {
+                (now.phase, &now.order, now.deadline_ms) != (row.phase, &row.order, row.deadline_ms)
+            }) {
+                self.broken(
+                    RUNNING_WORK,
+                    format!(
+                        "{host} in {leg}: {:?} -> {:?}",
+                        row.phase,
+                        now.map(|now| now.phase)
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The same event under the newest epoch must change the same rows.
+    pub fn old_event(&mut self, old: &Output, new: &Output, what: &OrderId) {
+        if old.rows != new.rows {
+            self.broken(OLD_EVENTS, what.to_string());
         }
     }
 
@@ -303,7 +466,15 @@ impl Watcher {
             .iter()
             .map(|host| host.host.as_str())
             .collect();
-        if listed != planned || report.hosts.iter().any(|host| host.outcome.is_empty()) {
+        let legs = kernel
+            .plan()
+            .legs
+            .iter()
+            .filter(|leg| matches!(leg.kind, LegKind::Clients { .. }))
+            .count();
+        let incomplete =
+            |host: &rollout::report::HostReport| host.outcome.is_empty() || host.legs.len() != legs;
+        if listed != planned || report.hosts.iter().any(incomplete) {
             self.broken(REPORT, format!("{listed:?}"));
         }
     }

@@ -155,10 +155,13 @@ impl ServerDriver for Fake {
             hints: Vec::new(),
             restore_point: Some(format!("restore-{}", order.hop)),
             downtime_ms: 1500,
+            open: false,
         };
         let _ = events.send(ServerEvent::Finished(result.clone())).await;
         Ok(result)
     }
+
+    fn give_up(&self, _: &fleet_common::ids::OrderId) {}
 }
 
 impl Drivers for Fake {
@@ -203,6 +206,7 @@ pub async fn plan(store: &Store, fake: &Fake) -> PlanRow {
     let server = ServerInput {
         running: PmmVersion::new(2, 41, 2),
         findings: Vec::new(),
+        reach: fleet_common::reach::ContainerReach::default(),
     };
     let table = CompatibilityTable::shipped().unwrap();
     let draft = rollout::plan::join(&fleet, &hosts, &fake.view(), &server, &table, now_ms()).unwrap();
