@@ -13,11 +13,13 @@ use fleet_common::ids::{LegId, OrderId};
 use fleet_common::server::{Pmm2Update, ServerOrder};
 use fleet_common::survey::{Finding, Verdict};
 use fleet_common::version::PmmVersion;
+use serde_json::Value;
 use server_upgrade::facts::PreflightReport;
+use server_upgrade::mounts;
 use server_upgrade::names::{LABEL_MANAGED, LABEL_ROLE, Names, Phase};
 use server_upgrade::preflight::{Sight, judge};
 use server_upgrade::recreate::{Source, spec};
-use server_upgrade::volume::LookReport;
+use server_upgrade::volume::{LookReport, owner_for};
 
 /// Everything that can be checked before PMM stops.
 pub async fn run(
@@ -30,7 +32,7 @@ pub async fn run(
 ) -> Result<PreflightReport, DriverError> {
     let gathered = gather(docker, pmm, config).await?;
     let version = gathered.facts.version;
-    let look = look(docker, config, program, &gathered).await;
+    let look = look(docker, config, program, &gathered, path).await;
     let snapshot = snapshot::take(pmm, 0).await?;
     let settings = pmm.settings(version.major).await;
     let mut images = Vec::new();
@@ -68,12 +70,16 @@ pub async fn run(
                 .map_or_else(|| id.clone(), |one| one.node_name.clone())
         })
         .collect();
+    let read_only = mounts::read_only(&gathered.container);
+    let hidden = mounts::writable_in_read_only(&gathered.container);
     let told = look.as_ref().map_err(chain_text);
     let mut findings = judge(&Sight {
         facts: &gathered.facts,
         path,
         look: told.as_ref().map(|look| *look).map_err(String::as_str),
         free_bytes: look.as_ref().map_or(0, |look| look.free_bytes),
+        read_only: &read_only,
+        hidden: &hidden,
         specs: &specs,
         images: &images,
         admin: admin.as_ref().map_err(String::as_str).copied(),
@@ -126,6 +132,7 @@ async fn look(
     config: &ServerConfig,
     program: &[u8],
     gathered: &Gathered,
+    path: &[PmmVersion],
 ) -> Result<LookReport, DriverError> {
     let binds = data_binds(&gathered.container, true);
     if binds.is_empty() {
@@ -133,6 +140,23 @@ async fn look(
             codes::UNEXPECTED_STATE,
             "nothing is mounted at /srv",
         ));
+    }
+    let mut args: Vec<String> = ["look", "--root", "/srv", "--space", "/", "--count"]
+        .map(str::to_owned)
+        .to_vec();
+    args.extend(leave(&gathered.container));
+    // A PMM 3 that runs reads what it needs already.
+    let reader = path
+        .last()
+        .filter(|_| gathered.facts.version.major < 3)
+        .and_then(|to| owner_for(*to));
+    if let Some((uid, gid)) = reader {
+        args.extend([
+            "--uid".to_owned(),
+            uid.to_string(),
+            "--gid".to_owned(),
+            gid.to_string(),
+        ]);
     }
     let labels = [(LABEL_MANAGED, "true"), (LABEL_ROLE, "helper")];
     docker
@@ -144,15 +168,20 @@ async fn look(
                 .collect(),
             image: &gathered.facts.image_id,
             program,
-            args: ["look", "--root", "/srv", "--space", "/", "--count"]
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect(),
+            args,
             binds,
             limit: config.deadlines.volume,
             reuse: false,
         })
         .await
+}
+
+/// The helper's arguments for what it leaves alone.
+pub fn leave(container: &Value) -> Vec<String> {
+    mounts::read_only(container)
+        .into_iter()
+        .flat_map(|at| ["--leave".to_owned(), at])
+        .collect()
 }
 
 /// Only names of a specification depend on the order; the judgement does not.

@@ -18,6 +18,7 @@ pub mod facts;
 pub mod fresh;
 pub mod image;
 pub mod journal;
+pub mod mounts;
 pub mod names;
 pub mod ports;
 pub mod preflight;

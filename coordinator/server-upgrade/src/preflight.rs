@@ -17,6 +17,10 @@ pub struct Sight<'a> {
     pub look: Result<&'a LookReport, &'a str>,
     /// Free bytes where restore points are written.
     pub free_bytes: u64,
+    /// What is mounted read-only below the data, and is left alone.
+    pub read_only: &'a [String],
+    /// Writable mounts below those.
+    pub hidden: &'a [String],
     /// The specification of the container of each hop.
     pub specs: &'a [(PmmVersion, ContainerSpec)],
     /// For each image that is needed: digest, or why there is none.
@@ -38,6 +42,7 @@ pub fn judge(sight: &Sight<'_>) -> Vec<Finding> {
     let mut out = Findings::default();
     version(sight, &mut out);
     data(sight, &mut out);
+    read_only_mounts(sight, &mut out);
     space(sight, &mut out);
     container(sight, &mut out);
     images(sight, &mut out);
@@ -126,6 +131,43 @@ fn data(sight: &Sight<'_>, out: &mut Findings) {
                 );
             }
         }
+    }
+}
+
+fn read_only_mounts(sight: &Sight<'_>, out: &mut Findings) {
+    if !sight.hidden.is_empty() {
+        out.add(
+            Verdict::Fail,
+            "read_only_mounts",
+            format!(
+                "{} can be written to below a read-only mount, which a restore point passes by",
+                sight.hidden.join(", ")
+            ),
+            "mount it elsewhere, or drop the read-only mount around it",
+        );
+    }
+    let (Ok(look), false) = (sight.look, sight.read_only.is_empty()) else {
+        return;
+    };
+    let names = sight.read_only.join(", ");
+    if look.unreadable_count == 0 {
+        out.add(
+            Verdict::Warn,
+            "read_only_mounts",
+            format!("{names} is mounted read-only: it is neither copied nor given to PMM 3's user"),
+            "keep it as it is until the upgrade has ended",
+        );
+    } else {
+        out.add(
+            Verdict::Fail,
+            "read_only_mounts",
+            format!(
+                "PMM 3 runs as uid 1000 and can't read {} entries of the read-only mounts ({names}), among them {}",
+                look.unreadable_count,
+                look.unreadable.join(", ")
+            ),
+            "let uid 1000 or group 0 read the files on the Docker host, then plan again",
+        );
     }
 }
 
@@ -312,6 +354,8 @@ mod tests {
             path,
             look: Ok(look),
             free_bytes: 1 << 30,
+            read_only: &[],
+            hidden: &[],
             specs: &[],
             images: &[],
             admin: Ok(()),
@@ -368,5 +412,29 @@ mod tests {
         let mut seen = sight(&facts, &old, &path);
         seen.free_bytes = 10;
         assert_eq!(failed(&judge(&seen)), ["data", "space"]);
+    }
+
+    #[test]
+    fn read_only_mounts_are_told_and_must_be_readable() {
+        let path = [PmmVersion::new(3, 7, 1)];
+        let (facts, mut look) = (facts(), look());
+        let mounts = ["/srv/nginx".to_owned()];
+        let mut seen = sight(&facts, &look, &path);
+        seen.read_only = &mounts;
+        let findings = judge(&seen);
+        assert!(failed(&findings).is_empty());
+        assert!(
+            findings
+                .iter()
+                .any(|one| one.verdict == Verdict::Warn && one.message.contains("/srv/nginx"))
+        );
+        let hidden = ["/srv/nginx/own".to_owned()];
+        seen.hidden = &hidden;
+        assert_eq!(failed(&judge(&seen)), ["read_only_mounts"]);
+        look.unreadable = vec!["/srv/nginx/certificate.key".to_owned()];
+        look.unreadable_count = 1;
+        let mut seen = sight(&facts, &look, &path);
+        seen.read_only = &mounts;
+        assert_eq!(failed(&judge(&seen)), ["read_only_mounts"]);
     }
 }

@@ -5,6 +5,7 @@ use crate::docker::containers;
 use crate::docker::helper::Work;
 use crate::error::DriverError;
 use crate::inspect::data_binds;
+use crate::preflight::leave;
 use fleet_common::codes;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -110,7 +111,7 @@ async fn work<T: DeserializeOwned>(
     hop: &Hop<'_>,
     phase: Phase,
     name: &str,
-    args: Vec<String>,
+    mut args: Vec<String>,
     access: Access,
     limit: Duration,
 ) -> Result<T, DriverError> {
@@ -118,6 +119,7 @@ async fn work<T: DeserializeOwned>(
     let old: String = hop.need(phase, "old_id")?;
     let image: String = hop.need(phase, "old_image_id")?;
     let container = hop.docker.existing(&old).await?;
+    args.extend(leave(&container));
     let mut binds = data_binds(&container, access == Access::Read);
     binds.push(format!("{}:/backup", names.restore_point()));
     hop.docker
