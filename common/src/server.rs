@@ -107,4 +107,7 @@ pub struct HopResult {
     pub restore_point: Option<String>,
     /// Milliseconds that PMM did not serve its clients.
     pub downtime_ms: u64,
+    /// What a hop left undone without failing because of it, in the order in which it was found.
+    #[serde(default)]
+    pub leftovers: Vec<String>,
 }

@@ -414,6 +414,7 @@ fn a_hop_that_the_driver_could_not_decide_goes_on_under_the_same_order() {
         hints: Vec::new(),
         restore_point: None,
         downtime_ms: 0,
+        leftovers: Vec::new(),
     };
     let event = ServerEvent::Finished(nothing);
     world.give(Input::Server {

@@ -85,6 +85,7 @@ fn a_finished_journal_answers_the_same_again() {
         hints: vec![],
         restore_point: None,
         downtime_ms: 5,
+        leftovers: Vec::new(),
     };
     let replay = Replay::of(&[
         Line::Opened {

@@ -202,5 +202,6 @@ fn undecided(order: &ServerOrder, error: &DriverError) -> HopResult {
         hints: error.hints(),
         restore_point: None,
         downtime_ms: 0,
+        leftovers: Vec::new(),
     }
 }

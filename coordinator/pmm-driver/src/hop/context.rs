@@ -108,6 +108,7 @@ impl<'a> Hop<'a> {
             hints: Vec::new(),
             restore_point: self.journal.get("restore_point"),
             downtime_ms: self.downtime_ms(),
+            leftovers: leftovers(&self.journal),
         }
     }
 
@@ -164,6 +165,11 @@ impl<'a> Hop<'a> {
                 format!("the journal has no `{}{key}`", phase.prefix()),
             )
         })
+    }
+
+    /// Keeps something that was left undone, beside what is kept already.
+    pub fn leftover(&mut self, text: &str) -> Result<(), DriverError> {
+        keep_leftover(&mut self.journal, text)
     }
 
     /// The baseline.
@@ -223,5 +229,52 @@ impl<'a> Hop<'a> {
     /// Whether a step of a phase was begun.
     pub fn begun(&self, phase: Phase, step: server_upgrade::steps::Step) -> bool {
         self.journal.replay().was_begun(StepId { phase, step })
+    }
+}
+
+fn leftovers(journal: &Journal) -> Vec<String> {
+    journal.get("leftovers").unwrap_or_default()
+}
+
+/// A step that is repeated finds the same again; it is told once.
+fn keep_leftover(journal: &mut Journal, text: &str) -> Result<(), DriverError> {
+    let mut all = leftovers(journal);
+    if all.iter().any(|one| one == text) {
+        return Ok(());
+    }
+    all.push(text.to_owned());
+    journal.note("leftovers", &all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use fleet_common::ids::{LegId, OrderId};
+    use fleet_common::server::Pmm2Update;
+
+    #[test]
+    fn leftovers_add_up_and_survive_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let order = ServerOrder {
+            order: OrderId::new("r/server-1/server/1/hop1"),
+            leg: LegId::new("server-1"),
+            attempt: 1,
+            hop: 1,
+            from: PmmVersion::new(2, 44, 1),
+            to: PmmVersion::new(3, 7, 1),
+            pmm2_update: Pmm2Update::Image,
+            last_of_leg: true,
+        };
+        let mut journal = Journal::open(dir.path(), &order).unwrap();
+        keep_leftover(&mut journal, "service_accounts: one key").unwrap();
+        drop(journal);
+        let mut journal = Journal::open(dir.path(), &order).unwrap();
+        keep_leftover(&mut journal, "settle: two services").unwrap();
+        keep_leftover(&mut journal, "service_accounts: one key").unwrap();
+        assert_eq!(
+            leftovers(&journal),
+            ["service_accounts: one key", "settle: two services"]
+        );
     }
 }

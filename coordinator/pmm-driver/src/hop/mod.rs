@@ -137,8 +137,7 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
         Err(DriverError::Cancelled) => Err(DriverError::Cancelled),
         // After the publication nothing is taken back: what clients have sent since would be lost.
         Err(error) if matches!(id.step, Step::ServiceAccounts | Step::Settle) => {
-            hop.journal
-                .note("leftover", &format!("{name}: {}", chain(&error)))?;
+            hop.leftover(&format!("{name}: {}", chain(&error)))?;
             hop.journal.append(Line::Done {
                 step: name,
                 at_ms: now_ms(),
@@ -255,8 +254,8 @@ where
 fn settled(hop: &Hop<'_>) -> HopResult {
     let mut result = hop.result(HopOutcome::Settled);
     result.running = Some(hop.order.to);
-    if let Some(leftover) = hop.journal.get::<String>("leftover") {
-        result.message = format!("settled, but {leftover}");
+    if !result.leftovers.is_empty() {
+        result.message = format!("settled, but {}", result.leftovers.join("; "));
     }
     // Not one client came back: PMM runs, but something between it and the fleet is wrong.
     if hop.order.last_of_leg && hop.journal.get::<bool>("nobody_back") == Some(true) {

@@ -96,7 +96,7 @@ pub async fn publish(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
             return Err(error);
         }
         let text = format!("publish: {}", fleet_common::hint::chain(&error));
-        hop.journal.note("leftover", &text)?;
+        hop.leftover(&text)?;
     }
     hop.note_once(phase, "up_at_ms", &now_ms())
 }

@@ -219,8 +219,7 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
     if wanted.is_empty() {
         Ok(())
     } else {
-        hop.journal
-            .note("leftover", &"not every service has fresh samples yet")
+        hop.leftover("not every service has fresh samples yet")
     }
 }
 

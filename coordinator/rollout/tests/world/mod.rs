@@ -385,6 +385,7 @@ impl World {
                     hints: Vec::new(),
                     restore_point: Some(format!("restore-{}", hop.order.hop)),
                     downtime_ms: 1_500,
+                    leftovers: Vec::new(),
                 };
                 hop.done = Some(result.clone());
                 ServerEvent::Finished(result)

@@ -155,6 +155,7 @@ impl ServerDriver for Fake {
             hints: Vec::new(),
             restore_point: Some(format!("restore-{}", order.hop)),
             downtime_ms: 1500,
+            leftovers: Vec::new(),
         };
         let _ = events.send(ServerEvent::Finished(result.clone())).await;
         Ok(result)
