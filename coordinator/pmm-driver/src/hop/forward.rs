@@ -74,7 +74,11 @@ async fn inspect(hop: &mut Hop<'_>) -> Result<(), DriverError> {
 pub fn remember(hop: &mut Hop<'_>, phase: Phase, container: &Value) -> Result<(), DriverError> {
     hop.note_once(phase, "old_id", &container["Id"])?;
     hop.note_once(phase, "old_image_id", &container["Image"])?;
-    hop.note_once(phase, "old_policy", &container["HostConfig"]["RestartPolicy"])?;
+    // The container of the first phase is ours; the operator's word is what stood on the one before it.
+    let policy = hop
+        .get(Phase::Rehome, "old_policy")
+        .unwrap_or_else(|| container["HostConfig"]["RestartPolicy"].clone());
+    hop.note_once(phase, "old_policy", &policy)?;
     hop.note_once(phase, "old_ports", &container["NetworkSettings"]["Ports"])
 }
 

@@ -75,6 +75,7 @@ pub async fn run(
                 }
             }
             Next::Settled => {
+                publish::confirm(&mut hop).await?;
                 let result = settled(&hop);
                 return hop.finish(result).await;
             }
@@ -138,6 +139,14 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
         // After the publication nothing is taken back: what clients have sent since would be lost.
         Err(error) if matches!(id.step, Step::ServiceAccounts | Step::Settle) => {
             hop.leftover(&format!("{name}: {}", chain(&error)))?;
+            hop.journal.append(Line::Done {
+                step: name,
+                at_ms: now_ms(),
+                took_ms: millis(started.elapsed()),
+            })
+        }
+        Err(error) if id.step == Step::Publish && publish::is_published(hop, id.phase) => {
+            publish::given_up(hop, id.phase, &error)?;
             hop.journal.append(Line::Done {
                 step: name,
                 at_ms: now_ms(),
@@ -256,6 +265,25 @@ fn settled(hop: &Hop<'_>) -> HopResult {
     result.running = Some(hop.order.to);
     if !result.leftovers.is_empty() {
         result.message = format!("settled, but {}", result.leftovers.join("; "));
+    }
+    let open = publish::unconfirmed(hop);
+    if !open.is_empty() {
+        let container = &hop.tools.config.container;
+        result.outcome = HopOutcome::NeedsOperator;
+        result.code = Code::new(codes::UNEXPECTED_STATE);
+        Step::Publish.info().name.clone_into(&mut result.step);
+        result.message = format!(
+            "{} runs with all data, but is only half published: {}",
+            hop.order.to,
+            open.join("; ")
+        );
+        result.hints.push(format!(
+            "see that PMM answers at {} and that {container} has the restart policy {}, then plan again",
+            hop.tools.config.url,
+            hop.get::<serde_json::Value>(Phase::Main, "old_policy")
+                .map_or_else(String::new, |policy| policy["Name"].to_string()),
+        ));
+        return result;
     }
     // Not one client came back: PMM runs, but something between it and the fleet is wrong.
     if hop.order.last_of_leg && hop.journal.get::<bool>("nobody_back") == Some(true) {
