@@ -244,10 +244,10 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
         .flatten()
         .filter_map(Value::as_str)
     {
-        covered.extend(bind.split(':').nth(1).map(str::to_owned));
+        covered.extend(bind.split(':').nth(1).map(clean));
     }
     for mount in host.get("Mounts").and_then(Value::as_array).into_iter().flatten() {
-        covered.extend(mount["Target"].as_str().map(str::to_owned));
+        covered.extend(mount["Target"].as_str().map(clean));
     }
     let mut binds = host
         .get("Binds")
@@ -255,8 +255,8 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
         .cloned()
         .unwrap_or_default();
     for mount in container["Mounts"].as_array().into_iter().flatten() {
-        let destination = mount["Destination"].as_str().unwrap_or_default();
-        if mount["Type"] == "volume" && !covered.iter().any(|one| one == destination) {
+        let destination = clean(mount["Destination"].as_str().unwrap_or_default());
+        if mount["Type"] == "volume" && !covered.contains(&destination) {
             let mode = if mount["RW"] == json!(false) { ":ro" } else { "" };
             binds.push(json!(format!(
                 "{}:{destination}{mode}",
@@ -267,6 +267,22 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
     if !binds.is_empty() {
         host.insert("Binds".to_owned(), Value::Array(binds));
     }
+}
+
+/// A path in the container as Docker compares it: without empty and `.` parts, `..` resolved. What the operator wrote is kept as it was in
+/// `Binds` and `Mounts`, and clean in the list of what is mounted.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Endpoint settings to connect each network with: aliases and static addresses, without what Docker gave by itself.

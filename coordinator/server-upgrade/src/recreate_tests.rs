@@ -167,3 +167,22 @@ fn a_user_inherited_hostname_is_not_carried_over() {
     old["Config"]["Hostname"] = json!("4f1f2b3c4d5e");
     assert_eq!(make(&old, V2, V3).body.get("Hostname"), None);
 }
+
+#[test]
+fn a_target_is_covered_however_it_was_written() {
+    for (binds, mounts) in [
+        (json!(["pmm-data:/srv/"]), json!(null)),
+        (json!(["pmm-data://srv/.:z"]), json!(null)),
+        (json!(["pmm-data:/opt/../srv"]), json!(null)),
+        (
+            json!(null),
+            json!([{"Type": "volume", "Source": "pmm-data", "Target": "/srv/"}]),
+        ),
+    ] {
+        let mut old = container();
+        old["HostConfig"]["Binds"] = binds.clone();
+        old["HostConfig"]["Mounts"] = mounts.clone();
+        let host = &make(&old, V2, V3).body["HostConfig"];
+        assert_eq!((&host["Binds"], &host["Mounts"]), (&binds, &mounts));
+    }
+}
