@@ -9,7 +9,7 @@ use crate::preflight::leave;
 use fleet_common::codes;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use server_upgrade::names::Phase;
+use server_upgrade::names::{LABEL_KEY, LABEL_ROLE, Phase};
 use server_upgrade::volume::{OwnReport, SyncReport, owner_for};
 use std::time::Duration;
 
@@ -80,6 +80,22 @@ pub async fn ownership(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Resu
     ];
     let report: OwnReport = work(hop, phase, "own", args, Access::Write, limit).await?;
     hop.note(phase, "owned", &report)
+}
+
+/// Ends what still works on the data for this hop: work that was given up by its step goes on in its container. A restore of an earlier
+/// life may stay, `restore` waits for it.
+pub async fn end_helpers(hop: &Hop<'_>, phase: Phase, spare_restore: bool) -> Result<(), DriverError> {
+    let names = hop.names(phase);
+    let labels = [
+        format!("{LABEL_KEY}={}", names.key()),
+        format!("{LABEL_ROLE}=helper"),
+    ];
+    for name in hop.docker.containers_with(&labels).await? {
+        if !spare_restore || name != names.helper("restore") {
+            hop.docker.remove_container(&name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The data as it was when the restore point was finished.

@@ -218,6 +218,16 @@ async fn back(hop: &mut Hop<'_>, undo: Undo, phase: Phase) -> Result<Option<HopR
             );
             result.hints.extend(error.hints());
             let names = hop.names(phase);
+            let ended = tokio::time::timeout(
+                hop.tools.config.deadlines.quick,
+                data::end_helpers(hop, phase, false),
+            );
+            if !matches!(ended.await, Ok(Ok(()))) {
+                result.hints.push(format!(
+                    "before anything else remove the containers whose name begins with {}: they may still change the data",
+                    names.helper("")
+                ));
+            }
             result.hints.push(format!(
                 "the data from before is whole in the volume {}, the old container is {} or {}",
                 names.restore_point(),

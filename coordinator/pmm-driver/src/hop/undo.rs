@@ -19,6 +19,7 @@ const CLIENTS: Duration = Duration::from_secs(60);
 
 /// Does a step of the way back; each may be repeated.
 pub async fn act(hop: &mut Hop<'_>, undo: Undo, phase: Phase, limit: Duration) -> Result<(), DriverError> {
+    data::end_helpers(hop, phase, true).await?;
     match undo {
         Undo::New => new(hop, phase).await,
         Undo::Volume => volume(hop, phase, limit).await,
