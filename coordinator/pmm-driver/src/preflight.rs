@@ -14,7 +14,10 @@ use fleet_common::server::{Pmm2Update, ServerOrder};
 use fleet_common::survey::{Finding, Verdict};
 use fleet_common::version::PmmVersion;
 use serde_json::Value;
+use server_upgrade::env::operator_env;
+use server_upgrade::external;
 use server_upgrade::facts::PreflightReport;
+use server_upgrade::image::strings;
 use server_upgrade::mounts;
 use server_upgrade::names::{LABEL_MANAGED, LABEL_ROLE, Names, Phase};
 use server_upgrade::preflight::{Sight, judge};
@@ -72,6 +75,10 @@ pub async fn run(
         .collect();
     let read_only = mounts::read_only(&gathered.container);
     let hidden = mounts::writable_in_read_only(&gathered.container);
+    let external = external::databases(&operator_env(
+        &strings(&gathered.container["Config"], "Env"),
+        &strings(&gathered.image["Config"], "Env"),
+    ));
     let told = look.as_ref().map_err(chain_text);
     let mut findings = judge(&Sight {
         facts: &gathered.facts,
@@ -86,6 +93,7 @@ pub async fn run(
         backups_on: &backups,
         clients: snapshot.clients.len(),
         services: snapshot.services.len(),
+        external: &external,
         alertmanager,
     });
     if let Some(first) = path

@@ -14,6 +14,7 @@ pub mod compare;
 pub mod env;
 pub mod env_table;
 pub mod env_value;
+pub mod external;
 pub mod facts;
 pub mod fresh;
 pub mod image;

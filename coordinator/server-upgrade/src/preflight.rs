@@ -33,6 +33,8 @@ pub struct Sight<'a> {
     pub clients: usize,
     /// Services in PMM's inventory, the server's own left out.
     pub services: usize,
+    /// Names of variables that point to databases outside of the volume.
+    pub external: &'a [String],
     /// External Alertmanager address or rules that PMM 3 deletes.
     pub alertmanager: bool,
 }
@@ -221,32 +223,17 @@ fn container(sight: &Sight<'_>, out: &mut Findings) {
             "everything about the container can be kept".to_owned(),
         );
     }
-    let external: Vec<&str> = sight
-        .facts
-        .operator_env
-        .iter()
-        .map(String::as_str)
-        .filter(|name| is_external(name))
-        .collect();
-    if !external.is_empty() {
+    if !sight.external.is_empty() {
         out.add(
             Verdict::Fail,
             "external_database",
             format!(
                 "PMM uses databases outside of its volume ({}): a copy of the volume is no way back for them",
-                external.join(", ")
+                sight.external.join(", ")
             ),
             "not supported yet; back them up and upgrade by hand",
         );
     }
-}
-
-/// Variables that move PMM's data out of the volume.
-fn is_external(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    ["DISABLE_BUILTIN_CLICKHOUSE", "DISABLE_BUILTIN_POSTGRES"]
-        .iter()
-        .any(|part| name.ends_with(part))
 }
 
 fn images(sight: &Sight<'_>, out: &mut Findings) {
@@ -362,6 +349,7 @@ mod tests {
             backups_on: &[],
             clients: 1,
             services: 1,
+            external: &[],
             alertmanager: false,
         }
     }
@@ -385,7 +373,7 @@ mod tests {
         let path = [PmmVersion::new(3, 7, 1)];
         let mut bad = facts();
         bad.data = None;
-        bad.operator_env = vec!["PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES".to_owned()];
+        let external = ["PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES".to_owned()];
         let empty = LookReport {
             empty: true,
             ..LookReport::default()
@@ -394,6 +382,7 @@ mod tests {
         let images = [(PmmVersion::new(3, 7, 1), Err("manifest unknown".to_owned()))];
         seen.images = &images;
         seen.admin = Err("403");
+        seen.external = &external;
         let findings = judge(&seen);
         assert_eq!(
             failed(&findings),
