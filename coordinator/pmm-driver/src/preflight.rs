@@ -39,8 +39,15 @@ pub async fn run(
     let snapshot = snapshot::take(pmm, 0).await?;
     let settings = pmm.settings(version.major).await;
     let mut images = Vec::new();
+    let mut absent = 0u64;
     for wanted in images_needed(&gathered, path, pmm2) {
         let found = docker.resolve(&config.image_repository, wanted).await;
+        if let Ok(found) = &found
+            && found.from_registry
+        {
+            let pinned = format!("{}@{}", config.image_repository, found.digest);
+            absent += u64::from(docker.image(&pinned).await?.is_none());
+        }
         images.push((wanted, found.map(|one| one.digest).map_err(|error| chain(&error))));
     }
     let specs: Vec<_> = path
@@ -85,6 +92,8 @@ pub async fn run(
         path,
         look: told.as_ref().map(|look| *look).map_err(String::as_str),
         free_bytes: look.as_ref().map_or(0, |look| look.free_bytes),
+        restore_points: images.len().max(path.len()) as u64,
+        image_bytes: absent.saturating_mul(image_size(&gathered.image)),
         read_only: &read_only,
         hidden: &hidden,
         specs: &specs,
@@ -123,6 +132,12 @@ fn source(gathered: &Gathered, to: PmmVersion) -> Source<'_> {
         from: gathered.facts.version,
         to,
     }
+}
+
+/// What an image takes on the engine's disk: registries don't tell, but releases are about as large as the one that runs. About 2.6 GB if
+/// the engine does not tell either (PMM docs: hardware_and_system.md).
+fn image_size(running: &Value) -> u64 {
+    running["Size"].as_u64().unwrap_or(2_600_000_000)
 }
 
 /// The images of the path, and that of the running release if the container has to be re-created first.

@@ -17,6 +17,10 @@ pub struct Sight<'a> {
     pub look: Result<&'a LookReport, &'a str>,
     /// Free bytes where restore points are written.
     pub free_bytes: u64,
+    /// Restore points that the whole path writes: one per hop, and one more if the container is re-created first.
+    pub restore_points: u64,
+    /// Bytes of the images that the engine does not have yet.
+    pub image_bytes: u64,
     /// What is mounted read-only below the data, and is left alone.
     pub read_only: &'a [String],
     /// Writable mounts below those.
@@ -175,12 +179,15 @@ fn read_only_mounts(sight: &Sight<'_>, out: &mut Findings) {
 
 fn space(sight: &Sight<'_>, out: &mut Findings) {
     let Ok(look) = sight.look else { return };
-    let hops = sight.path.len().max(1) as u64;
-    // Every hop has its own restore point, and databases need head-room to migrate.
-    let needed = look.bytes.saturating_mul(hops).saturating_add(look.bytes / 10);
+    // Databases need head-room to migrate.
+    let needed = look
+        .bytes
+        .saturating_mul(sight.restore_points.max(1))
+        .saturating_add(look.bytes / 10)
+        .saturating_add(sight.image_bytes);
     let message = format!(
-        "{} bytes free, {needed} needed for {hops} restore points",
-        sight.free_bytes
+        "{} bytes free, {needed} needed for {} restore points and {} bytes of images",
+        sight.free_bytes, sight.restore_points, sight.image_bytes
     );
     if sight.free_bytes < needed {
         out.add(
@@ -341,6 +348,8 @@ mod tests {
             path,
             look: Ok(look),
             free_bytes: 1 << 30,
+            restore_points: 1,
+            image_bytes: 0,
             read_only: &[],
             hidden: &[],
             specs: &[],
@@ -425,5 +434,20 @@ mod tests {
         let mut seen = sight(&facts, &look, &path);
         seen.read_only = &mounts;
         assert_eq!(failed(&judge(&seen)), ["read_only_mounts"]);
+    }
+
+    #[test]
+    fn space_is_asked_for_every_copy_and_every_image() {
+        let path = [PmmVersion::new(3, 7, 1)];
+        let (facts, look) = (facts(), look());
+        let mut seen = sight(&facts, &look, &path);
+        seen.free_bytes = 1100;
+        assert!(failed(&judge(&seen)).is_empty());
+        seen.restore_points = 2;
+        assert_eq!(failed(&judge(&seen)), ["space"]);
+        seen.free_bytes = 2100;
+        assert!(failed(&judge(&seen)).is_empty());
+        seen.image_bytes = 1;
+        assert_eq!(failed(&judge(&seen)), ["space"]);
     }
 }
