@@ -285,7 +285,7 @@ fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Endpoint settings to connect each network with: aliases and static addresses, without what Docker gave by itself.
+/// Endpoint settings to connect each network with: aliases, static addresses and priorities, without what Docker gave by itself.
 fn networks(container: &Value) -> BTreeMap<String, Value> {
     let id = container["Id"].as_str().unwrap_or_default();
     let mut out = BTreeMap::new();
@@ -300,6 +300,14 @@ fn networks(container: &Value) -> BTreeMap<String, Value> {
                 endpoint.insert(member.to_owned(), old[member].clone());
             }
         }
+        if let Some(priority) = old["GwPriority"].as_i64().filter(|priority| *priority != 0) {
+            endpoint.insert("GwPriority".to_owned(), json!(priority));
+        }
+        if let Some(mac) = old["MacAddress"].as_str().filter(|mac| !mac.is_empty())
+            && !is_made_from(mac, old["IPAddress"].as_str().unwrap_or_default())
+        {
+            endpoint.insert("MacAddress".to_owned(), json!(mac));
+        }
         let aliases: Vec<String> = image::strings(old, "Aliases")
             .into_iter()
             .filter(|alias| !(alias.len() == 12 && id.starts_with(alias.as_str())))
@@ -311,6 +319,14 @@ fn networks(container: &Value) -> BTreeMap<String, Value> {
         out.insert(name.clone(), Value::Object(endpoint));
     }
     out
+}
+
+/// Whether Docker made this hardware address from the network address, which may be another one next time (moby `libnetwork/netutils`).
+fn is_made_from(mac: &str, address: &str) -> bool {
+    address.parse::<std::net::Ipv4Addr>().is_ok_and(|address| {
+        let [a, b, c, d] = address.octets();
+        mac.eq_ignore_ascii_case(&format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
+    })
 }
 
 #[cfg(test)]

@@ -186,3 +186,22 @@ fn a_target_is_covered_however_it_was_written() {
         assert_eq!((&host["Binds"], &host["Mounts"]), (&binds, &mounts));
     }
 }
+
+#[test]
+fn hardware_address_and_gateway_priority_are_kept() {
+    let mut old = container();
+    let networks = &mut old["NetworkSettings"]["Networks"];
+    networks["pmm-net"]["MacAddress"] = json!("02:42:ac:1e:00:0a");
+    networks["second"]["MacAddress"] = json!("02:11:22:33:44:55");
+    networks["second"]["GwPriority"] = json!(7);
+    networks["pmm-net"]["GwPriority"] = json!(0);
+    let made = make(&old, V2, V3).networks;
+    assert_eq!(
+        made["pmm-net"],
+        json!({"IPAMConfig": {"IPv4Address": "172.30.0.10"}, "Aliases": ["pmm", "pmm-server"]})
+    );
+    assert_eq!(
+        made["second"],
+        json!({"GwPriority": 7, "MacAddress": "02:11:22:33:44:55"})
+    );
+}

@@ -184,6 +184,10 @@ impl<'a> Hop<'a> {
         if let Some(policy) = self.get::<Value>(phase, "old_policy") {
             container["HostConfig"]["RestartPolicy"] = policy;
         }
+        // A stopped container has no hardware addresses any more.
+        if let Some(networks) = self.get::<Value>(phase, "old_networks") {
+            container["NetworkSettings"]["Networks"] = networks;
+        }
         if let Some(ports) = self.get::<Value>(phase, "old_ports") {
             container["NetworkSettings"]["Ports"] = ports;
         }

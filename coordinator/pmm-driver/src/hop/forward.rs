@@ -79,7 +79,8 @@ pub fn remember(hop: &mut Hop<'_>, phase: Phase, container: &Value) -> Result<()
         .get(Phase::Rehome, "old_policy")
         .unwrap_or_else(|| container["HostConfig"]["RestartPolicy"].clone());
     hop.note_once(phase, "old_policy", &policy)?;
-    hop.note_once(phase, "old_ports", &container["NetworkSettings"]["Ports"])
+    hop.note_once(phase, "old_ports", &container["NetworkSettings"]["Ports"])?;
+    hop.note_once(phase, "old_networks", &container["NetworkSettings"]["Networks"])
 }
 
 async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverError> {
