@@ -87,7 +87,13 @@ async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverE
     let started = Instant::now();
     // Right after an earlier hop a fleet that reconnects may be answered 401 and 5xx for a while.
     let baseline = loop {
-        match baseline::before(&hop.tools.pmm.patient(limit / 2)).await {
+        match baseline::before(
+            &hop.tools.pmm.patient(limit / 2),
+            &hop.docker,
+            &hop.tools.config.container,
+        )
+        .await
+        {
             Err(error) if error.inconclusive() && started.elapsed() + Duration::from_secs(5) < limit => {
                 hop.pause().await
             }

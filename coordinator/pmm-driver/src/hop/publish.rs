@@ -25,7 +25,8 @@ pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
     let before = hop.baseline()?;
     let pmm = dark_pmm(hop, phase).await?;
     let pmm = pmm.patient(limit.saturating_sub(PATIENCE));
-    let found = settle_differences(hop, &pmm, &before, PATIENCE.min(limit)).await?;
+    let id: String = hop.need(phase, "new_id")?;
+    let found = settle_differences(hop, &pmm, &id, &before, PATIENCE.min(limit)).await?;
     if found.is_empty() {
         Ok(())
     } else {
@@ -37,12 +38,13 @@ pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
 pub async fn settle_differences(
     hop: &Hop<'_>,
     pmm: &Pmm,
+    container: &str,
     before: &Baseline,
     patience: Duration,
 ) -> Result<Vec<Difference>, DriverError> {
     let started = Instant::now();
     loop {
-        match baseline::after(pmm, before).await {
+        match baseline::after(pmm, &hop.docker, container, before).await {
             Ok(after) if looks_fresh(before, &after) => {
                 return Err(DriverError::state(
                     codes::FRESH_INSTANCE,

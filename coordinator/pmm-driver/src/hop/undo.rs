@@ -195,7 +195,14 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
     }
     let before = hop.baseline()?;
     let pmm = hop.tools.pmm.patient(CLIENTS * 2);
-    let found = settle_differences(hop, &pmm, &before, Duration::from_secs(60)).await?;
+    let found = settle_differences(
+        hop,
+        &pmm,
+        &hop.tools.config.container,
+        &before,
+        Duration::from_secs(60),
+    )
+    .await?;
     if !found.is_empty() {
         return Err(mismatch(&found));
     }
