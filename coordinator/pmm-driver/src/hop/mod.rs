@@ -278,22 +278,8 @@ fn settled(hop: &Hop<'_>) -> HopResult {
     }
     let open = publish::unconfirmed(hop);
     if !open.is_empty() {
-        let container = &hop.tools.config.container;
-        result.outcome = HopOutcome::NeedsOperator;
-        result.code = Code::new(codes::UNEXPECTED_STATE);
-        Step::Publish.info().name.clone_into(&mut result.step);
-        result.message = format!(
-            "{} runs with all data, but is only half published: {}",
-            hop.order.to,
-            open.join("; ")
-        );
-        result.hints.push(format!(
-            "see that PMM answers at {} and that {container} has the restart policy {}, then plan again",
-            hop.tools.config.url,
-            hop.get::<serde_json::Value>(Phase::Main, "old_policy")
-                .map_or_else(String::new, |policy| policy["Name"].to_string()),
-        ));
-        return result;
+        let policy = hop.get::<serde_json::Value>(Phase::Main, "old_policy");
+        return half_published(result, &open, hop.tools.config, policy.as_ref());
     }
     // Not one client came back: PMM runs, but something between it and the fleet is wrong.
     if hop.order.last_of_leg && hop.journal.get::<bool>("nobody_back") == Some(true) {
@@ -305,6 +291,28 @@ fn settled(hop: &Hop<'_>) -> HopResult {
                 .to_owned(),
         );
     }
+    result
+}
+
+/// PMM runs with its data, but a person has to see to what clients or the next start of the machine depend on.
+fn half_published(
+    mut result: HopResult,
+    open: &[String],
+    config: &ServerConfig,
+    policy: Option<&serde_json::Value>,
+) -> HopResult {
+    result.outcome = HopOutcome::NeedsOperator;
+    result.code = Code::new(codes::UNEXPECTED_STATE);
+    Step::Publish.info().name.clone_into(&mut result.step);
+    result.message = format!(
+        "PMM runs with all data, but is only half published: {}",
+        open.join("; ")
+    );
+    let policy = policy.and_then(|policy| policy["Name"].as_str()).unwrap_or("no");
+    result.hints.push(format!(
+        "see that PMM answers at {} and that the container {} has the restart policy `{policy}`, then plan again",
+        config.url, config.container
+    ));
     result
 }
 
@@ -335,4 +343,55 @@ fn gave_up(hop: &Hop<'_>) -> HopResult {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Deadlines, Trust};
+    use fleet_common::version::PmmVersion;
+
+    #[test]
+    fn a_half_published_pmm_is_a_persons_and_nothing_is_forgotten() {
+        let config = ServerConfig {
+            name: "server".to_owned(),
+            url: "https://pmm.example.com".to_owned(),
+            credential_file: "credential".into(),
+            trust: Trust::System,
+            docker_endpoint: "unix:///none".to_owned(),
+            container: "pmm-server".to_owned(),
+            image_repository: "percona/pmm-server".to_owned(),
+            helper: "helper".into(),
+            deadlines: Deadlines::default(),
+        };
+        let settled = HopResult {
+            outcome: HopOutcome::Settled,
+            from: PmmVersion::new(2, 44, 1),
+            running: Some(PmmVersion::new(3, 7, 1)),
+            code: Code::new(""),
+            step: String::new(),
+            message: String::new(),
+            hints: Vec::new(),
+            restore_point: None,
+            downtime_ms: 1,
+            leftovers: vec!["service_accounts: one key".to_owned()],
+        };
+        let open = ["no answer".to_owned(), "policy refused".to_owned()];
+        let policy = serde_json::json!({"Name": "unless-stopped"});
+        let result = half_published(settled, &open, &config, Some(&policy));
+        assert_eq!(result.outcome, HopOutcome::NeedsOperator);
+        assert_eq!(
+            (result.code.0.as_str(), result.step.as_str()),
+            (codes::UNEXPECTED_STATE, "publish")
+        );
+        assert!(open.iter().all(|one| result.message.contains(one)));
+        let hint = result.hints.concat();
+        assert!(
+            [&config.url, &config.container]
+                .iter()
+                .all(|word| hint.contains(*word))
+        );
+        assert!(hint.contains("`unless-stopped`"));
+        assert_eq!(result.leftovers.len(), 1);
+    }
 }
