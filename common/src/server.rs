@@ -115,4 +115,7 @@ pub struct HopResult {
     /// The driver's journal is still open: the same order goes on where it stands, nothing that is done is done again.
     #[serde(default)]
     pub open: bool,
+    /// What a hop left undone without failing because of it, in the order in which it was found.
+    #[serde(default)]
+    pub leftovers: Vec<String>,
 }

@@ -117,7 +117,7 @@ mod tests {
             let records = whole(Action::Repoint, back);
             let seen = &records[..cut.min(records.len())];
             let state = fold(seen);
-            let reality = Reality { transaction: Transaction::None, on_disk: if old { OnDisk::Old } else { OnDisk::Broken } };
+            let reality = Reality { transaction: Transaction::None, rebooted: false, on_disk: if old { OnDisk::Old } else { OnDisk::Broken } };
             let decision = crate::journal::resume(&state, reality);
             prop_assert_eq!(decision == Resume::Nothing, !state.changed);
             match decision {

@@ -14,11 +14,16 @@ use fleet_common::server::{Pmm2Update, ServerOrder};
 use fleet_common::survey::{Finding, Verdict};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
+use serde_json::Value;
+use server_upgrade::env::operator_env;
+use server_upgrade::external;
 use server_upgrade::facts::PreflightReport;
+use server_upgrade::image::strings;
+use server_upgrade::mounts;
 use server_upgrade::names::{LABEL_MANAGED, LABEL_ROLE, Names, Phase};
 use server_upgrade::preflight::{Sight, judge};
 use server_upgrade::recreate::{Source, spec};
-use server_upgrade::volume::LookReport;
+use server_upgrade::volume::{LookReport, owner_for};
 use std::collections::BTreeSet;
 
 /// Everything that can be checked before PMM stops.
@@ -32,12 +37,19 @@ pub async fn run(
 ) -> Result<PreflightReport, DriverError> {
     let gathered = gather(docker, pmm, config).await?;
     let version = gathered.facts.version;
-    let look = look(docker, config, program, &gathered).await;
+    let look = look(docker, config, program, &gathered, path).await;
     let snapshot = snapshot::take(pmm, 0).await?;
     let settings = pmm.settings(version.major).await;
     let mut images = Vec::new();
+    let mut absent = 0u64;
     for wanted in images_needed(&gathered, path, pmm2) {
         let found = docker.resolve(&config.image_repository, wanted).await;
+        if let Ok(found) = &found
+            && found.from_registry
+        {
+            let pinned = format!("{}@{}", config.image_repository, found.digest);
+            absent += u64::from(docker.image(&pinned).await?.is_none());
+        }
         images.push((wanted, found.map(|one| one.digest).map_err(|error| chain(&error))));
     }
     let specs: Vec<_> = path
@@ -64,12 +76,22 @@ pub async fn run(
         services.iter().map(|id| on_node(&snapshot, id)).collect()
     };
     let (scheduled, running) = (named(&backups.scheduled), named(&backups.running));
+    let read_only = mounts::read_only(&gathered.container);
+    let hidden = mounts::writable_in_read_only(&gathered.container);
+    let external = external::databases(&operator_env(
+        &strings(&gathered.container["Config"], "Env"),
+        &strings(&gathered.image["Config"], "Env"),
+    ));
     let told = look.as_ref().map_err(chain_text);
     let mut findings = judge(&Sight {
         facts: &gathered.facts,
         path,
         look: told.as_ref().map(|look| *look).map_err(String::as_str),
         free_bytes: look.as_ref().map_or(0, |look| look.free_bytes),
+        restore_points: images.len().max(path.len()) as u64,
+        image_bytes: absent.saturating_mul(image_size(&gathered.image)),
+        read_only: &read_only,
+        hidden: &hidden,
         specs: &specs,
         images: &images,
         admin: admin.as_ref().map_err(String::as_str).copied(),
@@ -78,6 +100,7 @@ pub async fn run(
         backups_unknown: &backups.unknown,
         clients: snapshot.clients.len(),
         services: snapshot.services.len(),
+        external: &external,
         alertmanager,
     });
     if let Some(first) = path
@@ -124,6 +147,12 @@ fn source(gathered: &Gathered, to: PmmVersion) -> Source<'_> {
     }
 }
 
+/// What an image takes on the engine's disk: registries don't tell, but releases are about as large as the one that runs. About 2.6 GB if
+/// the engine does not tell either (PMM docs: hardware_and_system.md).
+fn image_size(running: &Value) -> u64 {
+    running["Size"].as_u64().unwrap_or(2_600_000_000)
+}
+
 /// The images of the path, and that of the running release if the container has to be re-created first.
 fn images_needed(gathered: &Gathered, path: &[PmmVersion], pmm2: Pmm2Update) -> Vec<PmmVersion> {
     let mut needed = path.to_vec();
@@ -139,6 +168,7 @@ async fn look(
     config: &ServerConfig,
     program: &[u8],
     gathered: &Gathered,
+    path: &[PmmVersion],
 ) -> Result<LookReport, DriverError> {
     let binds = data_binds(&gathered.container, true);
     if binds.is_empty() {
@@ -146,6 +176,23 @@ async fn look(
             codes::UNEXPECTED_STATE,
             "nothing is mounted at /srv",
         ));
+    }
+    let mut args: Vec<String> = ["look", "--root", "/srv", "--space", "/", "--count"]
+        .map(str::to_owned)
+        .to_vec();
+    args.extend(leave(&gathered.container));
+    // A PMM 3 that runs reads what it needs already.
+    let reader = path
+        .last()
+        .filter(|_| gathered.facts.version.major < 3)
+        .and_then(|to| owner_for(*to));
+    if let Some((uid, gid)) = reader {
+        args.extend([
+            "--uid".to_owned(),
+            uid.to_string(),
+            "--gid".to_owned(),
+            gid.to_string(),
+        ]);
     }
     let labels = [(LABEL_MANAGED, "true"), (LABEL_ROLE, "helper")];
     docker
@@ -157,15 +204,20 @@ async fn look(
                 .collect(),
             image: &gathered.facts.image_id,
             program,
-            args: ["look", "--root", "/srv", "--space", "/", "--count"]
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect(),
+            args,
             binds,
             limit: config.deadlines.volume,
             reuse: false,
         })
         .await
+}
+
+/// The helper's arguments for what it leaves alone.
+pub fn leave(container: &Value) -> Vec<String> {
+    mounts::read_only(container)
+        .into_iter()
+        .flat_map(|at| ["--leave".to_owned(), at])
+        .collect()
 }
 
 /// Only names of a specification depend on the order; the judgement does not.

@@ -418,6 +418,7 @@ fn a_hop_that_the_driver_could_not_decide_goes_on_under_the_same_order() {
         restore_point: None,
         downtime_ms: 0,
         open: false,
+        leftovers: Vec::new(),
     };
     let event = ServerEvent::Finished(nothing);
     world.give(Input::Server {

@@ -29,6 +29,12 @@ pub struct Baseline {
     pub history: Vec<HistoryProbe>,
     /// Queries that were there in a window before the cut.
     pub qan: Vec<QanProbe>,
+    /// How much people made in Grafana, by what it is; what could not be counted is absent.
+    #[serde(default)]
+    pub grafana: BTreeMap<String, u64>,
+    /// SHA-256 of each of [`KEPT_FILES`] that is there.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
     /// The fleet as the rollout sees it, for the clients that have to come back.
     pub fleet: FleetSnapshot,
 }
@@ -57,7 +63,18 @@ pub struct Exporter {
     pub disabled: bool,
     /// Whether its status was RUNNING. Anything else at the baseline must not fail the gate.
     pub running: bool,
+    /// Whether the client pushes its metrics; `None` in what an older coordinator wrote down.
+    #[serde(default)]
+    pub push: Option<bool>,
 }
+
+/// Files on the data volume that no release may change: the certificate that clients are served, the key of what is encrypted in PMM's
+/// database, the operator's own scrape configuration.
+pub const KEPT_FILES: &[&str] = &[
+    "/srv/nginx/certificate.crt",
+    "/srv/pmm-encryption.key",
+    "/srv/prometheus/prometheus.base.yml",
+];
 
 /// How many series a query had at a moment before the cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,6 +58,7 @@ pub fn compare(before: &Baseline, after: &Baseline) -> Vec<Difference> {
             after.settings.get(name).map_or("", String::as_str),
         );
     }
+    content(before, after, &mut out);
     history(before, after, &mut out);
     out.0
 }
@@ -133,12 +134,38 @@ fn agents(before: &Baseline, after: &Baseline, out: &mut Out) {
         let label = |field: &str| format!("agent {id} {} ({field})", agent.exporter_type);
         out.equal(label("type"), &agent.exporter_type, &now.exporter_type);
         out.equal(label("watches"), &agent.watches, &now.watches);
+        if let (Some(before), Some(after), false) = (agent.push, now.push, own)
+            && before != after
+        {
+            out.equal(label("push mode"), &before.to_string(), &after.to_string());
+        }
         if agent.disabled != now.disabled && !explained(before, agent) {
             out.equal(
                 label("disabled"),
                 &agent.disabled.to_string(),
                 &now.disabled.to_string(),
             );
+        }
+    }
+}
+
+/// What people made and what the operator put there. More in Grafana is fine, PMM 3's conversion makes users of its own; a file that was
+/// not there is PMM 3's own.
+fn content(before: &Baseline, after: &Baseline, out: &mut Out) {
+    for (what, count) in &before.grafana {
+        match after.grafana.get(what) {
+            Some(now) if now >= count => {}
+            now => out.differs(
+                format!("Grafana's {what}"),
+                &count.to_string(),
+                &now.map_or_else(|| "not shown".to_owned(), u64::to_string),
+            ),
+        }
+    }
+    for (path, digest) in &before.files {
+        match after.files.get(path) {
+            None => out.missing(format!("file {path}")),
+            Some(now) => out.equal(format!("file {path} (SHA-256)"), digest, now),
         }
     }
 }
@@ -239,6 +266,7 @@ mod tests {
             client: client.to_owned(),
             disabled: false,
             running: true,
+            push: Some(true),
         };
         base.agents
             .insert("a1".to_owned(), agent("mysqld_exporter", "s1", "c1"));
@@ -292,6 +320,40 @@ mod tests {
             .map(|one| one.what.clone())
             .collect();
         assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
+    fn content_files_and_push_mode_are_compared() {
+        let mut before = baseline();
+        before.grafana.insert("users".to_owned(), 3);
+        before.grafana.insert("alert rules".to_owned(), 2);
+        let certificate = "/srv/nginx/certificate.crt".to_owned();
+        before.files.insert(certificate.clone(), "aa".to_owned());
+        let mut after = before.clone();
+        after.grafana.insert("users".to_owned(), 4);
+        after
+            .files
+            .insert("/srv/pmm-encryption.key".to_owned(), "bb".to_owned());
+        after.agents.get_mut("a2").unwrap().push = Some(false);
+        assert_eq!(compare(&before, &after), vec![], "what is expected");
+        after.grafana.insert("users".to_owned(), 2);
+        after.grafana.remove("alert rules");
+        after.files.insert(certificate, "cc".to_owned());
+        after.agents.get_mut("a1").unwrap().push = Some(false);
+        let found: Vec<String> = compare(&before, &after).into_iter().map(|one| one.what).collect();
+        assert_eq!(
+            found,
+            [
+                "agent a1 mysqld_exporter (push mode)",
+                "Grafana's alert rules",
+                "Grafana's users",
+                "file /srv/nginx/certificate.crt (SHA-256)"
+            ]
+        );
+        let mut old = before.clone();
+        old.agents.get_mut("a1").unwrap().push = None;
+        after.clone_from(&before);
+        assert_eq!(compare(&old, &after), vec![], "an older coordinator's baseline");
     }
 
     #[test]

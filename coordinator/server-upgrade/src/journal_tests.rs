@@ -87,6 +87,7 @@ fn a_finished_journal_answers_the_same_again() {
         restore_point: None,
         downtime_ms: 5,
         open: false,
+        leftovers: Vec::new(),
     };
     let replay = Replay::of(&[
         Line::Opened {

@@ -17,6 +17,14 @@ pub struct Sight<'a> {
     pub look: Result<&'a LookReport, &'a str>,
     /// Free bytes where restore points are written.
     pub free_bytes: u64,
+    /// Restore points that the whole path writes: one per hop, and one more if the container is re-created first.
+    pub restore_points: u64,
+    /// Bytes of the images that the engine does not have yet.
+    pub image_bytes: u64,
+    /// What is mounted read-only below the data, and is left alone.
+    pub read_only: &'a [String],
+    /// Writable mounts below those.
+    pub hidden: &'a [String],
     /// The specification of the container of each hop.
     pub specs: &'a [(PmmVersion, ContainerSpec)],
     /// For each image that is needed: digest, or why there is none.
@@ -33,6 +41,8 @@ pub struct Sight<'a> {
     pub clients: usize,
     /// Services in PMM's inventory, the server's own left out.
     pub services: usize,
+    /// Names of variables that point to databases outside of the volume.
+    pub external: &'a [String],
     /// External Alertmanager address or rules that PMM 3 deletes.
     pub alertmanager: bool,
 }
@@ -42,6 +52,7 @@ pub fn judge(sight: &Sight<'_>) -> Vec<Finding> {
     let mut out = Findings::default();
     version(sight, &mut out);
     data(sight, &mut out);
+    read_only_mounts(sight, &mut out);
     space(sight, &mut out);
     container(sight, &mut out);
     images(sight, &mut out);
@@ -133,14 +144,54 @@ fn data(sight: &Sight<'_>, out: &mut Findings) {
     }
 }
 
+fn read_only_mounts(sight: &Sight<'_>, out: &mut Findings) {
+    if !sight.hidden.is_empty() {
+        out.add(
+            Verdict::Fail,
+            "read_only_mounts",
+            format!(
+                "{} can be written to below a read-only mount, which a restore point passes by",
+                sight.hidden.join(", ")
+            ),
+            "mount it elsewhere, or drop the read-only mount around it",
+        );
+    }
+    let (Ok(look), false) = (sight.look, sight.read_only.is_empty()) else {
+        return;
+    };
+    let names = sight.read_only.join(", ");
+    if look.unreadable_count == 0 {
+        out.add(
+            Verdict::Warn,
+            "read_only_mounts",
+            format!("{names} is mounted read-only: it is neither copied nor given to PMM 3's user"),
+            "keep it as it is until the upgrade has ended",
+        );
+    } else {
+        out.add(
+            Verdict::Fail,
+            "read_only_mounts",
+            format!(
+                "PMM 3 runs as uid 1000 and can't read {} entries of the read-only mounts ({names}), among them {}",
+                look.unreadable_count,
+                look.unreadable.join(", ")
+            ),
+            "let uid 1000 or group 0 read the files on the Docker host, then plan again",
+        );
+    }
+}
+
 fn space(sight: &Sight<'_>, out: &mut Findings) {
     let Ok(look) = sight.look else { return };
-    let hops = sight.path.len().max(1) as u64;
-    // Every hop has its own restore point, and databases need head-room to migrate.
-    let needed = look.bytes.saturating_mul(hops).saturating_add(look.bytes / 10);
+    // Databases need head-room to migrate.
+    let needed = look
+        .bytes
+        .saturating_mul(sight.restore_points.max(1))
+        .saturating_add(look.bytes / 10)
+        .saturating_add(sight.image_bytes);
     let message = format!(
-        "{} bytes free, {needed} needed for {hops} restore points",
-        sight.free_bytes
+        "{} bytes free, {needed} needed for {} restore points and {} bytes of images",
+        sight.free_bytes, sight.restore_points, sight.image_bytes
     );
     if sight.free_bytes < needed {
         out.add(
@@ -183,32 +234,17 @@ fn container(sight: &Sight<'_>, out: &mut Findings) {
             "everything about the container can be kept".to_owned(),
         );
     }
-    let external: Vec<&str> = sight
-        .facts
-        .operator_env
-        .iter()
-        .map(String::as_str)
-        .filter(|name| is_external(name))
-        .collect();
-    if !external.is_empty() {
+    if !sight.external.is_empty() {
         out.add(
             Verdict::Fail,
             "external_database",
             format!(
                 "PMM uses databases outside of its volume ({}): a copy of the volume is no way back for them",
-                external.join(", ")
+                sight.external.join(", ")
             ),
             "not supported yet; back them up and upgrade by hand",
         );
     }
-}
-
-/// Variables that move PMM's data out of the volume.
-fn is_external(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    ["DISABLE_BUILTIN_CLICKHOUSE", "DISABLE_BUILTIN_POSTGRES"]
-        .iter()
-        .any(|part| name.ends_with(part))
 }
 
 fn images(sight: &Sight<'_>, out: &mut Findings) {
@@ -336,6 +372,10 @@ mod tests {
             path,
             look: Ok(look),
             free_bytes: 1 << 30,
+            restore_points: 1,
+            image_bytes: 0,
+            read_only: &[],
+            hidden: &[],
             specs: &[],
             images: &[],
             admin: Ok(()),
@@ -344,6 +384,7 @@ mod tests {
             backups_unknown: &[],
             clients: 1,
             services: 1,
+            external: &[],
             alertmanager: false,
         }
     }
@@ -384,7 +425,7 @@ mod tests {
         let path = [PmmVersion::new(3, 7, 1)];
         let mut bad = facts();
         bad.data = None;
-        bad.operator_env = vec!["PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES".to_owned()];
+        let external = ["PERCONA_TEST_PMM_DISABLE_BUILTIN_POSTGRES".to_owned()];
         let empty = LookReport {
             empty: true,
             ..LookReport::default()
@@ -393,6 +434,7 @@ mod tests {
         let images = [(PmmVersion::new(3, 7, 1), Err("manifest unknown".to_owned()))];
         seen.images = &images;
         seen.admin = Err("403");
+        seen.external = &external;
         let findings = judge(&seen);
         assert_eq!(
             failed(&findings),
@@ -411,5 +453,44 @@ mod tests {
         let mut seen = sight(&facts, &old, &path);
         seen.free_bytes = 10;
         assert_eq!(failed(&judge(&seen)), ["data", "space"]);
+    }
+
+    #[test]
+    fn read_only_mounts_are_told_and_must_be_readable() {
+        let path = [PmmVersion::new(3, 7, 1)];
+        let (facts, mut look) = (facts(), look());
+        let mounts = ["/srv/nginx".to_owned()];
+        let mut seen = sight(&facts, &look, &path);
+        seen.read_only = &mounts;
+        let findings = judge(&seen);
+        assert!(failed(&findings).is_empty());
+        assert!(
+            findings
+                .iter()
+                .any(|one| one.verdict == Verdict::Warn && one.message.contains("/srv/nginx"))
+        );
+        let hidden = ["/srv/nginx/own".to_owned()];
+        seen.hidden = &hidden;
+        assert_eq!(failed(&judge(&seen)), ["read_only_mounts"]);
+        look.unreadable = vec!["/srv/nginx/certificate.key".to_owned()];
+        look.unreadable_count = 1;
+        let mut seen = sight(&facts, &look, &path);
+        seen.read_only = &mounts;
+        assert_eq!(failed(&judge(&seen)), ["read_only_mounts"]);
+    }
+
+    #[test]
+    fn space_is_asked_for_every_copy_and_every_image() {
+        let path = [PmmVersion::new(3, 7, 1)];
+        let (facts, look) = (facts(), look());
+        let mut seen = sight(&facts, &look, &path);
+        seen.free_bytes = 1100;
+        assert!(failed(&judge(&seen)).is_empty());
+        seen.restore_points = 2;
+        assert_eq!(failed(&judge(&seen)), ["space"]);
+        seen.free_bytes = 2100;
+        assert!(failed(&judge(&seen)).is_empty());
+        seen.image_bytes = 1;
+        assert_eq!(failed(&judge(&seen)), ["space"]);
     }
 }

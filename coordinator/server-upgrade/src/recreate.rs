@@ -244,10 +244,10 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
         .flatten()
         .filter_map(Value::as_str)
     {
-        covered.extend(bind.split(':').nth(1).map(str::to_owned));
+        covered.extend(bind.split(':').nth(1).map(clean));
     }
     for mount in host.get("Mounts").and_then(Value::as_array).into_iter().flatten() {
-        covered.extend(mount["Target"].as_str().map(str::to_owned));
+        covered.extend(mount["Target"].as_str().map(clean));
     }
     let mut binds = host
         .get("Binds")
@@ -255,8 +255,8 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
         .cloned()
         .unwrap_or_default();
     for mount in container["Mounts"].as_array().into_iter().flatten() {
-        let destination = mount["Destination"].as_str().unwrap_or_default();
-        if mount["Type"] == "volume" && !covered.iter().any(|one| one == destination) {
+        let destination = clean(mount["Destination"].as_str().unwrap_or_default());
+        if mount["Type"] == "volume" && !covered.contains(&destination) {
             let mode = if mount["RW"] == json!(false) { ":ro" } else { "" };
             binds.push(json!(format!(
                 "{}:{destination}{mode}",
@@ -269,7 +269,23 @@ fn add_anonymous_volumes(container: &Value, host: &mut Map<String, Value>) {
     }
 }
 
-/// Endpoint settings to connect each network with: aliases and static addresses, without what Docker gave by itself.
+/// A path in the container as Docker compares it: without empty and `.` parts, `..` resolved. What the operator wrote is kept as it was in
+/// `Binds` and `Mounts`, and clean in the list of what is mounted.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Endpoint settings to connect each network with: aliases, static addresses and priorities, without what Docker gave by itself.
 fn networks(container: &Value) -> BTreeMap<String, Value> {
     let id = container["Id"].as_str().unwrap_or_default();
     let mut out = BTreeMap::new();
@@ -284,6 +300,14 @@ fn networks(container: &Value) -> BTreeMap<String, Value> {
                 endpoint.insert(member.to_owned(), old[member].clone());
             }
         }
+        if let Some(priority) = old["GwPriority"].as_i64().filter(|priority| *priority != 0) {
+            endpoint.insert("GwPriority".to_owned(), json!(priority));
+        }
+        if let Some(mac) = old["MacAddress"].as_str().filter(|mac| !mac.is_empty())
+            && !is_made_from(mac, old["IPAddress"].as_str().unwrap_or_default())
+        {
+            endpoint.insert("MacAddress".to_owned(), json!(mac));
+        }
         let aliases: Vec<String> = image::strings(old, "Aliases")
             .into_iter()
             .filter(|alias| !(alias.len() == 12 && id.starts_with(alias.as_str())))
@@ -295,6 +319,14 @@ fn networks(container: &Value) -> BTreeMap<String, Value> {
         out.insert(name.clone(), Value::Object(endpoint));
     }
     out
+}
+
+/// Whether Docker made this hardware address from the network address, which may be another one next time (moby `libnetwork/netutils`).
+fn is_made_from(mac: &str, address: &str) -> bool {
+    address.parse::<std::net::Ipv4Addr>().is_ok_and(|address| {
+        let [a, b, c, d] = address.octets();
+        mac.eq_ignore_ascii_case(&format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
+    })
 }
 
 #[cfg(test)]

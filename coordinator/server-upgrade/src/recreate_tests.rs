@@ -168,3 +168,41 @@ fn a_user_inherited_hostname_is_not_carried_over() {
     old["Config"]["Hostname"] = json!("4f1f2b3c4d5e");
     assert_eq!(make(&old, V2, V3).body.get("Hostname"), None);
 }
+
+#[test]
+fn a_target_is_covered_however_it_was_written() {
+    for (binds, mounts) in [
+        (json!(["pmm-data:/srv/"]), json!(null)),
+        (json!(["pmm-data://srv/.:z"]), json!(null)),
+        (json!(["pmm-data:/opt/../srv"]), json!(null)),
+        (
+            json!(null),
+            json!([{"Type": "volume", "Source": "pmm-data", "Target": "/srv/"}]),
+        ),
+    ] {
+        let mut old = container();
+        old["HostConfig"]["Binds"] = binds.clone();
+        old["HostConfig"]["Mounts"] = mounts.clone();
+        let host = &make(&old, V2, V3).body["HostConfig"];
+        assert_eq!((&host["Binds"], &host["Mounts"]), (&binds, &mounts));
+    }
+}
+
+#[test]
+fn hardware_address_and_gateway_priority_are_kept() {
+    let mut old = container();
+    let networks = &mut old["NetworkSettings"]["Networks"];
+    networks["pmm-net"]["MacAddress"] = json!("02:42:ac:1e:00:0a");
+    networks["second"]["MacAddress"] = json!("02:11:22:33:44:55");
+    networks["second"]["GwPriority"] = json!(7);
+    networks["pmm-net"]["GwPriority"] = json!(0);
+    let made = make(&old, V2, V3).networks;
+    assert_eq!(
+        made["pmm-net"],
+        json!({"IPAMConfig": {"IPv4Address": "172.30.0.10"}, "Aliases": ["pmm", "pmm-server"]})
+    );
+    assert_eq!(
+        made["second"],
+        json!({"GwPriority": 7, "MacAddress": "02:11:22:33:44:55"})
+    );
+}

@@ -83,6 +83,10 @@ pub struct LookReport {
     pub bytes: u64,
     /// Free bytes of the file system.
     pub free_bytes: u64,
+    /// Entries of read-only mounts that PMM 3's user can't read: the first few.
+    pub unreadable: Vec<String>,
+    /// How many there are.
+    pub unreadable_count: u64,
 }
 
 impl LookReport {

@@ -223,5 +223,6 @@ fn undecided(order: &ServerOrder, error: &DriverError) -> HopResult {
         restore_point: None,
         downtime_ms: 0,
         open: false,
+        leftovers: Vec::new(),
     }
 }

@@ -1,8 +1,8 @@
-//! The command line: `command --name value ...` and two flags.
+//! The command line: `command --name value ...` and two flags; only `--leave` may be given several times.
 
 use crate::error::HelperError;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A parsed command line.
 pub struct Args {
@@ -12,6 +12,8 @@ pub struct Args {
     pub live: bool,
     /// Count files and bytes.
     pub count: bool,
+    /// Absolute paths that are left alone.
+    pub leave: Vec<PathBuf>,
     values: BTreeMap<String, String>,
 }
 
@@ -25,6 +27,7 @@ impl Args {
             command,
             live: false,
             count: false,
+            leave: Vec::new(),
             values: BTreeMap::new(),
         };
         while let Some(word) = words.next() {
@@ -35,7 +38,11 @@ impl Args {
                     let value = words
                         .next()
                         .ok_or_else(|| HelperError::Usage(format!("--{name} needs a value")))?;
-                    args.values.insert(name.to_owned(), value);
+                    if name == "leave" {
+                        args.leave.push(PathBuf::from(value));
+                    } else {
+                        args.values.insert(name.to_owned(), value);
+                    }
                 }
                 None => return Err(HelperError::Usage(format!("unexpected `{word}`"))),
             }

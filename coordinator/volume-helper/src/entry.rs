@@ -1,6 +1,7 @@
 //! What is at a path, and the walk over a tree in a fixed order.
 
 use crate::error::{At, HelperError};
+use crate::mounts::LeftAlone;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -89,6 +90,7 @@ pub struct Walk {
     root: PathBuf,
     stack: Vec<PathBuf>,
     live: bool,
+    left: LeftAlone,
 }
 
 impl Walk {
@@ -98,7 +100,14 @@ impl Walk {
             root: root.to_owned(),
             stack: vec![PathBuf::new()],
             live,
+            left: LeftAlone::default(),
         }
+    }
+
+    /// Passes these by.
+    pub fn leaving(mut self, left: &LeftAlone) -> Self {
+        self.left = left.clone();
+        self
     }
 
     fn look(&mut self, relative: &Path) -> Result<Option<Metadata>, HelperError> {
@@ -122,8 +131,13 @@ impl Walk {
             names.push(entry.at("list", path)?.file_name());
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        self.stack
-            .extend(names.into_iter().map(|name| relative.join(name)));
+        let left = &self.left;
+        self.stack.extend(
+            names
+                .into_iter()
+                .map(|name| relative.join(name))
+                .filter(|inside| !left.covers(inside)),
+        );
         Ok(())
     }
 }

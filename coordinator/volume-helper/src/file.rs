@@ -67,13 +67,23 @@ pub fn make_other(kind: Kind, from: &Path, to: &Path) -> Result<(), HelperError>
     }
 }
 
-/// Gives `to` the owner, mode, extended attributes and times of the source. Times last: everything else moves them.
+/// Gives `to` the owner, mode, extended attributes and times of the source, as far as they differ. Times last: everything else moves them.
 pub fn copy_metadata(from: &Path, meta: &Metadata, to: &Path) -> Result<(), HelperError> {
-    lchown(to, Some(meta.uid()), Some(meta.gid())).at("change the owner of", to)?;
+    let there = fs::symlink_metadata(to).at("look at", to)?;
+    let owned = (there.uid(), there.gid()) == (meta.uid(), meta.gid());
+    if !owned {
+        lchown(to, Some(meta.uid()), Some(meta.gid())).at("change the owner of", to)?;
+    }
     if !meta.is_symlink() {
-        fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777))
-            .at("change the mode of", to)?;
+        // A new owner may cost the set-user-id bits.
+        if !owned || there.mode() & 0o7777 != meta.mode() & 0o7777 {
+            fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777))
+                .at("change the mode of", to)?;
+        }
         copy_attributes(from, to)?;
+    }
+    if (there.mtime(), there.mtime_nsec()) == (meta.mtime(), meta.mtime_nsec()) {
+        return Ok(());
     }
     copy_times(meta, to)
 }
@@ -112,6 +122,12 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<(), HelperError> {
         let name = std::ffi::OsStr::from_bytes(name);
         let got = rustix::fs::lgetxattr(from, name, value.as_mut_slice()).at("read an attribute of", from)?;
         let bytes = value.get(..got).unwrap_or_default();
+        let mut own = vec![0u8; bytes.len()];
+        if rustix::fs::lgetxattr(to, name, own.as_mut_slice())
+            .is_ok_and(|length| own.get(..length) == Some(bytes))
+        {
+            continue;
+        }
         rustix::fs::lsetxattr(to, name, bytes, rustix::fs::XattrFlags::empty())
             .at("set an attribute of", to)?;
     }

@@ -2,11 +2,12 @@
 
 use crate::entry::{Kind, Walk};
 use crate::error::{At, HelperError};
+use crate::mounts::{LeftAlone, readable, shown};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Markers, sizes and space.
 #[derive(Debug, Default, Serialize)]
@@ -31,20 +32,41 @@ pub struct Report {
     pub bytes: u64,
     /// Bytes that the file system of `--space`, else of the directory, still takes.
     pub free_bytes: u64,
+    /// Entries of what is left alone that the reader's mode bits do not let it read: the first few.
+    pub unreadable: Vec<String>,
+    /// How many there are.
+    pub unreadable_count: u64,
 }
 
-/// Reads the markers below `root`. Free space is measured at `space`, else at `root`.
-pub fn run(root: &Path, space: Option<&Path>, count: bool) -> Result<Report, HelperError> {
+/// How many unreadable entries are named.
+const NAMED: usize = 5;
+
+/// Reads the markers below `root`, as far as they are not in what is left alone. Free space is measured at `space`, else at `root`. Whether
+/// the user and group `reader` may read what is left alone is checked if it is given.
+pub fn run(
+    root: &Path,
+    space: Option<&Path>,
+    count: bool,
+    leave: &[PathBuf],
+    reader: Option<(u32, u32)>,
+) -> Result<Report, HelperError> {
+    let left = LeftAlone::named(root, leave);
+    let text = |relative: &str| {
+        (!left.covers(Path::new(relative)))
+            .then(|| text(&root.join(relative)))
+            .flatten()
+    };
     let meta = fs::symlink_metadata(root).at("look at", root)?;
     let measured = space.unwrap_or(root);
     let space = rustix::fs::statvfs(measured).at("measure", measured)?;
     let mut report = Report {
         empty: fs::read_dir(root).at("list", root)?.next().is_none(),
-        distribution: text(&root.join("pmm-distribution")),
-        dashboards_version: text(&root.join("grafana/PERCONA_DASHBOARDS_VERSION")),
-        pg_version: text(&root.join("postgres14/PG_VERSION")),
+        distribution: text("pmm-distribution"),
+        dashboards_version: text("grafana/PERCONA_DASHBOARDS_VERSION"),
+        pg_version: text("postgres14/PG_VERSION"),
         encryption_key: fs::metadata(root.join("pmm-encryption.key"))
             .ok()
+            .filter(|_| !left.covers(Path::new("pmm-encryption.key")))
             .map(|key| key.len()),
         owner: format!("{}:{}", meta.uid(), meta.gid()),
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
@@ -56,7 +78,7 @@ pub fn run(root: &Path, space: Option<&Path>, count: bool) -> Result<Report, Hel
         }
     }
     if count {
-        for found in Walk::new(root, true) {
+        for found in Walk::new(root, true).leaving(&left) {
             let (_, meta) = found?;
             if Kind::of(&meta) == Kind::File {
                 report.files += 1;
@@ -64,7 +86,31 @@ pub fn run(root: &Path, space: Option<&Path>, count: bool) -> Result<Report, Hel
             }
         }
     }
+    if let Some((uid, gid)) = reader {
+        for relative in left.paths() {
+            check_readable(root, relative, uid, gid, &mut report)?;
+        }
+    }
     Ok(report)
+}
+
+fn check_readable(
+    root: &Path,
+    relative: &Path,
+    uid: u32,
+    gid: u32,
+    report: &mut Report,
+) -> Result<(), HelperError> {
+    for found in Walk::new(&root.join(relative), true) {
+        let (inside, meta) = found?;
+        if matches!(Kind::of(&meta), Kind::Dir | Kind::File) && !readable(&meta, uid, gid) {
+            report.unreadable_count += 1;
+            if report.unreadable.len() < NAMED {
+                report.unreadable.push(shown(root, &relative.join(inside)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn text(path: &Path) -> Option<String> {

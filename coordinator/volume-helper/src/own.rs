@@ -3,6 +3,7 @@
 use crate::entry::{Walk, join};
 use crate::error::{At, HelperError};
 use crate::manifest::{escape, sync_parent};
+use crate::mounts::LeftAlone;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -21,16 +22,17 @@ pub struct Report {
     pub took_ms: u64,
 }
 
-/// Gives everything below `root` to `uid:gid`.
-pub fn run(root: &Path, uid: u32, gid: u32, record: &Path) -> Result<Report, HelperError> {
+/// Gives everything below `root` to `uid:gid`, what is mounted there read-only left out.
+pub fn run(root: &Path, uid: u32, gid: u32, record: &Path, leave: &[PathBuf]) -> Result<Report, HelperError> {
     let started = Instant::now();
+    let left = LeftAlone::with_read_only(root, leave)?;
     // A record that is there was written by a run that was killed later: what it says is older than what is on the disk now.
     if fs::symlink_metadata(record).is_err() {
-        write_record(root, record)?;
+        write_record(root, record, &left)?;
     }
     let mut report = Report::default();
     let mut failures: Option<(u64, PathBuf, std::io::Error)> = None;
-    for found in Walk::new(root, false) {
+    for found in Walk::new(root, false).leaving(&left) {
         let (relative, meta) = found?;
         if meta.uid() == uid && meta.gid() == gid {
             report.already += 1;
@@ -52,10 +54,10 @@ pub fn run(root: &Path, uid: u32, gid: u32, record: &Path) -> Result<Report, Hel
     Ok(report)
 }
 
-fn write_record(root: &Path, record: &Path) -> Result<(), HelperError> {
+fn write_record(root: &Path, record: &Path, left: &LeftAlone) -> Result<(), HelperError> {
     let fresh = record.with_extension("new");
     let mut out = BufWriter::new(File::create(&fresh).at("create", &fresh)?);
-    for found in Walk::new(root, false) {
+    for found in Walk::new(root, false).leaving(left) {
         let (relative, meta) = found?;
         writeln!(out, "{} {} {}", meta.uid(), meta.gid(), escape(&relative)).at("write", &fresh)?;
     }

@@ -3,6 +3,7 @@
 use crate::entry::{Kind, Stamp, Walk, join};
 use crate::error::{At, HelperError};
 use crate::file;
+use crate::mounts::LeftAlone;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
@@ -25,14 +26,16 @@ pub struct Report {
     pub took_ms: u64,
 }
 
-/// Makes `to` equal to `from`. Files with the same size and modification time to the nanosecond are taken as equal.
-pub fn run(from: &Path, to: &Path) -> Result<Report, HelperError> {
+/// Makes `to` equal to `from`, what is mounted there read-only left out: it can't have changed. Files with the same size and modification
+/// time to the nanosecond are taken as equal.
+pub fn run(from: &Path, to: &Path, leave: &[PathBuf]) -> Result<Report, HelperError> {
     let started = Instant::now();
+    let left = LeftAlone::with_read_only(to, leave)?;
     let mut report = Report::default();
     let mut wanted: BTreeSet<PathBuf> = BTreeSet::new();
     let mut dirs: Vec<(PathBuf, Metadata)> = Vec::new();
     let mut links: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
-    for found in Walk::new(from, false) {
+    for found in Walk::new(from, false).leaving(&left) {
         let (relative, meta) = found?;
         let (source, target) = (join(from, &relative), join(to, &relative));
         match Kind::of(&meta) {
@@ -65,7 +68,7 @@ pub fn run(from: &Path, to: &Path) -> Result<Report, HelperError> {
         }
         wanted.insert(relative);
     }
-    report.removed = remove_extra(to, &wanted)?;
+    report.removed = remove_extra(to, &wanted, &left)?;
     for (relative, meta) in dirs.iter().rev() {
         file::copy_metadata(&join(from, relative), meta, &join(to, relative))?;
     }
@@ -103,9 +106,9 @@ fn relink(first: &Path, target: &Path) -> Result<(), HelperError> {
     fs::hard_link(first, target).at("link", target)
 }
 
-fn remove_extra(to: &Path, wanted: &BTreeSet<PathBuf>) -> Result<u64, HelperError> {
+fn remove_extra(to: &Path, wanted: &BTreeSet<PathBuf>, left: &LeftAlone) -> Result<u64, HelperError> {
     let mut extra: Vec<PathBuf> = Vec::new();
-    for found in Walk::new(to, true) {
+    for found in Walk::new(to, true).leaving(left) {
         let (relative, _) = found?;
         let inside = extra.last().is_some_and(|last| relative.starts_with(last));
         if !inside && !wanted.contains(&relative) {

@@ -5,6 +5,7 @@ use crate::error::{At, HelperError};
 use crate::file;
 use crate::look;
 use crate::manifest::{self, Line, Manifest};
+use crate::mounts::LeftAlone;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -42,9 +43,17 @@ pub struct Report {
     pub copy: Option<look::Report>,
 }
 
-/// Copies `from` to `to`. A pass that is not live is the final one and looks at both sides once more.
-pub fn run(from: &Path, to: &Path, manifest_path: &Path, live: bool) -> Result<Report, HelperError> {
+/// Copies `from` to `to`. A pass that is not live is the final one and looks at both sides once more. What is read-only for PMM is named
+/// by the caller: while copying, everything is mounted read-only.
+pub fn run(
+    from: &Path,
+    to: &Path,
+    manifest_path: &Path,
+    live: bool,
+    leave: &[PathBuf],
+) -> Result<Report, HelperError> {
     let started = Instant::now();
+    let left = LeftAlone::named(from, leave);
     let before = manifest::read(manifest_path)?;
     if before.is_none() {
         file::remove(to)?;
@@ -60,7 +69,7 @@ pub fn run(from: &Path, to: &Path, manifest_path: &Path, live: bool) -> Result<R
         report: Report::default(),
     };
     let mut dirs: Vec<(PathBuf, Metadata)> = Vec::new();
-    for found in Walk::new(from, live) {
+    for found in Walk::new(from, live).leaving(&left) {
         let (relative, meta) = found?;
         if meta.is_dir() {
             dirs.push((relative.clone(), meta.clone()));
@@ -82,8 +91,8 @@ pub fn run(from: &Path, to: &Path, manifest_path: &Path, live: bool) -> Result<R
     rustix::fs::syncfs(&volume).at("sync", to)?;
     manifest::write(manifest_path, &pass.after)?;
     if !live {
-        pass.report.source = Some(look::run(from, None, false)?);
-        pass.report.copy = Some(look::run(to, None, true)?);
+        pass.report.source = Some(look::run(from, None, false, leave, None)?);
+        pass.report.copy = Some(look::run(to, None, true, &[], None)?);
     }
     pass.report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(pass.report)

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Where the program is inside of the helper container.
 const PROGRAM: &str = "pmm-fleet-volume-helper";
+/// What removing a container takes at most.
+const MARGIN: Duration = Duration::from_secs(20);
 
 /// One piece of volume work.
 pub struct Work<'a> {
@@ -49,7 +51,7 @@ impl Docker {
             self.put_program(&work.name, PROGRAM, work.program).await?;
             self.start_container(&work.name).await?;
         }
-        let status = match tokio::time::timeout(work.limit, self.wait_for_exit(&work.name)).await {
+        let status = match tokio::time::timeout(own_limit(work.limit), self.wait_for_exit(&work.name)).await {
             Ok(status) => status?,
             Err(_) => {
                 self.remove_container(&work.name).await?;
@@ -79,6 +81,11 @@ impl Docker {
             }),
         }
     }
+}
+
+/// A helper is given up before the step around it is: whoever ends the wait must have the time to end the work as well.
+fn own_limit(limit: Duration) -> Duration {
+    limit.saturating_sub((limit / 10).min(MARGIN))
 }
 
 fn body(work: &Work<'_>) -> Value {
@@ -116,4 +123,18 @@ fn answer<T: DeserializeOwned>(work: &Work<'_>, status: i64, output: &str) -> Re
         what: format!("volume work `{what}`"),
         message: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_ends_before_its_step() {
+        for seconds in [1, 30, 600, 86_400] {
+            let limit = Duration::from_secs(seconds);
+            assert!(own_limit(limit) < limit);
+            assert!(own_limit(limit) >= limit * 9 / 10);
+        }
+    }
 }

@@ -136,6 +136,7 @@ impl<'a> Hop<'a> {
             restore_point: self.journal.get("restore_point"),
             downtime_ms: self.downtime_ms(),
             open: false,
+            leftovers: leftovers(&self.journal),
         }
     }
 
@@ -194,6 +195,11 @@ impl<'a> Hop<'a> {
         })
     }
 
+    /// Keeps something that was left undone, beside what is kept already.
+    pub fn leftover(&mut self, text: &str) -> Result<(), DriverError> {
+        keep_leftover(&mut self.journal, text)
+    }
+
     /// The baseline.
     pub fn baseline(&self) -> Result<Baseline, DriverError> {
         self.need(Phase::Main, "baseline")
@@ -205,6 +211,10 @@ impl<'a> Hop<'a> {
         let mut container = self.docker.existing(&id).await?;
         if let Some(policy) = self.get::<Value>(phase, "old_policy") {
             container["HostConfig"]["RestartPolicy"] = policy;
+        }
+        // A stopped container has no hardware addresses any more.
+        if let Some(networks) = self.get::<Value>(phase, "old_networks") {
+            container["NetworkSettings"]["Networks"] = networks;
         }
         if let Some(ports) = self.get::<Value>(phase, "old_ports") {
             container["NetworkSettings"]["Ports"] = ports;
@@ -251,5 +261,53 @@ impl<'a> Hop<'a> {
     /// Whether a step of a phase was begun.
     pub fn begun(&self, phase: Phase, step: server_upgrade::steps::Step) -> bool {
         self.journal.replay().was_begun(StepId { phase, step })
+    }
+}
+
+fn leftovers(journal: &Journal) -> Vec<String> {
+    journal.get("leftovers").unwrap_or_default()
+}
+
+/// A step that is repeated finds the same again; it is told once.
+fn keep_leftover(journal: &mut Journal, text: &str) -> Result<(), DriverError> {
+    let mut all = leftovers(journal);
+    if all.iter().any(|one| one == text) {
+        return Ok(());
+    }
+    all.push(text.to_owned());
+    journal.note("leftovers", &all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use fleet_common::ids::{LegId, OrderId};
+    use fleet_common::server::Pmm2Update;
+
+    #[test]
+    fn leftovers_add_up_and_survive_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let order = ServerOrder {
+            order: OrderId::new("r/server-1/server/1/hop1"),
+            leg: LegId::new("server-1"),
+            attempt: 1,
+            hop: 1,
+            from: PmmVersion::new(2, 44, 1),
+            to: PmmVersion::new(3, 7, 1),
+            pmm2_update: Pmm2Update::Image,
+            accept_unsettled: false,
+            last_of_leg: true,
+        };
+        let mut journal = Journal::open(dir.path(), &order).unwrap();
+        keep_leftover(&mut journal, "service_accounts: one key").unwrap();
+        drop(journal);
+        let mut journal = Journal::open(dir.path(), &order).unwrap();
+        keep_leftover(&mut journal, "settle: two services").unwrap();
+        keep_leftover(&mut journal, "service_accounts: one key").unwrap();
+        assert_eq!(
+            leftovers(&journal),
+            ["service_accounts: one key", "settle: two services"]
+        );
     }
 }

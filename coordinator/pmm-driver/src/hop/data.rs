@@ -5,10 +5,11 @@ use crate::docker::containers;
 use crate::docker::helper::Work;
 use crate::error::DriverError;
 use crate::inspect::data_binds;
+use crate::preflight::leave;
 use fleet_common::codes;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use server_upgrade::names::Phase;
+use server_upgrade::names::{LABEL_KEY, LABEL_ROLE, Phase};
 use server_upgrade::volume::{OwnReport, SyncReport, owner_for};
 use std::time::Duration;
 
@@ -81,6 +82,22 @@ pub async fn ownership(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Resu
     hop.note(phase, "owned", &report)
 }
 
+/// Ends what still works on the data for this hop: work that was given up by its step goes on in its container. A restore of an earlier
+/// life may stay, `restore` waits for it.
+pub async fn end_helpers(hop: &Hop<'_>, phase: Phase, spare_restore: bool) -> Result<(), DriverError> {
+    let names = hop.names(phase);
+    let labels = [
+        format!("{LABEL_KEY}={}", names.key()),
+        format!("{LABEL_ROLE}=helper"),
+    ];
+    for name in hop.docker.containers_with(&labels).await? {
+        if !spare_restore || name != names.helper("restore") {
+            hop.docker.remove_container(&name).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The data as it was when the restore point was finished.
 pub async fn restore(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let args = ["restore", "--from", COPY, "--to", "/srv"]
@@ -110,7 +127,7 @@ async fn work<T: DeserializeOwned>(
     hop: &Hop<'_>,
     phase: Phase,
     name: &str,
-    args: Vec<String>,
+    mut args: Vec<String>,
     access: Access,
     limit: Duration,
 ) -> Result<T, DriverError> {
@@ -118,6 +135,7 @@ async fn work<T: DeserializeOwned>(
     let old: String = hop.need(phase, "old_id")?;
     let image: String = hop.need(phase, "old_image_id")?;
     let container = hop.docker.existing(&old).await?;
+    args.extend(leave(&container));
     let mut binds = data_binds(&container, access == Access::Read);
     binds.push(format!("{}:/backup", names.restore_point()));
     hop.docker

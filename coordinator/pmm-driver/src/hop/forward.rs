@@ -74,15 +74,26 @@ async fn inspect(hop: &mut Hop<'_>) -> Result<(), DriverError> {
 pub fn remember(hop: &mut Hop<'_>, phase: Phase, container: &Value) -> Result<(), DriverError> {
     hop.note_once(phase, "old_id", &container["Id"])?;
     hop.note_once(phase, "old_image_id", &container["Image"])?;
-    hop.note_once(phase, "old_policy", &container["HostConfig"]["RestartPolicy"])?;
-    hop.note_once(phase, "old_ports", &container["NetworkSettings"]["Ports"])
+    // The container of the first phase is ours; the operator's word is what stood on the one before it.
+    let policy = hop
+        .get(Phase::Rehome, "old_policy")
+        .unwrap_or_else(|| container["HostConfig"]["RestartPolicy"].clone());
+    hop.note_once(phase, "old_policy", &policy)?;
+    hop.note_once(phase, "old_ports", &container["NetworkSettings"]["Ports"])?;
+    hop.note_once(phase, "old_networks", &container["NetworkSettings"]["Networks"])
 }
 
 async fn take_baseline(hop: &mut Hop<'_>, limit: Duration) -> Result<(), DriverError> {
     let started = Instant::now();
     // Right after an earlier hop a fleet that reconnects may be answered 401 and 5xx for a while.
     let baseline = loop {
-        match baseline::before(&hop.tools.pmm.patient(limit / 2)).await {
+        match baseline::before(
+            &hop.tools.pmm.patient(limit / 2),
+            &hop.docker,
+            &hop.tools.config.container,
+        )
+        .await
+        {
             Err(error) if error.inconclusive() && started.elapsed() + Duration::from_secs(5) < limit => {
                 hop.pause().await
             }

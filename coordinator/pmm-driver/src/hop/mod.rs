@@ -99,7 +99,7 @@ pub async fn take_over(
             }
             Takeover::Keep => {
                 tracing::warn!(order = %hop.order.order, why, "an older hop is closed as it stands");
-                hop.journal.note("leftover", &why)?;
+                hop.leftover(&why)?;
                 let result = settled(&hop);
                 return hop.finish(result).await;
             }
@@ -137,10 +137,7 @@ async fn drive(hop: &mut Hop<'_>) -> Result<HopResult, DriverError> {
             Next::Step(step) => {
                 let index = all.iter().position(|one| *one == step).unwrap_or_default();
                 if let Some(result) = forward(hop, step, index, all.len()).await? {
-                    // The journal stays open: a person decides, and the same order goes on.
-                    hop.hand_over()?;
-                    hop.send(ServerEvent::Finished(result.clone())).await;
-                    return Ok(result);
+                    return hand_over(hop, result).await;
                 }
             }
             Next::Undo(undo, phase) => {
@@ -149,7 +146,11 @@ async fn drive(hop: &mut Hop<'_>) -> Result<HopResult, DriverError> {
                 }
             }
             Next::Settled => {
+                publish::confirm(hop).await?;
                 let result = settled(hop);
+                if result.open {
+                    return hand_over(hop, result).await;
+                }
                 return hop.finish(result).await;
             }
             Next::GaveUp(_) => {
@@ -159,6 +160,13 @@ async fn drive(hop: &mut Hop<'_>) -> Result<HopResult, DriverError> {
             Next::Answer(result) => return Ok(*result),
         }
     }
+}
+
+/// Leaves the journal open: a person decides, and the same order goes on.
+async fn hand_over(hop: &mut Hop<'_>, result: HopResult) -> Result<HopResult, DriverError> {
+    hop.hand_over()?;
+    hop.send(ServerEvent::Finished(result.clone())).await;
+    Ok(result)
 }
 
 /// Whether the new release serves its clients.
@@ -229,13 +237,24 @@ async fn forward(
         Err(error) if id.step == Step::Settle && nobody_back(hop) => Ok(Some(nobody_is_back(hop, &error))),
         // After the publication nothing is taken back: what clients have sent since would be lost.
         Err(error) if matches!(id.step, Step::ServiceAccounts | Step::Settle) => {
-            hop.journal
-                .note("leftover", &format!("{name}: {}", chain(&error)))?;
+            hop.leftover(&format!("{name}: {}", chain(&error)))?;
             hop.journal.append(Line::Done {
                 step: name,
                 at_ms: now_ms(),
                 took_ms: millis(started.elapsed()),
             })?;
+            Ok(None)
+        }
+        Err(error) if id.step == Step::Publish && publish::is_published(hop, id.phase) => {
+            publish::given_up(hop, id.phase, &error)?;
+            hop.journal.append(Line::Done {
+                step: name,
+                at_ms: now_ms(),
+                took_ms: millis(started.elapsed()),
+            })?;
+            if id.phase == Phase::Main {
+                hop.send(ServerEvent::Published).await;
+            }
             Ok(None)
         }
         Err(error) => {
@@ -303,6 +322,16 @@ async fn back(hop: &mut Hop<'_>, undo: Undo, phase: Phase) -> Result<Option<HopR
             );
             result.hints.extend(error.hints());
             let names = hop.names(phase);
+            let ended = tokio::time::timeout(
+                hop.tools.config.deadlines.quick,
+                data::end_helpers(hop, phase, false),
+            );
+            if !matches!(ended.await, Ok(Ok(()))) {
+                result.hints.push(format!(
+                    "before anything else remove the containers whose name begins with {}: they may still change the data",
+                    names.helper("")
+                ));
+            }
             result.hints.push(format!(
                 "the data from before is whole in the volume {}, the old container is {} or {}",
                 names.restore_point(),
@@ -348,8 +377,13 @@ where
 fn settled(hop: &Hop<'_>) -> HopResult {
     let mut result = hop.result(HopOutcome::Settled);
     result.running = Some(hop.order.to);
-    if let Some(leftover) = hop.journal.get::<String>("leftover") {
-        result.message = format!("settled, but {leftover}");
+    if !result.leftovers.is_empty() {
+        result.message = format!("settled, but {}", result.leftovers.join("; "));
+    }
+    let open = publish::unconfirmed(hop);
+    if !open.is_empty() && !hop.for_newer {
+        let policy = hop.get::<serde_json::Value>(Phase::Main, "old_policy");
+        return half_published(result, &open, hop.tools.config, policy.as_ref());
     }
     result
 }
@@ -371,6 +405,29 @@ fn nobody_is_back(hop: &Hop<'_>, error: &DriverError) -> HopResult {
     ]
     .map(str::to_owned)
     .to_vec();
+    result.open = true;
+    result
+}
+
+/// PMM runs with its data, but a person has to see to what clients or the next start of the machine depend on.
+fn half_published(
+    mut result: HopResult,
+    open: &[String],
+    config: &ServerConfig,
+    policy: Option<&serde_json::Value>,
+) -> HopResult {
+    result.outcome = HopOutcome::NeedsOperator;
+    result.code = Code::new(codes::UNEXPECTED_STATE);
+    Step::Publish.info().name.clone_into(&mut result.step);
+    result.message = format!(
+        "PMM runs with all data, but is only half published: {}",
+        open.join("; ")
+    );
+    let policy = policy.and_then(|policy| policy["Name"].as_str()).unwrap_or("no");
+    result.hints.push(format!(
+        "see that PMM answers at {} and that the container {} has the restart policy `{policy}`, then `retry --server`",
+        config.url, config.container
+    ));
     result.open = true;
     result
 }
@@ -402,4 +459,56 @@ fn gave_up(hop: &Hop<'_>) -> HopResult {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Deadlines, Trust};
+    use fleet_common::version::PmmVersion;
+
+    #[test]
+    fn a_half_published_pmm_is_a_persons_and_nothing_is_forgotten() {
+        let config = ServerConfig {
+            name: "server".to_owned(),
+            url: "https://pmm.example.com".to_owned(),
+            credential_file: "credential".into(),
+            trust: Trust::System,
+            docker_endpoint: "unix:///none".to_owned(),
+            container: "pmm-server".to_owned(),
+            image_repository: "percona/pmm-server".to_owned(),
+            helper: "helper".into(),
+            deadlines: Deadlines::default(),
+        };
+        let settled = HopResult {
+            outcome: HopOutcome::Settled,
+            from: PmmVersion::new(2, 44, 1),
+            running: Some(PmmVersion::new(3, 7, 1)),
+            code: Code::new(""),
+            step: String::new(),
+            message: String::new(),
+            hints: Vec::new(),
+            restore_point: None,
+            downtime_ms: 1,
+            open: false,
+            leftovers: vec!["service_accounts: one key".to_owned()],
+        };
+        let open = ["no answer".to_owned(), "policy refused".to_owned()];
+        let policy = serde_json::json!({"Name": "unless-stopped"});
+        let result = half_published(settled, &open, &config, Some(&policy));
+        assert_eq!(result.outcome, HopOutcome::NeedsOperator);
+        assert_eq!(
+            (result.code.0.as_str(), result.step.as_str()),
+            (codes::UNEXPECTED_STATE, "publish")
+        );
+        assert!(open.iter().all(|one| result.message.contains(one)));
+        let hint = result.hints.concat();
+        assert!(
+            [&config.url, &config.container]
+                .iter()
+                .all(|word| hint.contains(*word))
+        );
+        assert!(hint.contains("`unless-stopped`"));
+        assert_eq!(result.leftovers.len(), 1);
+    }
 }

@@ -19,13 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const NOBODY_BACK: &str = "nobody_back";
 /// Between hops the clients get this long to deliver what they buffered; then the next hop begins without them.
 const BETWEEN_HOPS: Duration = Duration::from_secs(90);
+/// The note of what the publication could not confirm.
+const UNCONFIRMED: &str = "unconfirmed";
 
 /// Compares the new PMM with the baseline.
 pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), DriverError> {
     let before = hop.baseline()?;
     let pmm = dark_pmm(hop, phase).await?;
     let pmm = pmm.patient(limit.saturating_sub(PATIENCE));
-    let found = settle_differences(hop, &pmm, &before, PATIENCE.min(limit)).await?;
+    let id: String = hop.need(phase, "new_id")?;
+    let found = settle_differences(hop, &pmm, &id, &before, PATIENCE.min(limit)).await?;
     if found.is_empty() {
         Ok(())
     } else {
@@ -37,12 +40,13 @@ pub async fn compare(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
 pub async fn settle_differences(
     hop: &Hop<'_>,
     pmm: &Pmm,
+    container: &str,
     before: &Baseline,
     patience: Duration,
 ) -> Result<Vec<Difference>, DriverError> {
     let started = Instant::now();
     loop {
-        match baseline::after(pmm, before).await {
+        match baseline::after(pmm, &hop.docker, container, before).await {
             Ok(after) if looks_fresh(before, &after) => {
                 return Err(DriverError::state(
                     codes::FRESH_INSTANCE,
@@ -93,28 +97,78 @@ pub async fn publish(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result
     }
     // From here on clients deliver. Going back would lose what they send, so what is wrong now is told and left to a person; whether the
     // clients really come back is the last step's question.
-    if let Err(error) = finish(hop, phase, &id, &made.restart_policy, limit).await {
-        if matches!(error, DriverError::Cancelled) {
-            return Err(error);
-        }
-        let text = format!("publish: {}", fleet_common::hint::chain(&error));
-        hop.journal.note("leftover", &text)?;
-    }
+    hop.note_once(phase, "published", &true)?;
+    finish(hop, phase, &id, &made.restart_policy, limit).await?;
     hop.note_once(phase, "up_at_ms", &now_ms())
 }
 
+/// What follows the publication, each part whatever became of the others. An engine that does not answer ends it: it is asked again. The
+/// restart policy comes first: with the dark network's `no` PMM would stay down after a restart of the machine.
 async fn finish(
-    hop: &Hop<'_>,
+    hop: &mut Hop<'_>,
     phase: Phase,
     id: &str,
     restart_policy: &serde_json::Value,
     limit: Duration,
 ) -> Result<(), DriverError> {
     let dark = hop.names(phase).dark_network();
-    hop.docker.leave_network(&dark, id).await?;
-    hop.docker.set_restart_policy(id, restart_policy).await?;
-    hop.docker.remove_network(&dark).await?;
-    reachable(hop, phase, limit).await
+    let policy = hop.docker.set_restart_policy(id, restart_policy).await;
+    let mut open = refused(policy)?;
+    let mut dark_left = refused(hop.docker.leave_network(&dark, id).await)?;
+    dark_left.extend(refused(hop.docker.remove_network(&dark).await)?);
+    for text in dark_left {
+        hop.leftover(&format!("publish: {text}"))?;
+    }
+    open.extend(refused(reachable(hop, phase, limit / 2).await)?);
+    hop.note(phase, UNCONFIRMED, &open)
+}
+
+/// An error as text, unless it is one that asks for a repetition.
+fn refused(outcome: Result<(), DriverError>) -> Result<Vec<String>, DriverError> {
+    match outcome {
+        Ok(()) => Ok(Vec::new()),
+        Err(error) if error.engine_unreachable() || matches!(error, DriverError::Cancelled) => Err(error),
+        Err(error) => Ok(vec![fleet_common::hint::chain(&error)]),
+    }
+}
+
+/// Whether the new container has what clients need, so that nothing is taken back any more.
+pub fn is_published(hop: &Hop<'_>, phase: Phase) -> bool {
+    hop.get(phase, "published") == Some(true)
+}
+
+/// A publication that was given up in its middle.
+pub fn given_up(hop: &mut Hop<'_>, phase: Phase, error: &DriverError) -> Result<(), DriverError> {
+    hop.note(phase, UNCONFIRMED, &[fleet_common::hint::chain(error)])?;
+    hop.note_once(phase, "up_at_ms", &now_ms())
+}
+
+/// What of the publication is not confirmed.
+pub fn unconfirmed(hop: &Hop<'_>) -> Vec<String> {
+    hop.get(Phase::Main, UNCONFIRMED).unwrap_or_default()
+}
+
+/// Tries what was not confirmed once more before the hop ends.
+pub async fn confirm(hop: &mut Hop<'_>) -> Result<(), DriverError> {
+    if unconfirmed(hop).is_empty() {
+        return Ok(());
+    }
+    let cancel = hop.cancel.clone();
+    let limit = hop.tools.config.deadlines.quick;
+    let again = async {
+        let id: String = hop.need(Phase::Main, "new_id")?;
+        let made = specification(hop, Phase::Main).await?;
+        finish(hop, Phase::Main, &id, &made.restart_policy, limit).await
+    };
+    let outcome = tokio::select! {
+        () = cancel.cancelled() => return Err(DriverError::Cancelled),
+        outcome = tokio::time::timeout(limit, again) => outcome,
+    };
+    match outcome {
+        Ok(Err(DriverError::Cancelled)) => Err(DriverError::Cancelled),
+        Ok(Err(error)) => given_up(hop, Phase::Main, &error),
+        Ok(Ok(())) | Err(_) => Ok(()),
+    }
 }
 
 /// PMM answers with the new release at its public address.
@@ -229,4 +283,32 @@ fn not_back(last_of_leg: bool, wanted: usize, missing: &[&str]) -> Result<(), Dr
             some.join(", ")
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_an_engine_that_is_away_is_asked_again() {
+        let away = DriverError::Docker {
+            what: "can't set the restart policy of x".to_owned(),
+            source: bollard::errors::Error::RequestTimeoutError,
+        };
+        assert!(refused(Err(away)).unwrap_err().engine_unreachable());
+        assert!(matches!(
+            refused(Err(DriverError::Cancelled)),
+            Err(DriverError::Cancelled)
+        ));
+        let no = DriverError::Docker {
+            what: "can't set the restart policy of x".to_owned(),
+            source: bollard::errors::Error::DockerResponseServerError {
+                status_code: 500,
+                message: "no".to_owned(),
+            },
+        };
+        assert_eq!(refused(Err(no)).unwrap().len(), 1);
+        assert!(refused(Ok(())).unwrap().is_empty());
+    }
 }

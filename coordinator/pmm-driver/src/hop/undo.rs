@@ -19,6 +19,7 @@ const CLIENTS: Duration = Duration::from_secs(60);
 
 /// Does a step of the way back; each may be repeated.
 pub async fn act(hop: &mut Hop<'_>, undo: Undo, phase: Phase, limit: Duration) -> Result<(), DriverError> {
+    data::end_helpers(hop, phase, true).await?;
     match undo {
         Undo::New => new(hop, phase).await,
         Undo::Volume => volume(hop, phase, limit).await,
@@ -194,7 +195,14 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
     }
     let before = hop.baseline()?;
     let pmm = hop.tools.pmm.patient(CLIENTS * 2);
-    let found = settle_differences(hop, &pmm, &before, Duration::from_secs(60)).await?;
+    let found = settle_differences(
+        hop,
+        &pmm,
+        &hop.tools.config.container,
+        &before,
+        Duration::from_secs(60),
+    )
+    .await?;
     if !found.is_empty() {
         return Err(mismatch(&found));
     }
@@ -219,8 +227,7 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
     if wanted.is_empty() {
         Ok(())
     } else {
-        hop.journal
-            .note("leftover", &"not every service has fresh samples yet")
+        hop.leftover("not every service has fresh samples yet")
     }
 }
 

@@ -191,6 +191,7 @@ fn exporter(kind: &str, item: &Value) -> Exporter {
             client
         },
         disabled: item["disabled"] == Value::Bool(true),
+        push: Some(item["push_metrics_enabled"] == Value::Bool(true)),
         running: plain_word(&text(item, "status"), "AGENT_STATUS_", "") == "running",
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod backups;
+pub mod grafana;
 mod http;
 pub mod inventory;
 pub mod metrics;

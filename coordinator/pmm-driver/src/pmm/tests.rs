@@ -170,3 +170,20 @@ async fn refusals_of_a_busy_pmm_are_inconclusive() {
         assert_eq!(error.inconclusive(), inconclusive, "{status}");
     }
 }
+
+#[tokio::test]
+async fn grafana_is_counted_as_far_as_it_is_shown() {
+    let pmm = serve(|target| match target {
+        "/graph/api/org/users" => (200, json!([{"login": "admin"}, {"login": "dba"}])),
+        "/graph/api/ruler/grafana/api/v1/rules" => (200, json!({"own": [{"name": "g", "rules": [{}, {}]}]})),
+        _ => (404, json!({"message": "Not found"})),
+    })
+    .await;
+    let all = pmm.grafana_counts(|_| true).await.unwrap();
+    assert_eq!(
+        all,
+        [("users".to_owned(), 2), ("alert rules".to_owned(), 2)].into()
+    );
+    let one = pmm.grafana_counts(|what| what == "users").await.unwrap();
+    assert_eq!(one, [("users".to_owned(), 2)].into());
+}

@@ -127,6 +127,7 @@ fn nobody_is_back(order: &ServerOrder) -> HopResult {
         restore_point: Some(format!("restore-{}", order.hop)),
         downtime_ms: 1_500,
         open: true,
+        leftovers: Vec::new(),
     }
 }
 
@@ -491,6 +492,7 @@ impl World {
                     restore_point: Some(format!("restore-{}", hop.order.hop)),
                     downtime_ms: 1_500,
                     open: false,
+                    leftovers: Vec::new(),
                 };
                 hop.done = Some(result.clone());
                 ServerEvent::Finished(result)

@@ -156,6 +156,7 @@ impl ServerDriver for Fake {
             restore_point: Some(format!("restore-{}", order.hop)),
             downtime_ms: 1500,
             open: false,
+            leftovers: Vec::new(),
         };
         let _ = events.send(ServerEvent::Finished(result.clone())).await;
         Ok(result)
