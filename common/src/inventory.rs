@@ -124,6 +124,9 @@ pub struct Installation {
     pub node_id: String,
     /// Host and port of the PMM Server in the client's configuration, without credentials.
     pub server_address: String,
+    /// What the host of `server_address` resolves to on this machine, sorted; empty when that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub server_ips: Vec<std::net::IpAddr>,
     /// What the client says of its connection; a hint, not proof.
     pub connected: Option<bool>,
     /// `api_key`, `service_token`, `password` or `none`. Never the secret itself.
@@ -183,6 +186,7 @@ mod tests {
                 agent_id: "a".into(),
                 node_id: "n".into(),
                 server_address: "pmm:443".into(),
+                server_ips: vec![std::net::IpAddr::from([172, 18, 0, 2])],
                 connected: Some(true),
                 credential: "password".into(),
                 exporters: BTreeMap::new(),

@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod native_version;
 pub mod order;
 pub mod plan_entry;
+pub mod reach;
 pub mod server;
 pub mod survey;
 pub mod verification;

@@ -63,6 +63,8 @@ pub enum ServerEvent {
         /// Milliseconds it took.
         took_ms: u64,
     },
+    /// The server serves its clients again, with the hop's release. Told again when the driver continues a hop that is past this point.
+    Published,
     /// The driver came back and found a hop half done in its journal.
     Resumed {
         /// The step that was hit.

@@ -26,6 +26,12 @@ pub struct FleetSnapshot {
     pub qan_active: BTreeSet<String>,
     /// Nodes (by id) with PMM-run database backups scheduled.
     pub backups_scheduled_on: BTreeSet<String>,
+    /// Nodes (by id) on which PMM runs a database backup or restore now.
+    #[serde(default)]
+    pub backups_running_on: BTreeSet<String>,
+    /// Addresses of nodes (by id), where PMM knows one.
+    #[serde(default)]
+    pub node_addresses: BTreeMap<String, String>,
 }
 
 /// A `pmm-agent` as the server knows it.

@@ -267,6 +267,7 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
             .as_ref()
             .map(|config| config.server_address.clone())
             .unwrap_or_default(),
+        server_ips: Vec::new(),
         connected: status.map(|status| status.connected),
         credential: config
             .as_ref()

@@ -1,5 +1,7 @@
 //! Gathering the facts that `client_upgrade::detect` concludes from. Programs of a tree that belongs to an ordinary user are run as that user.
 
+pub mod address;
+
 use crate::host::command::{Tool, ToolError};
 use crate::host::{accounts, local_api, processes, systemd};
 use client_upgrade::carry::{PMM2_BASE, PMM3_BASE};

@@ -6,7 +6,7 @@ use super::orders::{Shared, Taken, Work, refusal};
 use super::rescue;
 use super::saved::Saved;
 use crate::config::AgentConfig;
-use crate::detect::look;
+use crate::detect::{address, look};
 use crate::host::transaction::Transaction;
 use crate::host::{clock, os};
 use crate::journal::Journal;
@@ -387,7 +387,7 @@ pub fn inventory(paths: &crate::config::Paths, config: &AgentConfig, policy: &Po
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         labels: config.labels.clone(),
         held: held(paths),
-        client: look(policy.mixed.into(), &[]).detection,
+        client: address::resolved(look(policy.mixed.into(), &[]).detection),
     }
 }
 

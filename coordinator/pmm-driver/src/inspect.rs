@@ -79,6 +79,7 @@ pub async fn gather(docker: &Docker, pmm: &Pmm, config: &ServerConfig) -> Result
         data: data_mount(&container),
         ports: ports::describe(&container["NetworkSettings"]["Ports"]),
         networks: networks::names(&container),
+        reach: server_upgrade::reach::reach(&container),
         restart_policy: container["HostConfig"]["RestartPolicy"]["Name"]
             .as_str()
             .unwrap_or_default()

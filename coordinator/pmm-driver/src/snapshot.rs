@@ -55,6 +55,12 @@ pub async fn from_inventory(
     snapshot
         .node_samples_ms
         .retain(|id, _| id != SERVER_ID && inventory.nodes.contains_key(id));
+    snapshot.node_addresses = inventory
+        .nodes
+        .iter()
+        .filter(|(id, node)| *id != SERVER_ID && !node.address.is_empty())
+        .map(|(id, node)| (id.clone(), node.address.clone()))
+        .collect();
     if qan_from_ms > 0 {
         snapshot.qan_active = pmm
             .qan_active(major, qan_from_ms, now, &snapshot.services)

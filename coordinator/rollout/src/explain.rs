@@ -184,6 +184,7 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         .filter(|hop| crate::progress::hop_state(hop) == "settled")
         .count();
     answer.reason = format!("{}: {settled} of {} hops settled", leg.leg, leg.hops.len());
+    answer.rules.extend(following(kernel, leg));
     if let Some(result) = leg
         .hops
         .iter()
@@ -195,13 +196,14 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
     }
     match leg.phase {
         LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
-            answer.rules = strings(&["no client switches before the server leg is settled"]);
+            answer.rules.extend(strings(&["no client switches before the server leg is settled"]));
             answer.you_can.extend(strings(&["retry --server", "abort"]));
         }
         LegPhase::Running => {
             answer.then = "silence past the deadline stops here and asks a person".to_owned();
-            answer.rules =
-                strings(&["each hop starts from its own restore point and goes back to it when it fails"]);
+            answer.rules.extend(strings(&[
+                "each hop starts from its own restore point and goes back to it when it fails",
+            ]));
             answer.you_can.extend(strings(&[
                 "pause (before the next hop)",
                 "abort --force (back to where this hop started)",
@@ -210,6 +212,23 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         _ => {}
     }
     answer
+}
+
+/// How far the clients that address the container are.
+fn following(kernel: &Kernel, leg: &LegRow) -> Option<String> {
+    let rows = kernel.hosts.get(&leg.leg).filter(|rows| !rows.is_empty())?;
+    let done = rows.values().filter(|row| row.phase == HostPhase::Repointed).count();
+    let open: Vec<&str> = rows
+        .iter()
+        .filter(|(_, row)| row.phase != HostPhase::Repointed)
+        .map(|(host, _)| kernel.name(host))
+        .take(5)
+        .collect();
+    let still = if open.is_empty() { String::new() } else { format!("; not yet: {}", open.join(", ")) };
+    Some(format!(
+        "{done} of {} clients that address its container follow its new port{still}",
+        rows.len()
+    ))
 }
 
 /// The leg that matters now for hosts: the one under way, or the first to come, or the last.
@@ -227,7 +246,7 @@ fn current_leg(kernel: &Kernel) -> Option<LegId> {
 fn group_document(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option<ExplainDocument> {
     let leg = current_leg(kernel)?;
     let row = kernel.group(&leg, &group.name)?;
-    let tally = kernel.tally(&leg, group);
+    let tally = kernel.tally(&leg, group, now_ms);
     let duty = kernel.group_duty(&leg, group, now_ms);
     let mut answer = document(
         format!("group:{}", group.name),
@@ -270,7 +289,17 @@ fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
     let surveying = surveying
         .filter(|leg| leg.phase == LegPhase::Running)
         .map(|leg| leg.leg.clone());
+    let following = kernel
+        .legs()
+        .iter()
+        .enumerate()
+        .find(|(at, leg)| leg.phase != LegPhase::Settled && !leg.hops.is_empty() && kernel.side(*at).is_some())
+        .map(|(_, leg)| leg.leg.clone())
+        .filter(|leg| {
+            kernel.host(leg, &planned.host).is_some_and(|row| row.phase != HostPhase::Repointed)
+        });
     let found = surveying
+        .or(following)
         .or_else(|| current_leg(kernel))
         .and_then(|leg| Some((leg.clone(), kernel.host(&leg, &planned.host)?)));
     let Some((leg, row)) = found else {
@@ -304,13 +333,13 @@ fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
     if let HostAction::Refuse { hint, .. } = &planned.action {
         answer.you_can = vec![hint.clone()];
     }
-    answer.rules = rules(kernel, planned, &leg, row);
+    answer.rules = rules(kernel, planned, &leg, row, now_ms);
     answer.then = then(row.phase).to_owned();
     answer.you_can.extend(choices(row, binding, planned));
     answer
 }
 
-fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> Vec<String> {
+fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms: u64) -> Vec<String> {
     let mut rules = Vec::new();
     if row.slot {
         rules.push(format!("it holds a slot of group {}", planned.group));
@@ -320,10 +349,17 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> Vec
         .group(&planned.group)
         .filter(|_| matches!(row.phase, HostPhase::Ready | HostPhase::Waiting))
     {
-        let tally = kernel.tally(leg, group);
+        let tally = kernel.tally(leg, group, now_ms);
         rules.push(format!(
             "{} of {} slots of its group are taken",
             tally.slots, group.max_unavailable
+        ));
+    }
+    if let Some(repoint) = &planned.repoint {
+        let state = if kernel.followed(&planned.host) { "may begin" } else { "does not begin before that" };
+        rules.push(format!(
+            "its client addresses the server's container and is moved from {} to {} when the server is PMM 3; it {state}",
+            repoint.from, repoint.to
         ));
     }
     if row.counts {
@@ -342,6 +378,7 @@ fn then(phase: HostPhase) -> &'static str {
         HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
             "silence past the deadline makes it lost; it goes on when it returns"
         }
+        HostPhase::Repointing => "without an answer it is asked again; after the third time a person is asked",
         HostPhase::Verifying => "without fresh samples by the deadline the way back is ordered",
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
         HostPhase::Lost => "it goes on by itself when its agent returns",

@@ -79,6 +79,9 @@ pub struct HostReport {
     pub to: String,
     /// Each client leg.
     pub legs: Vec<HostLegReport>,
+    /// How its client followed the server's port; `None` for hosts that come by a published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repoint: Option<RepointReport>,
     /// `upgraded`, `already_current`, `rolled_back`, `failed`, `inconsistent`, `refused`, `skipped`, `cancelled`, `lost`, `not_started`, or
     /// the state it is in while it is under way.
     pub outcome: String,
@@ -88,6 +91,21 @@ pub struct HostReport {
     pub code: String,
     /// Seconds from the permit to the end, over all legs.
     pub took_s: u64,
+}
+
+/// A client that follows the server's port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepointReport {
+    /// Address that the plan found.
+    pub from: String,
+    /// Address at PMM 3.
+    pub to: String,
+    /// `repointed`, `not_started`, `failed`, `refused`, `inconsistent`, `skipped`, `cancelled`, or the state it is in.
+    pub outcome: String,
+    /// Why; empty when it followed.
+    pub reason: String,
+    /// Attempts.
+    pub attempts: u32,
 }
 
 /// One host in one leg.
@@ -247,10 +265,28 @@ fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
         from,
         code: leg_row.map(|row| row.code.clone()).unwrap_or_default(),
         took_s: legs.iter().map(|leg| leg.took_s).sum(),
+        repoint: repoint(kernel, planned),
         legs,
         outcome,
         reason,
     }
+}
+
+fn repoint(kernel: &Kernel, planned: &PlanHost) -> Option<RepointReport> {
+    let wanted = planned.repoint.as_ref()?;
+    let rows = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
+    let row = rows.filter_map(|leg| kernel.host(&leg.leg, &planned.host)).next()?;
+    let outcome = match row.phase {
+        HostPhase::Waiting => "not_started",
+        phase => phase.as_str(),
+    };
+    Some(RepointReport {
+        from: wanted.from.clone(),
+        to: wanted.to.clone(),
+        outcome: outcome.to_owned(),
+        reason: row.reason.clone(),
+        attempts: row.attempt,
+    })
 }
 
 fn not_in_a_leg(planned: &PlanHost) -> (String, String) {

@@ -39,6 +39,7 @@ impl Case {
         let server = ServerInput {
             running: self.running.parse().unwrap(),
             findings: self.findings.clone(),
+            reach: fixture::reach(),
         };
         let pmm = fixture::snapshot(&self.known, NOW);
         let draft: PlanDraft = join(
@@ -75,7 +76,7 @@ fn the_main_road_has_three_legs_and_three_hops() {
     let plan = Case::new(&[("one", 4, ""), ("two", 2, "")]).join().unwrap();
     let legs: Vec<&str> = plan.legs.iter().map(|leg| leg.id.as_str()).collect();
     assert_eq!(legs, ["survey", "server-1", "clients-1"]);
-    let LegKind::Server { hops } = &plan.legs[1].kind else {
+    let LegKind::Server { hops, .. } = &plan.legs[1].kind else {
         panic!()
     };
     let path: Vec<String> = hops.iter().map(|hop| hop.to.to_string()).collect();
@@ -113,7 +114,7 @@ fn a_bridge_has_two_stages() {
         .legs
         .iter()
         .filter_map(|leg| {
-            if let LegKind::Server { hops } = &leg.kind {
+            if let LegKind::Server { hops, .. } = &leg.kind {
                 Some(hops)
             } else {
                 None
@@ -305,6 +306,38 @@ fn a_plan_needs_a_survey_and_a_ready_server_and_pinned_tarballs() {
         matches!(&tarball.action, HostAction::Refuse { reason, .. } if reason.contains("digest")),
         "{tarball:?}"
     );
+}
+
+#[test]
+fn clients_that_address_the_container_follow_it_and_the_unclear_ones_are_refused() {
+    let mut case = Case::new(&[("one", 6, "")]);
+    for number in [1, 2, 4] {
+        fixture::make_direct(&mut case.hosts[number]);
+    }
+    // Nobody knows what the name means there.
+    installation(&mut case.hosts[3]).server_address = "pmm-server:443".to_owned();
+    case.hosts[2].survey = Some((NOW, fixture::survey(Verdict::Fail)));
+    case.hosts[4].inventory.labels.clear();
+    let plan = case.join().unwrap();
+    let LegKind::Server { repoint, repoint_back, .. } = &plan.legs[1].kind else {
+        panic!("the second leg is the server's");
+    };
+    assert_eq!(repoint.keys().map(|host| host.as_str()).collect::<Vec<_>>(), ["h1"]);
+    let there = plan.entry(&"server-1".into(), &"h1".into()).unwrap().repoint.unwrap();
+    assert_eq!((there.from.as_str(), there.to.as_str()), ("pmm-server:443", "pmm-server:8443"));
+    let back: fleet_common::plan_entry::PlanEntry = serde_json::from_str(&repoint_back[&"h1".into()]).unwrap();
+    assert_eq!(back.repoint.unwrap().to, "pmm-server:443");
+    let wave = plan.entry(&"clients-1".into(), &"h1".into()).unwrap();
+    assert_eq!(wave.repoint.unwrap(), there, "the wave expects the new address");
+    assert!(matches!(action(&plan, "h3"), HostAction::Refuse { code, .. } if code == codes::UNEXPECTED_STATE));
+    let stranded: Vec<&str> = plan.stranded.iter().map(|client| client.name.as_str()).collect();
+    assert_eq!(stranded, ["node-2", "node-3", "node-4"]);
+    for (code, count) in [("repoint", 1), ("stranded", 3)] {
+        assert_eq!(plan.warnings.iter().filter(|warning| warning.code == code).count(), count, "{code}");
+    }
+    case.running = "3.7.1";
+    let later = case.join().unwrap();
+    assert!(later.stranded.is_empty() && later.hosts.iter().all(|host| host.repoint.is_none()), "the port moves once");
 }
 
 proptest! {

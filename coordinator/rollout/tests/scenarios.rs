@@ -611,6 +611,7 @@ fn unmatched_clients_and_blockers_stop_the_start() {
         name: "old-box".into(),
         agent_id: "x".into(),
         version: None,
+        beside_server: false,
     });
     let (_, bytes) = draft.into_bytes().unwrap();
     let mut kernel =

@@ -1,5 +1,6 @@
 //! What is known about a PMM Server before anything is changed.
 
+use fleet_common::reach::ContainerReach;
 use fleet_common::survey::{Finding, Verdict};
 use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct ServerFacts {
     pub ports: Vec<String>,
     /// Docker networks of the container.
     pub networks: Vec<String>,
+    /// How clients may reach it past its published ports.
+    #[serde(default)]
+    pub reach: ContainerReach,
     /// Restart policy.
     pub restart_policy: String,
     /// Names (never values) of the variables that the operator set.

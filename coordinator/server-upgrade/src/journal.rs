@@ -151,6 +151,11 @@ impl Replay {
         self.attempts.contains_key(&step.name())
     }
 
+    /// Whether this step is done and nothing is being taken back.
+    pub fn is_past(&self, step: StepId) -> bool {
+        self.failure.is_none() && self.done.contains_key(&step.name())
+    }
+
     /// What comes next.
     pub fn next(&self, steps: &[StepId]) -> Next {
         if let Some(result) = &self.finished {

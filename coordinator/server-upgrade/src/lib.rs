@@ -21,6 +21,7 @@ pub mod journal;
 pub mod names;
 pub mod ports;
 pub mod preflight;
+pub mod reach;
 pub mod recreate;
 pub mod steps;
 pub mod volume;

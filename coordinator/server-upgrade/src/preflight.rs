@@ -289,6 +289,7 @@ mod tests {
             }),
             ports: vec![],
             networks: vec![],
+            reach: fleet_common::reach::ContainerReach::default(),
             restart_policy: "always".to_owned(),
             operator_env: vec![],
             distribution: "docker".to_owned(),

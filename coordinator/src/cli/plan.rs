@@ -77,8 +77,13 @@ fn text(document: &PlanDocument) -> String {
         .unmatched
         .iter()
         .map(|client| {
+            let beside = if client.beside_server {
+                ", beside the server's container"
+            } else {
+                ""
+            };
             format!(
-                "{} ({})",
+                "{} ({}{beside})",
                 client.name,
                 client.version.as_deref().unwrap_or("release unknown")
             )
@@ -88,6 +93,16 @@ fn text(document: &PlanDocument) -> String {
         &mut text,
         "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)",
         &unmatched,
+    );
+    let stranded: Vec<String> = plan
+        .stranded
+        .iter()
+        .map(|client| format!("{} at {}: {}", client.name, client.address, client.reason))
+        .collect();
+    section(
+        &mut text,
+        "clients that would lose the server (block the start unless accepted with --accept-unmatched)",
+        &stranded,
     );
     left_out(
         &mut text,
@@ -123,10 +138,14 @@ fn legs(plan: &Plan, text: &mut String) {
     for leg in &plan.legs {
         let what = match &leg.kind {
             LegKind::Survey => "check and stage on server and hosts; changes nothing that runs".to_owned(),
-            LegKind::Server { hops } => {
+            LegKind::Server { hops, repoint, .. } => {
                 let path: Vec<String> = hops.iter().map(|hop| hop.to.to_string()).collect();
                 let first = hops.first().map(|hop| hop.from.to_string()).unwrap_or_default();
-                format!("{first} -> {}", path.join(" -> "))
+                let then = match repoint.len() {
+                    0 => String::new(),
+                    count => format!("; then {count} clients that address the container follow its port"),
+                };
+                format!("{first} -> {}{then}", path.join(" -> "))
             }
             LegKind::Clients { to, entries } => format!("{} hosts to {to}", entries.len()),
         };
@@ -162,7 +181,10 @@ fn hosts(plan: &Plan, text: &mut String) {
         .iter()
         .map(|host| {
             let action = match &host.action {
-                HostAction::Upgrade => "upgrade".to_owned(),
+                HostAction::Upgrade => match &host.repoint {
+                    Some(repoint) => format!("repoint {} -> {}, upgrade", repoint.from, repoint.to),
+                    None => "upgrade".to_owned(),
+                },
                 HostAction::AlreadyCurrent => "nothing to do".to_owned(),
                 HostAction::Refuse { code, reason, .. } => format!("REFUSED {code}: {reason}"),
             };

@@ -81,6 +81,17 @@ fn text(report: &ReportDocument) -> String {
         ],
         &rows,
     ));
+    let moved: Vec<String> = report
+        .hosts
+        .iter()
+        .filter_map(|host| Some((host, host.repoint.as_ref()?)))
+        .map(|(host, found)| {
+            format!("  {}: {} -> {} {} {}", host.name, found.from, found.to, words(&found.outcome), found.reason)
+        })
+        .collect();
+    if !moved.is_empty() {
+        let _ = writeln!(text, "\nclients that follow the server's port:\n{}", moved.join("\n"));
+    }
     checks(report, &mut text);
     if !report.disturbances.is_empty() {
         let _ = writeln!(text, "\ndisturbances:");

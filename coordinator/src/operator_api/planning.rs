@@ -103,6 +103,7 @@ impl OperatorService {
         let server = ServerInput {
             running: report.facts.version,
             findings: report.findings,
+            reach: report.facts.reach,
         };
         let records = self.host_records().await?;
         let draft = rollout::plan::join(
@@ -235,6 +236,7 @@ async fn preflight(checked: &CheckedFleet, driver: &Driver) -> Result<PreflightR
     let server = ServerInput {
         running: facts.version,
         findings: Vec::new(),
+        reach: facts.reach,
     };
     let nobody = FleetSnapshot::default();
     rollout::plan::join(&checked.fleet, &[], &nobody, &server, &checked.table, 0).map_err(pmm::problems)?;
@@ -252,6 +254,7 @@ fn server_input(report: Result<PreflightReport, Problems>) -> (ServerInput, bool
             ServerInput {
                 running: report.facts.version,
                 findings: report.findings,
+                reach: report.facts.reach,
             },
             true,
         ),
@@ -272,6 +275,7 @@ fn server_input(report: Result<PreflightReport, Problems>) -> (ServerInput, bool
                 ServerInput {
                     running: unknown,
                     findings: vec![finding],
+                    reach: fleet_common::reach::ContainerReach::default(),
                 },
                 false,
             )

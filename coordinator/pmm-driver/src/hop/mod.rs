@@ -62,6 +62,9 @@ pub async fn run(
     };
     let mut hop = Hop::new(tools, docker, order.clone(), journal, events, cancel);
     hop.announce_resumption().await?;
+    if published(&hop) {
+        hop.send(ServerEvent::Published).await;
+    }
     loop {
         let all = steps(&hop.order, hop.journal.get("rehome").unwrap_or(false));
         match hop.journal.replay().next(&all) {
@@ -85,6 +88,14 @@ pub async fn run(
             Next::Answer(result) => return Ok(*result),
         }
     }
+}
+
+/// Whether the new release serves its clients.
+fn published(hop: &Hop<'_>) -> bool {
+    hop.journal.replay().is_past(StepId {
+        phase: Phase::Main,
+        step: Step::Publish,
+    })
 }
 
 /// An engine that is being restarted comes back.
@@ -132,6 +143,9 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
             })?;
             checkpoint::reached(&name, "done");
             hop.send(ServerEvent::StepFinished { step: name, took_ms }).await;
+            if id.phase == Phase::Main && id.step == Step::Publish {
+                hop.send(ServerEvent::Published).await;
+            }
             Ok(())
         }
         Err(DriverError::Cancelled) => Err(DriverError::Cancelled),

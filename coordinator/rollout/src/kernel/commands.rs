@@ -82,17 +82,17 @@ impl Kernel {
             );
         }
         let accept: BTreeSet<String> = accept.iter().cloned().collect();
-        let open: Vec<&str> = self
-            .plan
-            .unmatched
-            .iter()
-            .map(|client| client.name.as_str())
-            .filter(|name| !accept.contains(*name))
-            .collect();
-        if !open.is_empty() {
+        let behind: BTreeSet<&str> = self.plan.unmatched.iter().map(|client| client.name.as_str()).collect();
+        let stranded: BTreeSet<&str> = self.plan.stranded.iter().map(|client| client.name.as_str()).collect();
+        let open = |names: &BTreeSet<&str>| -> Vec<String> {
+            let open = names.iter().filter(|name| !accept.contains(**name));
+            open.map(|name| (*name).to_owned()).collect()
+        };
+        let (left, lost) = (open(&behind), open(&stranded));
+        if !left.is_empty() {
             let reason = format!(
                 "PMM clients without our agent would stay behind: {}",
-                open.join(", ")
+                left.join(", ")
             );
             return refused(
                 "unmatched",
@@ -100,16 +100,22 @@ impl Kernel {
                 "install the agent there and plan again, or accept each by name with --accept-unmatched",
             );
         }
-        let known: BTreeSet<&str> = self
-            .plan
-            .unmatched
-            .iter()
-            .map(|client| client.name.as_str())
-            .collect();
-        if let Some(unknown) = accept.iter().find(|name| !known.contains(name.as_str())) {
+        if !lost.is_empty() {
+            let reason = format!(
+                "PMM clients that address the server's container itself would lose it: {}",
+                lost.join(", ")
+            );
+            return refused(
+                "stranded",
+                reason,
+                "see `plan show`; repair it and plan again, or accept each by name with --accept-unmatched",
+            );
+        }
+        let known = |name: &String| behind.contains(name.as_str()) || stranded.contains(name.as_str());
+        if let Some(unknown) = accept.iter().find(|name| !known(name)) {
             return refused(
                 "unknown_client",
-                format!("the plan lists no unmatched PMM client `{unknown}`"),
+                format!("the plan lists no client `{unknown}` that must be accepted"),
                 "`plan show` lists them",
             );
         }
@@ -181,6 +187,9 @@ impl Kernel {
         }
         if code == "bridge_incomplete" {
             self.rollout.bridge_accepted = true;
+        }
+        if code == "repoint" {
+            self.accept_left_behind(now_ms);
         }
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {

@@ -1,6 +1,7 @@
 //! What happens next: legs in order, then the three checks, then the end.
 
 use super::Kernel;
+use super::repoint::asked_by;
 use super::rows::Key;
 use super::state::{HostPhase, LegPhase, Pause, RolloutPhase};
 use crate::plan::LegKind;
@@ -21,6 +22,7 @@ impl Kernel {
             _ => {}
         }
         self.expire(now_ms);
+        self.drive_repoints(now_ms);
         if self.rollout.abort.is_some() {
             return self.drive_abort(now_ms);
         }
@@ -116,6 +118,16 @@ impl Kernel {
                         now_ms,
                     );
                 }
+                let lost: Vec<HostId> = self.rollout.left_at_old_address.iter().cloned().collect();
+                for host in lost {
+                    self.leave_out(
+                        &leg,
+                        &host,
+                        HostPhase::Skipped,
+                        "its client did not follow the server to PMM 3's port and the rollout was resumed without it",
+                        now_ms,
+                    );
+                }
                 if let Some(earlier) = earlier {
                     for host in missed(self, &earlier) {
                         self.leave_out(
@@ -157,7 +169,7 @@ impl Kernel {
             }
             if self.hosts[leg]
                 .get(host)
-                .is_some_and(|row| row.phase == HostPhase::Waiting)
+                .is_some_and(|row| row.phase == HostPhase::Waiting && asked_by(row, now_ms))
                 && self.can_be_asked(host)
             {
                 self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
@@ -387,8 +399,10 @@ impl Kernel {
                     .map(move |(host, row)| (leg.clone(), host.clone(), row.phase))
             })
             .collect();
+        let mut following = false;
         for (leg, host, phase) in all {
             match phase {
+                HostPhase::Waiting if self.keeps_following(&leg, &host) => following = true,
                 HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready => {
                     self.cancel(&leg, &host, now_ms)
                 }
@@ -400,6 +414,7 @@ impl Kernel {
         }
         if self.open_hop().is_some() && self.legs.iter().all(|leg| leg.phase != LegPhase::NeedsOperator)
             || self.anything_in_flight()
+            || following
         {
             return;
         }

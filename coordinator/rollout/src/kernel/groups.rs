@@ -1,6 +1,7 @@
 //! The groups of a client leg: turns, canaries, slots, thresholds.
 
 use super::Kernel;
+use super::repoint::asked_by;
 use super::rows::Key;
 use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, RolloutPhase};
 use crate::plan::PlanGroup;
@@ -28,7 +29,7 @@ pub(crate) struct Tally {
 }
 
 impl Kernel {
-    pub(crate) fn tally(&self, leg: &LegId, group: &PlanGroup) -> Tally {
+    pub(crate) fn tally(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Tally {
         let mut tally = Tally::default();
         let forgiven = self.group(leg, &group.name).map(|row| &row.forgiven);
         for host in &group.hosts {
@@ -43,7 +44,7 @@ impl Kernel {
                 row.phase,
                 HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
             );
-            let able = row.phase == HostPhase::Preparing || self.can_be_asked(host);
+            let able = row.phase == HostPhase::Preparing || self.can_begin(leg, host, now_ms);
             tally.to_begin += u32::from(begins && able);
             tally.left_behind += u32::from(begins && !able);
         }
@@ -55,7 +56,7 @@ impl Kernel {
         let leg = self.legs[at].leg.clone();
         let mut earlier_done = true;
         for group in &plan.groups {
-            let tally = self.tally(&leg, group);
+            let tally = self.tally(&leg, group, now_ms);
             if self.had_its_turn(&leg, &group.name) && tally.failures > group.failure_threshold {
                 self.breach(&leg, group, &tally, now_ms);
             }
@@ -136,8 +137,9 @@ impl Kernel {
         {
             return;
         }
-        self.prepare(leg, &group.hosts, now_ms);
-        let tally = self.tally(leg, group);
+        let follow: Vec<HostId> = group.hosts.iter().filter(|host| self.followed(host)).cloned().collect();
+        self.prepare(leg, &follow, now_ms);
+        let tally = self.tally(leg, group, now_ms);
         let canary = self
             .group(leg, &group.name)
             .is_some_and(|row| row.phase == GroupPhase::Canary);
@@ -146,7 +148,7 @@ impl Kernel {
             matches!(
                 row.phase,
                 HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-            ) && self.can_be_asked(host)
+            ) && self.can_begin(leg, host, now_ms)
         };
         for host in &group.hosts {
             if self.host(leg, host).is_some_and(|row| eligible(row, host)) {
@@ -191,11 +193,22 @@ impl Kernel {
     }
 
     fn grant(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        self.no_return(leg, now_ms);
         self.enter(leg, host, HostPhase::Permitted, now_ms, |row| {
             row.slot = true;
             row.permitted_at_ms = Some(now_ms);
         });
         self.give(leg, host, Action::Switch, now_ms);
+    }
+
+    /// A client of the new release can't talk to the old server: with the first permit the legs before it can't be taken back.
+    fn no_return(&mut self, leg: &LegId, now_ms: u64) {
+        for row in self.legs.iter_mut().take_while(|row| row.leg != *leg) {
+            if !row.hops.is_empty() && row.no_return_since_ms.is_none() {
+                row.no_return_since_ms = Some(now_ms);
+                self.dirty.insert(Key::Leg(row.leg.clone()));
+            }
+        }
     }
 
     /// Every group had its turn: hosts that were away are waited for a while, then the leg is over.
@@ -215,7 +228,7 @@ impl Kernel {
         let begins = |host: &&HostId| {
             self.host(&leg, host)
                 .is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready))
-                && !self.can_be_asked(host)
+                && !(self.can_be_asked(host) && self.followed(host))
         };
         let left: Vec<HostId> = open.iter().filter(begins).cloned().collect();
         if left.len() < open.len() {
@@ -243,8 +256,15 @@ impl Kernel {
         }
     }
 
+    /// Whether a host of a client leg can be asked now.
+    fn can_begin(&self, leg: &LegId, host: &HostId, now_ms: u64) -> bool {
+        self.can_be_asked(host)
+            && self.followed(host)
+            && self.host(leg, host).is_some_and(|row| asked_by(row, now_ms))
+    }
+
     /// Right after a start of the coordinator nobody counts as absent.
-    fn absence_is_known(&self, now_ms: u64) -> bool {
+    pub(super) fn absence_is_known(&self, now_ms: u64) -> bool {
         self.absence_from_ms <= now_ms
     }
 

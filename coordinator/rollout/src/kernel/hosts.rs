@@ -201,6 +201,7 @@ impl Kernel {
                 };
                 self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| row.reason = note);
             }
+            (HostPhase::Repointing, Action::Repoint) => self.repoint_done(leg, host, result, now_ms),
             (HostPhase::RollingBack, Action::Rollback) => {
                 let back = matches!(result.outcome, Outcome::Done | Outcome::RolledBack);
                 let why = self

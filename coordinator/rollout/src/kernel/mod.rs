@@ -14,6 +14,7 @@ mod health;
 mod hosts;
 mod input;
 mod orders;
+mod repoint;
 mod retry;
 mod rows;
 mod server;
@@ -23,11 +24,12 @@ mod timers;
 mod waiting;
 
 pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
+pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
 pub use state::{
     Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
-    Pause, RolloutPhase, RolloutRow, StepRow,
+    Pause, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};

@@ -1,7 +1,7 @@
 //! Changing a host's state and giving it orders.
 
 use super::rows::Key;
-use super::state::{HostPhase, HostRow, OpenOrder};
+use super::state::{HostPhase, HostRow, OpenOrder, Side};
 use super::{HostOrder, Kernel};
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
 use fleet_common::order::Action;
@@ -140,18 +140,19 @@ impl Kernel {
             .entry_leg(host)
             .filter(|_| self.plan.entry_text(leg, host).is_none())
             .unwrap_or(leg);
+        let back = self.host(leg, host).is_some_and(|row| row.side == Some(Side::Old));
+        let entry = if back {
+            self.plan.back_text(leg, host)
+        } else {
+            self.plan.entry_text(entry_leg, host)
+        };
         let message = HostOrder {
             host: host.clone(),
             order: order.id.clone(),
             epoch: order.epoch,
             plan_id: self.plan_id.clone(),
             leg: leg.clone(),
-            entry: self
-                .plan
-                .entry_text(entry_leg, host)
-                .unwrap_or_default()
-                .as_bytes()
-                .to_vec(),
+            entry: entry.unwrap_or_default().as_bytes().to_vec(),
             action: order.action,
             deadline_for_ms: order.deadline_for_ms,
             start_within_ms: if stopped { 0 } else { left },
@@ -193,6 +194,7 @@ impl Kernel {
             row.preflighted = false;
             row.permitted_at_ms = None;
             row.switched_at_ms = None;
+            row.ask_at_ms = None;
             reason.clone_into(&mut row.reason);
         });
     }

@@ -103,6 +103,25 @@ impl Kernel {
         ))
     }
 
+    /// Whoever is tried again in a client leg must have followed the server first.
+    fn follow_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        self.rollout.left_at_old_address.remove(host);
+        let behind: Vec<LegId> = self
+            .legs
+            .iter()
+            .filter(|row| row.leg != *leg && !row.hops.is_empty())
+            .filter(|row| {
+                self.host(&row.leg, host)
+                    .is_some_and(|row| row.phase.is_final() && row.phase != HostPhase::Repointed)
+            })
+            .map(|row| row.leg.clone())
+            .collect();
+        for earlier in behind {
+            self.ask_anew(&earlier, host, "tried again", now_ms);
+            self.edit(&earlier, host, |row| row.expired = 0);
+        }
+    }
+
     fn try_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         // Without a working client it goes on occupying its slot until it is verified.
         self.edit(leg, host, |row| row.broken = row.slot);
@@ -112,6 +131,7 @@ impl Kernel {
             row.expired = 0;
         });
         self.rollout.accepted.remove(host);
+        self.follow_again(leg, host, now_ms);
         let Some(group) = self.planned(host).map(|planned| planned.group.clone()) else {
             return;
         };

@@ -71,6 +71,7 @@ impl Kernel {
             accepted_unmatched: BTreeSet::new(),
             disturbances: Vec::new(),
             accepted: BTreeSet::new(),
+            left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
             illegal: 0,
@@ -137,7 +138,8 @@ impl Kernel {
             let mut groups = BTreeMap::new();
             let mut hosts = BTreeMap::new();
             match &leg.kind {
-                LegKind::Server { hops: planned } => {
+                LegKind::Server { hops: planned, repoint, .. } => {
+                    hosts.extend(repoint.keys().map(|host| (host.clone(), fresh(HostPhase::Waiting, now_ms))));
                     hops.extend(planned.iter().map(|hop| HopRow {
                         number: hop.number,
                         from: hop.from,
@@ -150,6 +152,7 @@ impl Kernel {
                         result: None,
                         earlier: Vec::new(),
                         ended_at_ms: None,
+                        published: None,
                     }));
                 }
                 LegKind::Survey => {
@@ -183,6 +186,7 @@ impl Kernel {
                 since_ms: now_ms,
                 hops,
                 offline_until_ms: None,
+                no_return_since_ms: None,
             });
             self.groups.insert(leg.id.clone(), groups);
             self.hosts.insert(leg.id.clone(), hosts);
@@ -302,5 +306,8 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         marks: BTreeMap::new(),
         views: 0,
         lost_in: None,
+        ask_at_ms: None,
+        side: None,
+        left_behind: false,
     }
 }

@@ -20,8 +20,14 @@ impl Kernel {
                 .as_ref()
                 .is_none_or(|result| result.outcome != HopOutcome::Settled)
         }) else {
-            return self.set_leg(at, LegPhase::Settled, now_ms);
+            if self.repoints_settled(at, now_ms) {
+                self.set_leg(at, LegPhase::Settled, now_ms);
+            }
+            return;
         };
+        if self.repoints_under_way(at) {
+            return;
+        }
         let hop = &self.legs[at].hops[next];
         if hop.order.is_some() || hop.result.is_some() || self.rollout.phase != RolloutPhase::Running {
             return;
@@ -34,6 +40,7 @@ impl Kernel {
             hop.started_at_ms = Some(now_ms);
             hop.ended_at_ms = None;
             hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS);
+            hop.published = None;
             hop.steps.clear();
         });
         self.event(now_ms, "server", "hop_started", text);
@@ -126,6 +133,13 @@ impl Kernel {
                     known.took_ms = Some(took_ms);
                 }
             }),
+            ServerEvent::Published => {
+                if self.legs[at].hops[position].published.is_none() {
+                    let text = format!("the server serves its clients with {}", self.legs[at].hops[position].to);
+                    self.edit_hop(at, position, |hop| hop.published = Some(true));
+                    self.event(now_ms, "server", "published", text);
+                }
+            }
             ServerEvent::Resumed { step } => {
                 self.event(
                     now_ms,
@@ -168,6 +182,7 @@ impl Kernel {
             hop.ended_at_ms = Some(now_ms);
             hop.result = Some(result);
         });
+        self.note_publication(at, position);
         let retry = hint.unwrap_or_else(|| "repair the cause, then `retry --server`, or `abort`".to_owned());
         match outcome {
             HopOutcome::Settled => {
@@ -314,7 +329,7 @@ fn open_hops(legs: &[LegRow]) -> impl Iterator<Item = (usize, usize)> + '_ {
 
 fn planned_hop<'a>(legs: &'a [crate::plan::Leg], leg: &LegId, position: usize) -> Option<&'a Hop> {
     match &legs.iter().find(|found| found.id == *leg)?.kind {
-        LegKind::Server { hops } => hops.get(position),
+        LegKind::Server { hops, .. } => hops.get(position),
         LegKind::Survey | LegKind::Clients { .. } => None,
     }
 }

@@ -45,7 +45,7 @@ impl RolloutPhase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// `operator`, `threshold`, `slots_exhausted`, `survey`, `server_restored`, `server_refused`, `server_needs_operator`,
-    /// `server_view_missing`, `bridge_incomplete`.
+    /// `server_view_missing`, `bridge_incomplete`, `repoint`.
     pub code: String,
     /// For people.
     pub text: String,
@@ -99,6 +99,9 @@ pub struct RolloutRow {
     pub disturbances: Vec<Disturbance>,
     /// Hosts that failed the survey and whose exclusion a person accepted.
     pub accepted: BTreeSet<HostId>,
+    /// Hosts whose client did not follow the server to PMM 3's port, and whose exclusion a person accepted.
+    #[serde(default)]
+    pub left_at_old_address: BTreeSet<HostId>,
     /// Whether a person accepted that the server goes on although hosts missed the bridge.
     pub bridge_accepted: bool,
     /// End of the wait for the three checks.
@@ -160,8 +163,11 @@ pub struct LegRow {
     pub since_ms: u64,
     /// Hops of a server leg.
     pub hops: Vec<HopRow>,
-    /// Clients: the end of the wait for hosts that were offline at their turn.
+    /// Clients: the end of the wait for hosts that were offline at their turn. Server: the same for those that must follow its port.
     pub offline_until_ms: Option<u64>,
+    /// Server: when the first permit to a client was granted after it. In the same commit as that permit; the server can't go back from here on.
+    #[serde(default)]
+    pub no_return_since_ms: Option<u64>,
 }
 
 /// One hop.
@@ -189,6 +195,19 @@ pub struct HopRow {
     pub earlier: Vec<HopResult>,
     /// When it ended.
     pub ended_at_ms: Option<u64>,
+    /// Whether this attempt's release serves its clients: unknown before the publication, false once that was taken back.
+    #[serde(default)]
+    pub published: Option<bool>,
+}
+
+/// Where an order to follow the server leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// To PMM 3's port.
+    New,
+    /// Back to PMM 2's.
+    Old,
 }
 
 /// One step of a hop or of a host's order.
@@ -269,8 +288,12 @@ pub enum HostPhase {
     Settling,
     /// The way back is ordered.
     RollingBack,
+    /// Its client is told the server's new port (server leg).
+    Repointing,
     /// Surveyed (survey leg).
     Surveyed,
+    /// Its client uses the server's new port (server leg).
+    Repointed,
     /// On the target, verified, kept.
     Upgraded,
     /// It was on the target before.
@@ -296,11 +319,16 @@ impl HostPhase {
     pub fn is_final(self) -> bool {
         self >= Self::Surveyed
     }
-    /// Whether the host has a permit and has not ended.
+    /// Whether something may change on the host and has not ended.
     pub fn in_flight(self) -> bool {
         matches!(
             self,
-            Self::Permitted | Self::Switching | Self::Verifying | Self::Settling | Self::RollingBack
+            Self::Permitted
+                | Self::Switching
+                | Self::Verifying
+                | Self::Settling
+                | Self::RollingBack
+                | Self::Repointing
         )
     }
     /// The word on screens and in reports.
@@ -314,6 +342,8 @@ impl HostPhase {
             Self::Verifying => "verifying",
             Self::Settling => "settling",
             Self::RollingBack => "rolling_back",
+            Self::Repointing => "repointing",
+            Self::Repointed => "repointed",
             Self::Surveyed => "surveyed",
             Self::Upgraded => "upgraded",
             Self::AlreadyCurrent => "already_current",
@@ -407,4 +437,13 @@ pub struct HostRow {
     pub views: u32,
     /// What a lost host was doing.
     pub lost_in: Option<HostPhase>,
+    /// It is not asked before this.
+    #[serde(default)]
+    pub ask_at_ms: Option<u64>,
+    /// Server leg: where its last order leads; `None` when its client is as the plan found it.
+    #[serde(default)]
+    pub side: Option<Side>,
+    /// Server leg: it was held or away and a person went on without it. It still follows when it returns.
+    #[serde(default)]
+    pub left_behind: bool,
 }

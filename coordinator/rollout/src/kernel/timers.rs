@@ -87,6 +87,7 @@ impl Kernel {
                 "upgraded; the host did not say whether the files saved for the way back are removed"
                     .clone_into(&mut row.reason);
             }),
+            HostPhase::Repointing => self.repoint_expired(leg, host, now_ms),
             HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
                 self.lose(leg, host, phase, now_ms)
             }
@@ -120,6 +121,10 @@ impl Kernel {
         for host in hosts {
             let (code, reason) = match self.held(host) {
                 Some(hold) => (codes::HELD, format!("held: {hold}")),
+                None if !self.followed(host) => (
+                    codes::UNEXPECTED_STATE,
+                    "its client did not follow the server to PMM 3's port".to_owned(),
+                ),
                 None => (
                     codes::DEADLINE,
                     "it was offline at its turn and to the end".to_owned(),

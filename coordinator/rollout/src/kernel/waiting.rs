@@ -246,7 +246,7 @@ impl Kernel {
                 self.next_move_ms(now_ms),
             ));
         }
-        let tally = self.tally(leg, group);
+        let tally = self.tally(leg, group, now_ms);
         let text = format!("{} under way, {} to begin", tally.in_flight, tally.to_begin);
         Some(duty(Owner::Coordinator, "hosts", text, self.next_move_ms(now_ms)))
     }
@@ -264,7 +264,7 @@ impl Kernel {
                 self.plan
                     .groups
                     .iter()
-                    .map(|group| ((leg.leg.clone(), group.name.clone()), self.tally(&leg.leg, group))),
+                    .map(|group| ((leg.leg.clone(), group.name.clone()), self.tally(&leg.leg, group, now_ms))),
             );
         }
         Moment {
@@ -325,6 +325,12 @@ impl Kernel {
                 step.unwrap_or_else(|| "the way back on the host".to_owned()),
                 at,
             ),
+            HostPhase::Repointing => duty(
+                Owner::Agent,
+                "repointing",
+                "its client to follow the server to its new port",
+                at,
+            ),
             _ => self.not_begun_duty(leg, host, row, moment),
         })
     }
@@ -353,6 +359,25 @@ impl Kernel {
                 Owner::Coordinator,
                 "earlier_leg",
                 format!("leg {} is not settled", before.leg),
+                next,
+            );
+        }
+        if self.waits_for_publication(leg, row) {
+            return duty(
+                Owner::ServerDriver,
+                "publication",
+                "the publication of PMM 3; then its client follows to the new port",
+                next,
+            );
+        }
+        if let Some(at) = row.ask_at_ms.filter(|at| *at > now_ms) {
+            return duty(Owner::Coordinator, "asked_later", row.reason.clone(), at);
+        }
+        if self.is_connected(host) && self.leg_target(leg).is_some() && !self.followed(host) {
+            return duty(
+                Owner::Coordinator,
+                "repoint",
+                "its client does not use the server's new port yet",
                 next,
             );
         }
@@ -444,7 +469,7 @@ impl Kernel {
             .values()
             .flat_map(|rows| rows.values())
             .filter(|row| !row.phase.is_final())
-            .filter_map(|row| row.deadline_ms);
+            .filter_map(|row| row.deadline_ms.or(row.ask_at_ms));
         let hops = self
             .legs
             .iter()

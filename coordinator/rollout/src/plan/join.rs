@@ -1,14 +1,15 @@
 //! The join of three lists: hosts with our agent, the PMM Server's inventory, and the groups.
 
 use super::legs::{Route, route};
+use super::repoint::{self, Way};
 use super::{
     HostAction, HostRecord, LeftOut, Leg, LegKind, Plan, PlanDraft, PlanHost, PlanServer, ServerInput,
-    UnmatchedClient, Warning, groups, lint,
+    Stranded, UnmatchedClient, Warning, groups, lint,
 };
 use crate::fleet::{Fleet, FleetError, Group, HostFacts, duration_text};
 use fleet_common::codes;
 use fleet_common::compat::CompatibilityTable;
-use fleet_common::ids::{GroupName, LegId};
+use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::inventory::{Detection, Installation, Method};
 use fleet_common::plan_entry::{Expect, PlanEntry};
 use fleet_common::survey::Verdict;
@@ -34,7 +35,7 @@ pub fn join(
         pmm2_clients(hosts, pmm, server.running),
         table,
     )?;
-    let mut sorted = Sorted::new(fleet, hosts, pmm, &route, now_ms);
+    let mut sorted = Sorted::new(fleet, hosts, pmm, server, &route, now_ms);
     for host in hosts {
         sorted.sort(host);
     }
@@ -65,6 +66,7 @@ pub fn join(
             name: client.node_name.clone(),
             agent_id: agent_id.clone(),
             version: client.version.clone(),
+            beside_server: sorted.crosses && beside(server, pmm, &client.node_id),
         })
         .collect();
     let order: BTreeMap<&str, usize> = fleet
@@ -104,6 +106,7 @@ pub fn join(
         groups: plan_groups,
         hosts: plan_hosts,
         unmatched,
+        stranded: sorted.stranded,
         without_node: sorted.without_node,
         other_server: sorted.other_server,
         ungrouped: sorted.ungrouped,
@@ -120,6 +123,17 @@ pub fn join(
     warnings.extend(lint::warnings(&plan, fleet, &route, table));
     plan.warnings = warnings;
     Ok(PlanDraft { plan })
+}
+
+/// Whether a node is in a network of the server's container.
+fn beside(server: &ServerInput, pmm: &FleetSnapshot, node_id: &str) -> bool {
+    let address = pmm.node_addresses.get(node_id).and_then(|text| text.parse().ok());
+    address.is_some_and(|address| server.reach.is_neighbour(address))
+}
+
+/// Whether the server goes from PMM 2 to PMM 3 in this leg.
+fn crosses(hops: &[super::Hop]) -> bool {
+    hops.iter().any(|hop| hop.from.major == 2 && hop.to.major >= 3)
 }
 
 /// Clients that run PMM 2 now. Where PMM does not tell a release, the major of the server counts.
@@ -143,6 +157,9 @@ fn pmm2_clients(hosts: &[HostRecord], pmm: &FleetSnapshot, running: PmmVersion) 
 struct Sorted<'a> {
     fleet: &'a Fleet,
     pmm: &'a FleetSnapshot,
+    server: &'a ServerInput,
+    /// Whether the server becomes PMM 3.
+    crosses: bool,
     now_ms: u64,
     /// Releases that the client legs go to.
     releases: Vec<PmmVersion>,
@@ -154,6 +171,7 @@ struct Sorted<'a> {
     other_server: Vec<LeftOut>,
     ungrouped: Vec<LeftOut>,
     without_client: Vec<LeftOut>,
+    stranded: Vec<Stranded>,
     /// Hosts to upgrade without a fresh survey.
     unsurveyed: usize,
     warnings: Vec<Warning>,
@@ -165,6 +183,7 @@ impl<'a> Sorted<'a> {
         fleet: &'a Fleet,
         hosts: &'a [HostRecord],
         pmm: &'a FleetSnapshot,
+        server: &'a ServerInput,
         route: &Route,
         now_ms: u64,
     ) -> Self {
@@ -182,6 +201,8 @@ impl<'a> Sorted<'a> {
         Self {
             fleet,
             pmm,
+            server,
+            crosses: route.stages.iter().any(|stage| crosses(&stage.hops)),
             now_ms,
             releases: route.stages.iter().map(|stage| stage.clients_to).collect(),
             by_agent,
@@ -191,6 +212,7 @@ impl<'a> Sorted<'a> {
             other_server: Vec::new(),
             ungrouped: Vec::new(),
             without_client: Vec::new(),
+            stranded: Vec::new(),
             unsurveyed: 0,
             warnings: Vec::new(),
             errors: Vec::new(),
@@ -216,7 +238,12 @@ impl<'a> Sorted<'a> {
                 None => self
                     .without_client
                     .push(left_out("no PMM client that could be upgraded".to_owned())),
-                Some(_) => self.ungrouped.push(left_out("no group matches".to_owned())),
+                Some(found) => {
+                    self.ungrouped.push(left_out("no group matches".to_owned()));
+                    if client.is_some() && self.way(found) != Way::Stays {
+                        self.strand(&name, found, "no group matches its host");
+                    }
+                }
             }
             return;
         };
@@ -236,7 +263,25 @@ impl<'a> Sorted<'a> {
             }
             return;
         }
-        let action = self.action(host, installation);
+        let mut action = self.action(host, installation);
+        let mut follows = None;
+        if let Some(found) = installation {
+            match self.way(found) {
+                Way::Stays => {}
+                Way::Follows(repoint) if action == HostAction::Upgrade => follows = Some(repoint),
+                Way::Follows(_) => self.strand(&name, found, "the plan does not touch its host"),
+                Way::Unclear { reason, hint } => {
+                    self.strand(&name, found, &reason);
+                    if action == HostAction::Upgrade {
+                        action = HostAction::Refuse {
+                            code: codes::UNEXPECTED_STATE.to_owned(),
+                            reason,
+                            hint: hint.to_owned(),
+                        };
+                    }
+                }
+            }
+        }
         let to = self.fleet.clients.target;
         let node_id = client.map_or_else(String::new, |client| client.node_id.clone());
         let planned = PlanHost {
@@ -250,11 +295,29 @@ impl<'a> Sorted<'a> {
             wave: 0,
             agent_id: installation.map_or_else(String::new, |found| found.agent_id.clone()),
             backups: self.pmm.backups_scheduled_on.contains(&node_id),
+            repoint: follows,
             node_id,
             held: host.held.clone().or_else(|| host.inventory.held.clone()),
             held_on_host: host.inventory.held.clone(),
         };
         self.planned.push((planned, installation));
+    }
+
+    /// What becomes of a client's address of the server.
+    fn way(&self, installation: &Installation) -> Way {
+        if self.crosses {
+            repoint::way(&self.server.reach, &installation.server_address, &installation.server_ips)
+        } else {
+            Way::Stays
+        }
+    }
+
+    fn strand(&mut self, name: &str, installation: &Installation, reason: &str) {
+        self.stranded.push(Stranded {
+            name: name.to_owned(),
+            address: installation.server_address.clone(),
+            reason: reason.to_owned(),
+        });
     }
 
     /// The one group that matches; two are an error of the fleet file.
@@ -402,10 +465,17 @@ fn legs(fleet: &Fleet, route: &Route, planned: &[(PlanHost, Option<&Installation
     let mut previous: Option<PmmVersion> = None;
     for stage in &route.stages {
         if !stage.hops.is_empty() {
+            let (repoint, repoint_back) = if crosses(&stage.hops) {
+                repoints(fleet, stage, planned)
+            } else {
+                (BTreeMap::new(), BTreeMap::new())
+            };
             legs.push(Leg {
                 id: stage.server_leg.clone(),
                 kind: LegKind::Server {
                     hops: stage.hops.clone(),
+                    repoint,
+                    repoint_back,
                 },
             });
         }
@@ -450,6 +520,27 @@ fn legs(fleet: &Fleet, route: &Route, planned: &[(PlanHost, Option<&Installation
     legs
 }
 
+/// The parts of hosts whose client follows the server, there and back. Right after the server nothing else has changed, so what is expected
+/// is what the first client leg expects.
+fn repoints(
+    fleet: &Fleet,
+    stage: &super::legs::Stage,
+    planned: &[(PlanHost, Option<&Installation>)],
+) -> (BTreeMap<HostId, String>, BTreeMap<HostId, String>) {
+    let (mut there, mut back) = (BTreeMap::new(), BTreeMap::new());
+    for (host, installation) in planned {
+        let (Some(repoint), Some(installation)) = (&host.repoint, installation) else {
+            continue;
+        };
+        let part = entry(fleet, host, installation, stage.clients_to, &stage.server_leg, None);
+        let Some(mut part) = part else { continue };
+        there.insert(host.host.clone(), serde_json::to_string(&part).unwrap_or_default());
+        part.repoint = Some(repoint::back(repoint));
+        back.insert(host.host.clone(), serde_json::to_string(&part).unwrap_or_default());
+    }
+    (there, back)
+}
+
 /// One host's part of a client leg; `None` when it is there or past it already.
 fn entry(
     fleet: &Fleet,
@@ -485,6 +576,6 @@ fn entry(
         to,
         source: fleet.clients.source.clone(),
         verify_for_ms: fleet.timing.verify_ms,
-        repoint: None,
+        repoint: host.repoint.clone(),
     })
 }

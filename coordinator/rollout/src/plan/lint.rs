@@ -80,6 +80,16 @@ pub(super) fn warnings(
                 format!("held ({reason}); it is skipped unless the hold is lifted"),
             );
         }
+        if let Some(repoint) = &host.repoint {
+            warn(
+                "repoint",
+                subject(),
+                format!(
+                    "its client addresses the PMM Server's container itself and is moved from {} to {} when the server is PMM 3; until then it delivers nothing",
+                    repoint.from, repoint.to
+                ),
+            );
+        }
         if host.backups {
             warn(
                 "backups",
@@ -88,6 +98,20 @@ pub(super) fn warnings(
                     .to_owned(),
             );
         }
+    }
+    for client in &plan.stranded {
+        warn(
+            "stranded",
+            format!("host:{}", client.name),
+            format!("its client loses the PMM Server at {}: {}", client.address, client.reason),
+        );
+    }
+    for client in plan.unmatched.iter().filter(|client| client.beside_server) {
+        warn(
+            "beside_server",
+            format!("host:{}", client.name),
+            "it has no agent of ours and is in a network of the PMM Server's container: if it addresses the container itself, it must be moved to PMM 3's port by hand".to_owned(),
+        );
     }
     for ((method, leg, effect), count) in hazards(plan, table) {
         let message = format!(

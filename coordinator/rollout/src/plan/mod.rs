@@ -7,6 +7,7 @@ mod groups;
 mod join;
 mod legs;
 mod lint;
+mod repoint;
 
 pub use join::join;
 
@@ -14,7 +15,8 @@ use crate::fleet::Timing;
 use fleet_common::digest::sha256_hex;
 use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
 use fleet_common::inventory::{Inventory, Method};
-use fleet_common::plan_entry::PlanEntry;
+use fleet_common::plan_entry::{PlanEntry, Repoint};
+use fleet_common::reach::ContainerReach;
 use fleet_common::server::Pmm2Update;
 use fleet_common::survey::{Finding, HostSurvey};
 use fleet_common::version::PmmVersion;
@@ -41,6 +43,8 @@ pub struct ServerInput {
     pub running: PmmVersion,
     /// Findings of the preflight. One that failed blocks `start`.
     pub findings: Vec<Finding>,
+    /// How clients may reach it past its published ports.
+    pub reach: ContainerReach,
 }
 
 /// A plan that was not stored yet.
@@ -95,6 +99,10 @@ pub struct Plan {
     pub hosts: Vec<PlanHost>,
     /// Clients in PMM without our agent. They block `start` unless accepted by node name.
     pub unmatched: Vec<UnmatchedClient>,
+    /// Clients that address the PMM Server's container itself and that nobody moves to PMM 3's port. They block `start` unless accepted by
+    /// node name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stranded: Vec<Stranded>,
     /// Agents whose client PMM does not know.
     pub without_node: Vec<LeftOut>,
     /// Hosts whose client reports to another PMM Server.
@@ -144,6 +152,12 @@ pub enum LegKind {
     Server {
         /// In order; never empty.
         hops: Vec<Hop>,
+        /// Hosts whose client follows the server to PMM 3's port: a [`PlanEntry`] as JSON text, like those of clients.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        repoint: BTreeMap<HostId, String>,
+        /// The same with the inverse, for a server that goes back.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        repoint_back: BTreeMap<HostId, String>,
     },
     /// The groups, in order.
     Clients {
@@ -233,6 +247,9 @@ pub struct PlanHost {
     pub node_id: String,
     /// Whether PMM-run backups are scheduled on its node.
     pub backups: bool,
+    /// The change of the server's address that its client needs when the server becomes PMM 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repoint: Option<Repoint>,
     /// Reason of a hold when the plan was made.
     pub held: Option<String>,
     /// The same, if a person on the host holds it.
@@ -248,6 +265,20 @@ pub struct UnmatchedClient {
     pub agent_id: String,
     /// Last release it reported.
     pub version: Option<String>,
+    /// Whether its node is in a network of the PMM Server's container, so that it may address the container itself.
+    #[serde(default)]
+    pub beside_server: bool,
+}
+
+/// A client that loses the PMM Server when it becomes PMM 3.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranded {
+    /// PMM node name; what the operator accepts it by.
+    pub name: String,
+    /// Its configured address of the server.
+    pub address: String,
+    /// Why it is not moved.
+    pub reason: String,
 }
 
 /// A host that the plan leaves out.
@@ -303,7 +334,16 @@ impl Plan {
     pub fn entry_text(&self, leg: &LegId, host: &HostId) -> Option<&str> {
         match &self.legs.iter().find(|found| found.id == *leg)?.kind {
             LegKind::Clients { entries, .. } => entries.get(host).map(String::as_str),
-            LegKind::Survey | LegKind::Server { .. } => None,
+            LegKind::Server { repoint, .. } => repoint.get(host).map(String::as_str),
+            LegKind::Survey => None,
+        }
+    }
+
+    /// The inverse of the host's part of a server leg.
+    pub fn back_text(&self, leg: &LegId, host: &HostId) -> Option<&str> {
+        match &self.legs.iter().find(|found| found.id == *leg)?.kind {
+            LegKind::Server { repoint_back, .. } => repoint_back.get(host).map(String::as_str),
+            LegKind::Survey | LegKind::Clients { .. } => None,
         }
     }
 

@@ -103,6 +103,24 @@ pub struct ServerView {
     pub to: String,
     /// Its hops.
     pub hops: Vec<HopView>,
+    /// Clients that address its container themselves and must follow its port; `None` when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repoint: Option<RepointView>,
+}
+
+/// Clients that follow the server's port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepointView {
+    /// Those that use the new one.
+    pub done: u32,
+    /// All.
+    pub total: u32,
+    /// Names of those that were told and did not answer yet.
+    pub under_way: Vec<String>,
+    /// Names of those that wait, with what for.
+    pub waiting: Vec<String>,
+    /// Names of those that did not follow, with why.
+    pub failed: Vec<String>,
 }
 
 /// A hop.

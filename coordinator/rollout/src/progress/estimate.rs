@@ -52,7 +52,7 @@ pub(super) fn estimate(kernel: &Kernel, now_ms: u64) -> Option<Estimate> {
                 let Some(row) = kernel.group(&leg.leg, &group.name) else {
                     continue;
                 };
-                let tally = kernel.tally(&leg.leg, group);
+                let tally = kernel.tally(&leg.leg, group, now_ms);
                 let left = tally.to_begin + tally.in_flight;
                 let rounds = left.div_ceil(group.max_unavailable.max(1))
                     + u32::from(group.canaries > 0 && tally.upgraded == 0 && left > 1);

@@ -5,7 +5,7 @@ mod estimate;
 mod parts;
 
 pub use doc::{
-    Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, ServerView, StatusDocument,
+    Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, RepointView, ServerView, StatusDocument,
     StepView, Wait,
 };
 
@@ -47,7 +47,7 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
             remind_at_ms: pause.remind_at_ms,
         }),
         legs: parts::legs(kernel),
-        server: parts::servers(kernel),
+        server: parts::servers(kernel, now_ms),
         groups: parts::groups(kernel, now_ms),
         in_flight,
         failures: parts::failures(kernel),
@@ -104,11 +104,14 @@ fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
 fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
     let mut found: BTreeMap<(&'static str, String, Owner), (u32, Vec<String>)> = BTreeMap::new();
     let moment = kernel.moment(now_ms);
+    // A server leg has hosts of its own only once they have to follow its port.
     let shown = kernel
         .legs()
         .iter()
-        .find(|leg| leg.phase != LegPhase::Settled)
-        .map(|leg| leg.leg.clone());
+        .enumerate()
+        .find(|(_, leg)| leg.phase != LegPhase::Settled)
+        .filter(|(at, leg)| leg.hops.is_empty() || kernel.side(*at).is_some())
+        .map(|(_, leg)| leg.leg.clone());
     // Each host waits once: in the leg under way, or, while the server is worked on, in the first client leg to come.
     let leg = shown.filter(|leg| !kernel.hosts[leg].is_empty()).or_else(|| {
         client_legs(kernel)

@@ -1,8 +1,11 @@
 //! The parts of the status document.
 
-use super::doc::{Counts, Failure, GroupView, HopView, InFlight, LegView, ServerView, StepView};
-use crate::kernel::{HopRow, HostPhase, Kernel, LegPhase, StepRow};
+use super::doc::{
+    Counts, Failure, GroupView, HopView, InFlight, LegView, RepointView, ServerView, StepView,
+};
+use crate::kernel::{HopRow, HostPhase, Kernel, LegPhase, Moment, StepRow};
 use crate::plan::{Leg, LegKind};
+use fleet_common::ids::LegId;
 use fleet_common::server::HopOutcome;
 
 fn count(number: usize) -> u32 {
@@ -39,7 +42,7 @@ fn leg_parts(kernel: &Kernel, leg: &Leg, hops: &[HopRow]) -> (&'static str, Stri
             ended,
             count(rows.len()),
         ),
-        LegKind::Server { hops: planned } => {
+        LegKind::Server { hops: planned, .. } => {
             let settled = hops.iter().filter(|hop| hop_state(hop) == "settled").count();
             let mut text = planned
                 .first()
@@ -53,10 +56,11 @@ fn leg_parts(kernel: &Kernel, leg: &Leg, hops: &[HopRow]) -> (&'static str, Stri
     }
 }
 
-pub(super) fn servers(kernel: &Kernel) -> Vec<ServerView> {
+pub(super) fn servers(kernel: &Kernel, now_ms: u64) -> Vec<ServerView> {
     let mut views = Vec::new();
+    let moment = kernel.moment(now_ms);
     for (row, leg) in kernel.legs().iter().zip(&kernel.plan.legs) {
-        let LegKind::Server { hops } = &leg.kind else {
+        let LegKind::Server { hops, .. } = &leg.kind else {
             continue;
         };
         let (Some(first), Some(last)) = (hops.first(), hops.last()) else {
@@ -69,9 +73,33 @@ pub(super) fn servers(kernel: &Kernel) -> Vec<ServerView> {
             from: first.from.to_string(),
             to: last.to.to_string(),
             hops: row.hops.iter().map(hop_view).collect(),
+            repoint: repoint_view(kernel, &leg.id, &moment),
         });
     }
     views
+}
+
+fn repoint_view(kernel: &Kernel, leg: &LegId, moment: &Moment) -> Option<RepointView> {
+    let rows = kernel.hosts.get(leg).filter(|rows| !rows.is_empty())?;
+    let mut view = RepointView {
+        total: count(rows.len()),
+        ..RepointView::default()
+    };
+    for (host, row) in rows {
+        let name = kernel.name(host).to_owned();
+        match row.phase {
+            HostPhase::Repointed => view.done += 1,
+            HostPhase::Repointing => view.under_way.push(name),
+            phase if phase.is_final() => {
+                view.failed.push(format!("{name}: {} {}", phase.as_str(), row.reason).trim_end().to_owned());
+            }
+            _ => {
+                let text = kernel.host_duty_at(leg, host, moment).map(|duty| duty.text).unwrap_or_default();
+                view.waiting.push(format!("{name}: {text}"));
+            }
+        }
+    }
+    Some(view)
 }
 
 /// A hop's state in one word.
@@ -145,7 +173,7 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
             let Some(row) = kernel.group(&leg, &group.name) else {
                 continue;
             };
-            let tally = kernel.tally(&leg, group);
+            let tally = kernel.tally(&leg, group, now_ms);
             let rows = || {
                 group
                     .hosts
@@ -184,14 +212,15 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
 
 fn counter(counts: &mut Counts, phase: HostPhase) -> &mut u32 {
     match phase {
-        HostPhase::Waiting | HostPhase::Surveyed => &mut counts.waiting,
+        HostPhase::Waiting | HostPhase::Surveyed | HostPhase::Repointed => &mut counts.waiting,
         HostPhase::Preparing => &mut counts.preparing,
         HostPhase::Ready => &mut counts.ready,
         HostPhase::Permitted
         | HostPhase::Switching
         | HostPhase::Verifying
         | HostPhase::Settling
-        | HostPhase::RollingBack => &mut counts.in_flight,
+        | HostPhase::RollingBack
+        | HostPhase::Repointing => &mut counts.in_flight,
         HostPhase::Upgraded => &mut counts.upgraded,
         HostPhase::AlreadyCurrent => &mut counts.already_current,
         HostPhase::RolledBack => &mut counts.rolled_back,

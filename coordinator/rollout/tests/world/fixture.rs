@@ -3,6 +3,7 @@
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::ids::{Epoch, HostId, RolloutId};
 use fleet_common::inventory::{Detection, Installation, Inventory, Method, RunKind};
+use fleet_common::reach::ContainerReach;
 use fleet_common::survey::{Finding, HostSurvey, Verdict};
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
@@ -68,6 +69,7 @@ pub fn installation(number: usize, method: Method, version: &str) -> Installatio
         agent_id: format!("agent-{number}"),
         node_id: format!("node-{number}"),
         server_address: "pmm.example.com:443".to_owned(),
+        server_ips: Vec::new(),
         connected: Some(true),
         credential: "password".to_owned(),
         exporters: BTreeMap::new(),
@@ -155,12 +157,40 @@ pub fn records(groups: &[GroupSpec<'_>]) -> Vec<HostRecord> {
 
 pub const ACCEPT: &str = "[server.pmm2_clients]\naccept_gap = \"3.9.1\"";
 
+/// How the server's container is reached in these fleets.
+pub fn reach() -> ContainerReach {
+    ContainerReach {
+        names: ["pmm-server".to_owned()].into(),
+        addresses: ["172.18.0.2".parse().unwrap()].into(),
+        subnets: ["172.18.0.2/16".to_owned()].into(),
+        published: [443].into(),
+        exposed: [80, 443].into(),
+        ..ContainerReach::default()
+    }
+}
+
+/// Lets a host's client address the container itself.
+pub fn make_direct(host: &mut HostRecord) {
+    if let Detection::Installed(found) = &mut host.inventory.client {
+        found.server_address = "pmm-server:443".to_owned();
+        found.server_ips = vec!["172.18.0.2".parse().unwrap()];
+    }
+}
+
 pub fn draft(groups: &[GroupSpec<'_>], decision: &str) -> PlanDraft {
+    draft_with(groups, decision, &[])
+}
+
+pub fn draft_with(groups: &[GroupSpec<'_>], decision: &str, direct: &[usize]) -> PlanDraft {
     let fleet = fleet::parse(&fleet_text(groups, "3.9.1", decision), "fleet.toml").unwrap();
-    let hosts = records(groups);
+    let mut hosts = records(groups);
+    for number in direct {
+        hosts.get_mut(*number).map(make_direct);
+    }
     let server = ServerInput {
         running: "2.41.2".parse().unwrap(),
         findings: Vec::new(),
+        reach: reach(),
     };
     join(
         &fleet,
@@ -173,8 +203,8 @@ pub fn draft(groups: &[GroupSpec<'_>], decision: &str) -> PlanDraft {
     .unwrap()
 }
 
-pub fn kernel(groups: &[GroupSpec<'_>], decision: &str) -> (Vec<u8>, Kernel) {
-    let (_, bytes) = draft(groups, decision).into_bytes().unwrap();
+pub fn kernel(groups: &[GroupSpec<'_>], decision: &str, direct: &[usize]) -> (Vec<u8>, Kernel) {
+    let (_, bytes) = draft_with(groups, decision, direct).into_bytes().unwrap();
     let kernel = Kernel::new(RolloutId::new("r1"), &bytes, Epoch { term: 1, counter: 0 }, NOW).unwrap();
     (bytes, kernel)
 }

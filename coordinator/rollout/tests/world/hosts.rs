@@ -26,6 +26,8 @@ pub enum Behaviour {
     Unready,
     /// Upgraded, but no samples come.
     NoSamples,
+    /// Its client stays at the old address.
+    StaysBehind,
 }
 
 impl Behaviour {
@@ -42,6 +44,7 @@ impl Behaviour {
             Self::Silent,
             Self::Unready,
             Self::NoSamples,
+            Self::StaysBehind,
         ];
         all[rng.below(all.len() as u64) as usize]
     }
@@ -73,6 +76,10 @@ pub struct SimHost {
     pub changed: bool,
     pub samples: bool,
     pub switches: u32,
+    /// Whether its client addresses the server's container, and whether it uses PMM 3's port there.
+    pub direct: bool,
+    pub follows: bool,
+    pub repoints: u32,
     agent_id: String,
     node_id: String,
     name: String,
@@ -96,6 +103,9 @@ impl SimHost {
             changed: false,
             samples: true,
             switches: 0,
+            direct: planned.repoint.is_some(),
+            follows: false,
+            repoints: 0,
             agent_id: planned.agent_id.clone(),
             node_id: planned.node_id.clone(),
             name: planned.name.clone(),
@@ -108,12 +118,17 @@ impl SimHost {
         self.active.as_ref().map(|active| active.order.order.clone())
     }
 
-    pub fn add_to(&self, view: &mut FleetSnapshot, now: u64) {
+    /// Whether its client reaches a server of this release.
+    pub fn reaches(&self, server: PmmVersion) -> bool {
+        !self.direct || self.follows == (server.major >= 3)
+    }
+
+    pub fn add_to(&self, view: &mut FleetSnapshot, now: u64, server: PmmVersion) {
         let service = self.agent_id.replace("agent", "service");
         let client = PmmClient {
             node_id: self.node_id.clone(),
             node_name: self.name.clone(),
-            connected: self.version.is_some(),
+            connected: self.version.is_some() && self.reaches(server),
             version: self.version.map(|version| version.to_string()),
         };
         view.clients.insert(self.agent_id.clone(), client);
@@ -128,14 +143,14 @@ impl SimHost {
             custom_labels: BTreeMap::new(),
         };
         view.services.insert(service.clone(), described);
-        if self.version.is_some() && self.samples {
+        if self.version.is_some() && self.samples && self.reaches(server) {
             view.node_samples_ms.insert(self.node_id.clone(), now - 500);
             view.service_samples_ms.insert(service.clone(), now - 500);
             view.qan_active.insert(service);
         }
     }
 
-    pub fn step(&mut self, now: u64, rng: &mut Rng, watcher: &mut Watcher) {
+    pub fn step(&mut self, now: u64, rng: &mut Rng, watcher: &mut Watcher, server: PmmVersion) {
         let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
             .into_iter()
             .partition(|(at, _)| *at <= now);
@@ -143,7 +158,7 @@ impl SimHost {
         for (_, order) in due {
             self.take(order, now, rng);
         }
-        self.work(now, watcher);
+        self.work(now, watcher, server);
     }
 
     fn say(&mut self, order: &HostOrder, event: HostEvent) {
@@ -235,7 +250,7 @@ impl SimHost {
         });
     }
 
-    fn work(&mut self, now: u64, watcher: &mut Watcher) {
+    fn work(&mut self, now: u64, watcher: &mut Watcher, server: PmmVersion) {
         let Some(active) = self.active.clone() else { return };
         let order = active.order.clone();
         if !active.begun && active.begin_at <= now {
@@ -264,6 +279,9 @@ impl SimHost {
                     self.changed = true;
                 }
             }
+            if order.action == Action::Repoint {
+                watcher.repoint_began(&self.id, &order, server);
+            }
             let step = HostEvent::StepStarted {
                 step: "install".to_owned(),
                 index: 3,
@@ -278,9 +296,8 @@ impl SimHost {
     }
 
     fn end(&mut self, order: &HostOrder) {
-        let to: PmmVersion = serde_json::from_slice::<fleet_common::plan_entry::PlanEntry>(&order.entry)
-            .unwrap()
-            .to;
+        let entry = serde_json::from_slice::<fleet_common::plan_entry::PlanEntry>(&order.entry).unwrap();
+        let to: PmmVersion = entry.to;
         let null = serde_json::Value::Null;
         let detail = |to: PmmVersion| {
             serde_json::to_value(SwitchDetail {
@@ -298,6 +315,15 @@ impl SimHost {
                 };
                 let survey = super::fixture::survey(verdict);
                 self.answer(order, Outcome::Done, "", serde_json::to_value(survey).unwrap());
+            }
+            (Action::Repoint, Behaviour::StaysBehind) => {
+                self.answer(order, Outcome::RolledBack, codes::VERIFY_FAILED, null)
+            }
+            (Action::Repoint, _) => {
+                let wanted = entry.repoint.unwrap();
+                self.repoints += u32::from(self.follows != wanted.to.ends_with(":8443"));
+                self.follows = wanted.to.ends_with(":8443");
+                self.answer(order, Outcome::Done, "", null);
             }
             (Action::Switch, Behaviour::FailsBefore) => {
                 self.answer(order, Outcome::FailedNothingChanged, codes::STAGE_FAILED, null)

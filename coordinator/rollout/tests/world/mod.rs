@@ -99,6 +99,8 @@ pub struct World {
     pub events: Vec<rollout::kernel::FleetEvent>,
     /// The hop of this number ends so.
     pub fail_hop: Option<(u32, HopOutcome)>,
+    /// A hop that fails does so after its publication.
+    pub fail_published: bool,
     hops: BTreeMap<OrderId, Hop>,
     term: u64,
     next_view: u64,
@@ -109,7 +111,18 @@ const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
 
 impl World {
     pub fn new(seed: u64, groups: &[GroupSpec<'_>], decision: &str, faults: Faults) -> Self {
-        let (bytes, kernel) = fixture::kernel(groups, decision);
+        Self::with_direct(seed, groups, decision, faults, &[])
+    }
+
+    /// A fleet in which the clients of some hosts address the server's container.
+    pub fn with_direct(
+        seed: u64,
+        groups: &[GroupSpec<'_>],
+        decision: &str,
+        faults: Faults,
+        direct: &[usize],
+    ) -> Self {
+        let (bytes, kernel) = fixture::kernel(groups, decision, direct);
         let mut rng = Rng(seed);
         let hosts = kernel
             .plan()
@@ -135,6 +148,7 @@ impl World {
             answer: None,
             events: Vec::new(),
             fail_hop: None,
+            fail_published: false,
             hops: BTreeMap::new(),
             term: 1,
             next_view: 0,
@@ -250,11 +264,21 @@ impl World {
             .collect();
         self.give(Input::CoordinatorStarted { term: self.term });
         for (order, step) in hit {
+            let published = self.hops.get(&order).is_some_and(|hop| hop.step > 4 && self.published(hop));
+            let event = ServerEvent::Resumed { step };
             self.give(Input::Server {
-                order,
-                event: ServerEvent::Resumed { step },
+                order: order.clone(),
+                event,
             });
+            if published {
+                let event = ServerEvent::Published;
+                self.give(Input::Server { order, event });
+            }
         }
+    }
+
+    fn published(&self, hop: &Hop) -> bool {
+        hop.outcome == HopOutcome::Settled || self.fail_published
     }
 
     /// The server order that the driver works at.
@@ -288,7 +312,7 @@ impl World {
         let records = fixture::records(&[]);
         let mut view = fixture::snapshot(&records, self.now);
         for host in self.hosts.values() {
-            host.add_to(&mut view, self.now);
+            host.add_to(&mut view, self.now, self.server_version);
         }
         view.server_version = Some(self.server_version);
         view
@@ -303,8 +327,8 @@ impl World {
             } else if !self.hosts[&id].connected && !self.hosts[&id].gone && self.rng.one_in(15) {
                 self.connect(&id);
             }
-            let (now, permit) = (self.now, &mut self.watcher);
-            self.hosts.get_mut(&id).unwrap().step(now, &mut self.rng, permit);
+            let (now, permit, server) = (self.now, &mut self.watcher, self.server_version);
+            self.hosts.get_mut(&id).unwrap().step(now, &mut self.rng, permit, server);
             self.deliver(&id);
         }
         self.step_server();
@@ -354,6 +378,7 @@ impl World {
             .collect();
         for id in due {
             let pause = 2_000 + self.rng.below(8) * 1_000;
+            let published = self.published(&self.hops[&id]);
             let hop = self.hops.get_mut(&id).unwrap();
             hop.next_at = self.now + pause;
             let event = if let Some(step) = STEPS.get(hop.step as usize) {
@@ -366,10 +391,14 @@ impl World {
                     waits_for: String::new(),
                     deadline_for_ms: 60_000,
                 }
+            } else if hop.step == 4 && published {
+                hop.step += 1;
+                self.server_version = hop.order.to;
+                ServerEvent::Published
             } else {
                 let settled = hop.outcome == HopOutcome::Settled;
-                if settled {
-                    self.server_version = hop.order.to;
+                if hop.outcome == HopOutcome::Restored {
+                    self.server_version = hop.order.from;
                 }
                 let result = HopResult {
                     outcome: hop.outcome,

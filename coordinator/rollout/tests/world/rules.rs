@@ -19,6 +19,8 @@ pub const PAUSE: &str = "a pause stops new permits and hops at once";
 pub const ABORT: &str = "after an abort no host begins later than its permit";
 pub const EPOCH: &str = "no order of an older epoch takes effect";
 pub const PLAN_ONLY: &str = "only hosts and legs of the plan are ordered";
+pub const FOLLOW: &str = "clients follow the server's port after its publication and before their wave";
+pub const NO_RETURN: &str = "after the first client permit no earlier server leg is ordered or taken back";
 pub const REPORT: &str = "every host is in the report exactly once";
 pub const RESTORE: &str = "the stored rows are the whole state";
 
@@ -30,6 +32,9 @@ pub struct Watcher {
     rows: BTreeMap<(LegId, HostId), (HostPhase, bool)>,
     orders: BTreeSet<OrderId>,
     server_orders: BTreeSet<OrderId>,
+    /// Client legs with a permit, and server legs before them.
+    passed: BTreeSet<LegId>,
+    no_return: BTreeSet<LegId>,
     aborted_at: Option<u64>,
     permit_ms: u64,
     silent_since: BTreeMap<(LegId, HostId), u64>,
@@ -81,6 +86,14 @@ impl Watcher {
             .is_some_and(|at| now > at + self.permit_ms + 2_000)
         {
             self.broken(ABORT, format!("{host} began {} too late", order.order));
+        }
+    }
+
+    pub fn repoint_began(&mut self, host: &HostId, order: &HostOrder, server: fleet_common::version::PmmVersion) {
+        let entry: fleet_common::plan_entry::PlanEntry = serde_json::from_slice(&order.entry).unwrap();
+        let new = entry.repoint.is_some_and(|repoint| repoint.to.ends_with(":8443"));
+        if new != (server.major >= 3) {
+            self.broken(FOLLOW, format!("{host} began {} while the server is {server}", order.order));
         }
     }
 
@@ -137,10 +150,42 @@ impl Watcher {
                 self.broken(PAUSE, order.order.to_string());
             }
             self.look_at_turn(kernel, order);
+            self.look_at_address(kernel, order);
+            self.look_at_return(kernel, out, order);
+        }
+        for order in out.cancel_server.iter().chain(out.server.iter().map(|order| &order.order)) {
+            let leg = kernel.legs().iter().find(|leg| order.as_str().contains(&format!("/{}/", leg.leg)));
+            if leg.is_some_and(|leg| leg.no_return_since_ms.is_some()) {
+                self.broken(NO_RETURN, order.to_string());
+            }
         }
         for order in &out.server {
             if self.server_orders.insert(order.order.clone()) && kernel.phase() != RolloutPhase::Running {
                 self.broken(PAUSE, order.order.to_string());
+            }
+        }
+    }
+
+    /// Whoever addresses the container must have followed it before its client is replaced.
+    fn look_at_address(&mut self, kernel: &Kernel, order: &HostOrder) {
+        let planned = kernel.plan().hosts.iter().find(|host| host.host == order.host).unwrap();
+        if planned.repoint.is_none() {
+            return;
+        }
+        let rows = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
+        let followed = rows.filter_map(|leg| kernel.host(&leg.leg, &order.host)).all(|row| row.phase == HostPhase::Repointed);
+        if !followed {
+            self.broken(FOLLOW, format!("{} before its client followed", order.order));
+        }
+    }
+
+    /// The point of no return is the commit of the first permit: what would take the server back looks at the same row.
+    fn look_at_return(&mut self, kernel: &Kernel, out: &Output, order: &HostOrder) {
+        let first = self.passed.insert(order.leg.clone());
+        for leg in kernel.legs().iter().take_while(|leg| leg.leg != order.leg).filter(|leg| !leg.hops.is_empty()) {
+            let stored = out.rows.iter().any(|row| row.key == format!("leg/{}", leg.leg));
+            if leg.no_return_since_ms.is_none() || first && self.no_return.insert(leg.leg.clone()) && !stored {
+                self.broken(NO_RETURN, format!("{} without {}", order.order, leg.leg));
             }
         }
     }

@@ -88,6 +88,9 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
     all.push(cut(&legs.join(" > "), width));
 }
 
+/// Waiting clients that are named on the screen; `--json` has all.
+const REPOINTS: usize = 5;
+
 fn server_lines(server: &ServerView, now_ms: u64, width: usize, paint: &Paint, all: &mut Vec<String>) {
     all.push(String::new());
     let title = format!(
@@ -101,6 +104,21 @@ fn server_lines(server: &ServerView, now_ms: u64, width: usize, paint: &Paint, a
     all.push(paint.bold(&cut(&title, width)));
     for hop in &server.hops {
         hop_lines(hop, now_ms, width, paint, all);
+    }
+    if let Some(repoint) = &server.repoint {
+        let line = format!(
+            "  clients that follow its port: {} of {}, {} under way",
+            repoint.done,
+            repoint.total,
+            repoint.under_way.len()
+        );
+        all.push(cut(&line, width));
+        for waiting in repoint.waiting.iter().take(REPOINTS) {
+            all.push(cut(&format!("    {waiting}"), width));
+        }
+        for failed in &repoint.failed {
+            all.push(paint.red(&cut(&format!("    {failed}"), width)));
+        }
     }
     if server.hops.is_empty() && server.state == LegPhase::Settled {
         all.push("  nothing to do".to_owned());

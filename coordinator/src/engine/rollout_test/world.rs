@@ -203,6 +203,7 @@ pub async fn plan(store: &Store, fake: &Fake) -> PlanRow {
     let server = ServerInput {
         running: PmmVersion::new(2, 41, 2),
         findings: Vec::new(),
+        reach: fleet_common::reach::ContainerReach::default(),
     };
     let table = CompatibilityTable::shipped().unwrap();
     let draft = rollout::plan::join(&fleet, &hosts, &fake.view(), &server, &table, now_ms()).unwrap();
