@@ -42,7 +42,9 @@ fn contains(subnet: &str, address: IpAddr) -> bool {
         return false;
     };
     let (base, address, width) = match (base, address) {
-        (IpAddr::V4(base), IpAddr::V4(address)) => (u128::from(base.to_bits()), u128::from(address.to_bits()), 32),
+        (IpAddr::V4(base), IpAddr::V4(address)) => {
+            (u128::from(base.to_bits()), u128::from(address.to_bits()), 32)
+        }
         (IpAddr::V6(base), IpAddr::V6(address)) => (base.to_bits(), address.to_bits(), 128),
         _ => return false,
     };
@@ -58,16 +60,31 @@ mod tests {
     #[test]
     fn neighbours_are_in_the_subnet_and_of_the_same_family() {
         let reach = ContainerReach {
-            subnets: ["172.18.0.2/16".to_owned(), "fd00::2/64".to_owned(), "x".to_owned(), "10.0.0.1/0".to_owned()].into(),
+            subnets: [
+                "172.18.0.2/16".to_owned(),
+                "fd00::2/64".to_owned(),
+                "x".to_owned(),
+                "10.0.0.1/0".to_owned(),
+            ]
+            .into(),
             ..ContainerReach::default()
         };
-        for (address, is) in [("172.18.9.9", true), ("172.19.0.1", false), ("fd00::9", true), ("fd01::9", false), ("10.0.0.2", false)] {
+        for (address, is) in [
+            ("172.18.9.9", true),
+            ("172.19.0.1", false),
+            ("fd00::9", true),
+            ("fd01::9", false),
+            ("10.0.0.2", false),
+        ] {
             assert_eq!(reach.is_neighbour(address.parse().unwrap()), is, "{address}");
         }
     }
 
     #[test]
     fn a_stored_document_from_before_reads_as_unknown() {
-        assert_eq!(serde_json::from_str::<ContainerReach>("{}").unwrap(), ContainerReach::default());
+        assert_eq!(
+            serde_json::from_str::<ContainerReach>("{}").unwrap(),
+            ContainerReach::default()
+        );
     }
 }

@@ -26,7 +26,9 @@ fn lookup(address: &str) -> Vec<IpAddr> {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let (answer, answers) = mpsc::channel();
     std::thread::spawn(move || {
-        let found = (host.as_str(), 0u16).to_socket_addrs().map(|found| found.map(|one| one.ip()).collect::<Vec<_>>());
+        let found = (host.as_str(), 0u16)
+            .to_socket_addrs()
+            .map(|found| found.map(|one| one.ip()).collect::<Vec<_>>());
         // Nobody waits any more when it took too long.
         let _ = answer.send(found.unwrap_or_default());
     });
@@ -43,7 +45,10 @@ mod tests {
 
     #[test]
     fn literal_addresses_mean_themselves_and_nothing_means_nothing() {
-        assert_eq!(lookup("172.18.0.2:443"), ["172.18.0.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            lookup("172.18.0.2:443"),
+            ["172.18.0.2".parse::<IpAddr>().unwrap()]
+        );
         assert_eq!(lookup("[::1]:443"), ["::1".parse::<IpAddr>().unwrap()]);
         assert!(lookup("").is_empty());
     }

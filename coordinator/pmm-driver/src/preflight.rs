@@ -12,12 +12,14 @@ use fleet_common::hint::chain;
 use fleet_common::ids::{LegId, OrderId};
 use fleet_common::server::{Pmm2Update, ServerOrder};
 use fleet_common::survey::{Finding, Verdict};
+use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use server_upgrade::facts::PreflightReport;
 use server_upgrade::names::{LABEL_MANAGED, LABEL_ROLE, Names, Phase};
 use server_upgrade::preflight::{Sight, judge};
 use server_upgrade::recreate::{Source, spec};
 use server_upgrade::volume::LookReport;
+use std::collections::BTreeSet;
 
 /// Everything that can be checked before PMM stops.
 pub async fn run(
@@ -57,17 +59,11 @@ pub async fn run(
             .any(|name| settings[name].as_str().is_some_and(|text| !text.is_empty()))
     });
     let admin = settings.map(|_| ()).map_err(|error| chain(&error));
-    let backups: Vec<String> = snapshot
-        .backups_scheduled_on
-        .iter()
-        .map(|id| {
-            snapshot
-                .clients
-                .values()
-                .find(|one| one.node_id == *id)
-                .map_or_else(|| id.clone(), |one| one.node_name.clone())
-        })
-        .collect();
+    let backups = pmm.backups(version.major).await;
+    let named = |services: &BTreeSet<String>| -> Vec<String> {
+        services.iter().map(|id| on_node(&snapshot, id)).collect()
+    };
+    let (scheduled, running) = (named(&backups.scheduled), named(&backups.running));
     let told = look.as_ref().map_err(chain_text);
     let mut findings = judge(&Sight {
         facts: &gathered.facts,
@@ -77,7 +73,9 @@ pub async fn run(
         specs: &specs,
         images: &images,
         admin: admin.as_ref().map_err(String::as_str).copied(),
-        backups_on: &backups,
+        backups_on: &scheduled,
+        backups_running: &running,
+        backups_unknown: &backups.unknown,
         clients: snapshot.clients.len(),
         services: snapshot.services.len(),
         alertmanager,
@@ -96,6 +94,21 @@ pub async fn run(
         free_bytes: look.free_bytes,
         findings,
     })
+}
+
+/// A service with the node whose client must not be switched while its backup runs.
+fn on_node(snapshot: &FleetSnapshot, id: &str) -> String {
+    let Some(service) = snapshot.services.get(id) else {
+        return format!("service {id}");
+    };
+    let node = snapshot
+        .clients
+        .values()
+        .find(|one| one.node_id == service.node_id);
+    node.map_or_else(
+        || service.name.clone(),
+        |node| format!("{} on {}", service.name, node.node_name),
+    )
 }
 
 fn chain_text(error: &DriverError) -> String {

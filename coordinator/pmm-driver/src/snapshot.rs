@@ -4,7 +4,6 @@ use crate::clock::now_ms;
 use crate::error::DriverError;
 use crate::pmm::Pmm;
 use crate::pmm::inventory::{Inventory, is_own};
-use fleet_common::ids::without_pmm_prefix;
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use server_upgrade::baseline::SERVER_ID;
@@ -66,10 +65,16 @@ pub async fn from_inventory(
             .qan_active(major, qan_from_ms, now, &snapshot.services)
             .await?;
     }
-    for service in pmm.scheduled_backups(major).await.unwrap_or_default() {
-        if let Some(service) = snapshot.services.get(without_pmm_prefix(&service)) {
-            snapshot.backups_scheduled_on.insert(service.node_id.clone());
-        }
+    let backups = pmm.backups(major).await;
+    for (services, nodes) in [
+        (&backups.scheduled, &mut snapshot.backups_scheduled_on),
+        (&backups.running, &mut snapshot.backups_running_on),
+    ] {
+        nodes.extend(
+            services
+                .iter()
+                .filter_map(|id| Some(snapshot.services.get(id)?.node_id.clone())),
+        );
     }
     Ok(snapshot)
 }

@@ -196,7 +196,9 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
     }
     match leg.phase {
         LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
-            answer.rules.extend(strings(&["no client switches before the server leg is settled"]));
+            answer
+                .rules
+                .extend(strings(&["no client switches before the server leg is settled"]));
             answer.you_can.extend(strings(&["retry --server", "abort"]));
         }
         LegPhase::Running => {
@@ -217,14 +219,21 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
 /// How far the clients that address the container are.
 fn following(kernel: &Kernel, leg: &LegRow) -> Option<String> {
     let rows = kernel.hosts.get(&leg.leg).filter(|rows| !rows.is_empty())?;
-    let done = rows.values().filter(|row| row.phase == HostPhase::Repointed).count();
+    let done = rows
+        .values()
+        .filter(|row| row.phase == HostPhase::Repointed)
+        .count();
     let open: Vec<&str> = rows
         .iter()
         .filter(|(_, row)| row.phase != HostPhase::Repointed)
         .map(|(host, _)| kernel.name(host))
         .take(5)
         .collect();
-    let still = if open.is_empty() { String::new() } else { format!("; not yet: {}", open.join(", ")) };
+    let still = if open.is_empty() {
+        String::new()
+    } else {
+        format!("; not yet: {}", open.join(", "))
+    };
     Some(format!(
         "{done} of {} clients that address its container follow its new port{still}",
         rows.len()
@@ -293,10 +302,14 @@ fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
         .legs()
         .iter()
         .enumerate()
-        .find(|(at, leg)| leg.phase != LegPhase::Settled && !leg.hops.is_empty() && kernel.side(*at).is_some())
+        .find(|(at, leg)| {
+            leg.phase != LegPhase::Settled && !leg.hops.is_empty() && kernel.side(*at).is_some()
+        })
         .map(|(_, leg)| leg.leg.clone())
         .filter(|leg| {
-            kernel.host(leg, &planned.host).is_some_and(|row| row.phase != HostPhase::Repointed)
+            kernel
+                .host(leg, &planned.host)
+                .is_some_and(|row| row.phase != HostPhase::Repointed)
         });
     let found = surveying
         .or(following)
@@ -356,7 +369,11 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
         ));
     }
     if let Some(repoint) = &planned.repoint {
-        let state = if kernel.followed(&planned.host) { "may begin" } else { "does not begin before that" };
+        let state = if kernel.followed(&planned.host) {
+            "may begin"
+        } else {
+            "does not begin before that"
+        };
         rules.push(format!(
             "its client addresses the server's container and is moved from {} to {} when the server is PMM 3; it {state}",
             repoint.from, repoint.to
@@ -378,7 +395,9 @@ fn then(phase: HostPhase) -> &'static str {
         HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
             "silence past the deadline makes it lost; it goes on when it returns"
         }
-        HostPhase::Repointing => "without an answer it is asked again; after the third time a person is asked",
+        HostPhase::Repointing => {
+            "without an answer it is asked again; after the third time a person is asked"
+        }
         HostPhase::Verifying => "without fresh samples by the deadline the way back is ordered",
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
         HostPhase::Lost => "it goes on by itself when its agent returns",

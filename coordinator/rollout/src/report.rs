@@ -275,7 +275,9 @@ fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
 fn repoint(kernel: &Kernel, planned: &PlanHost) -> Option<RepointReport> {
     let wanted = planned.repoint.as_ref()?;
     let rows = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
-    let row = rows.filter_map(|leg| kernel.host(&leg.leg, &planned.host)).next()?;
+    let row = rows
+        .filter_map(|leg| kernel.host(&leg.leg, &planned.host))
+        .next()?;
     let outcome = match row.phase {
         HostPhase::Waiting => "not_started",
         phase => phase.as_str(),

@@ -319,25 +319,53 @@ fn clients_that_address_the_container_follow_it_and_the_unclear_ones_are_refused
     case.hosts[2].survey = Some((NOW, fixture::survey(Verdict::Fail)));
     case.hosts[4].inventory.labels.clear();
     let plan = case.join().unwrap();
-    let LegKind::Server { repoint, repoint_back, .. } = &plan.legs[1].kind else {
+    let LegKind::Server {
+        repoint,
+        repoint_back,
+        ..
+    } = &plan.legs[1].kind
+    else {
         panic!("the second leg is the server's");
     };
-    assert_eq!(repoint.keys().map(|host| host.as_str()).collect::<Vec<_>>(), ["h1"]);
-    let there = plan.entry(&"server-1".into(), &"h1".into()).unwrap().repoint.unwrap();
-    assert_eq!((there.from.as_str(), there.to.as_str()), ("pmm-server:443", "pmm-server:8443"));
-    let back: fleet_common::plan_entry::PlanEntry = serde_json::from_str(&repoint_back[&"h1".into()]).unwrap();
+    assert_eq!(
+        repoint.keys().map(|host| host.as_str()).collect::<Vec<_>>(),
+        ["h1"]
+    );
+    let there = plan
+        .entry(&"server-1".into(), &"h1".into())
+        .unwrap()
+        .repoint
+        .unwrap();
+    assert_eq!(
+        (there.from.as_str(), there.to.as_str()),
+        ("pmm-server:443", "pmm-server:8443")
+    );
+    let back: fleet_common::plan_entry::PlanEntry =
+        serde_json::from_str(&repoint_back[&"h1".into()]).unwrap();
     assert_eq!(back.repoint.unwrap().to, "pmm-server:443");
     let wave = plan.entry(&"clients-1".into(), &"h1".into()).unwrap();
     assert_eq!(wave.repoint.unwrap(), there, "the wave expects the new address");
-    assert!(matches!(action(&plan, "h3"), HostAction::Refuse { code, .. } if code == codes::UNEXPECTED_STATE));
+    assert!(
+        matches!(action(&plan, "h3"), HostAction::Refuse { code, .. } if code == codes::UNEXPECTED_STATE)
+    );
     let stranded: Vec<&str> = plan.stranded.iter().map(|client| client.name.as_str()).collect();
     assert_eq!(stranded, ["node-2", "node-3", "node-4"]);
     for (code, count) in [("repoint", 1), ("stranded", 3)] {
-        assert_eq!(plan.warnings.iter().filter(|warning| warning.code == code).count(), count, "{code}");
+        assert_eq!(
+            plan.warnings
+                .iter()
+                .filter(|warning| warning.code == code)
+                .count(),
+            count,
+            "{code}"
+        );
     }
     case.running = "3.7.1";
     let later = case.join().unwrap();
-    assert!(later.stranded.is_empty() && later.hosts.iter().all(|host| host.repoint.is_none()), "the port moves once");
+    assert!(
+        later.stranded.is_empty() && later.hosts.iter().all(|host| host.repoint.is_none()),
+        "the port moves once"
+    );
 }
 
 proptest! {

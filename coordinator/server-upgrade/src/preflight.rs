@@ -23,8 +23,12 @@ pub struct Sight<'a> {
     pub images: &'a [(PmmVersion, Result<String, String>)],
     /// Whether the credential is an administrator's, or why that is not known.
     pub admin: Result<(), &'a str>,
-    /// Names of nodes with scheduled database backups.
+    /// Services with scheduled database backups, with their nodes.
     pub backups_on: &'a [String],
+    /// Services whose backup or restore runs now, with their nodes.
+    pub backups_running: &'a [String],
+    /// What PMM did not tell about its backups, and why.
+    pub backups_unknown: &'a [String],
     /// Clients in PMM's inventory.
     pub clients: usize,
     /// Services in PMM's inventory, the server's own left out.
@@ -258,6 +262,25 @@ fn losses(sight: &Sight<'_>, out: &mut Findings) {
             "take backups by other means in between",
         );
     }
+    if !sight.backups_running.is_empty() {
+        out.add(
+            Verdict::Warn,
+            "running_backups",
+            format!(
+                "PMM runs a database backup or restore now: {}",
+                sight.backups_running.join(", ")
+            ),
+            "let it end before the start; a host with a running one is not switched",
+        );
+    }
+    if !sight.backups_unknown.is_empty() {
+        out.add(
+            Verdict::Warn,
+            "backups_unknown",
+            format!("PMM did not tell: {}", sight.backups_unknown.join("; ")),
+            "look at Backups in PMM's screens before the start",
+        );
+    }
     let crosses = sight.facts.version.major == 2 && sight.path.iter().any(|version| version.major >= 3);
     if sight.alertmanager && crosses {
         out.add(
@@ -317,6 +340,8 @@ mod tests {
             images: &[],
             admin: Ok(()),
             backups_on: &[],
+            backups_running: &[],
+            backups_unknown: &[],
             clients: 1,
             services: 1,
             alertmanager: false,
@@ -335,6 +360,23 @@ mod tests {
     fn a_sound_server_passes() {
         let (facts, look) = (facts(), look());
         assert!(failed(&judge(&sight(&facts, &look, &[PmmVersion::new(3, 7, 1)]))).is_empty());
+    }
+
+    #[test]
+    fn backups_are_named_and_unknown_is_not_none() {
+        let (facts, look) = (facts(), look());
+        let path = [PmmVersion::new(3, 7, 1)];
+        let mut sight = sight(&facts, &look, &path);
+        let named = ["mysql-1 on db-1".to_owned()];
+        (sight.backups_on, sight.backups_running, sight.backups_unknown) = (&named, &named, &named);
+        let found = judge(&sight);
+        for check in ["scheduled_backups", "running_backups", "backups_unknown"] {
+            let one = found.iter().find(|one| one.check == check).unwrap();
+            assert!(
+                one.verdict == Verdict::Warn && one.message.contains("mysql-1 on db-1"),
+                "{one:?}"
+            );
+        }
     }
 
     #[test]

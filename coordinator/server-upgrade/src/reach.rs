@@ -12,15 +12,29 @@ pub fn reach(container: &Value) -> ContainerReach {
     let mut reach = ContainerReach::default();
     let id = container["Id"].as_str().unwrap_or_default();
     // A name made of the id goes away with the container.
-    let lasting = |name: &str| !name.is_empty() && !(name.len() >= 12 && id.starts_with(name));
+    let lasting = |name: &str| !(name.is_empty() || name.len() >= 12 && id.starts_with(name));
     let mut names = vec![
-        container["Name"].as_str().unwrap_or_default().trim_start_matches('/').to_owned(),
-        container["Config"]["Hostname"].as_str().unwrap_or_default().to_owned(),
+        container["Name"]
+            .as_str()
+            .unwrap_or_default()
+            .trim_start_matches('/')
+            .to_owned(),
+        container["Config"]["Hostname"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
     ];
     let networks = container["NetworkSettings"]["Networks"].as_object();
     for endpoint in networks.into_iter().flat_map(|map| map.values()) {
-        names.extend(["Aliases", "DNSNames"].iter().flat_map(|member| words(&endpoint[*member])));
-        for (address, prefix) in [("IPAddress", "IPPrefixLen"), ("GlobalIPv6Address", "GlobalIPv6PrefixLen")] {
+        names.extend(
+            ["Aliases", "DNSNames"]
+                .iter()
+                .flat_map(|member| words(&endpoint[*member])),
+        );
+        for (address, prefix) in [
+            ("IPAddress", "IPPrefixLen"),
+            ("GlobalIPv6Address", "GlobalIPv6PrefixLen"),
+        ] {
             if let Some(found) = ip(&endpoint[address]) {
                 reach.addresses.insert(found);
                 if let Some(length) = endpoint[prefix].as_u64().filter(|length| *length > 0) {
@@ -41,11 +55,21 @@ pub fn reach(container: &Value) -> ContainerReach {
         .collect();
     reach.names.extend(names.into_iter().chain(qualified));
     for port in PMM_PORTS {
-        let bound = container["NetworkSettings"]["Ports"][*port].as_array().into_iter().flatten();
-        reach.published.extend(bound.filter_map(|one| one["HostPort"].as_str()?.parse::<u16>().ok()));
+        let bound = container["NetworkSettings"]["Ports"][*port]
+            .as_array()
+            .into_iter()
+            .flatten();
+        reach
+            .published
+            .extend(bound.filter_map(|one| one["HostPort"].as_str()?.parse::<u16>().ok()));
     }
     let exposed = container["Config"]["ExposedPorts"].as_object();
-    reach.exposed.extend(exposed.into_iter().flat_map(|map| map.keys()).filter_map(|port| port.split('/').next()?.parse::<u16>().ok()));
+    reach.exposed.extend(
+        exposed
+            .into_iter()
+            .flat_map(|map| map.keys())
+            .filter_map(|port| port.split('/').next()?.parse::<u16>().ok()),
+    );
     reach
 }
 
@@ -84,7 +108,10 @@ mod tests {
         }
         assert!(!found.is_named("0123456789ab"));
         assert_eq!(found.addresses.len(), 2);
-        assert_eq!(found.fixed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["172.18.0.2"]);
+        assert_eq!(
+            found.fixed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["172.18.0.2"]
+        );
         assert!(found.is_neighbour("172.18.5.5".parse().unwrap()));
         assert_eq!(found.published.iter().copied().collect::<Vec<_>>(), [8000]);
         assert_eq!(found.exposed.iter().copied().collect::<Vec<_>>(), [80, 443]);

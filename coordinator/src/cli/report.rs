@@ -86,11 +86,22 @@ fn text(report: &ReportDocument) -> String {
         .iter()
         .filter_map(|host| Some((host, host.repoint.as_ref()?)))
         .map(|(host, found)| {
-            format!("  {}: {} -> {} {} {}", host.name, found.from, found.to, words(&found.outcome), found.reason)
+            format!(
+                "  {}: {} -> {} {} {}",
+                host.name,
+                found.from,
+                found.to,
+                words(&found.outcome),
+                found.reason
+            )
         })
         .collect();
     if !moved.is_empty() {
-        let _ = writeln!(text, "\nclients that follow the server's port:\n{}", moved.join("\n"));
+        let _ = writeln!(
+            text,
+            "\nclients that follow the server's port:\n{}",
+            moved.join("\n")
+        );
     }
     checks(report, &mut text);
     if !report.disturbances.is_empty() {

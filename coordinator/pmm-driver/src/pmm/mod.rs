@@ -2,6 +2,7 @@
 //! with each release, 64-bit numbers arrive as strings.
 
 pub mod accounts;
+pub mod backups;
 mod http;
 pub mod inventory;
 pub mod metrics;

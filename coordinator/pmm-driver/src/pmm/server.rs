@@ -46,30 +46,4 @@ impl Pmm {
         };
         Ok(answer.get("settings").cloned().unwrap_or(answer))
     }
-
-    /// Service ids with scheduled database backups. Releases without the call have none that we could know of.
-    pub async fn scheduled_backups(&self, major: u32) -> Result<Vec<String>, DriverError> {
-        let answer = if major >= 3 {
-            self.get("/v1/backups/scheduled").await
-        } else {
-            self.post("/v1/management/backup/Backups/ListScheduled", &json!({}))
-                .await
-        };
-        let answer = match answer {
-            Err(DriverError::Status {
-                status: 404 | 400 | 501,
-                ..
-            }) => return Ok(Vec::new()),
-            other => other?,
-        };
-        let items = answer["scheduled_backups"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        Ok(items
-            .iter()
-            .map(|one| text(one, "service_id"))
-            .filter(|id| !id.is_empty())
-            .collect())
-    }
 }

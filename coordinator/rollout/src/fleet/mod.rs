@@ -142,6 +142,14 @@ pub struct Timing {
     pub survey_max_age_ms: u64,
     /// Time between reminders while a person is waited for.
     pub reminder_ms: u64,
+    /// A host on which PMM runs a database backup at its turn is waited for this long.
+    #[serde(default = "backup_for")]
+    pub backup_for_ms: u64,
+}
+
+/// Six hours: longer than a backup of a few terabytes takes.
+fn backup_for() -> u64 {
+    6 * 60 * 60_000
 }
 
 impl Default for Timing {
@@ -158,6 +166,7 @@ impl Default for Timing {
             offline_for_ms: 15 * MINUTE,
             survey_max_age_ms: 24 * 60 * MINUTE,
             reminder_ms: 60 * MINUTE,
+            backup_for_ms: backup_for(),
         }
     }
 }

@@ -138,6 +138,7 @@ pub(in crate::fleet) struct Timing {
     pub offline_for: Text,
     pub survey_max_age: Text,
     pub reminder: Text,
+    pub backup_for: Text,
 }
 
 /// A whole number or a text such as `"10%"`.

@@ -82,8 +82,18 @@ impl Kernel {
             );
         }
         let accept: BTreeSet<String> = accept.iter().cloned().collect();
-        let behind: BTreeSet<&str> = self.plan.unmatched.iter().map(|client| client.name.as_str()).collect();
-        let stranded: BTreeSet<&str> = self.plan.stranded.iter().map(|client| client.name.as_str()).collect();
+        let behind: BTreeSet<&str> = self
+            .plan
+            .unmatched
+            .iter()
+            .map(|client| client.name.as_str())
+            .collect();
+        let stranded: BTreeSet<&str> = self
+            .plan
+            .stranded
+            .iter()
+            .map(|client| client.name.as_str())
+            .collect();
         let open = |names: &BTreeSet<&str>| -> Vec<String> {
             let open = names.iter().filter(|name| !accept.contains(**name));
             open.map(|name| (*name).to_owned()).collect()

@@ -137,7 +137,12 @@ impl Kernel {
         {
             return;
         }
-        let follow: Vec<HostId> = group.hosts.iter().filter(|host| self.followed(host)).cloned().collect();
+        let follow: Vec<HostId> = group
+            .hosts
+            .iter()
+            .filter(|host| self.followed(host))
+            .cloned()
+            .collect();
         self.prepare(leg, &follow, now_ms);
         let tally = self.tally(leg, group, now_ms);
         let canary = self
@@ -230,6 +235,9 @@ impl Kernel {
                 .is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready))
                 && !(self.can_be_asked(host) && self.followed(host))
         };
+        if open.iter().any(|host| self.waits_for_backup(&leg, host, now_ms)) {
+            return;
+        }
         let left: Vec<HostId> = open.iter().filter(begins).cloned().collect();
         if left.len() < open.len() {
             return;

@@ -137,7 +137,9 @@ impl Kernel {
                 if begun {
                     let deadline = now_ms + self.plan.timing.switch_ms + GRACE_MS;
                     self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
-                        row.deadline_ms = Some(deadline)
+                        row.deadline_ms = Some(deadline);
+                        row.backup_since_ms = None;
+                        row.backup_answers = 0;
                     });
                 }
                 let began = StepRow {
@@ -362,6 +364,8 @@ impl Kernel {
                 self.set_hold(host, now_ms, |hold| hold.host = Some(result.message.clone()));
                 self.ask_anew(leg, host, "the host is held", now_ms);
             }
+            (Outcome::Refused, codes::BACKUP_RUNNING) if aborted => self.cancel(leg, host, now_ms),
+            (Outcome::Refused, codes::BACKUP_RUNNING) => self.wait_for_backup(leg, host, result, now_ms),
             (Outcome::Refused, _) => self.fail(leg, host, HostPhase::Refused, result, now_ms),
             _ => self.fail(leg, host, HostPhase::Failed, result, now_ms),
         }

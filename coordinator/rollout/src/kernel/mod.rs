@@ -7,6 +7,7 @@
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 
+mod backup;
 mod commands;
 mod decide;
 mod groups;

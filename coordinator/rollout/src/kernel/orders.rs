@@ -140,7 +140,9 @@ impl Kernel {
             .entry_leg(host)
             .filter(|_| self.plan.entry_text(leg, host).is_none())
             .unwrap_or(leg);
-        let back = self.host(leg, host).is_some_and(|row| row.side == Some(Side::Old));
+        let back = self
+            .host(leg, host)
+            .is_some_and(|row| row.side == Some(Side::Old));
         let entry = if back {
             self.plan.back_text(leg, host)
         } else {

@@ -17,12 +17,19 @@ impl Kernel {
     /// Where clients must look for the server of a leg: at PMM 3's port, back at PMM 2's, or nothing has changed.
     pub(crate) fn side(&self, at: usize) -> Option<Side> {
         let crossing = self.legs[at].hops.iter().find(|hop| crosses(hop))?;
-        crossing.published.map(|stands| if stands { Side::New } else { Side::Old })
+        crossing
+            .published
+            .map(|stands| if stands { Side::New } else { Side::Old })
     }
 
     /// Whether a host's client has followed the server, if it has to.
     pub(crate) fn followed(&self, host: &HostId) -> bool {
-        let rows = || self.legs.iter().enumerate().filter(|(_, leg)| !leg.hops.is_empty());
+        let rows = || {
+            self.legs
+                .iter()
+                .enumerate()
+                .filter(|(_, leg)| !leg.hops.is_empty())
+        };
         rows().all(|(at, leg)| {
             let row = self.host(&leg.leg, host);
             row.is_none_or(|row| row.phase == HostPhase::Repointed || self.side(at).is_none())
@@ -40,7 +47,10 @@ impl Kernel {
                 continue;
             }
             let leg = self.legs[at].leg.clone();
-            let busy = self.hosts[&leg].values().filter(|row| row.phase == HostPhase::Repointing).count();
+            let busy = self.hosts[&leg]
+                .values()
+                .filter(|row| row.phase == HostPhase::Repointing)
+                .count();
             let due: Vec<HostId> = self.hosts[&leg]
                 .iter()
                 .filter(|(host, row)| needs(row, side) && self.can_be_asked(host) && asked_by(row, now_ms))
@@ -48,7 +58,9 @@ impl Kernel {
                 .take(PREPARE_WIDTH.saturating_sub(busy))
                 .collect();
             for host in due {
-                self.enter(&leg, &host, HostPhase::Repointing, now_ms, |row| row.side = Some(side));
+                self.enter(&leg, &host, HostPhase::Repointing, now_ms, |row| {
+                    row.side = Some(side)
+                });
                 self.give(&leg, &host, Action::Repoint, now_ms);
             }
         }
@@ -64,7 +76,10 @@ impl Kernel {
             _ => false,
         };
         let back = |kernel: &Self, host: &HostId, row: &HostRow| {
-            row.phase == HostPhase::Skipped && row.left_behind && side == Side::New && kernel.can_be_asked(host)
+            row.phase == HostPhase::Skipped
+                && row.left_behind
+                && side == Side::New
+                && kernel.can_be_asked(host)
         };
         let again: Vec<HostId> = self.hosts[&leg]
             .iter()
@@ -141,7 +156,9 @@ impl Kernel {
         let name = self.name(host);
         match (self.held(host), self.host(leg, host)) {
             (Some(reason), _) => format!("{name} is held ({reason})"),
-            (None, Some(row)) if row.phase.is_final() => format!("{name} {} ({})", row.phase.as_str(), row.reason),
+            (None, Some(row)) if row.phase.is_final() => {
+                format!("{name} {} ({})", row.phase.as_str(), row.reason)
+            }
             _ => format!("{name} is offline"),
         }
     }
@@ -159,8 +176,14 @@ impl Kernel {
                 .map(|(host, _)| host.clone())
                 .collect();
             for host in left {
-                if self.host(&leg, &host).is_some_and(|row| row.phase == HostPhase::Waiting) {
-                    let reason = format!("{}; the rollout was resumed without it", self.why_not(&leg, &host));
+                if self
+                    .host(&leg, &host)
+                    .is_some_and(|row| row.phase == HostPhase::Waiting)
+                {
+                    let reason = format!(
+                        "{}; the rollout was resumed without it",
+                        self.why_not(&leg, &host)
+                    );
                     self.enter(&leg, &host, HostPhase::Skipped, now_ms, |row| {
                         row.left_behind = true;
                         row.reason = reason;
@@ -180,7 +203,9 @@ impl Kernel {
             (Outcome::Done, _) if side == Some(Side::Old) => {
                 let reason = "its client is back at PMM 2's port";
                 if self.rollout.abort.is_some() {
-                    self.enter(leg, host, HostPhase::Cancelled, now_ms, |row| reason.clone_into(&mut row.reason));
+                    self.enter(leg, host, HostPhase::Cancelled, now_ms, |row| {
+                        reason.clone_into(&mut row.reason)
+                    });
                 } else {
                     self.ask_anew(leg, host, reason, now_ms);
                 }
@@ -198,6 +223,7 @@ impl Kernel {
                 self.set_hold(host, now_ms, |hold| hold.host = Some(result.message.clone()));
                 self.ask_anew(leg, host, "the host is held", now_ms);
             }
+            (Outcome::Refused, codes::BACKUP_RUNNING) => self.wait_for_backup(leg, host, result, now_ms),
             (Outcome::Inconsistent, _) => self.fail(leg, host, HostPhase::Inconsistent, result, now_ms),
             (Outcome::Refused, code) if code != codes::STALE_EPOCH && code != codes::PERMIT_EXPIRED => {
                 self.fail(leg, host, HostPhase::Refused, result, now_ms)
@@ -234,10 +260,15 @@ impl Kernel {
 
     /// A client's address is wanted by the server's state, not by the rollout's: during an abort those that can follow still do.
     pub(super) fn keeps_following(&self, leg: &LegId, host: &HostId) -> bool {
-        let Some(at) = self.legs.iter().position(|row| row.leg == *leg && !row.hops.is_empty()) else {
+        let Some(at) = self
+            .legs
+            .iter()
+            .position(|row| row.leg == *leg && !row.hops.is_empty())
+        else {
             return false;
         };
-        let running = self.legs[at].phase != LegPhase::NeedsOperator && self.legs[at].hops.iter().any(|hop| hop.order.is_some());
+        let running = self.legs[at].phase != LegPhase::NeedsOperator
+            && self.legs[at].hops.iter().any(|hop| hop.order.is_some());
         let due = |row: &HostRow| self.side(at).is_some_and(|side| needs(row, side));
         running || self.host(leg, host).is_some_and(due) && self.can_be_asked(host)
     }
@@ -260,9 +291,13 @@ impl Kernel {
     pub(crate) fn waits_for_publication(&self, leg: &LegId, row: &HostRow) -> bool {
         row.phase == HostPhase::Waiting
             && self.rollout.phase != RolloutPhase::Planned
-            && self.legs.iter().position(|found| found.leg == *leg).is_some_and(|at| {
-                !self.legs[at].hops.is_empty() && self.side(at).is_none_or(|side| !needs(row, side))
-            })
+            && self
+                .legs
+                .iter()
+                .position(|found| found.leg == *leg)
+                .is_some_and(|at| {
+                    !self.legs[at].hops.is_empty() && self.side(at).is_none_or(|side| !needs(row, side))
+                })
     }
 }
 

@@ -138,8 +138,16 @@ impl Kernel {
             let mut groups = BTreeMap::new();
             let mut hosts = BTreeMap::new();
             match &leg.kind {
-                LegKind::Server { hops: planned, repoint, .. } => {
-                    hosts.extend(repoint.keys().map(|host| (host.clone(), fresh(HostPhase::Waiting, now_ms))));
+                LegKind::Server {
+                    hops: planned,
+                    repoint,
+                    ..
+                } => {
+                    hosts.extend(
+                        repoint
+                            .keys()
+                            .map(|host| (host.clone(), fresh(HostPhase::Waiting, now_ms))),
+                    );
                     hops.extend(planned.iter().map(|hop| HopRow {
                         number: hop.number,
                         from: hop.from,
@@ -307,6 +315,8 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         views: 0,
         lost_in: None,
         ask_at_ms: None,
+        backup_since_ms: None,
+        backup_answers: 0,
         side: None,
         left_behind: false,
     }

@@ -135,7 +135,10 @@ impl Kernel {
             }),
             ServerEvent::Published => {
                 if self.legs[at].hops[position].published.is_none() {
-                    let text = format!("the server serves its clients with {}", self.legs[at].hops[position].to);
+                    let text = format!(
+                        "the server serves its clients with {}",
+                        self.legs[at].hops[position].to
+                    );
                     self.edit_hop(at, position, |hop| hop.published = Some(true));
                     self.event(now_ms, "server", "published", text);
                 }

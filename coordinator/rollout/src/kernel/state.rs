@@ -440,6 +440,12 @@ pub struct HostRow {
     /// It is not asked before this.
     #[serde(default)]
     pub ask_at_ms: Option<u64>,
+    /// Since when PMM runs a database backup there; how often it said so since.
+    #[serde(default)]
+    pub backup_since_ms: Option<u64>,
+    /// See [`HostRow::backup_since_ms`].
+    #[serde(default)]
+    pub backup_answers: u32,
     /// Server leg: where its last order leads; `None` when its client is as the plan found it.
     #[serde(default)]
     pub side: Option<Side>,

@@ -121,6 +121,15 @@ impl Kernel {
         for host in hosts {
             let (code, reason) = match self.held(host) {
                 Some(hold) => (codes::HELD, format!("held: {hold}")),
+                None if self
+                    .host(&leg, host)
+                    .is_some_and(|row| row.backup_since_ms.is_some()) =>
+                {
+                    (
+                        codes::BACKUP_RUNNING,
+                        "PMM ran a database backup there".to_owned(),
+                    )
+                }
                 None if !self.followed(host) => (
                     codes::UNEXPECTED_STATE,
                     "its client did not follow the server to PMM 3's port".to_owned(),

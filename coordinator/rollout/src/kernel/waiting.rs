@@ -260,12 +260,12 @@ impl Kernel {
     pub(crate) fn moment(&self, now_ms: u64) -> Moment {
         let mut tallies = BTreeMap::new();
         for leg in self.legs.iter().filter(|leg| leg.phase == LegPhase::Running) {
-            tallies.extend(
-                self.plan
-                    .groups
-                    .iter()
-                    .map(|group| ((leg.leg.clone(), group.name.clone()), self.tally(&leg.leg, group, now_ms))),
-            );
+            tallies.extend(self.plan.groups.iter().map(|group| {
+                (
+                    (leg.leg.clone(), group.name.clone()),
+                    self.tally(&leg.leg, group, now_ms),
+                )
+            }));
         }
         Moment {
             now_ms,
@@ -371,7 +371,12 @@ impl Kernel {
             );
         }
         if let Some(at) = row.ask_at_ms.filter(|at| *at > now_ms) {
-            return duty(Owner::Coordinator, "asked_later", row.reason.clone(), at);
+            let code = if row.backup_since_ms.is_some() {
+                "backup"
+            } else {
+                "asked_later"
+            };
+            return duty(Owner::Coordinator, code, row.reason.clone(), at);
         }
         if self.is_connected(host) && self.leg_target(leg).is_some() && !self.followed(host) {
             return duty(

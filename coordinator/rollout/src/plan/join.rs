@@ -295,6 +295,7 @@ impl<'a> Sorted<'a> {
             wave: 0,
             agent_id: installation.map_or_else(String::new, |found| found.agent_id.clone()),
             backups: self.pmm.backups_scheduled_on.contains(&node_id),
+            backup_running: self.pmm.backups_running_on.contains(&node_id),
             repoint: follows,
             node_id,
             held: host.held.clone().or_else(|| host.inventory.held.clone()),
@@ -306,7 +307,11 @@ impl<'a> Sorted<'a> {
     /// What becomes of a client's address of the server.
     fn way(&self, installation: &Installation) -> Way {
         if self.crosses {
-            repoint::way(&self.server.reach, &installation.server_address, &installation.server_ips)
+            repoint::way(
+                &self.server.reach,
+                &installation.server_address,
+                &installation.server_ips,
+            )
         } else {
             Way::Stays
         }
@@ -532,11 +537,24 @@ fn repoints(
         let (Some(repoint), Some(installation)) = (&host.repoint, installation) else {
             continue;
         };
-        let part = entry(fleet, host, installation, stage.clients_to, &stage.server_leg, None);
+        let part = entry(
+            fleet,
+            host,
+            installation,
+            stage.clients_to,
+            &stage.server_leg,
+            None,
+        );
         let Some(mut part) = part else { continue };
-        there.insert(host.host.clone(), serde_json::to_string(&part).unwrap_or_default());
+        there.insert(
+            host.host.clone(),
+            serde_json::to_string(&part).unwrap_or_default(),
+        );
         part.repoint = Some(repoint::back(repoint));
-        back.insert(host.host.clone(), serde_json::to_string(&part).unwrap_or_default());
+        back.insert(
+            host.host.clone(),
+            serde_json::to_string(&part).unwrap_or_default(),
+        );
     }
     (there, back)
 }

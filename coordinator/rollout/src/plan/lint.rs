@@ -3,7 +3,7 @@
 use super::groups::{all_at_once, too_many_canaries};
 use super::legs::Route;
 use super::{HostAction, LegKind, Plan, Warning};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, duration_text};
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::inventory::Method;
 use fleet_common::survey::Verdict;
@@ -98,12 +98,25 @@ pub(super) fn warnings(
                     .to_owned(),
             );
         }
+        if host.backup_running {
+            warn(
+                "backup_running",
+                subject(),
+                format!(
+                    "PMM runs a database backup here now; at its turn the host waits for its end, at most {}",
+                    duration_text(plan.timing.backup_for_ms)
+                ),
+            );
+        }
     }
     for client in &plan.stranded {
         warn(
             "stranded",
             format!("host:{}", client.name),
-            format!("its client loses the PMM Server at {}: {}", client.address, client.reason),
+            format!(
+                "its client loses the PMM Server at {}: {}",
+                client.address, client.reason
+            ),
         );
     }
     for client in plan.unmatched.iter().filter(|client| client.beside_server) {

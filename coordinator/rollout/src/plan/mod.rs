@@ -247,6 +247,9 @@ pub struct PlanHost {
     pub node_id: String,
     /// Whether PMM-run backups are scheduled on its node.
     pub backups: bool,
+    /// Whether PMM ran a backup or restore on its node when the plan was made.
+    #[serde(default)]
+    pub backup_running: bool,
     /// The change of the server's address that its client needs when the server becomes PMM 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repoint: Option<Repoint>,

@@ -74,7 +74,10 @@ pub(super) fn way(reach: &ContainerReach, address: &str, resolved: &[IpAddr]) ->
     match MOVED.iter().find(|(old, _)| *old == port) {
         Some((_, new)) => Way::Follows(Repoint {
             from: address.to_owned(),
-            to: format!("{}:{new}", address.rsplit_once(':').map_or(address, |(before, _)| before)),
+            to: format!(
+                "{}:{new}",
+                address.rsplit_once(':').map_or(address, |(before, _)| before)
+            ),
         }),
         None => Way::Unclear {
             reason: format!("`{address}` addresses the PMM Server's container on a port that is not PMM's"),
@@ -128,25 +131,52 @@ mod tests {
 
     #[test]
     fn the_hosts_own_resolution_decides() {
-        let (inside, outside): (IpAddr, IpAddr) = ("172.18.0.2".parse().unwrap(), "10.0.0.7".parse().unwrap());
+        let (inside, outside): (IpAddr, IpAddr) =
+            ("172.18.0.2".parse().unwrap(), "10.0.0.7".parse().unwrap());
         let reach = reach(&[443]);
-        assert_eq!(way(&reach, "pmm-server:443", &[inside]), follows("pmm-server:443", "pmm-server:8443"));
-        assert_eq!(way(&reach, "pmm.example.com:443", &[inside]), follows("pmm.example.com:443", "pmm.example.com:8443"));
-        assert_eq!(way(&reach, "pmm-server:80", &[inside]), follows("pmm-server:80", "pmm-server:8080"));
+        assert_eq!(
+            way(&reach, "pmm-server:443", &[inside]),
+            follows("pmm-server:443", "pmm-server:8443")
+        );
+        assert_eq!(
+            way(&reach, "pmm.example.com:443", &[inside]),
+            follows("pmm.example.com:443", "pmm.example.com:8443")
+        );
+        assert_eq!(
+            way(&reach, "pmm-server:80", &[inside]),
+            follows("pmm-server:80", "pmm-server:8080")
+        );
         assert_eq!(way(&reach, "pmm-server:443", &[outside]), Way::Stays);
-        assert_eq!(way(&reach, "172.18.0.2:443", &[]), follows("172.18.0.2:443", "172.18.0.2:8443"));
+        assert_eq!(
+            way(&reach, "172.18.0.2:443", &[]),
+            follows("172.18.0.2:443", "172.18.0.2:8443")
+        );
         assert_eq!(way(&reach, "10.0.0.7:443", &[]), Way::Stays);
     }
 
     #[test]
     fn unknown_means_no() {
         let unclear = |way: Way| matches!(way, Way::Unclear { .. });
-        assert!(unclear(way(&reach(&[443]), "pmm-server:443", &[])), "the machine may have the same name");
-        assert_eq!(way(&reach(&[8000]), "PMM:443", &[]), follows("PMM:443", "PMM:8443"), "no published port can be meant");
+        assert!(
+            unclear(way(&reach(&[443]), "pmm-server:443", &[])),
+            "the machine may have the same name"
+        );
+        assert_eq!(
+            way(&reach(&[8000]), "PMM:443", &[]),
+            follows("PMM:443", "PMM:8443"),
+            "no published port can be meant"
+        );
         assert!(unclear(way(&reach(&[]), "pmm:9000", &[])));
         assert!(unclear(way(&reach(&[8443]), "pmm", &[])));
-        assert!(unclear(way(&reach(&[]), "172.19.0.2:443", &[])), "it may be another one afterwards");
-        assert!(unclear(way(&reach(&[]), "pmm.hosts:443", &["172.19.0.2".parse().unwrap()])));
+        assert!(
+            unclear(way(&reach(&[]), "172.19.0.2:443", &[])),
+            "it may be another one afterwards"
+        );
+        assert!(unclear(way(
+            &reach(&[]),
+            "pmm.hosts:443",
+            &["172.19.0.2".parse().unwrap()]
+        )));
         assert_eq!(way(&reach(&[443]), "pmm.example.com:443", &[]), Way::Stays);
         assert_eq!(way(&ContainerReach::default(), "pmm-server:443", &[]), Way::Stays);
     }

@@ -5,8 +5,8 @@ mod estimate;
 mod parts;
 
 pub use doc::{
-    Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, RepointView, ServerView, StatusDocument,
-    StepView, Wait,
+    Counts, Estimate, Failure, GroupView, HopView, InFlight, LegView, PauseView, RepointView, ServerView,
+    StatusDocument, StepView, Wait,
 };
 
 pub(crate) use parts::{failure_hint, hop_state};

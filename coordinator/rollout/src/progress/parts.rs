@@ -1,8 +1,6 @@
 //! The parts of the status document.
 
-use super::doc::{
-    Counts, Failure, GroupView, HopView, InFlight, LegView, RepointView, ServerView, StepView,
-};
+use super::doc::{Counts, Failure, GroupView, HopView, InFlight, LegView, RepointView, ServerView, StepView};
 use crate::kernel::{HopRow, HostPhase, Kernel, LegPhase, Moment, StepRow};
 use crate::plan::{Leg, LegKind};
 use fleet_common::ids::LegId;
@@ -91,10 +89,17 @@ fn repoint_view(kernel: &Kernel, leg: &LegId, moment: &Moment) -> Option<Repoint
             HostPhase::Repointed => view.done += 1,
             HostPhase::Repointing => view.under_way.push(name),
             phase if phase.is_final() => {
-                view.failed.push(format!("{name}: {} {}", phase.as_str(), row.reason).trim_end().to_owned());
+                view.failed.push(
+                    format!("{name}: {} {}", phase.as_str(), row.reason)
+                        .trim_end()
+                        .to_owned(),
+                );
             }
             _ => {
-                let text = kernel.host_duty_at(leg, host, moment).map(|duty| duty.text).unwrap_or_default();
+                let text = kernel
+                    .host_duty_at(leg, host, moment)
+                    .map(|duty| duty.text)
+                    .unwrap_or_default();
                 view.waiting.push(format!("{name}: {text}"));
             }
         }

@@ -28,6 +28,8 @@ pub enum Behaviour {
     NoSamples,
     /// Its client stays at the old address.
     StaysBehind,
+    /// PMM runs a database backup there until this moment.
+    Backup(u64),
 }
 
 impl Behaviour {
@@ -45,6 +47,7 @@ impl Behaviour {
             Self::Unready,
             Self::NoSamples,
             Self::StaysBehind,
+            Self::Backup(super::fixture::NOW + 600_000),
         ];
         all[rng.below(all.len() as u64) as usize]
     }
@@ -223,6 +226,14 @@ impl SimHost {
                 &order,
                 Outcome::Expired,
                 codes::PERMIT_EXPIRED,
+                serde_json::Value::Null,
+            );
+        }
+        if order.action.changes_host() && matches!(self.behaviour, Behaviour::Backup(until) if now < until) {
+            return self.answer(
+                &order,
+                Outcome::Refused,
+                codes::BACKUP_RUNNING,
                 serde_json::Value::Null,
             );
         }

@@ -264,7 +264,10 @@ impl World {
             .collect();
         self.give(Input::CoordinatorStarted { term: self.term });
         for (order, step) in hit {
-            let published = self.hops.get(&order).is_some_and(|hop| hop.step > 4 && self.published(hop));
+            let published = self
+                .hops
+                .get(&order)
+                .is_some_and(|hop| hop.step > 4 && self.published(hop));
             let event = ServerEvent::Resumed { step };
             self.give(Input::Server {
                 order: order.clone(),
@@ -328,7 +331,10 @@ impl World {
                 self.connect(&id);
             }
             let (now, permit, server) = (self.now, &mut self.watcher, self.server_version);
-            self.hosts.get_mut(&id).unwrap().step(now, &mut self.rng, permit, server);
+            self.hosts
+                .get_mut(&id)
+                .unwrap()
+                .step(now, &mut self.rng, permit, server);
             self.deliver(&id);
         }
         self.step_server();

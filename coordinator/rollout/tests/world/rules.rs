@@ -89,11 +89,19 @@ impl Watcher {
         }
     }
 
-    pub fn repoint_began(&mut self, host: &HostId, order: &HostOrder, server: fleet_common::version::PmmVersion) {
+    pub fn repoint_began(
+        &mut self,
+        host: &HostId,
+        order: &HostOrder,
+        server: fleet_common::version::PmmVersion,
+    ) {
         let entry: fleet_common::plan_entry::PlanEntry = serde_json::from_slice(&order.entry).unwrap();
         let new = entry.repoint.is_some_and(|repoint| repoint.to.ends_with(":8443"));
         if new != (server.major >= 3) {
-            self.broken(FOLLOW, format!("{host} began {} while the server is {server}", order.order));
+            self.broken(
+                FOLLOW,
+                format!("{host} began {} while the server is {server}", order.order),
+            );
         }
     }
 
@@ -153,8 +161,15 @@ impl Watcher {
             self.look_at_address(kernel, order);
             self.look_at_return(kernel, out, order);
         }
-        for order in out.cancel_server.iter().chain(out.server.iter().map(|order| &order.order)) {
-            let leg = kernel.legs().iter().find(|leg| order.as_str().contains(&format!("/{}/", leg.leg)));
+        for order in out
+            .cancel_server
+            .iter()
+            .chain(out.server.iter().map(|order| &order.order))
+        {
+            let leg = kernel
+                .legs()
+                .iter()
+                .find(|leg| order.as_str().contains(&format!("/{}/", leg.leg)));
             if leg.is_some_and(|leg| leg.no_return_since_ms.is_some()) {
                 self.broken(NO_RETURN, order.to_string());
             }
@@ -168,12 +183,19 @@ impl Watcher {
 
     /// Whoever addresses the container must have followed it before its client is replaced.
     fn look_at_address(&mut self, kernel: &Kernel, order: &HostOrder) {
-        let planned = kernel.plan().hosts.iter().find(|host| host.host == order.host).unwrap();
+        let planned = kernel
+            .plan()
+            .hosts
+            .iter()
+            .find(|host| host.host == order.host)
+            .unwrap();
         if planned.repoint.is_none() {
             return;
         }
         let rows = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
-        let followed = rows.filter_map(|leg| kernel.host(&leg.leg, &order.host)).all(|row| row.phase == HostPhase::Repointed);
+        let followed = rows
+            .filter_map(|leg| kernel.host(&leg.leg, &order.host))
+            .all(|row| row.phase == HostPhase::Repointed);
         if !followed {
             self.broken(FOLLOW, format!("{} before its client followed", order.order));
         }
@@ -182,9 +204,15 @@ impl Watcher {
     /// The point of no return is the commit of the first permit: what would take the server back looks at the same row.
     fn look_at_return(&mut self, kernel: &Kernel, out: &Output, order: &HostOrder) {
         let first = self.passed.insert(order.leg.clone());
-        for leg in kernel.legs().iter().take_while(|leg| leg.leg != order.leg).filter(|leg| !leg.hops.is_empty()) {
+        for leg in kernel
+            .legs()
+            .iter()
+            .take_while(|leg| leg.leg != order.leg)
+            .filter(|leg| !leg.hops.is_empty())
+        {
             let stored = out.rows.iter().any(|row| row.key == format!("leg/{}", leg.leg));
-            if leg.no_return_since_ms.is_none() || first && self.no_return.insert(leg.leg.clone()) && !stored {
+            if leg.no_return_since_ms.is_none() || first && self.no_return.insert(leg.leg.clone()) && !stored
+            {
                 self.broken(NO_RETURN, format!("{} without {}", order.order, leg.leg));
             }
         }

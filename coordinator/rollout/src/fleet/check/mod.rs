@@ -114,5 +114,6 @@ fn timing(raw: &raw::Timing, found: &mut Findings<'_>) -> Timing {
         offline_for_ms: read(&raw.offline_for, "offline_for", default.offline_for_ms),
         survey_max_age_ms: read(&raw.survey_max_age, "survey_max_age", default.survey_max_age_ms),
         reminder_ms: read(&raw.reminder, "reminder", default.reminder_ms),
+        backup_for_ms: read(&raw.backup_for, "backup_for", default.backup_for_ms),
     }
 }
