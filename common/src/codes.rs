@@ -107,6 +107,8 @@ codes! {
     BACKUP_RUNNING = "backup_running";
     /// Two machines use one identity.
     FORK = "fork";
+    /// A person or a newer order ended the work before it was done.
+    GIVEN_UP = "given_up";
     /// Something went wrong inside our own program.
     INTERNAL = "internal";
 }

@@ -37,6 +37,9 @@ pub struct ServerOrder {
     pub pmm2_update: Pmm2Update,
     /// True for the last hop of this leg: API keys are converted and clients waited for.
     pub last_of_leg: bool,
+    /// A person accepted that no client came back: the hop settles without them. Set when a continued order is given again.
+    #[serde(default)]
+    pub accept_unsettled: bool,
 }
 
 /// What the driver reports.
@@ -109,4 +112,7 @@ pub struct HopResult {
     pub restore_point: Option<String>,
     /// Milliseconds that PMM did not serve its clients.
     pub downtime_ms: u64,
+    /// The driver's journal is still open: the same order goes on where it stands, nothing that is done is done again.
+    #[serde(default)]
+    pub open: bool,
 }

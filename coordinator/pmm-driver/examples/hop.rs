@@ -80,6 +80,7 @@ async fn main() {
                 to: get("to").parse().expect("to"),
                 pmm2_update: update(&or("update", "image")),
                 last_of_leg: or("last", "false") == "true",
+                accept_unsettled: false,
             };
             let (events, mut receiver) = tokio::sync::mpsc::channel(64);
             let started = std::time::Instant::now();

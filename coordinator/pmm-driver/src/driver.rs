@@ -11,11 +11,15 @@ use crate::pmm::{Pmm, trust};
 use crate::preflight;
 use crate::record::HopRecord;
 use crate::snapshot;
-use fleet_common::server::{HopResult, Pmm2Update, ServerEvent, ServerOrder};
+use fleet_common::codes;
+use fleet_common::ids::OrderId;
+use fleet_common::server::{HopOutcome, HopResult, Pmm2Update, ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use server_upgrade::facts::{PreflightReport, ServerFacts};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, PoisonError};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +29,25 @@ pub struct Driver {
     credential: Credential,
     pmm: Pmm,
     journal_dir: PathBuf,
+    desk: Arc<Desk>,
+}
+
+/// What all drivers of one journal directory share: a rollout that ended may leave a hop under way while the next one makes its own driver.
+#[derive(Default)]
+struct Desk {
     /// One hop at a time.
     busy: Mutex<()>,
+    /// Orders that are to go back to where they started.
+    given_up: std::sync::Mutex<BTreeSet<OrderId>>,
+}
+
+impl Desk {
+    fn of(journal_dir: &Path) -> Arc<Self> {
+        static DESKS: LazyLock<std::sync::Mutex<BTreeMap<PathBuf, Arc<Desk>>>> =
+            LazyLock::new(Default::default);
+        let mut desks = DESKS.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(desks.entry(journal_dir.to_owned()).or_default())
+    }
 }
 
 impl Driver {
@@ -40,8 +61,8 @@ impl Driver {
             config,
             credential,
             pmm,
+            desk: Desk::of(&journal_dir),
             journal_dir,
-            busy: Mutex::new(()),
         })
     }
 
@@ -68,27 +89,51 @@ impl Driver {
 
     /// Carries out one hop, or continues it from its journal. Idempotent by the order's id: an order that has ended answers its result
     /// again. The last event is always `Finished`. `cancel` means that this process is going down: nothing is undone, the journal stays
-    /// open and the answer is [`DriverError::Cancelled`].
+    /// open and the answer is [`DriverError::Cancelled`]. An older order that is still open ends first: it is kept where clients deliver
+    /// already and goes back otherwise, as its journal then says.
     pub async fn run_hop(
         &self,
         order: &ServerOrder,
         events: mpsc::Sender<ServerEvent>,
         cancel: CancellationToken,
     ) -> Result<HopResult, DriverError> {
-        let _one = self.busy.lock().await;
-        if let Some(open) = self.open_order()?.filter(|open| open.order != order.order) {
-            return Err(DriverError::Busy {
-                open: open.order.to_string(),
-            });
+        let _one = tokio::select! {
+            () = cancel.cancelled() => return Err(DriverError::Cancelled),
+            one = self.desk.busy.lock() => one,
+        };
+        while let Some(open) = self.open_order()?.filter(|open| open.order != order.order) {
+            let ended =
+                hop::take_over(self.tools()?, &open, &order.order, events.clone(), cancel.clone()).await?;
+            if ended.outcome == HopOutcome::NeedsOperator {
+                return Err(DriverError::State {
+                    code: codes::GIVEN_UP,
+                    message: format!(
+                        "the earlier order {} could not be brought back: {}",
+                        open.order, ended.message
+                    ),
+                    hints: ended.hints,
+                });
+            }
         }
-        let tools = hop::Tools {
+        hop::run(self.tools()?, order, events, cancel).await
+    }
+
+    /// Lets an order go back to where it started at its next safe point, unless its release serves clients by then. Lost with this process,
+    /// and harmless when told again.
+    pub fn give_up(&self, order: &OrderId) {
+        let mut given_up = self.desk.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.insert(order.clone());
+    }
+
+    fn tools(&self) -> Result<hop::Tools<'_>, DriverError> {
+        Ok(hop::Tools {
             config: &self.config,
             credential: &self.credential,
             pmm: &self.pmm,
             program: self.program()?,
             journal_dir: &self.journal_dir,
-        };
-        hop::run(tools, order, events, cancel).await
+            given_up: &self.desk.given_up,
+        })
     }
 
     /// The order of a hop that has no end yet.

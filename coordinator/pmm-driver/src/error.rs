@@ -36,12 +36,6 @@ pub enum DriverError {
         #[source]
         source: serde_json::Error,
     },
-    /// Another hop has no end yet.
-    #[error("order {open} has not ended yet; one hop at a time")]
-    Busy {
-        /// The open order.
-        open: String,
-    },
     /// Docker refused or failed.
     #[error("Docker: {what}")]
     Docker {
@@ -110,7 +104,7 @@ impl DriverError {
             Self::Http { .. } | Self::Status { .. } | Self::Answer { .. } | Self::Tls(_) => codes::PMM_API,
             Self::State { code, .. } => code,
             Self::Deadline { .. } => codes::DEADLINE,
-            Self::File { .. } | Self::Journal { .. } | Self::Busy { .. } | Self::Cancelled => codes::INTERNAL,
+            Self::File { .. } | Self::Journal { .. } | Self::Cancelled => codes::INTERNAL,
         })
     }
 

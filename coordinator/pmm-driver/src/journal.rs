@@ -201,6 +201,7 @@ mod tests {
             to: PmmVersion::new(2, 44, 1),
             pmm2_update: Pmm2Update::Image,
             last_of_leg: false,
+            accept_unsettled: false,
         }
     }
 

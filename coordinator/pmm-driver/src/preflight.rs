@@ -179,6 +179,7 @@ fn names(config: &ServerConfig, to: PmmVersion) -> Names {
         to,
         pmm2_update: Pmm2Update::Image,
         last_of_leg: false,
+        accept_unsettled: false,
     };
     Names::new(&config.container, &order, Phase::Main)
 }

@@ -199,6 +199,14 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer
                 .rules
                 .extend(strings(&["no client switches before the server leg is settled"]));
+            if let Some((at, position)) = kernel.waits_for_clients() {
+                let hop = &kernel.legs()[at].hops[position];
+                answer
+                    .waits_for
+                    .insert(0, format!("a first client that delivers to {} again", hop.to));
+                answer.then = "nothing is done again: `retry --server` only waits and looks again, as long as a fleet of this size may take".to_owned();
+                answer.you_can.push("resume --accept-server".to_owned());
+            }
             answer.you_can.extend(strings(&["retry --server", "abort"]));
         }
         LegPhase::Running => {

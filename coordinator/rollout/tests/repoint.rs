@@ -138,6 +138,7 @@ fn a_person_may_go_on_without_it_and_bring_it_later() {
     world
         .command(Command::Resume {
             reason: String::new(),
+            accept_server: false,
         })
         .unwrap();
     rest(&mut world);
@@ -186,6 +187,7 @@ fn held_and_absent_hosts_are_named_and_follow_when_they_return() {
     world
         .command(Command::Resume {
             reason: String::new(),
+            accept_server: false,
         })
         .unwrap();
     world.hosts.get_mut(&host(2)).unwrap().gone = false;

@@ -156,6 +156,26 @@ impl Replay {
         self.failure.is_none() && self.done.contains_key(&step.name())
     }
 
+    /// What becomes of this hop when it must end now, because a newer order took over or a person gave it up.
+    pub fn takeover(&self, steps: &[StepId]) -> Takeover {
+        if self.failure.is_some() || self.finished.is_some() {
+            return Takeover::GoOnBack;
+        }
+        let publish = StepId {
+            phase: Phase::Main,
+            step: Step::Publish,
+        };
+        if self.is_past(publish) {
+            return Takeover::Keep;
+        }
+        // Clients may deliver already: what they sent would be lost.
+        if self.was_begun(publish) {
+            return Takeover::Forward(publish);
+        }
+        let next = steps.iter().find(|step| !self.done.contains_key(&step.name()));
+        Takeover::GiveUp(next.map(|step| step.name()).unwrap_or_default())
+    }
+
     /// What comes next.
     pub fn next(&self, steps: &[StepId]) -> Next {
         if let Some(result) = &self.finished {
@@ -174,6 +194,19 @@ impl Replay {
             None => Next::Settled,
         }
     }
+}
+
+/// How a hop ends before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// The new release serves its clients: it stays.
+    Keep,
+    /// This step is finished first.
+    Forward(StepId),
+    /// The way back is gone, as if this step had failed. Where nothing was touched, there is nothing to undo.
+    GiveUp(String),
+    /// It is on its way back, or over.
+    GoOnBack,
 }
 
 /// What comes next.

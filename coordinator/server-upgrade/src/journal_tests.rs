@@ -16,6 +16,7 @@ fn order() -> ServerOrder {
         to: PmmVersion::new(3, 7, 1),
         pmm2_update: Pmm2Update::Image,
         last_of_leg: false,
+        accept_unsettled: false,
     }
 }
 
@@ -85,6 +86,7 @@ fn a_finished_journal_answers_the_same_again() {
         hints: vec![],
         restore_point: None,
         downtime_ms: 5,
+        open: false,
     };
     let replay = Replay::of(&[
         Line::Opened {
@@ -162,6 +164,67 @@ proptest! {
             let begun = Replay::of(&lines).begun;
             let first_undo = begun.iter().position(|step| step.starts_with("undo")).unwrap_or(begun.len());
             prop_assert!(begun.iter().skip(first_undo).all(|step| step.starts_with("undo")));
+        }
+    }
+}
+
+/// Every step, begun and done, may be the last one before another order arrives: the hop always comes to an end, the server never stays
+/// between two releases, and nothing is taken back once clients deliver.
+#[test]
+fn whatever_is_open_a_newer_order_brings_it_to_an_end() {
+    for rehome in [false, true] {
+        let steps = steps(&order(), rehome);
+        for (at, last) in steps.iter().enumerate() {
+            for finished in [false, true] {
+                let mut lines = vec![Line::Opened {
+                    order: order(),
+                    at_ms: 0,
+                }];
+                for step in &steps[..at] {
+                    lines.extend([intent(&step.name()), done(&step.name())]);
+                }
+                lines.push(intent(&last.name()));
+                if finished {
+                    lines.push(done(&last.name()));
+                }
+                let mut undone = Vec::new();
+                let mut kept = false;
+                for _ in 0..50 {
+                    let replay = Replay::of(&lines);
+                    match replay.takeover(&steps) {
+                        Takeover::Keep => {
+                            kept = true;
+                            break;
+                        }
+                        Takeover::Forward(step) => lines.extend([intent(&step.name()), done(&step.name())]),
+                        Takeover::GiveUp(step) => lines.push(Line::Failing(Failure {
+                            step,
+                            code: fleet_common::codes::GIVEN_UP.to_owned(),
+                            message: String::new(),
+                            hints: Vec::new(),
+                            at_ms: 3,
+                        })),
+                        Takeover::GoOnBack => match replay.next(&steps) {
+                            Next::Undo(undo, _) => {
+                                undone.push(undo);
+                                lines.extend([intent(undo.name()), done(undo.name())]);
+                            }
+                            Next::GaveUp(_) => break,
+                            other => panic!("{}: {other:?}", last.name()),
+                        },
+                    }
+                }
+                let main = last.phase == Phase::Main;
+                let published = main && last.step >= Step::Publish;
+                assert_eq!(kept, published, "{} {finished}", last.name());
+                assert!(!kept || undone.is_empty());
+                let down = main && last.step >= Step::Disarm && !published;
+                assert!(
+                    !down || undone.contains(&Undo::Verify),
+                    "{}: {undone:?}",
+                    last.name()
+                );
+            }
         }
     }
 }

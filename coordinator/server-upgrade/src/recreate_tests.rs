@@ -16,6 +16,7 @@ fn names() -> Names {
         to: V3,
         pmm2_update: Pmm2Update::Image,
         last_of_leg: false,
+        accept_unsettled: false,
     };
     Names::new("pmm-server", &order, crate::names::Phase::Main)
 }

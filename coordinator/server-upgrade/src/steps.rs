@@ -404,6 +404,7 @@ mod tests {
             to,
             pmm2_update: if api { Pmm2Update::Api } else { Pmm2Update::Image },
             last_of_leg: last,
+            accept_unsettled: false,
         }
     }
 

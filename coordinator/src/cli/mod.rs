@@ -71,7 +71,7 @@ enum Command {
     /// Let no further host or hop begin
     Pause(rollout::ReasonArguments),
     /// Go on after a pause; failures so far are accepted
-    Resume(rollout::ReasonArguments),
+    Resume(rollout::ResumeArguments),
     /// End the rollout; what is under way finishes
     Abort(rollout::AbortArguments),
     /// Try again what failed

@@ -24,6 +24,16 @@ pub struct ReasonArguments {
 }
 
 #[derive(clap::Args)]
+pub struct ResumeArguments {
+    /// Why; kept in the log
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Go on although no client came back to the upgraded server
+    #[arg(long)]
+    accept_server: bool,
+}
+
+#[derive(clap::Args)]
 pub struct AbortArguments {
     /// Why; kept in the log
     #[arg(long, default_value = "")]
@@ -85,12 +95,12 @@ pub async fn pause(arguments: ReasonArguments, client: &mut Client, output: &Out
     )
 }
 
-pub async fn resume(arguments: ReasonArguments, client: &mut Client, output: &Output) -> Ended {
+pub async fn resume(arguments: ResumeArguments, client: &mut Client, output: &Output) -> Ended {
     done(
         client
             .resume(wire::ReasonRequest {
                 reason: arguments.reason,
-                force: false,
+                force: arguments.accept_server,
             })
             .await,
         output,

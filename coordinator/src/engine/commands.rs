@@ -78,7 +78,9 @@ impl Engine {
         });
         self.commit = commit;
         self.outgoing = outgoing;
-        self.active = Some(active);
+        if let Some(last) = self.active.replace(active) {
+            last.server.release();
+        }
         self.feed_connected();
         self.reply(answer, text);
     }

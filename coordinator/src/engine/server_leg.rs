@@ -30,6 +30,8 @@ pub trait ServerDriver: Send + Sync {
         events: mpsc::Sender<ServerEvent>,
         cancel: CancellationToken,
     ) -> Result<HopResult, DriverError>;
+    /// Lets a hop go back to where it started at its next safe point.
+    fn give_up(&self, order: &OrderId);
 }
 
 #[tonic::async_trait]
@@ -46,6 +48,10 @@ impl ServerDriver for Driver {
     ) -> Result<HopResult, DriverError> {
         Self::run_hop(self, order, events, cancel).await
     }
+
+    fn give_up(&self, order: &OrderId) {
+        Self::give_up(self, order);
+    }
 }
 
 /// Makes the driver of a stored fleet file again after a restart.
@@ -60,6 +66,8 @@ pub struct ServerLeg {
     running: Option<OrderId>,
     /// Given once more while it was running: its result may not have been stored, so it is asked for again.
     again: Option<ServerOrder>,
+    /// Stops the task of the running order.
+    stop: CancellationToken,
     looking: bool,
     looked_at: Option<Instant>,
     last_error: Option<String>,
@@ -71,6 +79,7 @@ impl ServerLeg {
             driver,
             running: None,
             again: None,
+            stop: CancellationToken::new(),
             looking: false,
             looked_at: None,
             last_error: None,
@@ -88,17 +97,28 @@ impl ServerLeg {
             return;
         };
         self.running = Some(order.order.clone());
-        tokio::spawn(carry_out(driver, order, engine.clone(), stop.clone()));
+        self.stop = stop.child_token();
+        tokio::spawn(carry_out(driver, order, engine.clone(), self.stop.clone()));
     }
 
-    /// An order should go back. The driver undoes a hop only by its own decision, so the hop under way ends first.
+    /// An order should go back.
     pub fn cancel(&self, order: &OrderId) {
-        tracing::warn!(%order, "the hop under way is finished or undone by the driver before the rollout ends");
+        tracing::warn!(%order, "the hop under way goes back at its next safe point");
+        if let Some(driver) = &self.driver {
+            driver.give_up(order);
+        }
+    }
+
+    /// The rollout is over and another one begins: what is under way stops where it stands, its journal stays open, and the next order
+    /// brings it to an end.
+    pub fn release(&self) {
+        self.stop.cancel();
     }
 
     /// Takes over what an earlier memory of the same rollout had under way.
     pub fn inherit(&mut self, earlier: Self) {
         self.running = earlier.running;
+        self.stop = earlier.stop;
         self.again = earlier.again;
         self.driver = earlier.driver.or(self.driver.take());
         self.looking = earlier.looking;
@@ -202,5 +222,6 @@ fn undecided(order: &ServerOrder, error: &DriverError) -> HopResult {
         hints: error.hints(),
         restore_point: None,
         downtime_ms: 0,
+        open: false,
     }
 }

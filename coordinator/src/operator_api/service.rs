@@ -117,8 +117,12 @@ impl OperatorRpc for OperatorService {
 
     async fn resume(&self, request: Request<wire::ReasonRequest>) -> Answer {
         let who = Operator::of(&request);
-        let reason = request.into_inner().reason;
-        answer(self.command_document(who, Command::Resume { reason }).await)
+        let wire::ReasonRequest { reason, force } = request.into_inner();
+        let command = Command::Resume {
+            reason,
+            accept_server: force,
+        };
+        answer(self.command_document(who, command).await)
     }
 
     async fn abort(&self, request: Request<wire::ReasonRequest>) -> Answer {

@@ -20,6 +20,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// Note: the last life ended by asking a person.
+const HANDED_OVER: &str = "handed_over";
+
 /// A hop in progress.
 pub struct Hop<'a> {
     /// Configuration, credential, PMM's public address, helper.
@@ -32,6 +35,8 @@ pub struct Hop<'a> {
     pub journal: Journal,
     /// This process goes down.
     pub cancel: CancellationToken,
+    /// It only ends, because a newer order took over.
+    pub for_newer: bool,
     events: mpsc::Sender<ServerEvent>,
 }
 
@@ -51,17 +56,39 @@ impl<'a> Hop<'a> {
             order,
             journal,
             cancel,
+            for_newer: false,
             events,
         }
     }
 
     /// Sends an event. A receiver that is gone loses it; the journal does not.
     pub async fn send(&self, event: ServerEvent) {
+        let of_a_step = matches!(
+            event,
+            ServerEvent::StepStarted { .. } | ServerEvent::StepFinished { .. }
+        );
+        if self.for_newer && !of_a_step {
+            return;
+        }
         let _ = self.events.send(event).await;
+    }
+
+    /// Whether somebody wants it to go back to where it started.
+    pub fn is_given_up(&self) -> bool {
+        let wanted = self.tools.given_up.lock();
+        wanted.is_ok_and(|wanted| wanted.contains(&self.order.order))
+    }
+
+    /// A person goes on from here: that is no disturbance.
+    pub fn hand_over(&mut self) -> Result<(), DriverError> {
+        self.journal.note(HANDED_OVER, &true)
     }
 
     /// Says which step was hit, if this is not the first life of the order.
     pub async fn announce_resumption(&mut self) -> Result<(), DriverError> {
+        if self.journal.get::<bool>(HANDED_OVER) == Some(true) {
+            return self.journal.note(HANDED_OVER, &false);
+        }
         let replay = self.journal.replay();
         if replay.begun.is_empty() {
             return Ok(());
@@ -108,6 +135,7 @@ impl<'a> Hop<'a> {
             hints: Vec::new(),
             restore_point: self.journal.get("restore_point"),
             downtime_ms: self.downtime_ms(),
+            open: false,
         }
     }
 

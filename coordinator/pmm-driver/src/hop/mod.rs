@@ -21,11 +21,14 @@ use crate::pmm::Pmm;
 use context::Hop;
 use fleet_common::codes::{self, Code};
 use fleet_common::hint::{Hint, chain};
+use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
-use server_upgrade::journal::{Failure, Line, Next};
+use server_upgrade::journal::{Failure, Line, Next, Takeover};
 use server_upgrade::names::Phase;
 use server_upgrade::steps::{Step, StepId, Undo, steps};
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,8 @@ pub struct Tools<'a> {
     pub program: Vec<u8>,
     /// Where journals are.
     pub journal_dir: &'a Path,
+    /// Orders that are to go back to where they started.
+    pub given_up: &'a Mutex<BTreeSet<OrderId>>,
 }
 
 /// Carries out or continues one hop.
@@ -65,24 +70,90 @@ pub async fn run(
     if published(&hop) {
         hop.send(ServerEvent::Published).await;
     }
+    drive(&mut hop).await
+}
+
+/// Ends the hop of an older order, for a newer one: forward where clients deliver already, back to where it started otherwise. What was
+/// decided is in the older journal before anything is done. Events of its steps are told; its end is not, for nobody waits for it.
+pub async fn take_over(
+    tools: Tools<'_>,
+    older: &ServerOrder,
+    newer: &OrderId,
+    events: mpsc::Sender<ServerEvent>,
+    cancel: CancellationToken,
+) -> Result<HopResult, DriverError> {
+    let journal = Journal::open(tools.journal_dir, older)?;
+    let docker = tokio::select! {
+        () = cancel.cancelled() => return Err(DriverError::Cancelled),
+        docker = connect(&tools.config.docker_endpoint, tools.config.deadlines.quick) => docker?,
+    };
+    let mut hop = Hop::new(tools, docker, older.clone(), journal, events, cancel);
+    hop.for_newer = true;
+    let why = format!("order {newer} took over");
     loop {
         let all = steps(&hop.order, hop.journal.get("rehome").unwrap_or(false));
-        match hop.journal.replay().next(&all) {
-            Next::Step(step) => {
+        match hop.journal.replay().takeover(&all) {
+            Takeover::Forward(step) => {
                 let index = all.iter().position(|one| *one == step).unwrap_or_default();
                 forward(&mut hop, step, index, all.len()).await?;
             }
+            Takeover::Keep => {
+                tracing::warn!(order = %hop.order.order, why, "an older hop is closed as it stands");
+                hop.journal.note("leftover", &why)?;
+                let result = settled(&hop);
+                return hop.finish(result).await;
+            }
+            Takeover::GiveUp(step) => {
+                tracing::warn!(order = %hop.order.order, why, step, "an older hop is given up");
+                give_up(&mut hop, step, &why)?;
+            }
+            Takeover::GoOnBack => return drive(&mut hop).await,
+        }
+    }
+}
+
+/// Turns the hop around by a decision, not by a failure.
+fn give_up(hop: &mut Hop<'_>, step: String, why: &str) -> Result<(), DriverError> {
+    hop.journal.append(Line::Failing(Failure {
+        step,
+        code: codes::GIVEN_UP.to_owned(),
+        message: why.to_owned(),
+        hints: Vec::new(),
+        at_ms: now_ms(),
+    }))
+}
+
+/// Goes on until the end, step by step.
+async fn drive(hop: &mut Hop<'_>) -> Result<HopResult, DriverError> {
+    loop {
+        let all = steps(&hop.order, hop.journal.get("rehome").unwrap_or(false));
+        if hop.is_given_up()
+            && let Takeover::GiveUp(step) = hop.journal.replay().takeover(&all)
+        {
+            tracing::warn!(step, "the hop is given up and turns around");
+            give_up(hop, step, "the rollout was aborted by force")?;
+        }
+        match hop.journal.replay().next(&all) {
+            Next::Step(step) => {
+                let index = all.iter().position(|one| *one == step).unwrap_or_default();
+                if let Some(result) = forward(hop, step, index, all.len()).await? {
+                    // The journal stays open: a person decides, and the same order goes on.
+                    hop.hand_over()?;
+                    hop.send(ServerEvent::Finished(result.clone())).await;
+                    return Ok(result);
+                }
+            }
             Next::Undo(undo, phase) => {
-                if let Some(result) = back(&mut hop, undo, phase).await? {
+                if let Some(result) = back(hop, undo, phase).await? {
                     return hop.finish(result).await;
                 }
             }
             Next::Settled => {
-                let result = settled(&hop);
+                let result = settled(hop);
                 return hop.finish(result).await;
             }
             Next::GaveUp(_) => {
-                let result = gave_up(&hop);
+                let result = gave_up(hop);
                 return hop.finish(result).await;
             }
             Next::Answer(result) => return Ok(*result),
@@ -109,8 +180,14 @@ async fn connect(endpoint: &str, limit: Duration) -> Result<Docker, DriverError>
     }
 }
 
-/// One step forward: intent, act, result. A failure is written down and turns the hop around.
-async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Result<(), DriverError> {
+/// One step forward: intent, act, result. A failure is written down and turns the hop around. A result is returned when a person must say
+/// how it goes on.
+async fn forward(
+    hop: &mut Hop<'_>,
+    id: StepId,
+    index: usize,
+    of: usize,
+) -> Result<Option<HopResult>, DriverError> {
     let name = id.name();
     let info = id.step.info();
     let limit = hop.limit(info.limit);
@@ -146,9 +223,10 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
             if id.phase == Phase::Main && id.step == Step::Publish {
                 hop.send(ServerEvent::Published).await;
             }
-            Ok(())
+            Ok(None)
         }
         Err(DriverError::Cancelled) => Err(DriverError::Cancelled),
+        Err(error) if id.step == Step::Settle && nobody_back(hop) => Ok(Some(nobody_is_back(hop, &error))),
         // After the publication nothing is taken back: what clients have sent since would be lost.
         Err(error) if matches!(id.step, Step::ServiceAccounts | Step::Settle) => {
             hop.journal
@@ -157,7 +235,8 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
                 step: name,
                 at_ms: now_ms(),
                 took_ms: millis(started.elapsed()),
-            })
+            })?;
+            Ok(None)
         }
         Err(error) => {
             tracing::warn!(step = name, error = chain(&error), "the hop turns around");
@@ -169,7 +248,7 @@ async fn forward(hop: &mut Hop<'_>, id: StepId, index: usize, of: usize) -> Resu
                 at_ms: now_ms(),
             }))?;
             checkpoint::reached(&name, "failing");
-            Ok(())
+            Ok(None)
         }
     }
 }
@@ -272,16 +351,27 @@ fn settled(hop: &Hop<'_>) -> HopResult {
     if let Some(leftover) = hop.journal.get::<String>("leftover") {
         result.message = format!("settled, but {leftover}");
     }
-    // Not one client came back: PMM runs, but something between it and the fleet is wrong.
-    if hop.order.last_of_leg && hop.journal.get::<bool>("nobody_back") == Some(true) {
-        result.outcome = HopOutcome::NeedsOperator;
-        result.code = Code::new(codes::DEADLINE);
-        "settle".clone_into(&mut result.step);
-        result.hints.push(
-            "check that clients reach PMM at its old address and that their credentials are accepted"
-                .to_owned(),
-        );
-    }
+    result
+}
+
+fn nobody_back(hop: &Hop<'_>) -> bool {
+    !hop.for_newer && hop.journal.get::<bool>(publish::NOBODY_BACK) == Some(true)
+}
+
+/// PMM runs, and not one client came back: only a person knows whether that is to be waited for.
+fn nobody_is_back(hop: &Hop<'_>, error: &DriverError) -> HopResult {
+    let mut result = hop.result(HopOutcome::NeedsOperator);
+    result.running = Some(hop.order.to);
+    result.code = error.code();
+    "settle".clone_into(&mut result.step);
+    result.message = chain(error);
+    result.hints = [
+        "check that clients reach PMM at its old address and that their credentials are accepted",
+        "`retry --server` waits and looks again, `resume --accept-server` goes on without them",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    result.open = true;
     result
 }
 

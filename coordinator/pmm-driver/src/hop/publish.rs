@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long differences may take to go away: PMM is ready a little before its inventory is.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Note: not one client came back. PMM runs, but something between it and the fleet is wrong.
+pub const NOBODY_BACK: &str = "nobody_back";
 /// Between hops the clients get this long to deliver what they buffered; then the next hop begins without them.
 const BETWEEN_HOPS: Duration = Duration::from_secs(90);
 
@@ -170,11 +172,17 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
     let before = hop.baseline()?.fleet;
     let up_at: u64 = hop.need(phase, "up_at_ms")?;
     let last_of_leg = phase == Phase::Main && hop.order.last_of_leg;
-    let patience = if last_of_leg {
+    let patience = if hop.order.accept_unsettled {
+        // A person has decided already; this only names who is missing.
+        Duration::ZERO
+    } else if last_of_leg {
         limit.saturating_sub(Duration::from_secs(10))
     } else {
         BETWEEN_HOPS.min(limit)
     };
+    // Until a first sample proves the contrary. What an earlier look found does not count.
+    hop.journal
+        .note(NOBODY_BACK, &(last_of_leg && !hop.order.accept_unsettled))?;
     let wanted: Vec<&String> = before.service_samples_ms.keys().collect();
     let started = Instant::now();
     loop {
@@ -190,11 +198,16 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
                         .map_or(id.as_str(), |service| service.name.as_str())
                 })
                 .collect();
+            if missing.is_empty() || missing.len() < wanted.len() {
+                if hop.journal.get::<bool>(NOBODY_BACK) == Some(true) {
+                    hop.journal.note(NOBODY_BACK, &false)?;
+                }
+            }
             if missing.is_empty() {
                 return Ok(());
             }
             if started.elapsed() > patience {
-                return not_back(hop, last_of_leg, wanted.len(), &missing);
+                return not_back(last_of_leg, wanted.len(), &missing);
             }
         }
         if started.elapsed() > patience {
@@ -204,17 +217,9 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
     }
 }
 
-fn not_back(
-    hop: &mut Hop<'_>,
-    last_of_leg: bool,
-    wanted: usize,
-    missing: &[&str],
-) -> Result<(), DriverError> {
+fn not_back(last_of_leg: bool, wanted: usize, missing: &[&str]) -> Result<(), DriverError> {
     if !last_of_leg {
         return Ok(());
-    }
-    if missing.len() == wanted {
-        hop.journal.note("nobody_back", &true)?;
     }
     let some: Vec<&str> = missing.iter().take(10).copied().collect();
     Err(DriverError::state(

@@ -26,7 +26,10 @@ impl Kernel {
         let answer = match command {
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),
             Command::Pause { reason } => self.pause_by(by, &reason, now_ms),
-            Command::Resume { reason } => self.resume(by, &reason, now_ms),
+            Command::Resume {
+                reason,
+                accept_server,
+            } => self.resume(by, &reason, accept_server, now_ms),
             Command::Abort { reason, force } => self.abort(by, reason, force, now_ms),
             Command::Retry { hosts, server } => self.retry(&hosts, server, now_ms),
             Command::Hold { host, reason } => self.find(&host).map(|host| {
@@ -157,7 +160,7 @@ impl Kernel {
         )
     }
 
-    fn resume(&mut self, by: &str, reason: &str, now_ms: u64) -> Answer {
+    fn resume(&mut self, by: &str, reason: &str, accept_server: bool, now_ms: u64) -> Answer {
         let Some(pause) = self
             .rollout
             .pause
@@ -172,6 +175,21 @@ impl Kernel {
                 LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
             )
         };
+        if accept_server {
+            if !self.accept_unsettled_server(now_ms) {
+                return refused(
+                    "nothing_to_accept",
+                    "the server leg does not wait for clients to come back",
+                    "see `explain server`",
+                );
+            }
+        } else if self.waits_for_clients().is_some() {
+            return refused(
+                "server_not_settled",
+                format!("no client came back to the server: {}", pause.text),
+                "`retry --server` waits and looks again, `resume --accept-server` goes on without them, or `abort`",
+            );
+        }
         if self.legs.iter().any(stuck) {
             return refused(
                 "server_not_settled",

@@ -74,6 +74,8 @@ pub enum Command {
     Resume {
         /// Why.
         reason: String,
+        /// Go on although no client came back to the server.
+        accept_server: bool,
     },
     /// End it. Hosts that did not begin are cancelled; those under way finish.
     Abort {

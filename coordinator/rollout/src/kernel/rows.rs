@@ -161,6 +161,7 @@ impl Kernel {
                         earlier: Vec::new(),
                         ended_at_ms: None,
                         published: None,
+                        accept_unsettled: false,
                     }));
                 }
                 LegKind::Survey => {

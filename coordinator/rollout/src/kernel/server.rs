@@ -41,6 +41,7 @@ impl Kernel {
             hop.ended_at_ms = None;
             hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS);
             hop.published = None;
+            hop.accept_unsettled = false;
             hop.steps.clear();
         });
         self.event(now_ms, "server", "hop_started", text);
@@ -72,6 +73,7 @@ impl Kernel {
             to: planned.to,
             pmm2_update: planned.pmm2_update,
             last_of_leg: planned.last_of_leg,
+            accept_unsettled: row.accept_unsettled,
         };
         self.out.server.push(message);
     }
@@ -172,10 +174,10 @@ impl Kernel {
         let (outcome, message, code) = (result.outcome, result.message.clone(), result.code.clone());
         let hint = result.hints.first().cloned();
         let (from, to) = (result.from, self.legs[at].hops[position].to);
-        let stuck = if undecided(&result) {
-            format!("the driver could not go on with the hop to {to}")
-        } else if result.running == Some(to) {
+        let stuck = if result.running == Some(to) {
             format!("the server runs {to}, but the hop did not settle")
+        } else if undecided(&result) {
+            format!("the driver could not go on with the hop to {to}")
         } else {
             format!("the hop to {to} failed and the way back too")
         };
@@ -289,14 +291,7 @@ impl Kernel {
                 });
                 self.send_server(at, position);
             } else if hop.result.as_ref().is_some_and(undecided) {
-                let order = self.hop_order(at, position, hop.attempt);
-                self.edit_hop(at, position, |hop| {
-                    hop.earlier.extend(hop.result.take());
-                    hop.order = Some(order);
-                    hop.ended_at_ms = None;
-                    hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS);
-                });
-                self.send_server(at, position);
+                self.go_on_with(at, position, now_ms);
             } else if hop
                 .result
                 .as_ref()
@@ -309,15 +304,61 @@ impl Kernel {
         true
     }
 
+    /// Gives the order of an open journal again.
+    fn go_on_with(&mut self, at: usize, position: usize, now_ms: u64) {
+        let order = self.hop_order(at, position, self.legs[at].hops[position].attempt);
+        self.edit_hop(at, position, |hop| {
+            // It is the same attempt still: what it cost is in its last answer.
+            hop.earlier.extend(hop.result.take().map(|result| HopResult {
+                restore_point: None,
+                downtime_ms: 0,
+                ..result
+            }));
+            hop.order = Some(order);
+            hop.ended_at_ms = None;
+            hop.deadline_ms = Some(now_ms + SERVER_GRACE_MS);
+        });
+        self.send_server(at, position);
+    }
+
+    /// The hop whose release serves and whose clients did not come back, if a person is asked about it.
+    pub(crate) fn waits_for_clients(&self) -> Option<(usize, usize)> {
+        let at = self
+            .legs
+            .iter()
+            .position(|leg| leg.phase == LegPhase::NeedsOperator)?;
+        let waits = |hop: &HopRow| {
+            hop.result
+                .as_ref()
+                .is_some_and(|result| result.open && result.running == Some(hop.to))
+        };
+        self.legs[at]
+            .hops
+            .iter()
+            .position(waits)
+            .map(|position| (at, position))
+    }
+
+    /// A person goes on without the clients. The driver writes that down and settles.
+    pub(super) fn accept_unsettled_server(&mut self, now_ms: u64) -> bool {
+        let Some((at, position)) = self.waits_for_clients() else {
+            return false;
+        };
+        self.edit_hop(at, position, |hop| hop.accept_unsettled = true);
+        self.go_on_with(at, position, now_ms);
+        self.set_leg(at, LegPhase::Running, now_ms);
+        true
+    }
+
     fn edit_hop(&mut self, at: usize, position: usize, change: impl FnOnce(&mut HopRow)) {
         change(&mut self.legs[at].hops[position]);
         self.dirty.insert(Key::Leg(self.legs[at].leg.clone()));
     }
 }
 
-/// The driver gave no answer of its own: every one that it gives names a step.
+/// The driver gave no answer of its own (every one that it gives names a step), or one that leaves its journal open.
 fn undecided(result: &HopResult) -> bool {
-    result.outcome == HopOutcome::NeedsOperator && result.step.is_empty()
+    result.outcome == HopOutcome::NeedsOperator && (result.step.is_empty() || result.open)
 }
 
 fn open_hops(legs: &[LegRow]) -> impl Iterator<Item = (usize, usize)> + '_ {

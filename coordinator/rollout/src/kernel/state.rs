@@ -198,6 +198,9 @@ pub struct HopRow {
     /// Whether this attempt's release serves its clients: unknown before the publication, false once that was taken back.
     #[serde(default)]
     pub published: Option<bool>,
+    /// Whether a person accepted that no client came back.
+    #[serde(default)]
+    pub accept_unsettled: bool,
 }
 
 /// Where an order to follow the server leads.

@@ -80,6 +80,9 @@ struct Hop {
     next_at: u64,
     outcome: HopOutcome,
     done: Option<HopResult>,
+    /// Looks for clients that find nobody, and whether a person is asked now.
+    nobody: u32,
+    asked: bool,
 }
 
 pub struct World {
@@ -99,6 +102,8 @@ pub struct World {
     pub events: Vec<rollout::kernel::FleetEvent>,
     /// The hop of this number ends so.
     pub fail_hop: Option<(u32, HopOutcome)>,
+    /// So many looks of the last hop of a leg find no client.
+    pub nobody_back: u32,
     /// A hop that fails does so after its publication.
     pub fail_published: bool,
     hops: BTreeMap<OrderId, Hop>,
@@ -108,6 +113,22 @@ pub struct World {
 }
 
 const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
+
+/// What the driver answers when no client came back: its journal stays open.
+fn nobody_is_back(order: &ServerOrder) -> HopResult {
+    HopResult {
+        outcome: HopOutcome::NeedsOperator,
+        from: order.from,
+        running: Some(order.to),
+        code: Code::new(fleet_common::codes::DEADLINE),
+        step: "settle".to_owned(),
+        message: "3 of 3 services have no fresh samples yet".to_owned(),
+        hints: vec!["check the network".to_owned()],
+        restore_point: Some(format!("restore-{}", order.hop)),
+        downtime_ms: 1_500,
+        open: true,
+    }
+}
 
 impl World {
     pub fn new(seed: u64, groups: &[GroupSpec<'_>], decision: &str, faults: Faults) -> Self {
@@ -148,6 +169,7 @@ impl World {
             answer: None,
             events: Vec::new(),
             fail_hop: None,
+            nobody_back: 0,
             fail_published: false,
             hops: BTreeMap::new(),
             term: 1,
@@ -190,7 +212,22 @@ impl World {
                 ..
             }
         );
+        let pauses = matches!(
+            &input,
+            Input::Operator {
+                command: Command::Pause { .. },
+                ..
+            }
+        );
+        let before = pauses.then(|| self.kernel.clone());
+        let older = self.as_if_new(&input);
         let output = self.kernel.handle(input, self.now);
+        if let Some(before) = before {
+            self.watcher.paused(&before, &self.kernel);
+        }
+        if let Some((order, new)) = older {
+            self.watcher.old_event(&output, &new, &order);
+        }
         self.store
             .extend(output.rows.iter().map(|row| (row.key.clone(), row.json.clone())));
         self.events.extend(output.events.iter().cloned());
@@ -226,17 +263,43 @@ impl World {
                 .filter(|(number, _)| *number == order.hop)
                 .map_or(outcome, |(_, outcome)| outcome);
             let next_at = self.now + 1_000;
-            self.hops
-                .entry(order.order.clone())
-                .or_insert(Hop {
-                    order,
-                    step: 0,
-                    next_at,
-                    outcome,
-                    done: None,
-                })
-                .next_at = next_at;
+            let nobody = self
+                .nobody_back
+                .max(u32::from(self.rng.one_in(self.faults.bad_hop * 2)));
+            let hop = self.hops.entry(order.order.clone()).or_insert(Hop {
+                order: order.clone(),
+                step: 0,
+                next_at,
+                outcome,
+                done: None,
+                nobody: if order.last_of_leg { nobody } else { 0 },
+                asked: false,
+            });
+            (hop.next_at, hop.order, hop.asked) = (next_at, order, false);
         }
+    }
+
+    /// What an event of an older epoch would do if it were of the newest.
+    fn as_if_new(&self, input: &Input) -> Option<(OrderId, Output)> {
+        let Input::Host {
+            host,
+            order_id,
+            epoch,
+            event,
+        } = input
+        else {
+            return None;
+        };
+        let newest = self.kernel.epoch();
+        (*epoch < newest).then(|| {
+            let input = Input::Host {
+                host: host.clone(),
+                order_id: order_id.clone(),
+                epoch: newest,
+                event: event.clone(),
+            };
+            (order_id.clone(), self.kernel.clone().handle(input, self.now))
+        })
     }
 
     /// The coordinator and with it the server driver die; another one takes over from the store.
@@ -259,7 +322,7 @@ impl World {
         let hit: Vec<(OrderId, String)> = self
             .hops
             .iter()
-            .filter(|(_, hop)| hop.done.is_none())
+            .filter(|(_, hop)| hop.done.is_none() && !hop.asked)
             .map(|(id, hop)| (id.clone(), STEPS[(hop.step as usize).min(3)].to_owned()))
             .collect();
         self.give(Input::CoordinatorStarted { term: self.term });
@@ -379,7 +442,7 @@ impl World {
         let due: Vec<OrderId> = self
             .hops
             .iter()
-            .filter(|(_, hop)| hop.done.is_none() && hop.next_at <= self.now)
+            .filter(|(_, hop)| hop.done.is_none() && !hop.asked && hop.next_at <= self.now)
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
@@ -403,6 +466,13 @@ impl World {
                 ServerEvent::Published
             } else {
                 let settled = hop.outcome == HopOutcome::Settled;
+                if settled && hop.nobody > 0 && !hop.order.accept_unsettled {
+                    hop.nobody -= 1;
+                    hop.asked = true;
+                    let event = ServerEvent::Finished(nobody_is_back(&hop.order));
+                    self.give(Input::Server { order: id, event });
+                    continue;
+                }
                 if hop.outcome == HopOutcome::Restored {
                     self.server_version = hop.order.from;
                 }
@@ -420,6 +490,7 @@ impl World {
                     hints: Vec::new(),
                     restore_point: Some(format!("restore-{}", hop.order.hop)),
                     downtime_ms: 1_500,
+                    open: false,
                 };
                 hop.done = Some(result.clone());
                 ServerEvent::Finished(result)
@@ -449,7 +520,10 @@ impl World {
             let reason = "because".to_owned();
             let command = match self.rng.below(24) {
                 0..=3 => Command::Pause { reason },
-                4..=7 => Command::Resume { reason },
+                4..=7 => Command::Resume {
+                    reason,
+                    accept_server: false,
+                },
                 8..=10 => Command::Retry {
                     hosts: Vec::new(),
                     server: false,
@@ -487,6 +561,7 @@ impl World {
             if self
                 .command(Command::Resume {
                     reason: reason.clone(),
+                    accept_server: false,
                 })
                 .is_err()
                 && self

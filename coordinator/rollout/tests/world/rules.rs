@@ -21,6 +21,11 @@ pub const EPOCH: &str = "no order of an older epoch takes effect";
 pub const PLAN_ONLY: &str = "only hosts and legs of the plan are ordered";
 pub const FOLLOW: &str = "clients follow the server's port after its publication and before their wave";
 pub const NO_RETURN: &str = "after the first client permit no earlier server leg is ordered or taken back";
+pub const GRANTED: &str = "hosts that were never granted hold no slot";
+pub const EXHAUSTED: &str = "slots that are all held by settled failures pause the rollout";
+pub const COUNTS: &str = "what counts for the threshold follows from how a host ended";
+pub const RUNNING_WORK: &str = "a pause leaves running work alone";
+pub const OLD_EVENTS: &str = "events of older epochs are accepted like new ones";
 pub const REPORT: &str = "every host is in the report exactly once";
 pub const RESTORE: &str = "the stored rows are the whole state";
 
@@ -35,6 +40,9 @@ pub struct Watcher {
     /// Client legs with a permit, and server legs before them.
     passed: BTreeSet<LegId>,
     no_return: BTreeSet<LegId>,
+    /// Hosts that ever had a permit in a leg.
+    granted: BTreeSet<(LegId, HostId)>,
+    was_paused: bool,
     aborted_at: Option<u64>,
     permit_ms: u64,
     silent_since: BTreeMap<(LegId, HostId), u64>,
@@ -119,10 +127,13 @@ impl Watcher {
         }
         self.look_at_orders(kernel, out);
         self.look_at_slots(kernel, hosts, freed);
+        self.look_at_counts(kernel, out);
         if tick {
             self.look_at_states(kernel, now);
             self.look_at_report(kernel, now);
+            self.look_at_exhaustion(kernel);
         }
+        self.was_paused = kernel.phase() == RolloutPhase::Paused;
         self.rows = each_host(kernel)
             .map(|(leg, host, row)| ((leg, host), (row.phase, row.slot)))
             .collect();
@@ -144,17 +155,13 @@ impl Watcher {
             if !row.slot || !stored || row.phase != HostPhase::Permitted {
                 self.broken(SLOT_WITH_GRANT, order.order.to_string());
             }
-            if kernel.phase() == RolloutPhase::Paused
-                && self
-                    .rows
-                    .values()
-                    .all(|(phase, _)| *phase != HostPhase::Permitted)
-                && kernel
-                    .rollout()
-                    .pause
-                    .as_ref()
-                    .is_some_and(|pause| pause.code == "operator")
-            {
+            // A pause of the coordinator's own may follow permits of the same tick.
+            let by_operator = kernel
+                .rollout()
+                .pause
+                .as_ref()
+                .is_some_and(|pause| pause.code == "operator");
+            if kernel.phase() == RolloutPhase::Paused && (self.was_paused || by_operator) {
                 self.broken(PAUSE, order.order.to_string());
             }
             self.look_at_turn(kernel, order);
@@ -288,6 +295,89 @@ impl Watcher {
         }
     }
 
+    /// Only a permit takes a slot, and how a host ended says whether it counts.
+    fn look_at_counts(&mut self, kernel: &Kernel, out: &Output) {
+        let permits = out.orders.iter().filter(|order| order.action == Action::Switch);
+        self.granted
+            .extend(permits.map(|order| (order.leg.clone(), order.host.clone())));
+        for (leg, host, row) in each_host(kernel) {
+            if row.slot && !self.granted.contains(&(leg.clone(), host.clone())) {
+                self.broken(GRANTED, format!("{host} in {leg} is {:?}", row.phase));
+            }
+            let must = match row.phase {
+                HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
+                    Some(true)
+                }
+                // Refused by the plan or after the survey it does not count, refused at its turn it does.
+                HostPhase::Refused => None,
+                _ => Some(false),
+            };
+            if must.is_some_and(|must| must != row.counts) {
+                self.broken(
+                    COUNTS,
+                    format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts),
+                );
+            }
+        }
+    }
+
+    fn look_at_exhaustion(&mut self, kernel: &Kernel) {
+        let running = kernel.phase() == RolloutPhase::Running;
+        for leg in kernel
+            .legs()
+            .iter()
+            .filter(|leg| running && leg.phase == LegPhase::Running)
+        {
+            for group in &kernel.plan().groups {
+                let Some(state) = kernel.group(&leg.leg, &group.name) else {
+                    continue;
+                };
+                let turn = matches!(state.phase, GroupPhase::Ramping);
+                let rows = || group.hosts.iter().filter_map(|host| kernel.host(&leg.leg, host));
+                let stuck = rows().filter(|row| row.slot && row.phase.is_final()).count();
+                // One that is ready and has been so for a while is neither held nor away for the moment only.
+                let ready = rows().any(|row| row.phase == HostPhase::Ready);
+                let able = group.hosts.iter().any(|host| {
+                    kernel
+                        .host(&leg.leg, host)
+                        .is_some_and(|row| row.phase == HostPhase::Ready)
+                        && kernel
+                            .host_duty(&leg.leg, host, 0)
+                            .is_some_and(|duty| duty.code == "slots")
+                });
+                if turn && ready && able && stuck >= group.max_unavailable as usize {
+                    self.broken(EXHAUSTED, format!("group {} in {}", group.name, leg.leg));
+                }
+            }
+        }
+    }
+
+    /// What a pause did to hosts that were under way.
+    pub fn paused(&mut self, before: &Kernel, after: &Kernel) {
+        for (leg, host, row) in each_host(before).filter(|(_, _, row)| row.phase.in_flight()) {
+            let now = after.host(&leg, &host);
+            if now.is_none_or(|now| {
+                (now.phase, &now.order, now.deadline_ms) != (row.phase, &row.order, row.deadline_ms)
+            }) {
+                self.broken(
+                    RUNNING_WORK,
+                    format!(
+                        "{host} in {leg}: {:?} -> {:?}",
+                        row.phase,
+                        now.map(|now| now.phase)
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The same event under the newest epoch must change the same rows.
+    pub fn old_event(&mut self, old: &Output, new: &Output, what: &OrderId) {
+        if old.rows != new.rows {
+            self.broken(OLD_EVENTS, what.to_string());
+        }
+    }
+
     fn look_at_states(&mut self, kernel: &Kernel, now: u64) {
         self.saw("rollout", kernel.phase());
         for leg in kernel.legs() {
@@ -376,7 +466,15 @@ impl Watcher {
             .iter()
             .map(|host| host.host.as_str())
             .collect();
-        if listed != planned || report.hosts.iter().any(|host| host.outcome.is_empty()) {
+        let legs = kernel
+            .plan()
+            .legs
+            .iter()
+            .filter(|leg| matches!(leg.kind, LegKind::Clients { .. }))
+            .count();
+        let incomplete =
+            |host: &rollout::report::HostReport| host.outcome.is_empty() || host.legs.len() != legs;
+        if listed != planned || report.hosts.iter().any(incomplete) {
             self.broken(REPORT, format!("{listed:?}"));
         }
     }

@@ -155,10 +155,13 @@ impl ServerDriver for Fake {
             hints: Vec::new(),
             restore_point: Some(format!("restore-{}", order.hop)),
             downtime_ms: 1500,
+            open: false,
         };
         let _ = events.send(ServerEvent::Finished(result.clone())).await;
         Ok(result)
     }
+
+    fn give_up(&self, _: &fleet_common::ids::OrderId) {}
 }
 
 impl Drivers for Fake {
