@@ -395,4 +395,23 @@ proptest! {
             prop_assert!(hosts == 0 || group.failure_threshold < hosts);
         }
     }
+
+    /// Canaries round up, widths and thresholds down; nobody is let through by none, and a threshold that can't be reached is said.
+    #[test]
+    fn percentages_become_integers_in_the_plan(size in 1usize..40, canaries in 1u32..100, width in 1u32..100, threshold in 0u32..100) {
+        let policy = format!("canaries = \"{canaries}%\"\nmax_unavailable = \"{width}%\"\nfailure_threshold = \"{threshold}%\"");
+        let groups: [fixture::GroupSpec<'_>; 1] = [("one", size, policy.as_str())];
+        let plan = Case::new(&groups).join();
+        let hosts = u32::try_from(size).unwrap();
+        let Ok(plan) = plan else {
+            // Of its own a group may not ask for what can't be.
+            prop_assert!(hosts * threshold / 100 >= hosts);
+            return Ok(());
+        };
+        let group = &plan.groups[0];
+        prop_assert_eq!(group.canaries, (hosts * canaries).div_ceil(100).max(1));
+        prop_assert_eq!(group.max_unavailable, (hosts * width / 100).max(1));
+        prop_assert_eq!(group.failure_threshold, hosts * threshold / 100);
+        prop_assert!(group.failure_threshold < hosts);
+    }
 }

@@ -86,10 +86,15 @@ rule! {
     a_slot_is_taken_in_the_commit_that_grants_the_permit: SLOT_WITH_GRANT;
     a_slot_is_freed_by_proof_or_by_the_operator: SLOT_FREED;
     no_grant_raises_the_slots_above_the_maximum: SLOT_MAX;
+    hosts_that_were_never_granted_hold_no_slot: GRANTED;
+    slots_that_are_all_held_by_settled_failures_pause_the_rollout: EXHAUSTED;
+    what_counts_for_the_threshold_follows_from_how_a_host_ended: COUNTS;
     one_failure_more_than_tolerated_stops_the_rollout: THRESHOLD;
     silent_before_its_permit_is_never_lost: LOST;
     no_host_switches_before_its_turn: TURN;
     a_pause_stops_permits_and_hops_at_once: PAUSE;
+    a_pause_leaves_running_work_alone: RUNNING_WORK;
+    events_of_older_epochs_are_accepted_like_new_ones: OLD_EVENTS;
     after_an_abort_no_host_begins_later_than_its_permit: ABORT;
     no_order_of_an_older_epoch_takes_effect: EPOCH;
     operators_only_reduce_what_the_plan_allows: PLAN_ONLY;
