@@ -155,7 +155,7 @@ fn preflight_survey(result: &OrderResult) -> HostSurvey {
     }
     let finding = Finding {
         check: "preflight".to_owned(),
-        verdict: Verdict::Fail,
+        verdict: failure(result),
         message: if result.message.is_empty() {
             format!("the preflight ended {:?}", result.outcome)
         } else {
@@ -170,11 +170,20 @@ fn preflight_survey(result: &OrderResult) -> HostSurvey {
     }
 }
 
+/// A backup that runs now says nothing about the host's turn: there it is waited for.
+fn failure(result: &OrderResult) -> Verdict {
+    if result.code.as_str() == codes::BACKUP_RUNNING {
+        Verdict::Warn
+    } else {
+        Verdict::Fail
+    }
+}
+
 fn stage_finding(result: &OrderResult) -> Finding {
     let done = result.outcome == Outcome::Done;
     Finding {
         check: "stage".to_owned(),
-        verdict: if done { Verdict::Pass } else { Verdict::Fail },
+        verdict: if done { Verdict::Pass } else { failure(result) },
         message: match (done, result.message.is_empty()) {
             (true, true) => "the new package is downloaded and verified, the old one is kept".to_owned(),
             (false, true) => format!("staging ended {:?} ({})", result.outcome, codes::STAGE_FAILED),
@@ -246,6 +255,16 @@ mod tests {
         ));
         assert!(!followed.survey.unwrap().ready());
         assert!(run.hosts.values().all(|host| host.out.is_none()));
+    }
+
+    #[test]
+    fn a_running_backup_is_a_warning_and_no_refusal() {
+        let mut event = finished("survey-7/h/preflight", Outcome::Refused, serde_json::Value::Null);
+        if let Ok(HostEvent::Finished(result)) = &mut event.event {
+            result.code = Code::new(codes::BACKUP_RUNNING);
+        }
+        let followed = run().take(&event);
+        assert!(followed.next && followed.survey.unwrap().ready());
     }
 
     #[test]

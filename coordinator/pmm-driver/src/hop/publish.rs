@@ -198,10 +198,9 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
                         .map_or(id.as_str(), |service| service.name.as_str())
                 })
                 .collect();
-            if missing.is_empty() || missing.len() < wanted.len() {
-                if hop.journal.get::<bool>(NOBODY_BACK) == Some(true) {
-                    hop.journal.note(NOBODY_BACK, &false)?;
-                }
+            let somebody = missing.is_empty() || missing.len() < wanted.len();
+            if somebody && hop.journal.get::<bool>(NOBODY_BACK) == Some(true) {
+                hop.journal.note(NOBODY_BACK, &false)?;
             }
             if missing.is_empty() {
                 return Ok(());
