@@ -23,6 +23,7 @@ pub fn installation(method: Method) -> Installation {
         agent_id: "a".to_owned(),
         node_id: "n".to_owned(),
         server_address: "pmm:443".to_owned(),
+        server_ips: Vec::new(),
         connected: None,
         credential: "password".to_owned(),
         exporters: BTreeMap::new(),
