@@ -1,0 +1,100 @@
+//! Hosts on which PMM runs a database backup at their turn.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod world;
+
+use fleet_common::ids::HostId;
+use rollout::kernel::{HostPhase, RolloutPhase};
+use rollout::{explain, progress, report};
+use world::fixture::{ACCEPT, GroupSpec};
+use world::hosts::Behaviour;
+use world::{Faults, World};
+
+fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
+    let mut world = World::new(7, groups, ACCEPT, Faults::NONE);
+    world.helpful = false;
+    for (number, behaviour) in behaviours {
+        world
+            .hosts
+            .get_mut(&HostId::new(format!("h{number}")))
+            .unwrap()
+            .behaviour = *behaviour;
+    }
+    world.start();
+    world
+}
+
+fn until(world: &mut World, what: impl Fn(&World) -> bool) {
+    for _ in 0..3_600 {
+        if what(world) {
+            return;
+        }
+        world.step();
+    }
+    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
+}
+
+fn outcome(world: &World, host: usize) -> String {
+    world.phases()[&format!("h{host}")].clone()
+}
+
+#[test]
+fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
+    let groups = [("one", 3, "max_unavailable = 1\nfailure_threshold = 0")];
+    let hour = 3_600_000;
+    let end = world::fixture::NOW + 2 * hour;
+    let mut world = world(&groups, &[(0, Behaviour::Backup(end))]);
+    until(&mut world, |world| {
+        outcome(world, 1) == "upgraded" && outcome(world, 2) == "upgraded"
+    });
+    let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
+    assert!(
+        row.phase == HostPhase::Waiting && !row.slot && !row.counts,
+        "{row:#?}"
+    );
+    let told = explain::explain(&world.kernel, "h0", world.now).unwrap();
+    assert!(
+        told.waits_for[0].contains("backup") && told.deadline_ms.is_some(),
+        "{told:#?}"
+    );
+    world.crash();
+    while !world.kernel.is_final() && world.now < end + hour {
+        world.step();
+    }
+    assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    let asked = world
+        .kernel
+        .host(&"clients-1".into(), &"h0".into())
+        .unwrap()
+        .attempt;
+    assert!(
+        (6..20).contains(&asked),
+        "it is asked with growing pauses: {asked}"
+    );
+    assert_eq!(world.hosts[&HostId::new("h0")].switches, 1);
+}
+
+#[test]
+fn a_backup_that_never_ends_leaves_the_host_out_by_a_named_rule() {
+    let mut world = world(
+        &[("one", 2, "failure_threshold = 0")],
+        &[(0, Behaviour::Backup(u64::MAX))],
+    );
+    let begun = world.now;
+    for _ in 0..30_000 {
+        world.step();
+        if world.kernel.is_final() {
+            break;
+        }
+    }
+    assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
+    assert!(world.now - begun < 7 * 3_600_000, "six hours by default");
+    let report = report::report(&world.kernel, world.now);
+    assert_eq!(
+        (report.hosts[0].outcome.as_str(), report.hosts[0].code.as_str()),
+        ("skipped", fleet_common::codes::BACKUP_RUNNING)
+    );
+    assert_eq!(outcome(&world, 1), "upgraded");
+    assert!(world.events.iter().all(|event| event.code != "group_breached"));
+}
