@@ -100,8 +100,9 @@ pub const ENGINE_BATCH: usize = 256;
 pub const RECONNECT_CAP_MS: u64 = 20_000;
 /// Spread of the first attempt after a clean close: 10,000 hosts in 5 s are 2,000 handshakes/s, about one core.
 pub const RECONNECT_SPREAD_MS: u64 = 5_000;
-/// A session that lived this long after its Welcome counts as having stored its session number.
-pub const SESSION_CONFIRMED_AFTER: Duration = Duration::from_secs(5);
+/// A stale Hello whose sender is still connected after this time is a second machine. A machine that gave up on a connection has closed
+/// it, and the close follows the Hello on the same wire: at most a few retransmissions later.
+pub const FORK_PROOF: Duration = Duration::from_secs(3);
 /// How long a refused machine stays away.
 pub const REFUSED_RETRY_MS: u64 = 60_000;
 /// The engine looks at its timers this often.
