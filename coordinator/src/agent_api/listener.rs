@@ -4,6 +4,7 @@
 use super::connection::{Connection, Peer};
 use super::{EnrolmentService, SessionService};
 use crate::config;
+use crate::pki::CurrentTls;
 use crate::store::Store;
 use fleet_common::ids::HostId;
 use fleet_proto::agent_link_server::AgentLinkServer;
@@ -45,13 +46,13 @@ pub fn bind(address: SocketAddr) -> io::Result<Bound> {
 /// Serves sessions until the token is set.
 pub async fn serve_agents(
     bound: Bound,
-    tls: rustls::ServerConfig,
+    tls: CurrentTls,
     store: Store,
     service: SessionService,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let gate = Gate {
-        acceptor: TlsAcceptor::from(Arc::new(tls)),
+        tls,
         limit: Arc::new(Semaphore::new(config::HANDSHAKES_AT_ONCE)),
         admission: Some(store),
     };
@@ -66,12 +67,12 @@ pub async fn serve_agents(
 /// Serves enrolment until the token is set.
 pub async fn serve_enrolment(
     bound: Bound,
-    tls: rustls::ServerConfig,
+    tls: CurrentTls,
     service: EnrolmentService,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let gate = Gate {
-        acceptor: TlsAcceptor::from(Arc::new(tls)),
+        tls,
         limit: Arc::new(Semaphore::new(config::ENROL_HANDSHAKES_AT_ONCE)),
         admission: None,
     };
@@ -97,7 +98,7 @@ fn limits(server: Server) -> Server {
 
 #[derive(Clone)]
 struct Gate {
-    acceptor: TlsAcceptor,
+    tls: CurrentTls,
     limit: Arc<Semaphore>,
     /// With a store, a client certificate of a host that it admits is needed.
     admission: Option<Store>,
@@ -147,7 +148,8 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(peer = %address, %error, "no TCP_NODELAY");
     }
-    let accepting = gate.acceptor.accept(stream).into_fallible();
+    let current = gate.tls.borrow().clone();
+    let accepting = TlsAcceptor::from(current).accept(stream).into_fallible();
     let tls = match tokio::time::timeout(config::HANDSHAKE_TIMEOUT, accepting).await {
         Err(_) => {
             tracing::warn!(peer = %address, "refused: the TLS handshake took longer than 10 s");

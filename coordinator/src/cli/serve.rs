@@ -56,12 +56,17 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     let _lock = lock(data)?;
     let authority =
         Arc::new(pki::load(data).map_err(|error| Problem::because("the CA can't be read", &error))?);
-    let (agents_tls, enrol_tls) = pki::server_configs(data, &authority)
+    // Before anything is shown to others: from now on a SIGHUP ends nothing.
+    let hangup =
+        signal(SignalKind::hangup()).map_err(|error| Problem::because("no signal handler", &error))?;
+    let tls = pki::server_configs(data, &authority)
         .map_err(|error| Problem::because("the server certificate can't be used", &error))?;
     let store = Store::open(&data.store())?;
     let term = store.take_over().await?;
     let sessions = Sessions::default();
     let stop = CancellationToken::new();
+    let (agents_tls, enrol_tls) =
+        pki::keep_current(data.clone(), authority.clone(), tls, hangup, stop.clone());
     // Sockets first: a port in use is found before anything is decided.
     let agents = bind(arguments.listen)?;
     let enrol = bind(arguments.enrol_listen)?;

@@ -103,6 +103,10 @@ pub const RECONNECT_SPREAD_MS: u64 = 5_000;
 /// A stale Hello whose sender is still connected after this time is a second machine. A machine that gave up on a connection has closed
 /// it, and the close follows the Hello on the same wire: at most a few retransmissions later.
 pub const FORK_PROOF: Duration = Duration::from_secs(3);
+/// How often the files of the server certificate are looked at; three `stat` calls.
+pub const TLS_LOOK: Duration = Duration::from_secs(2);
+/// How often it is asked whether the server certificate is due: a third of its time is left then, so an hour more or less is nothing.
+pub const TLS_RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 /// How long a refused machine stays away.
 pub const REFUSED_RETRY_MS: u64 = 60_000;
 /// The engine looks at its timers this often.

@@ -95,6 +95,13 @@ impl Coordinator {
         }
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let id = self.child.as_ref().unwrap().id();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir.path().join("log")
     }
