@@ -108,6 +108,31 @@ fn doctor_finds_a_key_that_others_can_read() {
 }
 
 #[test]
+fn completions_and_manual_pages_know_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run_with(dir.path(), &["completions", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{shell}");
+        for word in ["free-slot", "preflight", "accept-unmatched", "completions"] {
+            assert!(script.contains(word), "{shell} does not know `{word}`");
+        }
+    }
+    assert_eq!(
+        run_with(dir.path(), &["completions", "cmd.exe"]).status.code(),
+        Some(exit::USAGE)
+    );
+    let pages = dir.path().to_str().unwrap();
+    assert!(run_with(dir.path(), &["man", pages]).status.success());
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(page("pmm-coordinator.1").contains("Readiness of server and fleet"));
+    assert!(page("pmm-coordinator-plan.1").contains(".TH"));
+    let nowhere = run_with(dir.path(), &["man", "/nonexistent/pages"]);
+    assert_eq!(nowhere.status.code(), Some(exit::FAILED));
+    assert!(stderr(&nowhere).contains("hint:"));
+}
+
+#[test]
 fn results_are_json_when_asked_for() {
     let coordinator = Coordinator::start();
     let token = coordinator.json(&["token", "create", "--group", "db", "--uses", "3"]);
