@@ -133,6 +133,24 @@ fn completions_and_manual_pages_know_every_command() {
 }
 
 #[test]
+fn a_reader_that_went_away_hides_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = std::process::Command::new(support::PROGRAM)
+        .arg("--data")
+        .arg(dir.path().join("nothing"))
+        .arg("doctor")
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(exit::FAILED), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "and it is nothing to complain about");
+}
+
+#[test]
 fn results_are_json_when_asked_for() {
     let coordinator = Coordinator::start();
     let token = coordinator.json(&["token", "create", "--group", "db", "--uses", "3"]);
