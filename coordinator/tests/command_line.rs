@@ -151,6 +151,31 @@ fn a_reader_that_went_away_hides_no_failure() {
 }
 
 #[test]
+fn a_state_that_cant_be_taken_up_is_not_called_no_rollout() {
+    let mut coordinator = Coordinator::start();
+    coordinator.kill();
+    let store = rusqlite::Connection::open(coordinator.data().join("store.sqlite")).unwrap();
+    store
+        .execute_batch(
+            "PRAGMA foreign_keys = OFF;
+             INSERT INTO rollouts (rollout_id, plan_id, started_at_ms) VALUES ('r-1', 'lost', 1)",
+        )
+        .unwrap();
+    drop(store);
+    coordinator.serve();
+    for command in [&["status"][..], &["report"], &["explain"], &["pause"]] {
+        let output = coordinator.command(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(exit::FAILED), "{said}");
+        assert!(
+            said.contains("can't take up its state") && said.contains("r-1") && said.contains("doctor"),
+            "{command:?}: {said}"
+        );
+        assert!(!said.contains("no rollout"), "{said}");
+    }
+}
+
+#[test]
 fn results_are_json_when_asked_for() {
     let coordinator = Coordinator::start();
     let token = coordinator.json(&["token", "create", "--group", "db", "--uses", "3"]);

@@ -56,6 +56,7 @@ pub async fn start(deps: Deps) -> Result<(EngineHandle, tokio::task::JoinHandle<
         connected: BTreeMap::new(),
         active: None,
         stale: true,
+        trouble: String::new(),
         surveys: 0,
         survey: None,
         changed,
@@ -82,6 +83,8 @@ pub(super) struct Engine {
     pub(super) active: Option<Active>,
     /// Memory does not agree with the store; it is read back before anything else.
     pub(super) stale: bool,
+    /// Why it could not be read back.
+    pub(super) trouble: String,
     pub(super) surveys: u64,
     pub(super) survey: Option<SurveyRun>,
     pub(super) changed: watch::Sender<u64>,
@@ -183,9 +186,10 @@ impl Engine {
                 answer,
             } => self.command(by, command, optional, answer),
             Message::Survey(orders, answer) => self.begin_survey(orders, answer),
-            Message::Ask(question) => {
-                question(self.active.as_ref().map(|active| &active.kernel), clock::now_ms())
-            }
+            Message::Ask(question) => question(
+                Ok(self.active.as_ref().map(|active| &active.kernel)),
+                clock::now_ms(),
+            ),
         }
     }
 
