@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent;
+pub mod fake_pmm;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
