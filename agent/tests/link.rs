@@ -6,7 +6,7 @@ mod common;
 use common::{Agent, Ca, SECRET, Session, end_of, meet, next_event, soon};
 use fleet_common::codes;
 use fleet_common::order::Outcome;
-use fleet_proto::{Ack, Action, Epoch, Order, coordinator_message};
+use fleet_proto::{Ack, Action, Epoch, Order, agent_message, coordinator_message};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ async fn orders_are_carried_out_once_and_events_survive_a_kill() {
     agent.start();
     let (mut session, first) = meet(&mut sessions, 7, 0).await;
     assert_eq!(first.session_number, 0);
+    let said = soon(session.next()).await;
+    assert!(matches!(said, Some(agent_message::Body::Ready(_))), "{said:?}");
+    // What it said is so: the number is on disk by now.
     order(&session, "probe", 2).await;
     let (end, result) = end_of(&mut session, "probe").await;
     assert_eq!(result.outcome, Outcome::Done);

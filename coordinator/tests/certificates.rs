@@ -6,7 +6,6 @@ mod support;
 use fleet_common::codes;
 use fleet_proto::RenewRequest;
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use support::Coordinator;
 use support::agent::{Identity, Session};
@@ -140,39 +139,4 @@ async fn a_session_ends_with_its_certificate() {
         status.message().contains(codes::CERTIFICATE_EXPIRED),
         "{status:?}"
     );
-}
-
-async fn shown(coordinator: &Coordinator, tls: rustls::ClientConfig) -> String {
-    let tcp = tokio::net::TcpStream::connect(coordinator.agents).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls))
-        .connect(name, tcp)
-        .await
-        .unwrap();
-    fleet_tls::identity::fingerprint_hex(&stream.get_ref().1.peer_certificates().unwrap()[0])
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_servers_certificate_changes_without_a_restart() {
-    let coordinator = Coordinator::start();
-    let identity = enrolled(&coordinator).await;
-    let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
-        .await
-        .unwrap();
-    session.welcome().await;
-    let before = shown(&coordinator, identity.tls()).await;
-    let chain = coordinator.data().join("pki/server.pem");
-    let offset = coordinator.log().len();
-    // A chain that does not fit its key is made anew.
-    std::fs::write(
-        &chain,
-        std::fs::read(coordinator.data().join("pki/ca.pem")).unwrap(),
-    )
-    .unwrap();
-    coordinator.signal("HUP");
-    coordinator.wait_for_log(offset, "the certificates were read again");
-    let after = shown(&coordinator, identity.tls()).await;
-    assert_ne!(before, after);
-    session.event(1, "", br#"{"event":"accepted"}"#).await;
-    session.acknowledged(1).await;
 }

@@ -1,4 +1,4 @@
-//! The command line of the real program: exit codes, what goes where, and refused fleet files.
+//! The command line of the real program: exit codes, and what goes where.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -108,6 +108,74 @@ fn doctor_finds_a_key_that_others_can_read() {
 }
 
 #[test]
+fn a_reader_that_went_away_hides_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = std::process::Command::new(support::PROGRAM)
+        .arg("--data")
+        .arg(dir.path().join("nothing"))
+        .arg("doctor")
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(exit::FAILED), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "and it is nothing to complain about");
+}
+
+#[test]
+fn a_state_that_cant_be_taken_up_is_not_called_no_rollout() {
+    let mut coordinator = Coordinator::start();
+    coordinator.kill();
+    let store = rusqlite::Connection::open(coordinator.data().join("store.sqlite")).unwrap();
+    store
+        .execute_batch(
+            "PRAGMA foreign_keys = OFF;
+             INSERT INTO rollouts (rollout_id, plan_id, started_at_ms) VALUES ('r-1', 'lost', 1)",
+        )
+        .unwrap();
+    drop(store);
+    coordinator.serve();
+    for command in [&["status"][..], &["report"], &["explain"], &["pause"]] {
+        let output = coordinator.command(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(exit::FAILED), "{said}");
+        assert!(
+            said.contains("can't take up its state") && said.contains("r-1") && said.contains("doctor"),
+            "{command:?}: {said}"
+        );
+        assert!(!said.contains("no rollout"), "{said}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run_with(dir.path(), &["completions", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{shell}");
+        for word in ["free-slot", "preflight", "accept-unmatched", "completions"] {
+            assert!(script.contains(word), "{shell} does not know `{word}`");
+        }
+    }
+    assert_eq!(
+        run_with(dir.path(), &["completions", "cmd.exe"]).status.code(),
+        Some(exit::USAGE)
+    );
+    let pages = dir.path().to_str().unwrap();
+    assert!(run_with(dir.path(), &["man", pages]).status.success());
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(page("pmm-coordinator.1").contains("Readiness of server and fleet"));
+    assert!(page("pmm-coordinator-plan.1").contains(".TH"));
+    let nowhere = run_with(dir.path(), &["man", "/nonexistent/pages"]);
+    assert_eq!(nowhere.status.code(), Some(exit::FAILED));
+    assert!(stderr(&nowhere).contains("hint:"));
+}
+
+#[test]
 fn results_are_json_when_asked_for() {
     let coordinator = Coordinator::start();
     let token = coordinator.json(&["token", "create", "--group", "db", "--uses", "3"]);
@@ -119,155 +187,5 @@ fn results_are_json_when_asked_for() {
             .as_str()
             .unwrap()
             .contains("nobody")
-    );
-}
-
-/// A fleet file that is fine except for what the test puts in.
-fn fleet(credential: &str, target: &str, defaults: &str, groups: &str) -> String {
-    format!(
-        r#"[server]
-url = "https://127.0.0.1:1"
-credential_file = "{credential}"
-target = "{target}"
-
-[server.pmm2_clients]
-accept_gap = "{target}"
-
-[defaults]
-{defaults}
-
-{groups}
-"#
-    )
-}
-
-const GROUP: &str = "[[group]]\nname = \"all\"\nmatch = { labels = { tier = \"db\" } }\n";
-
-/// Each way a fleet file can be wrong that can be seen without the PMM Server: name, text, what must be in the message.
-fn bad_files(credential: &str) -> Vec<(&'static str, String, &'static str)> {
-    vec![
-        ("syntax", "[server\n".to_owned(), ":1"),
-        (
-            "unknown key",
-            fleet(credential, "3.9.1", "max_unavailabel = 1", GROUP),
-            "max_unavailabel",
-        ),
-        (
-            "bad percentage",
-            fleet(credential, "3.9.1", "max_unavailable = \"110%\"", GROUP),
-            "110%",
-        ),
-        ("not a release", fleet(credential, "latest", "", GROUP), "latest"),
-        ("no path", fleet(credential, "4.0.0", "", GROUP), "no path"),
-        (
-            "threshold that can't be reached",
-            fleet(
-                credential,
-                "3.9.1",
-                "",
-                "[[group]]\nname = \"all\"\nmatch = { names = [\"a\", \"b\"] }\nfailure_threshold = 2\n",
-            ),
-            "can't be reached",
-        ),
-        (
-            "host in two groups",
-            fleet(
-                credential,
-                "3.9.1",
-                "",
-                "[[group]]\nname = \"x\"\nmatch = { names = [\"a\"] }\n[[group]]\nname = \"y\"\nmatch = { names = [\"a\"] }\n",
-            ),
-            "overlap",
-        ),
-        (
-            "unknown group",
-            fleet(credential, "3.9.1", "", &format!("{GROUP}after = [\"nobody\"]\n")),
-            "nobody",
-        ),
-        (
-            "overlapping groups",
-            fleet(
-                credential,
-                "3.9.1",
-                "",
-                &format!("{GROUP}\n{}", GROUP.replace("\"all\"", "\"more\"")),
-            ),
-            "more",
-        ),
-        ("no group", fleet(credential, "3.9.1", "", ""), "group"),
-        ("no server", GROUP.to_owned(), "server"),
-    ]
-}
-
-#[test]
-fn malformed_fleet_files_are_refused_with_place_reason_and_hint() {
-    let coordinator = Coordinator::start();
-    let credential = coordinator.file("credential", 0o600, "admin:admin\n");
-    for (name, text, expected) in bad_files(credential.to_str().unwrap()) {
-        let path = coordinator.file("fleet.toml", 0o644, &text);
-        for command in [
-            &["plan", "-f"][..],
-            &["survey", "-f"],
-            &["server", "preflight", "-f"],
-        ] {
-            let mut arguments = command.to_vec();
-            arguments.push(path.to_str().unwrap());
-            let output = coordinator.command(&arguments);
-            let said = stderr(&output);
-            assert_eq!(output.status.code(), Some(exit::FAILED), "{name}: {said}");
-            assert!(said.contains("fleet.toml"), "{name} names no file: {said}");
-            assert!(
-                said.contains(expected),
-                "{name} does not mention `{expected}`: {said}"
-            );
-            assert!(said.contains("hint:"), "{name} gives no hint: {said}");
-            assert!(output.stdout.is_empty());
-        }
-    }
-    let output = coordinator.command(&["start"]);
-    assert!(
-        stderr(&output).contains("no plan"),
-        "nothing may have been made from a refused file"
-    );
-}
-
-#[test]
-fn credential_files_are_checked_before_anything_is_asked() {
-    let coordinator = Coordinator::start();
-    let open = coordinator.file("open", 0o644, "admin:admin\n");
-    let cases = [
-        (
-            coordinator.scratch().join("missing").display().to_string(),
-            "missing",
-        ),
-        (open.display().to_string(), "0644"),
-        ("relative/path".to_owned(), "relative"),
-    ];
-    for (credential, expected) in cases {
-        let path = coordinator.file("fleet.toml", 0o644, &fleet(&credential, "3.9.1", "", GROUP));
-        let output = coordinator.command(&["plan", "-f", path.to_str().unwrap()]);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(exit::FAILED), "{said}");
-        assert!(
-            said.contains("fleet.toml:3") && said.contains(expected) && said.contains("hint:"),
-            "{said}"
-        );
-    }
-}
-
-#[test]
-fn the_example_fleet_file_is_well_formed() {
-    let dir = tempfile::tempdir().unwrap();
-    let example = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../deploy/coordinator/etc/pmm-coordinator/fleet.toml.example"
-    );
-    let output = run_with(dir.path(), &["plan", "-f", example]);
-    // The file is checked before the coordinator is looked for.
-    assert_eq!(
-        output.status.code(),
-        Some(exit::UNREACHABLE),
-        "{}",
-        stderr(&output)
     );
 }

@@ -5,6 +5,7 @@ mod support;
 
 use fleet_common::codes;
 use fleet_proto::agent_message::Body as Up;
+use fleet_proto::coordinator_message::Body as Down;
 use fleet_proto::{AgentMessage, Hello, InventoryDocument};
 use support::agent::{Identity, Session};
 use support::{Coordinator, until};
@@ -128,6 +129,103 @@ async fn a_copied_machine_is_quarantined_with_its_original() {
     assert!(third.goodbye().await.quarantine, "both sides stop");
     let list = coordinator.json(&["host", "list"]);
     assert_eq!(list["hosts"][0]["state"], "quarantined");
+}
+
+/// A machine that comes back at once whenever its session ends, until it is quarantined.
+async fn insist(agents: std::net::SocketAddr, identity: &Identity, mut stored: u64) -> u32 {
+    let mut sessions = 0;
+    loop {
+        let mut session = Session::open(agents, identity.tls(), identity.hello(stored))
+            .await
+            .unwrap();
+        sessions += 1;
+        loop {
+            match session.next().await {
+                Some(Down::Welcome(welcome)) => {
+                    stored = welcome.session_number;
+                    session.ready().await;
+                }
+                Some(Down::Goodbye(told)) if told.quarantine => {
+                    assert_eq!(told.code, codes::FORK);
+                    return sessions;
+                }
+                Some(Down::Goodbye(_)) | None => break,
+                Some(_) => {}
+            }
+        }
+        assert!(sessions < 100, "two machines replace each other for ever");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_running_clones_end_up_quarantined_both() {
+    let coordinator = Coordinator::start();
+    let identity = enrolled(&coordinator).await;
+    let mut original = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
+        .await
+        .unwrap();
+    // Cloned while it ran: both have the newest number.
+    let number = original.welcome().await.session_number;
+    original.ready().await;
+    drop(original);
+    let both = async {
+        tokio::join!(
+            insist(coordinator.agents, &identity, number),
+            insist(coordinator.agents, &identity, number)
+        )
+    };
+    tokio::time::timeout(support::PATIENCE, both)
+        .await
+        .expect("both in quarantine");
+    let list = coordinator.json(&["host", "list"]);
+    assert_eq!(list["hosts"][0]["state"], "quarantined");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flapping_network_of_one_machine_is_no_fork() {
+    let coordinator = Coordinator::start();
+    let identity = enrolled(&coordinator).await;
+    let mut stored = 0;
+    // Connections whose end the coordinator never hears of.
+    let mut half_open = Vec::new();
+    for round in 0..40 {
+        let mut session = Session::open(coordinator.agents, identity.tls(), identity.hello(stored))
+            .await
+            .unwrap();
+        match round % 5 {
+            // The network broke before Welcome came.
+            0 => drop(session),
+            // Killed between Welcome and the write.
+            1 => drop(session.welcome().await),
+            // Killed between the write and the word that it was made.
+            2 => stored = session.welcome().await.session_number,
+            3 => {
+                stored = session.welcome().await.session_number;
+                session.ready().await;
+            }
+            _ => {
+                stored = session.welcome().await.session_number;
+                session.ready().await;
+                half_open.push(session);
+            }
+        }
+    }
+    let newest = half_open.last_mut().unwrap();
+    newest.event(1, "", ACCEPTED).await;
+    newest.acknowledged(1).await;
+    // A greeting that was overtaken: the machine gave up on this connection long ago.
+    let before = coordinator.log().len();
+    let overtaken = Session::open(coordinator.agents, identity.tls(), identity.hello(1))
+        .await
+        .unwrap();
+    drop(overtaken);
+    coordinator.wait_for_log(before, "a stale greeting of a closed connection was ignored");
+    let list = coordinator.json(&["host", "list"]);
+    assert_ne!(list["hosts"][0]["state"], "quarantined", "{list}");
+    let mut again = Session::open(coordinator.agents, identity.tls(), identity.hello(stored))
+        .await
+        .unwrap();
+    again.welcome().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

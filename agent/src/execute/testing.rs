@@ -24,7 +24,6 @@ pub fn installation(method: Method) -> Installation {
         node_id: "n".to_owned(),
         server_ips: Vec::new(),
         server_address: "pmm:443".to_owned(),
-        server_ips: Vec::new(),
         connected: None,
         credential: "password".to_owned(),
         exporters: BTreeMap::new(),

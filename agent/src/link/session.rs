@@ -9,7 +9,7 @@ use fleet_common::codes;
 use fleet_proto::agent_link_client::AgentLinkClient;
 use fleet_proto::{
     AgentMessage, CoordinatorMessage, Event, Goodbye, Hello, InventoryDocument, PROTOCOL_MAX, PROTOCOL_MIN,
-    Progress, Welcome, agent_message, coordinator_message,
+    Progress, Ready, Welcome, agent_message, coordinator_message,
 };
 use fs_err as fs;
 use std::sync::Arc;
@@ -235,6 +235,14 @@ async fn serve(
     let outbox_id = shared.outbox.id();
     let mut sent = welcome.acknowledged;
     let mut progress = shared.progress.subscribe();
+    // The new session number is on disk: the coordinator may take an older one for another machine from now on.
+    if to
+        .send(message(agent_message::Body::Ready(Ready {})))
+        .await
+        .is_err()
+    {
+        return Ended::Broken("the stream is closed".into());
+    }
     loop {
         for event in shared.outbox.after(sent, EVENT_BATCH) {
             sent = event.sequence;

@@ -4,6 +4,7 @@
 use super::connection::{Connection, Peer};
 use super::{EnrolmentService, SessionService};
 use crate::config;
+use crate::pki::CurrentTls;
 use crate::store::Store;
 use fleet_common::ids::HostId;
 use fleet_proto::agent_link_server::AgentLinkServer;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ pub fn bind(address: SocketAddr) -> io::Result<Bound> {
 /// Serves sessions until the token is set.
 pub async fn serve_agents(
     bound: Bound,
-    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    tls: CurrentTls,
     store: Store,
     service: SessionService,
     stop: CancellationToken,
@@ -66,7 +67,7 @@ pub async fn serve_agents(
 /// Serves enrolment until the token is set.
 pub async fn serve_enrolment(
     bound: Bound,
-    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    tls: CurrentTls,
     service: EnrolmentService,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
@@ -97,8 +98,7 @@ fn limits(server: Server) -> Server {
 
 #[derive(Clone)]
 struct Gate {
-    /// The configuration of the moment: certificates change without a restart.
-    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    tls: CurrentTls,
     limit: Arc<Semaphore>,
     /// With a store, a client certificate of a host that it admits is needed.
     admission: Option<Store>,
@@ -148,8 +148,8 @@ async fn handshake(gate: &Gate, stream: TcpStream, address: SocketAddr) -> Optio
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(peer = %address, %error, "no TCP_NODELAY");
     }
-    let acceptor = TlsAcceptor::from(gate.tls.borrow().clone());
-    let accepting = acceptor.accept(stream).into_fallible();
+    let current = gate.tls.borrow().clone();
+    let accepting = TlsAcceptor::from(current).accept(stream).into_fallible();
     let tls = match tokio::time::timeout(config::HANDSHAKE_TIMEOUT, accepting).await {
         Err(_) => {
             tracing::warn!(peer = %address, "refused: the TLS handshake took longer than 10 s");

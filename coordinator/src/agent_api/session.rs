@@ -142,7 +142,9 @@ impl Session {
                 false,
             ));
         }
-        let opened = self.open(&hello).await?;
+        let Some(opened) = self.open(&hello).await? else {
+            return Ok(());
+        };
         self.service.sessions.register(
             &self.host,
             opened.session_number,
@@ -211,18 +213,34 @@ impl Session {
         }
     }
 
-    async fn open(&self, hello: &Hello) -> Result<Opened, Goodbye> {
-        let facts = HelloFacts {
+    /// `None` when the peer has gone away.
+    async fn open(&mut self, hello: &Hello) -> Result<Option<Opened>, Goodbye> {
+        let mut facts = HelloFacts {
             session_number: hello.session_number,
             key_sha256: self.peer.key_sha256.clone(),
             boot_id: hello.boot_id.clone(),
             agent_version: hello.agent_version.clone(),
             outbox: OutboxId::new(hello.outbox_id.clone()),
             inventory_sha256: hello.inventory_digest.clone(),
+            still_there: false,
             now_ms: clock::now_ms(),
         };
-        match self.service.store.open_session(&self.host, facts).await {
-            Ok(SessionDecision::Open(opened)) => Ok(opened),
+        let store = &self.service.store;
+        let mut decision = store.open_session(&self.host, facts.clone()).await;
+        if let Ok(SessionDecision::Stale) = decision {
+            if let Ok(None | Some(Err(_))) =
+                tokio::time::timeout(config::FORK_PROOF, self.incoming.next()).await
+            {
+                tracing::info!(host = %self.host, session = hello.session_number, "a stale greeting of a closed connection was ignored");
+                return Ok(None);
+            }
+            facts.still_there = true;
+            decision = store.open_session(&self.host, facts).await;
+        }
+        match decision {
+            Ok(SessionDecision::Open(opened)) => Ok(Some(opened)),
+            // Not after proof; should it be, the agent comes back and is judged again.
+            Ok(SessionDecision::Stale) => Ok(None),
             Ok(SessionDecision::Unknown) => Err(goodbye(
                 codes::HOST_UNKNOWN,
                 "this host is not known here, its identity was revoked, or its certificate was replaced; enrol it again",
@@ -248,8 +266,6 @@ impl Session {
     }
 
     async fn listen(&mut self, opened: &Opened) {
-        let confirm = tokio::time::sleep(config::SESSION_CONFIRMED_AFTER);
-        tokio::pin!(confirm);
         // A certificate is looked at in the handshake; a session that outlives it ends with it.
         let left = self.peer.not_after_ms.saturating_sub(clock::now_ms());
         let expiry = tokio::time::sleep(Duration::from_millis(left));
@@ -266,17 +282,15 @@ impl Session {
                     let _ = self.say(Body::Goodbye(bye)).await;
                     return;
                 }
-                () = &mut confirm, if !confirmed => {
-                    confirmed = true;
-                    if let Err(error) = self.service.store.confirm_session(&self.host, opened.session_number).await {
-                        tracing::warn!(host = %self.host, %error, "session number not confirmed");
-                    }
-                    continue;
-                }
                 message = self.incoming.next() => message,
             };
+            // An agent says nothing between Hello and the moment when it has stored what Welcome gave.
+            if !confirmed && matches!(message, Some(Ok(_))) {
+                confirmed = self.confirm(opened.session_number).await;
+            }
             match message {
                 Some(Ok(AgentMessage { body })) => match body {
+                    Some(agent_message::Body::Ready(_)) => {}
                     Some(agent_message::Body::Event(event)) => {
                         let event = IncomingEvent::new(self.host.clone(), first_event, event);
                         first_event = false;
@@ -299,6 +313,14 @@ impl Session {
                 None => return,
             }
         }
+    }
+
+    async fn confirm(&self, number: u64) -> bool {
+        let stored = self.service.store.confirm_session(&self.host, number).await;
+        if let Err(error) = &stored {
+            tracing::warn!(host = %self.host, %error, "session number not confirmed");
+        }
+        stored.is_ok()
     }
 
     async fn inventory(&self, document: Vec<u8>) {

@@ -145,7 +145,7 @@ impl Doctor {
                     check,
                     Verdict::Fail,
                     chain(&error),
-                    "a restart of the coordinator renews the server certificate",
+                    "remove server.pem and server.key and restart the coordinator: it makes new ones",
                 ),
                 Ok(end) => {
                     let left = end.saturating_sub(clock::now_ms()) / DAY_MS;
@@ -161,7 +161,7 @@ impl Doctor {
                         check,
                         verdict,
                         text,
-                        "restart the coordinator to renew the server certificate",
+                        "the coordinator renews its server certificate while it runs; its log says why it could not",
                     );
                 }
             }

@@ -5,6 +5,7 @@ mod client;
 mod doctor;
 mod explain;
 mod fleet_file;
+mod generate;
 mod host;
 mod host_action;
 mod init;
@@ -22,7 +23,7 @@ mod watch;
 
 use crate::config::{DEFAULT_DATA, DataDir};
 use crate::problem::Problems;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use fleet_common::codes::exit;
 use output::Output;
 use std::path::PathBuf;
@@ -91,6 +92,10 @@ enum Command {
     Events(explain::EventsArguments),
     /// Every host once, the server, and the three checks
     Report(report::Arguments),
+    /// Print the completions for a shell
+    Completions(generate::CompletionsArguments),
+    /// Write the manual pages, one for each command
+    Man(generate::ManArguments),
 }
 
 /// How a command ended: the exit status, or what to say.
@@ -179,5 +184,7 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         Command::Report(arguments) => {
             client::with(data, async |client| report::run(arguments, client, output).await)
         }
+        Command::Completions(arguments) => generate::completions(&arguments, Arguments::command(), output),
+        Command::Man(arguments) => generate::man(&arguments, Arguments::command(), output),
     }
 }

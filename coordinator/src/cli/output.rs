@@ -1,18 +1,30 @@
-//! The one place that prints. A reader that went away (a closed pipe) is not an error.
+//! The one place that prints. A reader that went away (a closed pipe) is not an error, and no success either: the command goes on
+//! without words, so that its exit status says what it would have said.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use crate::problem::Problems;
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where results go.
 pub struct Output {
     json: bool,
+    /// Nobody reads the results any more.
+    unread: AtomicBool,
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            unread: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the reader of the results went away.
+    pub fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// Whether JSON was asked for.
@@ -71,13 +83,17 @@ impl Output {
         self.raw(&format!("{text}\n"));
     }
 
-    /// Text as it is. Ends the program quietly when nobody reads it.
+    /// Text as it is.
     pub fn raw(&self, text: &str) {
+        if self.is_unread() {
+            return;
+        }
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
         if let Err(error) = written {
             if error.kind() == io::ErrorKind::BrokenPipe {
-                std::process::exit(0);
+                self.unread.store(true, Ordering::Relaxed);
+                return;
             }
             eprintln!("error: can't write the result: {error}");
         }

@@ -3,10 +3,10 @@
 use super::Ended;
 use crate::agent_api::{self, EnrolmentService, SessionService};
 use crate::artifacts::Artifacts;
-use crate::config::{self, DataDir};
+use crate::config::DataDir;
 use crate::engine;
 use crate::operator_api::{self, OperatorService};
-use crate::pki::{self, Authority};
+use crate::pki;
 use crate::pmm::DriverFiles;
 use crate::problem::{Problem, Problems};
 use crate::sessions::Sessions;
@@ -16,8 +16,7 @@ use fleet_common::codes::exit;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[derive(clap::Args)]
@@ -58,12 +57,17 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     let _lock = lock(data)?;
     let authority =
         Arc::new(pki::load(data).map_err(|error| Problem::because("the CA can't be read", &error))?);
-    let (agents_tls, enrol_tls) = pki::server_configs(data, &authority)
+    // Before anything is shown to others: from now on a SIGHUP ends nothing.
+    let hangup =
+        signal(SignalKind::hangup()).map_err(|error| Problem::because("no signal handler", &error))?;
+    let tls = pki::server_configs(data, &authority)
         .map_err(|error| Problem::because("the server certificate can't be used", &error))?;
     let store = Store::open(&data.store())?;
     let term = store.take_over().await?;
     let sessions = Sessions::default();
     let stop = CancellationToken::new();
+    let (agents_tls, enrol_tls) =
+        pki::keep_current(data.clone(), authority.clone(), tls, hangup, stop.clone());
     // Sockets first: a port in use is found before anything is decided.
     let agents = bind(arguments.listen)?;
     let enrol = bind(arguments.enrol_listen)?;
@@ -96,21 +100,16 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
         files,
         artifacts,
     );
-    let (agents_tls, agents_config) = watch::channel(Arc::new(agents_tls));
-    let (enrol_tls, enrol_config) = watch::channel(Arc::new(enrol_tls));
-    let reloads = signal(SignalKind::hangup())
-        .map_err(|error| Problem::because("SIGHUP can't be listened to", &error))?;
-    tokio::spawn(reload(data.clone(), authority, reloads, agents_tls, enrol_tls));
     let agents = tokio::spawn(agent_api::serve_agents(
         agents,
-        agents_config,
+        agents_tls,
         store.clone(),
         session_service,
         stop.clone(),
     ));
     let enrol = tokio::spawn(agent_api::serve_enrolment(
         enrol,
-        enrol_config,
+        enrol_tls,
         enrolment,
         stop.clone(),
     ));
@@ -135,33 +134,6 @@ async fn serve(arguments: &Arguments, data: &DataDir) -> Ended {
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let _ = fs_err::remove_file(data.socket());
     result
-}
-
-/// Takes up certificates that were changed, and renews the server's own when it is due: without a restart, every hour and on SIGHUP.
-/// Connections that are open keep what they began with.
-async fn reload(
-    data: DataDir,
-    authority: Arc<Authority>,
-    mut hangups: Signal,
-    agents: watch::Sender<Arc<rustls::ServerConfig>>,
-    enrolment: watch::Sender<Arc<rustls::ServerConfig>>,
-) {
-    loop {
-        tokio::select! {
-            _ = hangups.recv() => {}
-            () = tokio::time::sleep(config::RELOAD) => {}
-        }
-        match pki::server_configs(&data, &authority) {
-            Ok((new_agents, new_enrolment)) => {
-                agents.send_replace(Arc::new(new_agents));
-                enrolment.send_replace(Arc::new(new_enrolment));
-                tracing::info!("the certificates were read again");
-            }
-            Err(error) => {
-                tracing::error!(error = %fleet_common::hint::chain(&error), "the certificates can't be read; going on with those from before");
-            }
-        }
-    }
 }
 
 fn ended_early<T, E: std::fmt::Display, J: std::fmt::Display>(

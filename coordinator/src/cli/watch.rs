@@ -71,6 +71,9 @@ async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Inst
             view.events(&events);
         }
         view.frame(&document);
+        if view.output.is_unread() {
+            return Ok(document.status.exit_code);
+        }
         last = Some(document);
     }
     match last {

@@ -104,8 +104,6 @@ pub const ENGINE_BATCH: usize = 256;
 pub const RECONNECT_CAP_MS: u64 = 20_000;
 /// Spread of the first attempt after a clean close: 10,000 hosts in 5 s are 2,000 handshakes/s, about one core.
 pub const RECONNECT_SPREAD_MS: u64 = 5_000;
-/// A session that lived this long after its Welcome counts as having stored its session number.
-pub const SESSION_CONFIRMED_AFTER: Duration = Duration::from_secs(5);
 /// One message of a download; what the contract allows.
 pub const ARTIFACT_CHUNK: usize = 64 * 1024;
 /// Downloads at once: eight with four chunks each are 2 MiB, and eight readers keep any disk and network busy.
@@ -116,8 +114,13 @@ pub const ARTIFACT_CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const ARTIFACTS_LOOK: Duration = Duration::from_secs(2);
 /// Largest file: what an agent takes, see `fleet_common::agent_release::MOST_BYTES`.
 pub const ARTIFACT_LIMIT: u64 = fleet_common::agent_release::MOST_BYTES;
-/// Certificate files are looked at this often, and on SIGHUP.
-pub const RELOAD: Duration = Duration::from_secs(3600);
+/// A stale Hello whose sender is still connected after this time is a second machine. A machine that gave up on a connection has closed
+/// it, and the close follows the Hello on the same wire: at most a few retransmissions later.
+pub const FORK_PROOF: Duration = Duration::from_secs(3);
+/// How often the files of the server certificate are looked at; three `stat` calls.
+pub const TLS_LOOK: Duration = Duration::from_secs(2);
+/// How often it is asked whether the server certificate is due: a third of its time is left then, so an hour more or less is nothing.
+pub const TLS_RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 /// How long a refused machine stays away.
 pub const REFUSED_RETRY_MS: u64 = 60_000;
 /// The engine looks at its timers this often.

@@ -168,8 +168,11 @@ impl Engine {
 
     /// Without memory that agrees with the store nothing is taken in: an event that is acknowledged must have been decided upon.
     pub(super) fn refuse(&mut self, message: Message) {
-        let problem =
-            || Problem::new("the coordinator's store can't be read").hint("run `pmm-coordinator doctor`");
+        let problem = || Problem {
+            because: vec![self.trouble.clone()],
+            ..Problem::new("the coordinator can't take up its state from the store; it keeps trying")
+                .hint("run `pmm-coordinator doctor`; the coordinator's log says more")
+        };
         match message {
             Message::Event(event) => {
                 let message = goodbye(
@@ -217,7 +220,7 @@ impl Engine {
             Message::HostAction(_, answer) => {
                 let _ = answer.send(Err(problem().into()));
             }
-            Message::Ask(question) => question(None, clock::now_ms()),
+            Message::Ask(question) => question(Err(problem().into()), clock::now_ms()),
         }
     }
 

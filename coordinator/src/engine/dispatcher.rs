@@ -58,6 +58,7 @@ pub async fn start(deps: Deps) -> Result<(EngineHandle, tokio::task::JoinHandle<
         connected: BTreeMap::new(),
         active: None,
         stale: true,
+        trouble: String::new(),
         surveys: 0,
         survey: None,
         errands: Errands::default(),
@@ -87,6 +88,8 @@ pub(super) struct Engine {
     pub(super) active: Option<Active>,
     /// Memory does not agree with the store; it is read back before anything else.
     pub(super) stale: bool,
+    /// Why it could not be read back.
+    pub(super) trouble: String,
     pub(super) surveys: u64,
     pub(super) survey: Option<SurveyRun>,
     /// Orders that are out outside of the rollout.
@@ -195,9 +198,10 @@ impl Engine {
             } => self.command(by, command, optional, answer),
             Message::Survey(orders, answer) => self.begin_survey(orders, answer),
             Message::HostAction(wish, answer) => self.begin_host_action(*wish, answer),
-            Message::Ask(question) => {
-                question(self.active.as_ref().map(|active| &active.kernel), clock::now_ms())
-            }
+            Message::Ask(question) => question(
+                Ok(self.active.as_ref().map(|active| &active.kernel)),
+                clock::now_ms(),
+            ),
         }
     }
 

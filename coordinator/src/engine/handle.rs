@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where an answer goes, after the commit.
 pub type Answer<T> = oneshot::Sender<Result<T, Problems>>;
-/// A question about the newest rollout; gets the time, too.
-pub type Question = Box<dyn FnOnce(Option<&Kernel>, u64) + Send>;
+/// A question about the newest rollout, or why it can't be known now; gets the time, too.
+pub type Question = Box<dyn FnOnce(Result<Option<&Kernel>, Problems>, u64) + Send>;
 
 /// Everything the engine reacts to.
 pub enum Message {
@@ -215,10 +215,10 @@ impl EngineHandle {
         let (answer, wait) = oneshot::channel();
         let question: Question = Box::new(move |kernel, now_ms| {
             // Whoever asked may be gone.
-            let _ = answer.send(question(kernel, now_ms));
+            let _ = answer.send(kernel.map(|kernel| question(kernel, now_ms)));
         });
         self.send(Message::Ask(question)).await;
         wait.await
-            .map_err(|_| Problem::new("the coordinator is stopping").into())
+            .map_err(|_| Problems::from(Problem::new("the coordinator is stopping")))?
     }
 }

@@ -13,14 +13,16 @@ impl Engine {
         match self.deps.store.cursors().await {
             Ok(cursors) => self.intake = Intake::new(cursors),
             Err(error) => {
-                tracing::error!(error = %chain(&error), "the store can't be read back; trying again");
+                self.trouble = chain(&error);
+                tracing::error!(error = %self.trouble, "the store can't be read back; trying again");
                 return;
             }
         }
         let loaded = match Active::load(&self.deps.store, self.deps.drivers.as_ref()).await {
             Ok(loaded) => loaded,
             Err(error) => {
-                tracing::error!(error = %chain(&error), "the rollout can't be taken up; trying again");
+                self.trouble = chain(&error);
+                tracing::error!(error = %self.trouble, "the rollout can't be taken up; trying again");
                 return;
             }
         };

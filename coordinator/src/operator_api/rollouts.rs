@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 /// Events of one subject that `explain` adds.
-const EXPLAINED_EVENTS: usize = 10;
-/// Events read for them.
+const EXPLAINED_EVENTS: u64 = 10;
+/// Events in one answer when the operator names no number.
 const EVENT_PAGE: u64 = 100_000;
 /// A viewer sees times move even when nothing happens.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -102,15 +102,14 @@ impl OperatorService {
                 Problem::new(format!("the rollout knows no `{subject}`"))
                     .hint("give `rollout`, `server`, a group's name, or a host's name or id")
             })?;
-        let all = self.numbered_events(0, EVENT_PAGE).await?.events;
-        let of_subject: Vec<NumberedEvent> = all
-            .into_iter()
-            .filter(|event| event.event.subject == explained.subject)
-            .collect();
-        let skip = of_subject.len().saturating_sub(EXPLAINED_EVENTS);
+        let rollout = self.store.newest_rollout().await?.ok_or_else(no_rollout)?.rollout;
+        let last = self
+            .store
+            .last_events_about(&rollout, &explained.subject, EXPLAINED_EVENTS)
+            .await?;
         Ok(ExplainedDocument {
             explained,
-            events: of_subject.into_iter().skip(skip).collect(),
+            events: last.iter().filter_map(numbered).collect(),
         })
     }
 

@@ -29,7 +29,7 @@ pub fn load(data: &DataDir) -> Result<Authority, PkiError> {
 }
 
 /// Renews the server certificate when less than a third of its time is left. Says whether it did.
-fn renew_server_if_due(data: &DataDir, authority: &Authority) -> Result<bool, PkiError> {
+pub(super) fn renew_server_if_due(data: &DataDir, authority: &Authority) -> Result<bool, PkiError> {
     let left_ms = not_after_ms(&fs::read(data.server_chain())?)?.saturating_sub(clock::now_ms());
     if left_ms > u64::from(SERVER_DAYS) * 24 * 3_600_000 / 3 {
         return Ok(false);
@@ -84,7 +84,7 @@ pub fn server_configs(
     }
 }
 
-fn read_configs(data: &DataDir) -> Result<(rustls::ServerConfig, rustls::ServerConfig), PkiError> {
+pub(super) fn read_configs(data: &DataDir) -> Result<(rustls::ServerConfig, rustls::ServerConfig), PkiError> {
     let ca = fs::read(data.ca_certificate())?;
     let chain = fs::read(data.server_chain())?;
     let key = fs::read(data.server_key())?;

@@ -3,9 +3,11 @@
 
 mod authority;
 mod files;
+mod reload;
 
 pub use authority::Authority;
 pub use files::{create, load, not_after_ms, server_configs};
+pub use reload::{CurrentTls, keep_current};
 
 use std::io;
 
@@ -24,6 +26,9 @@ pub enum PkiError {
     /// A request that is not a signed certificate request.
     #[error("the certificate request is not valid or not signed by its own key")]
     Request(#[source] rcgen::Error),
+    /// A certificate whose time is over.
+    #[error("the certificate has expired")]
+    Expired,
     /// A name that can't stand in a certificate.
     #[error("`{0}` is not a host name or an address")]
     Name(String),

@@ -113,6 +113,32 @@ impl Store {
         .await
     }
 
+    /// The last log entries about a subject, oldest first.
+    pub async fn last_events_about(
+        &self,
+        rollout: &RolloutId,
+        subject: &str,
+        limit: u64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let (id, subject) = (rollout.0.clone(), subject.to_owned());
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sequence, json FROM rollout_events WHERE rollout_id = ?1 AND json ->> '$.subject' = ?2
+                 ORDER BY sequence DESC LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![id, subject, int(limit)], |row| {
+                Ok(StoredEvent {
+                    sequence: uint(row.get(0)?),
+                    json: row.get(1)?,
+                })
+            })?;
+            let mut events: Vec<StoredEvent> = rows.collect::<Result<_, _>>()?;
+            events.reverse();
+            Ok(events)
+        })
+        .await
+    }
+
     /// Log entries after a number.
     pub async fn rollout_events(
         &self,
@@ -194,4 +220,56 @@ fn append_log(connection: &Connection, rollout: &RolloutId, log: &[String]) -> R
         .prepare_cached("UPDATE rollouts SET last_sequence = ?2 WHERE rollout_id = ?1")?
         .execute(params![rollout.0, sequence])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::PlanRow;
+    use crate::store::testing;
+
+    #[tokio::test]
+    async fn the_last_events_about_a_subject_are_found_however_many_others_there_are() {
+        let (_dir, store) = testing::store();
+        let (rollout, plan) = (RolloutId::new("r"), PlanId::new("p"));
+        let row = PlanRow {
+            plan: plan.clone(),
+            parent: None,
+            created_at_ms: 1,
+            document: Vec::new(),
+            fleet_path: String::new(),
+            fleet_text: Vec::new(),
+        };
+        let audit = AuditEntry {
+            at_ms: 1,
+            who: String::new(),
+            what: String::new(),
+            detail: String::new(),
+        };
+        assert!(store.save_plan(row, audit).await.unwrap());
+        let event = |number: usize| {
+            let subject = if number.is_multiple_of(2000) {
+                "host:h"
+            } else {
+                "server"
+            };
+            serde_json::json!({"subject": subject, "text": number.to_string()}).to_string()
+        };
+        let commit = RolloutCommit {
+            begin: Some(RolloutRow {
+                rollout: rollout.clone(),
+                plan,
+                started_at_ms: 1,
+                finished_at_ms: None,
+            }),
+            rollout: Some(rollout.clone()),
+            log: (1..=110_000).map(event).collect(),
+            ..RolloutCommit::default()
+        };
+        store.commit(commit).await.unwrap();
+        let last = store.last_events_about(&rollout, "host:h", 3).await.unwrap();
+        let numbers: Vec<u64> = last.iter().map(|event| event.sequence).collect();
+        assert_eq!(numbers, [106_000, 108_000, 110_000]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Opening a session: is the host known, and is its session number the one we gave? A stale number means that two machines use one
-//! identity; both are then quarantined until a person looked.
+//! identity; both are then quarantined until a person looked. A count of reconnects would be no proof: the flapping network of one machine
+//! makes as many.
 
 use super::audit::{AuditEntry, append};
 use super::keys::{self, Shown};
@@ -22,6 +23,8 @@ pub struct HelloFacts {
     pub outbox: OutboxId,
     /// Digest of the inventory it has.
     pub inventory_sha256: String,
+    /// The sender was seen to be connected still some time after its Hello.
+    pub still_there: bool,
     /// Unix milliseconds, ours.
     pub now_ms: u64,
 }
@@ -46,6 +49,9 @@ pub enum SessionDecision {
     Open(Opened),
     /// Unknown or revoked.
     Unknown,
+    /// The number is stale. Either the Hello was overtaken by a later one of the same machine, which then has closed this connection, or
+    /// it comes from a second machine: ask again with `still_there`.
+    Stale,
     /// Quarantined, now or before; the reason.
     Quarantined(String),
 }
@@ -129,6 +135,9 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     }
     // A number between the confirmed and the given one is a Welcome that got lost on its way, which is normal after a kill.
     let stale = hello.session_number < known.confirmed || hello.session_number > known.given;
+    if stale && !hello.still_there {
+        return Ok(SessionDecision::Stale);
+    }
     if stale {
         let reason = format!(
             "session number {} was presented, but {} is known to be in use: two machines share this identity",
@@ -214,6 +223,7 @@ pub(super) mod tests {
             agent_version: "0".into(),
             outbox: OutboxId::new("o"),
             inventory_sha256: String::new(),
+            still_there: false,
             now_ms: 5,
         }
     }
@@ -236,7 +246,13 @@ pub(super) mod tests {
         assert_eq!(number(&store.open_session(&host, hello(2)).await.unwrap()), 3);
         store.confirm_session(&host, 3).await.unwrap();
         // A machine that was copied when the number was 2.
-        let clone = store.open_session(&host, hello(2)).await.unwrap();
+        let overtaken = store.open_session(&host, hello(2)).await.unwrap();
+        assert_eq!(overtaken, SessionDecision::Stale, "not proved yet");
+        let proved = HelloFacts {
+            still_there: true,
+            ..hello(2)
+        };
+        let clone = store.open_session(&host, proved).await.unwrap();
         assert!(matches!(clone, SessionDecision::Quarantined(_)));
         let original = store.open_session(&host, hello(3)).await.unwrap();
         assert!(

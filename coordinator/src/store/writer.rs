@@ -1,5 +1,6 @@
 //! The writer thread. Each message gets a savepoint, so that a refused one does not take its neighbours with it; one commit with full
-//! sync then covers all of them, and only after it do the senders hear back.
+//! sync then covers all of them, and only after it do the senders hear back. SQLite may end the transaction by itself, on a full disk for
+//! example: then nothing of the group holds, and the rest of it is not run.
 
 use super::StoreError;
 use rusqlite::Connection;
@@ -60,6 +61,10 @@ fn in_savepoint<T>(
     connection.execute_batch("SAVEPOINT message")?;
     let result = work(connection);
     if result.is_err() {
+        if connection.is_autocommit() {
+            // The savepoint went with the transaction; the reason is worth more than that.
+            return result;
+        }
         connection.execute_batch("ROLLBACK TO message")?;
     }
     connection.execute_batch("RELEASE message")?;
@@ -69,19 +74,22 @@ fn in_savepoint<T>(
 fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut notifications = Vec::new();
-        let begun = connection
+        let mut group = connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|error| error.to_string());
         let mut next = Some(first);
         while let Some(job) = next.take() {
             // Without a transaction the savepoints would commit one by one: nothing is run, only answered.
-            notifications.push(job(begun.as_ref().map(|()| &connection).map_err(Clone::clone)));
+            notifications.push(job(group.as_ref().map(|()| &connection).map_err(Clone::clone)));
+            if group.is_ok() && connection.is_autocommit() {
+                group = Err("SQLite ended the transaction by itself; is the disk full?".to_owned());
+            }
             if notifications.len() < GROUP {
                 next = jobs.try_recv().ok();
             }
         }
-        if let Err(reason) = begun {
-            tracing::error!(%reason, "the store can't begin a transaction");
+        if let Err(reason) = group {
+            tracing::error!(%reason, "the store has no transaction; nothing of the group was stored");
             notifications
                 .into_iter()
                 .for_each(|notify| notify(Err(reason.clone())));
@@ -113,6 +121,59 @@ mod tests {
             .execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY) STRICT")
             .unwrap();
         connection
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_takes_the_whole_group_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = crate::store::open_for_writing(&dir.path().join("store.sqlite")).unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE t(n INTEGER PRIMARY KEY, data BLOB) STRICT; INSERT INTO t VALUES(0, NULL)",
+            )
+            .unwrap();
+        let pages: i64 = connection
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
+        connection
+            .pragma_update(None, "max_page_count", pages + 4)
+            .unwrap();
+        let writer = Writer::start(connection).unwrap();
+        let insert = |n: i64, bytes: usize| {
+            writer.run(move |c| {
+                c.execute(
+                    "INSERT INTO t VALUES(?1, ?2)",
+                    rusqlite::params![n, vec![0u8; bytes]],
+                )?;
+                Ok(())
+            })
+        };
+        // Holds the writer until all of them wait, so that they are one group.
+        let (go, gate) = mpsc::channel::<()>();
+        let hold = writer.run(move |_| {
+            // Ends when the sender is dropped.
+            gate.recv().unwrap_or_default();
+            Ok(())
+        });
+        let release = async { drop(go) };
+        let (held, before, full, after, ()) =
+            tokio::join!(hold, insert(1, 1), insert(2, 1 << 20), insert(3, 1), release);
+        assert!(matches!(full, Err(StoreError::Sqlite(_))), "{full:?}");
+        for one in [held, before, after] {
+            assert!(matches!(one, Err(StoreError::Commit(_))), "{one:?}");
+        }
+        // What failed was not stored in part, and the store goes on.
+        insert(4, 1).await.unwrap();
+        let rows: Vec<i64> = writer
+            .run(|c| {
+                let mut statement = c.prepare("SELECT n FROM t ORDER BY n")?;
+                Ok(statement
+                    .query_map([], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(rows, [0, 4]);
     }
 
     #[tokio::test]

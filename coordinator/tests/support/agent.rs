@@ -217,6 +217,13 @@ impl Session {
         .await
     }
 
+    /// What an agent says as soon as it has stored its session number.
+    pub async fn ready(&self) {
+        let body = Some(Up::Ready(fleet_proto::Ready {}));
+        // The coordinator may have closed the session already; the next message tells.
+        let _ = self.up.send(AgentMessage { body }).await;
+    }
+
     pub async fn goodbye(&mut self) -> fleet_proto::Goodbye {
         self.pick(|message| match message {
             Down::Goodbye(goodbye) => Some(goodbye),

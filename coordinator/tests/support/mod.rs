@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent;
+pub mod fake_pmm;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -95,11 +96,11 @@ impl Coordinator {
         }
     }
 
-    /// Sends the coordinator a signal by its name.
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(status.success());
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let id = self.child.as_ref().unwrap().id();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     fn log_path(&self) -> PathBuf {
