@@ -238,15 +238,10 @@ pub fn keep_running(dir: &Path) -> io::Result<bool> {
         .create(true)
         .append(true)
         .open(dir.join("guardian.log"))?;
-    match in_own_unit(
-        &unit,
-        "PMM upgrade agent's own update",
-        &argv,
-        log.into_parts().0,
-    )? {
-        Some(status) if !status.success() => {
-            Err(io::Error::other(format!("the guardian could not be started: {status}")))
-        }
+    match in_own_unit(&unit, "PMM upgrade agent's own update", &argv, log.into_parts().0)? {
+        Some(status) if !status.success() => Err(io::Error::other(format!(
+            "the guardian could not be started: {status}"
+        ))),
         _ => Ok(true),
     }
 }

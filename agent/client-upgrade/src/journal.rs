@@ -3,8 +3,8 @@
 //! What runs is asked of the process, what is installed of the package database, what was meant of the journal; where they disagree the
 //! case has a name ([`Doubt`]).
 
-use crate::order_clock::{Moment, Reading, stretch_ms};
 use crate::client_change;
+use crate::order_clock::{Moment, Reading, stretch_ms};
 use crate::procedure::{StepId, next, procedure, way_back};
 use fleet_common::ids::Epoch;
 use fleet_common::inventory::Method;
@@ -288,7 +288,7 @@ pub fn resume(state: &Folded, reality: Reality) -> Resume {
         return Resume::Nothing;
     };
     if client_change::handles(order.action) {
-        return client_change::resume(state, order.action);
+        return client_change::resume(state, order.action, reality.rebooted);
     }
     let steps = procedure(order.action, None, 0);
     if !order.action.changes_host() {

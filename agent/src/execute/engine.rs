@@ -5,8 +5,8 @@ use super::error::{StepError, StepResult};
 use super::orders::{Note, Permit, Shared};
 use super::saved::Saved;
 use super::{
-    back, backup, bundle, carry, client_change, install, keep, renew, rescue, save, self_update, stage, start,
-    stop, survey,
+    back, backup, bundle, carry, client_change, install, keep, renew, rescue, save, self_update, stage,
+    start, stop, survey,
 };
 use crate::detect::{Looked, look};
 use crate::host::clock;

@@ -3,8 +3,8 @@
 use super::engine::Run;
 use super::error::StepError;
 use super::orders::{Shared, Taken, Work, refusal};
-use super::{renew, rescue};
 use super::saved::Saved;
+use super::{renew, rescue};
 use crate::config::AgentConfig;
 use crate::detect::look;
 use crate::host::transaction::Transaction;
