@@ -33,8 +33,20 @@ pub fn way_back(action: Action, verify_for_ms: u64) -> Vec<Step> {
     ids.iter().map(|id| step(*id, verify_for_ms)).collect()
 }
 
-/// Decides how to go on after a crash.
-pub fn resume(state: &Folded, action: Action) -> Resume {
+/// Decides how to go on after a crash. After a reboot a client that was run by hand does not run: it is started before it is waited for.
+pub fn resume(state: &Folded, action: Action, rebooted: bool) -> Resume {
+    match in_one_boot(state, action) {
+        Resume::Repeat(StepId::Reconnect) | Resume::Continue(StepId::Reconnect) if rebooted => {
+            Resume::Repeat(StepId::Restart)
+        }
+        Resume::Repeat(StepId::BackReconnect) | Resume::Continue(StepId::BackReconnect) if rebooted => {
+            Resume::Repeat(StepId::BackRestart)
+        }
+        decision => decision,
+    }
+}
+
+fn in_one_boot(state: &Folded, action: Action) -> Resume {
     if !state.changed && state.going_back.is_none() {
         return Resume::Nothing;
     }
@@ -117,7 +129,7 @@ mod tests {
             let records = whole(Action::Repoint, back);
             let seen = &records[..cut.min(records.len())];
             let state = fold(seen);
-            let reality = Reality { transaction: Transaction::None, rebooted: false, on_disk: if old { OnDisk::Old } else { OnDisk::Broken } };
+            let reality = Reality { transaction: Transaction::None, on_disk: if old { OnDisk::Old } else { OnDisk::Broken }, rebooted: false };
             let decision = crate::journal::resume(&state, reality);
             prop_assert_eq!(decision == Resume::Nothing, !state.changed);
             match decision {
@@ -144,9 +156,28 @@ mod tests {
             spent_ms: 0,
         });
         assert_eq!(
-            resume(&fold(&records), Action::Repoint),
+            resume(&fold(&records), Action::Repoint, false),
             Resume::AskOperator(Doubt::BackFailed)
         );
+    }
+
+    #[test]
+    fn after_a_reboot_the_client_is_started_before_it_is_waited_for() {
+        for (back, waits, starts) in [
+            (false, StepId::Reconnect, StepId::Restart),
+            (true, StepId::BackReconnect, StepId::BackRestart),
+        ] {
+            let records = whole(Action::Repoint, back);
+            let at = records
+                .iter()
+                .position(|record| matches!(record, Record::Intent { step, .. } if *step == waits))
+                .unwrap();
+            for seen in [&records[..at], &records[..=at]] {
+                let state = fold(seen);
+                assert_eq!(resume(&state, Action::Repoint, true), Resume::Repeat(starts));
+                assert_ne!(resume(&state, Action::Repoint, false), Resume::Repeat(starts));
+            }
+        }
     }
 
     #[test]

@@ -288,7 +288,7 @@ pub fn resume(state: &Folded, reality: Reality) -> Resume {
         return Resume::Nothing;
     };
     if client_change::handles(order.action) {
-        return client_change::resume(state, order.action);
+        return client_change::resume(state, order.action, reality.rebooted);
     }
     let steps = procedure(order.action, None, 0);
     if !order.action.changes_host() {

@@ -6,7 +6,7 @@ use super::saved::{KeptProcess, put};
 use super::worker::doubt_text;
 use super::{save, start, stop};
 use crate::host::files::{self, Ownership};
-use crate::host::processes;
+use crate::host::{clock, processes};
 use crate::verify;
 use client_upgrade::client_change::way_back;
 use client_upgrade::journal::{Record, Resume};
@@ -27,6 +27,8 @@ use std::time::Duration;
 #[derive(Debug, Serialize, Deserialize)]
 struct Before {
     order_id: String,
+    /// Process ids mean something in this boot only.
+    boot_id: String,
     installation: Installation,
     process: Option<KeptProcess>,
 }
@@ -107,6 +109,7 @@ pub fn save(run: &Run<'_>) -> StepResult<()> {
     let looked = run.look();
     let before = Before {
         order_id: run.order.order_id.clone(),
+        boot_id: clock::boot_id(),
         installation: run.installation(&looked)?,
         process: looked.main_process().map(save::process),
     };
@@ -158,7 +161,9 @@ pub fn restart(run: &Run<'_>, step: StepId, limit: Duration) -> StepResult<()> {
     if installation.run == RunKind::Stopped {
         return Ok(());
     }
+    let same_boot = before.boot_id == clock::boot_id();
     let never_stopped = step.is_back()
+        && same_boot
         && run
             .look()
             .main_process()
@@ -197,7 +202,7 @@ pub fn reconnect(run: &Run<'_>, step: StepId, limit: Duration) -> StepResult<()>
         old_pid: before
             .process
             .as_ref()
-            .filter(|_| !step.is_back())
+            .filter(|_| !step.is_back() && before.boot_id == clock::boot_id())
             .map(|process| process.pid),
         running: then.run != RunKind::Stopped,
         // On the way back a client that was not connected before need not be connected after.

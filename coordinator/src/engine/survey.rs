@@ -262,16 +262,6 @@ mod tests {
     }
 
     #[test]
-    fn a_running_backup_is_a_warning_and_no_refusal() {
-        let mut event = finished("survey-7/h/preflight", Outcome::Refused, serde_json::Value::Null);
-        if let Ok(HostEvent::Finished(result)) = &mut event.event {
-            result.code = Code::new(codes::BACKUP_RUNNING);
-        }
-        let followed = run().take(&event);
-        assert!(followed.next && followed.survey.unwrap().ready());
-    }
-
-    #[test]
     fn a_repeated_or_foreign_result_does_nothing() {
         let mut run = run();
         let errand = run.errand(&HostId::new("h")).unwrap();
