@@ -2,7 +2,9 @@
 //! itself is refused with a reason unless the policy says which installation wins.
 
 use crate::carry::package_base;
-use crate::facts::{Facts, Home, Mixed, PackageFacts, PackageState, ProcessFacts, TreeFacts};
+use crate::environment::{CONFIG_FILE, Variables};
+use crate::facts::{Facts, Home, Mixed, PackageFacts, PackageState, ProcessFacts, TreeFacts, UnitFacts};
+use crate::parse::config::ClientConfig;
 use fleet_common::codes;
 use fleet_common::inventory::{Detection, Installation, Method, RunKind};
 use fleet_common::version::PmmVersion;
@@ -203,15 +205,48 @@ fn below(path: &str, base: &str) -> bool {
     path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> Installation {
-    let process = main_process(facts, &choice.base, choice.package.is_some());
-    let unit = facts
+/// The unit that runs the client, or would.
+fn unit_of<'a>(facts: &'a Facts, process: Option<&ProcessFacts>) -> Option<&'a UnitFacts> {
+    facts
         .units
         .iter()
         .find(|unit| match process.map(|process| &process.home) {
             Some(Home::Service(name)) => unit.name == *name,
             _ => unit.name == "pmm-agent.service",
-        });
+        })
+}
+
+/// The variables that the client has, or would be started with.
+pub fn variables(facts: &Facts, found: &Installation) -> Variables {
+    let process = main_process(facts, &found.base_dir, found.package.is_some());
+    variables_of(process, unit_of(facts, process))
+}
+
+fn variables_of(process: Option<&ProcessFacts>, unit: Option<&UnitFacts>) -> Variables {
+    process
+        .map(|process| &process.environment)
+        .or(unit.map(|unit| &unit.environment))
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// The variables that decide after a restart: a service gets its unit's, whatever somebody gave the running process.
+pub fn variables_at_start(facts: &Facts, found: &Installation) -> Variables {
+    let process = main_process(facts, &found.base_dir, found.package.is_some());
+    let unit = unit_of(facts, process).filter(|_| !matches!(found.run, RunKind::ByHand { .. }));
+    let of_unit = unit.map(|unit| unit.environment.clone()).unwrap_or_default();
+    variables(facts, found).with(of_unit)
+}
+
+/// The configuration as the client sees it; `None` where it is opaque.
+pub fn client_config(facts: &Facts, found: &Installation) -> Option<ClientConfig> {
+    facts.effective(&found.config_file, &variables(facts, found))
+}
+
+fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> Installation {
+    let process = main_process(facts, &choice.base, choice.package.is_some());
+    let unit = unit_of(facts, process);
+    let variables = variables_of(process, unit);
     let status = process.and(facts.status.as_ref());
     let config_file = process
         .and_then(|process| process.config_file.clone())
@@ -220,9 +255,9 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
                 .map(|status| status.config_file.clone())
                 .filter(|path| !path.is_empty())
         })
-        .or_else(|| unit.and_then(|unit| crate::parse::proc::flag(&unit.exec_start, "config-file")))
+        .or_else(|| unit.and_then(unit_config))
         .unwrap_or_else(|| format!("{}/config/pmm-agent.yaml", choice.base));
-    let config = facts.configs.get(&config_file).cloned().flatten();
+    let config = facts.effective(&config_file, &variables);
     let tree = facts.trees.iter().find(|tree| tree.dir == choice.base);
     let run = match process {
         Some(ProcessFacts {
@@ -277,6 +312,12 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
     }
 }
 
+/// The configuration file that a unit names. A relative one has no known directory.
+pub fn unit_config(unit: &UnitFacts) -> Option<String> {
+    let named = unit.environment.get(CONFIG_FILE).map(str::to_owned);
+    crate::parse::proc::flag(&unit.exec_start, "config-file").or(named.filter(|path| path.starts_with('/')))
+}
+
 /// The observations in words; nothing in it changes from minute to minute, so that the inventory's digest stays the same.
 fn evidence(facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
@@ -306,11 +347,19 @@ fn evidence(facts: &Facts) -> Vec<String> {
             Home::ByHand => "started by hand".to_owned(),
         };
         lines.push(format!("process {} of {} in {home}", process.exe, process.user));
+        lines.extend(set_by("the process", &process.environment));
     }
     for unit in &facts.units {
         lines.push(format!("{}: {}, {}", unit.name, unit.active, unit.file_state));
+        lines.extend(set_by(&unit.name, &unit.environment));
     }
     lines
+}
+
+/// Names only: values may be secrets.
+fn set_by(who: &str, variables: &Variables) -> Option<String> {
+    let names: Vec<_> = variables.names().collect();
+    (!names.is_empty()).then(|| format!("{who} sets {}", names.join(", ")))
 }
 
 #[cfg(test)]

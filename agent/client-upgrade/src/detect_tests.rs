@@ -19,6 +19,7 @@ fn process(exe: &str, owner: Option<&str>, home: Home) -> ProcessFacts {
         config_file: None,
         user: "pmm-agent".into(),
         home,
+        environment: Variables::default(),
     }
 }
 
@@ -186,4 +187,46 @@ fn identity_comes_from_the_configuration() {
         ),
         ("4d5e", "api_key", true)
     );
+}
+
+#[test]
+fn variables_win_over_the_file_and_only_their_names_are_told() {
+    let mut facts = deb();
+    let path = "/srv/pmm/agent.yaml".to_owned();
+    let text = b"id: /agent_id/4d5e\nserver:\n  address: old:443\n  username: admin\n  password: x\n";
+    facts.configs = BTreeMap::from([(path.clone(), crate::parse::config::parse(text))]);
+    facts.processes[0].config_file = Some(path);
+    facts.processes[0].environment = Variables::of_pairs([
+        "PMM_AGENT_SERVER_ADDRESS=new:443",
+        "PMM_AGENT_SERVER_USERNAME=service_token",
+        "PMM_AGENT_SERVER_PASSWORD=glsa_secret",
+    ]);
+    let found = installed(&facts);
+    assert_eq!(
+        (
+            found.agent_id.as_str(),
+            found.server_address.as_str(),
+            found.credential.as_str()
+        ),
+        ("4d5e", "new:443", "service_token")
+    );
+    assert_eq!(client_config(&facts, &found).unwrap().password, "glsa_secret");
+    let told = serde_json::to_string(&found).unwrap();
+    assert!(told.contains("PMM_AGENT_SERVER_PASSWORD") && !told.contains("glsa_secret"));
+}
+
+#[test]
+fn a_stopped_client_has_the_variables_of_its_unit() {
+    let mut facts = deb();
+    facts.processes.clear();
+    facts.units[0].environment = Variables::of_pairs(["PMM_AGENT_CONFIG_FILE=/etc/a.yaml", "PMM_AGENT_ID=7"]);
+    let found = installed(&facts);
+    assert_eq!(
+        (found.config_file.as_str(), found.agent_id.as_str()),
+        ("/etc/a.yaml", "7")
+    );
+    facts.processes = deb().processes;
+    let found = installed(&facts);
+    assert!(variables(&facts, &found).is_empty());
+    assert_eq!(variables_at_start(&facts, &found).names().count(), 2);
 }

@@ -1,5 +1,6 @@
 //! What was seen on the host, before anything is concluded from it.
 
+use crate::environment::Variables;
 use crate::parse::config::ClientConfig;
 use crate::parse::status::ClientStatus;
 use fleet_common::version::PmmVersion;
@@ -52,12 +53,14 @@ pub struct ProcessFacts {
     pub exe: String,
     /// Package that owns the executable.
     pub owner: Option<String>,
-    /// `--config-file`, made absolute.
+    /// `--config-file`, or the variable of that name, made absolute.
     pub config_file: Option<String>,
     /// Account name, or the uid as text.
     pub user: String,
     /// Where it lives.
     pub home: Home,
+    /// Its `PMM_AGENT_*` variables.
+    pub environment: Variables,
 }
 
 /// A systemd unit that runs, or would run, the client.
@@ -77,6 +80,10 @@ pub struct UnitFacts {
     pub exec_start: Vec<String>,
     /// `User`.
     pub user: String,
+    /// Paths of `EnvironmentFiles`.
+    pub environment_files: Vec<String>,
+    /// `PMM_AGENT_*` variables of `Environment`, over them those of the files.
+    pub environment: Variables,
 }
 
 impl UnitFacts {
@@ -130,4 +137,21 @@ pub struct Facts {
     pub status: Option<ClientStatus>,
     /// The policy's choice.
     pub mixed: Mixed,
+}
+
+impl Facts {
+    /// A configuration as the client sees it: the file with variables over it. `None` where the file is opaque, or where nothing is known.
+    pub fn effective(&self, path: &str, variables: &Variables) -> Option<ClientConfig> {
+        match self.configs.get(path) {
+            Some(file) => file.as_ref().map(|file| variables.applied(file)),
+            None if variables.is_empty() => None,
+            None => Some(variables.applied(&ClientConfig::default())),
+        }
+    }
+
+    /// Address and port of the local API. Variables tell it even where the file is opaque.
+    pub fn local_api(&self, path: &str, variables: &Variables) -> (String, u16) {
+        let file = self.configs.get(path).cloned().flatten().unwrap_or_default();
+        variables.applied(&file).local_api()
+    }
 }

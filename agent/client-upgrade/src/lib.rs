@@ -13,6 +13,7 @@ pub mod backup;
 pub mod carry;
 pub mod collectors;
 pub mod detect;
+pub mod environment;
 pub mod facts;
 pub mod journal;
 pub mod order_clock;

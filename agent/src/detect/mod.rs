@@ -3,6 +3,7 @@
 use crate::host::command::{Tool, ToolError};
 use crate::host::{accounts, local_api, processes, systemd};
 use client_upgrade::carry::{PMM2_BASE, PMM3_BASE};
+use client_upgrade::environment::{CONFIG_FILE, Variables};
 use client_upgrade::facts::{Facts, Home, Mixed, PackageFacts, ProcessFacts, TreeFacts, UnitFacts};
 use client_upgrade::parse::{config, dpkg, proc, rpm, version};
 use fleet_common::version::PmmVersion;
@@ -105,8 +106,15 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
 }
 
 fn process(found: &processes::Process) -> ProcessFacts {
-    let config_file = proc::flag(&found.argv, "config-file").map(|path| absolute(&found.cwd, &path));
     let host = processes::of_host(found);
+    let environment = if host {
+        Variables::of_pairs(processes::environment(found.pid))
+    } else {
+        Variables::default()
+    };
+    let config_file = proc::flag(&found.argv, "config-file")
+        .or_else(|| environment.get(CONFIG_FILE).map(str::to_owned))
+        .map(|path| absolute(&found.cwd, &path));
     ProcessFacts {
         pid: found.pid,
         exe: found.exe.clone(),
@@ -118,6 +126,7 @@ fn process(found: &processes::Process) -> ProcessFacts {
             found.uid.to_string()
         },
         home: found.home.clone(),
+        environment,
     }
 }
 
@@ -144,10 +153,7 @@ fn config_paths(facts: &Facts) -> BTreeSet<String> {
         .processes
         .iter()
         .filter(|process| !matches!(process.home, Home::Container(_) | Home::Pod(_)));
-    let from_units = facts
-        .units
-        .iter()
-        .filter_map(|unit| proc::flag(&unit.exec_start, "config-file"));
+    let from_units = facts.units.iter().filter_map(client_upgrade::detect::unit_config);
     let from_trees = facts
         .trees
         .iter()
@@ -159,18 +165,16 @@ fn config_paths(facts: &Facts) -> BTreeSet<String> {
         .collect()
 }
 
-/// The answer of the local API, asked at the address in the configuration of the running client.
+/// The answer of the local API, asked at the address that the running client has from its variables or its configuration.
 fn status(facts: &Facts) -> Option<client_upgrade::parse::status::ClientStatus> {
     client_upgrade::detect::host_processes(facts).next()?;
     let mut asked = BTreeSet::new();
-    let configured = facts
-        .processes
-        .iter()
-        .filter_map(|process| process.config_file.as_ref())
-        .filter_map(|path| facts.configs.get(path));
-    let others = facts.configs.values();
-    for config in configured.chain(others).flatten() {
-        let (address, port) = config.local_api();
+    let running = client_upgrade::detect::host_processes(facts).map(|process| {
+        let path = process.config_file.as_deref().unwrap_or_default();
+        facts.local_api(path, &process.environment)
+    });
+    let others = facts.configs.values().flatten().map(|config| config.local_api());
+    for (address, port) in running.chain(others) {
         if asked.insert((address.clone(), port))
             && let Some(status) = local_api::status(&address, port)
         {

@@ -4,7 +4,7 @@
 use super::error::{StepError, StepResult};
 use super::orders::{Note, Permit, Shared};
 use super::saved::Saved;
-use super::{back, backup, carry, install, keep, rescue, save, stage, start, stop, survey};
+use super::{back, backup, carry, environment, install, keep, rescue, save, stage, start, stop, survey};
 use crate::detect::{Looked, look};
 use crate::host::clock;
 use crate::host::files;
@@ -336,7 +336,10 @@ impl Run<'_> {
             StepId::Check => return self.check(),
             StepId::Survey => self.detail = survey::survey(self)?,
             StepId::Stage => stage::stage(self, limit)?,
-            StepId::Save => save::save(self)?,
+            StepId::Save => {
+                environment::check(self)?;
+                save::save(self)?;
+            }
             StepId::Stop => stop::stop(self, limit)?,
             StepId::Install => install::install(self, limit)?,
             StepId::Carry => carry::carry(self)?,

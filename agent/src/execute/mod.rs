@@ -6,6 +6,7 @@ pub mod back;
 pub mod backup;
 pub mod carry;
 pub mod engine;
+pub mod environment;
 pub mod error;
 pub mod install;
 pub mod keep;

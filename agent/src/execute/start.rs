@@ -9,6 +9,7 @@ use crate::host::command::{Tool, clean};
 use crate::host::reserve::Reserve;
 use crate::host::{files, systemd};
 use client_upgrade::carry::{rebase, target_base};
+use client_upgrade::environment::rebased;
 use fleet_common::codes;
 use fleet_common::inventory::RunKind;
 use fs_err as fs;
@@ -72,7 +73,7 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
     }
     let launch = Launch {
         argv,
-        environment: process.environment.clone(),
+        environment: rebased(&process.environment, from, to),
         uid: process.uid,
         gid: process.gid,
     };

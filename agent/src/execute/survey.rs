@@ -1,6 +1,7 @@
 //! The survey's checks: what the switch depends on, weeks ahead. Nothing that runs is changed.
 
 use super::engine::Run;
+use super::environment;
 use super::error::StepResult;
 use super::save::{administrators_units, state_bytes};
 use super::stage::{deb, rpm, tarball};
@@ -30,12 +31,7 @@ const TREE_BYTES: u64 = 300 * 1024 * 1024;
 pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     let looked = run.look();
     let installation = run.installation(&looked)?;
-    let config = looked
-        .facts
-        .configs
-        .get(&installation.config_file)
-        .cloned()
-        .flatten();
+    let config = client_upgrade::detect::client_config(&looked.facts, &installation);
     let mut findings = vec![credentials_finding(&installation, config.as_ref())];
     let mut survey = HostSurvey {
         findings: Vec::new(),
@@ -54,6 +50,7 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     findings.extend(space(&needs(run, &looked, &installation)));
     findings.extend(server_address(&installation.server_address));
     findings.push(overrides(&named_overrides(run, &looked, &installation)));
+    findings.push(environment::finding(run.entry, &looked, &installation));
     findings.push(strays(stray_count(&looked)));
     findings.push(backup::finding(&looked, &installation.base_dir));
     if let Some(account) = accounts::find(&installation.user) {

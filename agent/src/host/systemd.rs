@@ -1,8 +1,10 @@
 //! `systemctl`, as a subprocess: no bus library, works on old systemd.
 
 use super::command::{Output, Tool, ToolError};
+use client_upgrade::environment::Variables;
 use client_upgrade::facts::UnitFacts;
 use client_upgrade::parse::systemd::{PROPERTIES, unit};
+use fs_err as fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +19,14 @@ pub fn show(name: &str) -> Option<UnitFacts> {
         .args(["show", "--no-pager", "-p", PROPERTIES, "--", name])
         .run()
         .ok()?;
-    unit(&output.stdout)
+    let mut unit = unit(&output.stdout)?;
+    // What the files set wins over `Environment=` (systemd.exec).
+    for path in &unit.environment_files {
+        if let Ok(text) = fs::read_to_string(path) {
+            unit.environment = unit.environment.with(Variables::of_file(&text));
+        }
+    }
+    Some(unit)
 }
 
 /// A `systemctl` call that changes something.
