@@ -205,21 +205,28 @@ fn below(path: &str, base: &str) -> bool {
     path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// The unit that runs the client, or would.
-fn unit_of<'a>(facts: &'a Facts, process: Option<&ProcessFacts>) -> Option<&'a UnitFacts> {
+/// The unit that runs the client in a directory, or would: units of tarballs have any name.
+fn unit_of<'a>(facts: &'a Facts, process: Option<&ProcessFacts>, base: &str) -> Option<&'a UnitFacts> {
+    let named = |name: &str| facts.units.iter().find(|unit| unit.name == name);
+    if let Some(Home::Service(name)) = process.map(|process| &process.home) {
+        return named(name);
+    }
+    let starts = |unit: &&UnitFacts| {
+        unit.exec_start
+            .first()
+            .is_some_and(|program| below(program, base))
+    };
     facts
         .units
         .iter()
-        .find(|unit| match process.map(|process| &process.home) {
-            Some(Home::Service(name)) => unit.name == *name,
-            _ => unit.name == "pmm-agent.service",
-        })
+        .find(starts)
+        .or_else(|| named("pmm-agent.service"))
 }
 
 /// The variables that the client has, or would be started with.
 pub fn variables(facts: &Facts, found: &Installation) -> Variables {
     let process = main_process(facts, &found.base_dir, found.package.is_some());
-    variables_of(process, unit_of(facts, process))
+    variables_of(process, unit_of(facts, process, &found.base_dir))
 }
 
 fn variables_of(process: Option<&ProcessFacts>, unit: Option<&UnitFacts>) -> Variables {
@@ -233,7 +240,8 @@ fn variables_of(process: Option<&ProcessFacts>, unit: Option<&UnitFacts>) -> Var
 /// The variables that decide after a restart: a service gets its unit's, whatever somebody gave the running process.
 pub fn variables_at_start(facts: &Facts, found: &Installation) -> Variables {
     let process = main_process(facts, &found.base_dir, found.package.is_some());
-    let unit = unit_of(facts, process).filter(|_| !matches!(found.run, RunKind::ByHand { .. }));
+    let unit =
+        unit_of(facts, process, &found.base_dir).filter(|_| !matches!(found.run, RunKind::ByHand { .. }));
     let of_unit = unit.map(|unit| unit.environment.clone()).unwrap_or_default();
     variables(facts, found).with(of_unit)
 }
@@ -245,7 +253,7 @@ pub fn client_config(facts: &Facts, found: &Installation) -> Option<ClientConfig
 
 fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> Installation {
     let process = main_process(facts, &choice.base, choice.package.is_some());
-    let unit = unit_of(facts, process);
+    let unit = unit_of(facts, process, &choice.base);
     let variables = variables_of(process, unit);
     let status = process.and(facts.status.as_ref());
     let config_file = process

@@ -230,3 +230,29 @@ fn a_stopped_client_has_the_variables_of_its_unit() {
     assert!(variables(&facts, &found).is_empty());
     assert_eq!(variables_at_start(&facts, &found).names().count(), 2);
 }
+
+#[test]
+fn a_stopped_tarball_is_described_by_its_unit_whatever_its_name() {
+    let facts = Facts {
+        trees: vec![tree("/opt/pmm2", None)],
+        units: vec![UnitFacts {
+            name: "monitoring.service".into(),
+            exec_start: vec![
+                "/opt/pmm2/bin/pmm-agent".into(),
+                "--config-file=/opt/pmm.yaml".into(),
+            ],
+            user: "dba".into(),
+            ..UnitFacts::default()
+        }],
+        ..Facts::default()
+    };
+    let found = installed(&facts);
+    assert_eq!(
+        (found.method, found.run, found.base_dir.as_str()),
+        (Method::Tarball, RunKind::Stopped, "/opt/pmm2")
+    );
+    assert_eq!(
+        (found.config_file.as_str(), found.user.as_str()),
+        ("/opt/pmm.yaml", "dba")
+    );
+}

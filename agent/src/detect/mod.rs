@@ -19,6 +19,15 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// The unit that packages install.
 pub const UNIT: &str = "pmm-agent.service";
 
+/// Links to the client's program: all that a stopped tarball without a unit leaves outside its directory (facts: packages and
+/// administrators make them).
+const LINKS: [&str; 4] = [
+    "/usr/bin/pmm-agent",
+    "/usr/sbin/pmm-agent",
+    "/usr/local/bin/pmm-agent",
+    "/usr/local/sbin/pmm-agent",
+];
+
 /// Facts and what they amount to.
 #[derive(Debug, Clone)]
 pub struct Looked {
@@ -51,8 +60,8 @@ impl Looked {
     }
 }
 
-/// Looks at the host. `known` are base directories that somebody named, such as the plan: a tarball that was started by hand and is stopped
-/// now leaves no other trace.
+/// Looks at the host. `known` are base directories that somebody named, such as the plan: a tarball that was started by hand, has no link and
+/// is stopped now leaves no other trace.
 pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     let clients = processes::clients();
     let process_facts: Vec<ProcessFacts> = clients.iter().map(process).collect();
@@ -61,6 +70,7 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
         Home::Service(name) => Some(name.clone()),
         _ => None,
     }));
+    units.extend(systemd::client_units());
     let units: Vec<UnitFacts> = if systemd::present() {
         units.iter().filter_map(|name| systemd::show(name)).collect()
     } else {
@@ -74,6 +84,7 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     let mut bases: BTreeSet<String> = BTreeSet::from([PMM2_BASE.to_owned(), PMM3_BASE.to_owned()]);
     bases.extend(named);
     bases.extend(host.filter_map(|process| base_of(&process.exe)));
+    bases.extend(LINKS.iter().filter_map(|link| linked_base(link)));
     bases.extend(
         units
             .iter()
@@ -146,6 +157,12 @@ fn base_of(exe: &str) -> Option<String> {
         .then(|| bin.parent().map(|base| base.display().to_string()))
         .flatten()
         .filter(|base| base != "/usr")
+}
+
+/// The base directory that a link leads to; a dangling one leads nowhere.
+fn linked_base(link: &str) -> Option<String> {
+    std::fs::read_link(link).ok()?;
+    base_of(&fs::canonicalize(link).ok()?.display().to_string())
 }
 
 fn config_paths(facts: &Facts) -> BTreeSet<String> {
@@ -258,4 +275,26 @@ pub fn package_owner(path: &str) -> Option<String> {
         .ok()
         .filter(|output| output.ok());
     rpm_says.and_then(|output| rpm::owner(&output.stdout))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn links_tell_the_directory_of_a_stopped_tarball() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let (bin, link) = (root.join("pmm2/bin"), root.join("pmm-agent"));
+        let seen = || linked_base(&link.display().to_string());
+        fs::create_dir_all(&bin).unwrap();
+        std::os::unix::fs::symlink(bin.join("pmm-agent"), &link).unwrap();
+        assert_eq!(seen(), None);
+        fs::write(bin.join("pmm-agent"), "").unwrap();
+        assert_eq!(seen(), Some(root.join("pmm2").display().to_string()));
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "").unwrap();
+        assert_eq!(seen(), None);
+    }
 }

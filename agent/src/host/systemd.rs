@@ -3,7 +3,7 @@
 use super::command::{Output, Tool, ToolError};
 use client_upgrade::environment::Variables;
 use client_upgrade::facts::UnitFacts;
-use client_upgrade::parse::systemd::{PROPERTIES, unit};
+use client_upgrade::parse::systemd::{PROPERTIES, starts_client, unit};
 use fs_err as fs;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,36 @@ use std::time::Duration;
 /// Whether systemd is process 1.
 pub fn present() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+/// Where unit files are (systemd.unit).
+const UNIT_DIRS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Names of the units that start a `pmm-agent`, running or not. The files are read: asking systemd of every unit takes too long for a look
+/// that is repeated while a switch is verified.
+pub fn client_units() -> Vec<String> {
+    let dirs: Vec<&Path> = UNIT_DIRS.iter().map(Path::new).collect();
+    client_units_in(&dirs)
+}
+
+fn client_units_in(dirs: &[&Path]) -> Vec<String> {
+    dirs.iter()
+        .filter_map(|dir| fs::read_dir(dir).ok())
+        .flat_map(Iterator::flatten)
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            // A template runs only as an instance, which its process tells.
+            let service = name.ends_with(".service") && !name.contains('@');
+            let starts = service && fs::read_to_string(entry.path()).is_ok_and(|text| starts_client(&text));
+            starts.then_some(name)
+        })
+        .collect()
 }
 
 /// What systemd knows of a unit.
@@ -54,4 +84,25 @@ pub fn is_active(name: &str) -> bool {
             "active" | "activating" | "deactivating" | "reloading"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn units_with_other_names_are_found_by_what_they_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        file(
+            "monitoring.service",
+            "[Service]\nExecStart=/opt/pmm2/bin/pmm-agent\n",
+        );
+        file("pmm@.service", "[Service]\nExecStart=/opt/pmm2/bin/pmm-agent\n");
+        file("other.service", "[Service]\nExecStart=/bin/true\n");
+        file("note.txt", "ExecStart=/opt/pmm2/bin/pmm-agent\n");
+        let gone = dir.path().join("gone");
+        assert_eq!(client_units_in(&[dir.path(), &gone]), ["monitoring.service"]);
+    }
 }

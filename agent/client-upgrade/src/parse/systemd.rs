@@ -48,6 +48,14 @@ fn environment_files(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Whether the text of a unit file starts a `pmm-agent`. Prefixes such as `-` and `@` belong to systemd.
+pub fn starts_client(text: &str) -> bool {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("ExecStart="))
+        .filter_map(|command| command.split_whitespace().next())
+        .any(|program| program.rsplit('/').next() == Some("pmm-agent") && program.contains('/'))
+}
+
 /// The argument vector in `{ path=... ; argv[]=... ; ignore_errors=no ; ... }`.
 fn argv(text: &str) -> Vec<String> {
     text.split_once("argv[]=")
@@ -78,6 +86,19 @@ mod tests {
             Some("hunter 2")
         );
         assert!(!format!("{unit:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn units_that_start_a_client_are_told_by_their_program() {
+        assert!(starts_client(
+            "[Service]\nExecStart=-/opt/pmm2/bin/pmm-agent --config-file=/c\n"
+        ));
+        assert!(!starts_client(
+            "[Service]\nExecStart=/usr/bin/pmm-upgrade-agent run\n"
+        ));
+        assert!(!starts_client(
+            "# ExecStart=/opt/pmm2/bin/pmm-agent\nExecStart=\nExecStartPre=/x/pmm-agent\n"
+        ));
     }
 
     #[test]
