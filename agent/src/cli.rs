@@ -150,7 +150,7 @@ fn detect(paths: &Paths, json: bool) -> anyhow::Result<()> {
 }
 
 fn described(inventory: &Inventory) -> String {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = inventory.pmm_server.iter().cloned().collect();
     match &inventory.client {
         Detection::NotInstalled => lines.push("no PMM client on this host".to_owned()),
         Detection::Refused {

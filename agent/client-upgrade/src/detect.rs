@@ -35,6 +35,24 @@ struct Choice<'a> {
     version: PmmVersion,
 }
 
+/// The program of the PMM Server that manages all others; it runs as long as the server does (percona/pmm managed, under supervisord).
+pub const PMM_SERVER_PROGRAM: &str = "pmm-managed";
+
+/// What shows that a PMM Server runs here, from where its program lives. Without ids: those change with each container.
+pub fn pmm_server<'a>(homes: impl IntoIterator<Item = &'a Home>) -> Option<String> {
+    let place = |home: &Home| match home {
+        Home::Container(_) => "in a container".to_owned(),
+        Home::Pod(_) => "in a pod".to_owned(),
+        Home::Service(unit) => format!("in {unit}"),
+        Home::ByHand => "on the host itself".to_owned(),
+    };
+    homes
+        .into_iter()
+        .map(place)
+        .min()
+        .map(|place| format!("{PMM_SERVER_PROGRAM} runs {place}"))
+}
+
 /// Processes of the host itself, not of its containers.
 pub fn host_processes(facts: &Facts) -> impl Iterator<Item = &ProcessFacts> {
     facts

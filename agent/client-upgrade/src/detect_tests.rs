@@ -256,3 +256,13 @@ fn a_stopped_tarball_is_described_by_its_unit_whatever_its_name() {
         ("/opt/pmm.yaml", "dba")
     );
 }
+
+#[test]
+fn a_pmm_server_is_told_without_its_id() {
+    assert_eq!(pmm_server([]), None);
+    let container = Home::Container("/system.slice/docker-0123.scope".into());
+    assert_eq!(
+        pmm_server([&container, &container]).unwrap(),
+        "pmm-managed runs in a container"
+    );
+}

@@ -116,6 +116,13 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     }
 }
 
+/// What shows that a PMM Server runs on this host; read from `/proc`, so that no container engine is asked.
+pub fn pmm_server() -> Option<String> {
+    let found =
+        processes::find(|exe| exe.rsplit('/').next() == Some(client_upgrade::detect::PMM_SERVER_PROGRAM));
+    client_upgrade::detect::pmm_server(found.iter().map(|process| &process.home))
+}
+
 fn process(found: &processes::Process) -> ProcessFacts {
     let host = processes::of_host(found);
     let environment = if host {

@@ -384,6 +384,7 @@ pub fn inventory(paths: &crate::config::Paths, config: &AgentConfig, policy: &Po
         os_version: release.version,
         os_codename: release.codename,
         arch: os::arch(),
+        pmm_server: crate::detect::pmm_server(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         labels: config.labels.clone(),
         held: held(paths),
