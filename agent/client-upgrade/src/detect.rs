@@ -71,7 +71,7 @@ fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusa
 fn choose(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
     let package = package(facts)?;
     let tarballs: Vec<&TreeFacts> = facts.trees.iter().filter(|tree| tree.owner.is_none()).collect();
-    let foreign_process = host_processes(facts).find(|process| package.is_some() && process.owner.is_none());
+    let foreign_process = host_processes(facts).find(|process| package.is_some() && !process.packaged());
     let mixed = package.is_some() && (!tarballs.is_empty() || foreign_process.is_some());
     let use_package = match (&package, mixed, facts.mixed) {
         (None, ..) => false,
@@ -208,9 +208,8 @@ fn nothing(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
 
 /// The process that is the client: the one in a service if several run from the same tree.
 pub fn main_process<'a>(facts: &'a Facts, base: &str, packaged: bool) -> Option<&'a ProcessFacts> {
-    let mine = |process: &&ProcessFacts| {
-        packaged == process.owner.is_some() && (packaged || below(&process.exe, base))
-    };
+    let mine =
+        |process: &&ProcessFacts| packaged == process.packaged() && (packaged || below(&process.exe, base));
     let candidates: Vec<_> = host_processes(facts).filter(mine).collect();
     candidates
         .iter()
@@ -274,12 +273,16 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
     let unit = unit_of(facts, process, &choice.base);
     let variables = variables_of(process, unit);
     let status = process.and(facts.status.as_ref());
-    let config_file = process
-        .and_then(|process| process.config_file.clone())
+    // A process whose package was exchanged may name a file that the new package's scripts moved.
+    let named = process
+        .filter(|process| !process.gone || config_is_there(facts, process))
+        .and_then(|process| process.config_file.clone());
+    let config_file = named
         .or_else(|| {
             status
                 .map(|status| status.config_file.clone())
                 .filter(|path| !path.is_empty())
+                .filter(|_| process.is_some_and(|process| !process.gone))
         })
         .or_else(|| unit.and_then(unit_config))
         .unwrap_or_else(|| format!("{}/config/pmm-agent.yaml", choice.base));
@@ -336,6 +339,11 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
         exporters: status.map(|status| status.exporters.clone()).unwrap_or_default(),
         evidence,
     }
+}
+
+fn config_is_there(facts: &Facts, process: &ProcessFacts) -> bool {
+    let path = process.config_file.as_ref();
+    path.is_some_and(|path| facts.configs.contains_key(path))
 }
 
 /// The configuration file that a unit names. A relative one has no known directory.

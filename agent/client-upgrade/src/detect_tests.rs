@@ -15,6 +15,7 @@ fn process(exe: &str, owner: Option<&str>, home: Home) -> ProcessFacts {
     ProcessFacts {
         pid: 7,
         exe: exe.into(),
+        gone: false,
         owner: owner.map(str::to_owned),
         config_file: None,
         user: "pmm-agent".into(),
@@ -265,4 +266,31 @@ fn a_pmm_server_is_told_without_its_id() {
         pmm_server([&container, &container]).unwrap(),
         "pmm-managed runs in a container"
     );
+}
+
+#[test]
+fn a_package_that_was_exchanged_under_its_client_is_no_mixture() {
+    let mut facts = deb();
+    facts.deb = vec![package("pmm-client", "3.9.1-1.bookworm", PackageState::Installed)];
+    facts.trees = vec![tree("/usr/local/percona/pmm", Some("pmm-client"))];
+    let new = "/usr/local/percona/pmm/config/pmm-agent.yaml".to_owned();
+    let old = "/usr/local/percona/pmm2/config/pmm-agent.yaml".to_owned();
+    let text = b"id: 4d5e\nserver:\n  address: pmm:443\n";
+    facts.configs = BTreeMap::from([(new.clone(), crate::parse::config::parse(text))]);
+    facts.processes[0].owner = None;
+    facts.processes[0].config_file = Some(old.clone());
+    assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
+    facts.processes[0].gone = true;
+    let found = installed(&facts);
+    assert_eq!(
+        (found.base_dir.as_str(), &found.config_file),
+        ("/usr/local/percona/pmm", &new)
+    );
+    assert!(matches!(found.run, RunKind::Systemd { .. }));
+    facts
+        .configs
+        .insert(old.clone(), crate::parse::config::parse(text));
+    assert_eq!(installed(&facts).config_file, old);
+    facts.processes[0].exe = "/opt/pmm2/bin/pmm-agent".into();
+    assert_eq!(refused(&facts), codes::MIXED_INSTALLATION);
 }

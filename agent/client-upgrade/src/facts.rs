@@ -1,5 +1,6 @@
 //! What was seen on the host, before anything is concluded from it.
 
+use crate::carry::{PMM2_BASE, PMM3_BASE};
 use crate::environment::Variables;
 use crate::parse::config::ClientConfig;
 use crate::parse::status::ClientStatus;
@@ -51,6 +52,8 @@ pub struct ProcessFacts {
     pub pid: u32,
     /// The executable, resolved; `(deleted)` removed.
     pub exe: String,
+    /// Whether the executable is no longer on the disk: it was exchanged or removed while it ran.
+    pub gone: bool,
     /// Package that owns the executable.
     pub owner: Option<String>,
     /// `--config-file`, or the variable of that name, made absolute.
@@ -61,6 +64,18 @@ pub struct ProcessFacts {
     pub home: Home,
     /// Its `PMM_AGENT_*` variables.
     pub environment: Variables,
+}
+
+impl ProcessFacts {
+    /// Whether it runs from a package: one that is installed, or one that was exchanged for another under the running client.
+    pub fn packaged(&self) -> bool {
+        let was = |base: &str| {
+            self.exe
+                .strip_prefix(base)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.owner.is_some() || (self.gone && (was(PMM2_BASE) || was(PMM3_BASE)))
+    }
 }
 
 /// A systemd unit that runs, or would run, the client.

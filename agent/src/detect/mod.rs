@@ -136,6 +136,7 @@ fn process(found: &processes::Process) -> ProcessFacts {
     ProcessFacts {
         pid: found.pid,
         exe: found.exe.clone(),
+        gone: host && fs::symlink_metadata(&found.exe).is_err(),
         owner: if host { package_owner(&found.exe) } else { None },
         config_file,
         user: if host {

@@ -4,7 +4,7 @@ use super::engine::Run;
 use super::error::{StepError, StepResult};
 use super::save::administrators_units;
 use crate::detect::Looked;
-use client_upgrade::carry::target_base;
+use client_upgrade::carry::{source_base, target_base};
 use client_upgrade::detect::{variables, variables_at_start};
 use client_upgrade::environment::{Variables, out_of_reach};
 use client_upgrade::survey;
@@ -40,8 +40,12 @@ pub fn check(run: &Run<'_>) -> StepResult<()> {
 }
 
 fn left_behind(entry: &PlanEntry, looked: &Looked, installation: &Installation) -> Vec<String> {
-    let base = &installation.base_dir;
-    let moves = target_base(installation.method, base, entry.to.major) != *base;
+    let base = source_base(
+        installation.method,
+        &installation.base_dir,
+        &installation.config_file,
+    );
+    let moves = target_base(installation.method, base, entry.to.major) != base;
     // The environment of a client that was started by hand is given to the new one by us, corrected.
     if !moves || matches!(installation.run, RunKind::ByHand { .. }) {
         return Vec::new();

@@ -8,7 +8,7 @@ use crate::config::Paths;
 use crate::host::command::{Tool, clean};
 use crate::host::reserve::Reserve;
 use crate::host::{files, systemd};
-use client_upgrade::carry::{rebase, target_base};
+use client_upgrade::carry::{rebase, source_base, target_base};
 use client_upgrade::environment::rebased;
 use fleet_common::codes;
 use fleet_common::inventory::RunKind;
@@ -47,7 +47,9 @@ pub fn as_before(paths: &Paths, saved: &Saved, base: &str, limit: Duration) -> S
         (RunKind::ByHand { .. }, Some(process)) => {
             // One that runs already, from an attempt before or from somebody's boot script, would be a second client with the same identity.
             quiet(saved, limit)?;
-            by_hand(paths, process, &saved.installation.base_dir, base)
+            let found = &saved.installation;
+            let from = source_base(found.method, &found.base_dir, &found.config_file);
+            by_hand(paths, process, from, base)
         }
         (RunKind::ByHand { .. }, None) => Err(StepError::new(
             codes::VERIFY_FAILED,

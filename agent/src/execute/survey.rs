@@ -44,6 +44,16 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
             "candidate",
             format!("release {} is already here", run.entry.to),
         ));
+        if installation
+            .running_version
+            .is_some_and(|running| running != run.entry.to)
+        {
+            findings.push(warn(
+                "way_back",
+                "the new release is on the disk, an older process still runs: the switch only restarts it, and nothing of the old release is kept",
+                "if the restart fails the host needs a person",
+            ));
+        }
     } else {
         packages(run, &installation, &mut findings, &mut survey);
     }
