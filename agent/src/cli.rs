@@ -60,7 +60,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse every order that would change this host.
+    /// Refuse every order that would change this host, except an ordered way back of a switch that was made before the hold.
     Hold {
         /// Why.
         reason: String,

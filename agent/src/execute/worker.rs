@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use client_upgrade::journal::{
     Doubt, Folded, JournalOrder, OnDisk, Reality, Record, Resume, Transaction as State, on_disk, resume,
 };
-use client_upgrade::policy::Policy;
+use client_upgrade::policy::{Policy, stopped_by_hold};
 use client_upgrade::procedure::StepId;
 use fleet_common::codes::{self, Code};
 use fleet_common::inventory::{Inventory, Method};
@@ -144,7 +144,7 @@ impl Worker {
                 "this release does not carry it out yet",
             ));
         }
-        if let (true, Some(reason)) = (taken.action.changes_host(), held(&self.shared.paths)) {
+        if let (true, Some(reason)) = (self.holds(taken.action), held(&self.shared.paths)) {
             return Err(refusal(codes::HELD, format!("held on the host: {reason}")));
         }
         let policy = crate::policy::load(&self.shared.paths)
@@ -163,6 +163,12 @@ impl Worker {
             Some(reason) => Err(refusal(codes::POLICY, reason)),
             None => Ok((policy, entry)),
         }
+    }
+
+    /// Whether a local hold stops an action. See [`client_upgrade::policy::stopped_by_hold`].
+    fn holds(&self, action: Action) -> bool {
+        let switch = Saved::load(&self.shared.paths).and_then(|saved| self.shared.result(&saved.order_id));
+        stopped_by_hold(action, switch.map(|result| result.outcome))
     }
 
     fn carry_out(&mut self, taken: &Taken, policy: &Policy, entry: &PlanEntry) -> OrderResult {
