@@ -253,7 +253,7 @@ fn packages(
     }
 }
 
-/// Candidate version and whether the installed one is on offer too.
+/// Candidate version and whether the installed one can be had too.
 struct Offer {
     candidate: Option<String>,
     installed: bool,
@@ -288,7 +288,7 @@ fn resolved(
             findings.push(if offer.installed {
                 pass(
                     "way_back",
-                    "the package of the installed release is in the repository and will be kept",
+                    "the package of the installed release can be had and will be kept",
                 )
             } else {
                 fail(
@@ -313,13 +313,14 @@ fn deb_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer
     apt.update()?;
     let candidate = deb::candidate(&apt, run.entry)?;
     let installed = installation.package_version.clone().unwrap_or_default();
-    let offered = apt.offered(installation.package.as_deref().unwrap_or_default())?;
+    let name = installation.package.as_deref().unwrap_or_default();
+    let offered = apt.offered(name)?;
     if let Some(version) = &candidate {
-        let name = package(run.entry.to.major);
-        let would = apt.simulate(&format!("{name}={version}"))?;
-        if !would.is_exchange(installation.package.as_deref().unwrap_or_default(), name) {
+        let new = package(run.entry.to.major);
+        let would = apt.simulate(&format!("{new}={version}"))?;
+        if !would.is_exchange(name, new) {
             let message = format!(
-                "installing {name} would do more: install {:?}, remove {:?}",
+                "installing {new} would do more: install {:?}, remove {:?}",
                 would.install, would.remove
             );
             return Err(super::error::StepError::new(
@@ -330,7 +331,7 @@ fn deb_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer
     }
     Ok(Offer {
         candidate,
-        installed: offered.contains(&installed),
+        installed: offered.contains(&installed) || deb::cached(name, &installed).is_file(),
     })
 }
 
