@@ -60,7 +60,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse every order that would change this host.
+    /// Refuse every order that would change this host, except an ordered way back of a switch that was made before the hold.
     Hold {
         /// Why.
         reason: String,
@@ -159,7 +159,7 @@ fn detect(paths: &Paths, json: bool) -> anyhow::Result<()> {
 }
 
 fn described(inventory: &Inventory) -> String {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = inventory.pmm_server.iter().cloned().collect();
     match &inventory.client {
         Detection::NotInstalled => lines.push("no PMM client on this host".to_owned()),
         Detection::Refused {

@@ -46,6 +46,9 @@ pub struct Inventory {
     pub os_codename: String,
     /// Machine architecture, such as `x86_64`.
     pub arch: String,
+    /// What shows that a PMM Server runs on this host, in a container or otherwise; `None` where nothing does. Its host is in no client wave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pmm_server: Option<String>,
     /// Release of our agent.
     pub agent_version: String,
     /// Labels from the agent's own configuration; groups match on them.
@@ -160,6 +163,18 @@ impl Inventory {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_older_agent_does_not_tell_of_a_pmm_server() {
+        let text = r#"{"hostname": "h", "os_id": "debian", "os_version": "12", "os_codename": "", "arch": "x86_64",
+            "agent_version": "0", "labels": {}, "held": null, "client": {"detection": "not_installed"}}"#;
+        let mut inventory: Inventory = serde_json::from_str(text).unwrap();
+        assert_eq!(inventory.pmm_server, None);
+        assert!(!serde_json::to_string(&inventory).unwrap().contains("pmm_server"));
+        inventory.pmm_server = Some("pmm-managed runs in a container".to_owned());
+        let text = serde_json::to_string(&inventory).unwrap();
+        assert_eq!(serde_json::from_str::<Inventory>(&text).unwrap(), inventory);
+    }
 
     #[test]
     fn every_kind_of_run_survives_the_wire() {

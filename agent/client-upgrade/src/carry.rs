@@ -23,6 +23,18 @@ pub fn target_base(method: Method, base: &str, major: u32) -> String {
     }
 }
 
+/// Where the client that runs has its files. A package that was exchanged under the running client already changed the directory, but its
+/// configuration may still be where the old one read it.
+pub fn source_base<'a>(method: Method, base: &'a str, config_file: &str) -> &'a str {
+    let old = config_file
+        .strip_prefix(PMM2_BASE)
+        .is_some_and(|rest| rest.starts_with('/'));
+    match method {
+        Method::Deb | Method::Rpm if old => PMM2_BASE,
+        _ => base,
+    }
+}
+
 /// The configuration file after the switch.
 pub fn target_config(config_file: &str, from: &str, to: &str) -> String {
     rebase(config_file, from, to)
@@ -121,6 +133,15 @@ mod tests {
     fn opaque_files_are_copied() {
         let carried = configuration(&[1, 2, 255], PMM2_BASE, PMM3_BASE);
         assert_eq!((carried.bytes, carried.understood), (vec![1, 2, 255], false));
+    }
+
+    #[test]
+    fn a_package_exchanged_under_its_client_is_carried_from_where_it_runs() {
+        let old = format!("{PMM2_BASE}/config/pmm-agent.yaml");
+        assert_eq!(source_base(Method::Deb, PMM3_BASE, &old), PMM2_BASE);
+        assert_eq!(source_base(Method::Deb, PMM3_BASE, "/etc/pmm.yaml"), PMM3_BASE);
+        assert_eq!(source_base(Method::Deb, PMM2_BASE, &old), PMM2_BASE);
+        assert_eq!(source_base(Method::Tarball, "/opt/pmm", &old), "/opt/pmm");
     }
 
     #[test]

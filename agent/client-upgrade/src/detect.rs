@@ -2,7 +2,9 @@
 //! itself is refused with a reason unless the policy says which installation wins.
 
 use crate::carry::package_base;
-use crate::facts::{Facts, Home, Mixed, PackageFacts, PackageState, ProcessFacts, TreeFacts};
+use crate::environment::{CONFIG_FILE, Variables};
+use crate::facts::{Facts, Home, Mixed, PackageFacts, PackageState, ProcessFacts, TreeFacts, UnitFacts};
+use crate::parse::config::ClientConfig;
 use fleet_common::codes;
 use fleet_common::inventory::{Detection, Installation, Method, RunKind};
 use fleet_common::version::PmmVersion;
@@ -33,6 +35,24 @@ struct Choice<'a> {
     version: PmmVersion,
 }
 
+/// The program of the PMM Server that manages all others; it runs as long as the server does (percona/pmm managed, under supervisord).
+pub const PMM_SERVER_PROGRAM: &str = "pmm-managed";
+
+/// What shows that a PMM Server runs here, from where its program lives. Without ids: those change with each container.
+pub fn pmm_server<'a>(homes: impl IntoIterator<Item = &'a Home>) -> Option<String> {
+    let place = |home: &Home| match home {
+        Home::Container(_) => "in a container".to_owned(),
+        Home::Pod(_) => "in a pod".to_owned(),
+        Home::Service(unit) => format!("in {unit}"),
+        Home::ByHand => "on the host itself".to_owned(),
+    };
+    homes
+        .into_iter()
+        .map(place)
+        .min()
+        .map(|place| format!("{PMM_SERVER_PROGRAM} runs {place}"))
+}
+
 /// Processes of the host itself, not of its containers.
 pub fn host_processes(facts: &Facts) -> impl Iterator<Item = &ProcessFacts> {
     facts
@@ -51,7 +71,7 @@ fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusa
 fn choose(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
     let package = package(facts)?;
     let tarballs: Vec<&TreeFacts> = facts.trees.iter().filter(|tree| tree.owner.is_none()).collect();
-    let foreign_process = host_processes(facts).find(|process| package.is_some() && process.owner.is_none());
+    let foreign_process = host_processes(facts).find(|process| package.is_some() && !process.packaged());
     let mixed = package.is_some() && (!tarballs.is_empty() || foreign_process.is_some());
     let use_package = match (&package, mixed, facts.mixed) {
         (None, ..) => false,
@@ -188,9 +208,8 @@ fn nothing(facts: &Facts) -> Result<Option<Choice<'_>>, Refusal> {
 
 /// The process that is the client: the one in a service if several run from the same tree.
 pub fn main_process<'a>(facts: &'a Facts, base: &str, packaged: bool) -> Option<&'a ProcessFacts> {
-    let mine = |process: &&ProcessFacts| {
-        packaged == process.owner.is_some() && (packaged || below(&process.exe, base))
-    };
+    let mine =
+        |process: &&ProcessFacts| packaged == process.packaged() && (packaged || below(&process.exe, base));
     let candidates: Vec<_> = host_processes(facts).filter(mine).collect();
     candidates
         .iter()
@@ -203,26 +222,71 @@ fn below(path: &str, base: &str) -> bool {
     path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> Installation {
-    let process = main_process(facts, &choice.base, choice.package.is_some());
-    let unit = facts
+/// The unit that runs the client in a directory, or would: units of tarballs have any name.
+fn unit_of<'a>(facts: &'a Facts, process: Option<&ProcessFacts>, base: &str) -> Option<&'a UnitFacts> {
+    let named = |name: &str| facts.units.iter().find(|unit| unit.name == name);
+    if let Some(Home::Service(name)) = process.map(|process| &process.home) {
+        return named(name);
+    }
+    let starts = |unit: &&UnitFacts| {
+        unit.exec_start
+            .first()
+            .is_some_and(|program| below(program, base))
+    };
+    facts
         .units
         .iter()
-        .find(|unit| match process.map(|process| &process.home) {
-            Some(Home::Service(name)) => unit.name == *name,
-            _ => unit.name == "pmm-agent.service",
-        });
+        .find(starts)
+        .or_else(|| named("pmm-agent.service"))
+}
+
+/// The variables that the client has, or would be started with.
+pub fn variables(facts: &Facts, found: &Installation) -> Variables {
+    let process = main_process(facts, &found.base_dir, found.package.is_some());
+    variables_of(process, unit_of(facts, process, &found.base_dir))
+}
+
+fn variables_of(process: Option<&ProcessFacts>, unit: Option<&UnitFacts>) -> Variables {
+    process
+        .map(|process| &process.environment)
+        .or(unit.map(|unit| &unit.environment))
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// The variables that decide after a restart: a service gets its unit's, whatever somebody gave the running process.
+pub fn variables_at_start(facts: &Facts, found: &Installation) -> Variables {
+    let process = main_process(facts, &found.base_dir, found.package.is_some());
+    let unit =
+        unit_of(facts, process, &found.base_dir).filter(|_| !matches!(found.run, RunKind::ByHand { .. }));
+    let of_unit = unit.map(|unit| unit.environment.clone()).unwrap_or_default();
+    variables(facts, found).with(of_unit)
+}
+
+/// The configuration as the client sees it; `None` where it is opaque.
+pub fn client_config(facts: &Facts, found: &Installation) -> Option<ClientConfig> {
+    facts.effective(&found.config_file, &variables(facts, found))
+}
+
+fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> Installation {
+    let process = main_process(facts, &choice.base, choice.package.is_some());
+    let unit = unit_of(facts, process, &choice.base);
+    let variables = variables_of(process, unit);
     let status = process.and(facts.status.as_ref());
-    let config_file = process
-        .and_then(|process| process.config_file.clone())
+    // A process whose package was exchanged may name a file that the new package's scripts moved.
+    let named = process
+        .filter(|process| !process.gone || config_is_there(facts, process))
+        .and_then(|process| process.config_file.clone());
+    let config_file = named
         .or_else(|| {
             status
                 .map(|status| status.config_file.clone())
                 .filter(|path| !path.is_empty())
+                .filter(|_| process.is_some_and(|process| !process.gone))
         })
-        .or_else(|| unit.and_then(|unit| crate::parse::proc::flag(&unit.exec_start, "config-file")))
+        .or_else(|| unit.and_then(unit_config))
         .unwrap_or_else(|| format!("{}/config/pmm-agent.yaml", choice.base));
-    let config = facts.configs.get(&config_file).cloned().flatten();
+    let config = facts.effective(&config_file, &variables);
     let tree = facts.trees.iter().find(|tree| tree.dir == choice.base);
     let run = match process {
         Some(ProcessFacts {
@@ -278,6 +342,17 @@ fn installation(facts: &Facts, choice: &Choice<'_>, evidence: Vec<String>) -> In
     }
 }
 
+fn config_is_there(facts: &Facts, process: &ProcessFacts) -> bool {
+    let path = process.config_file.as_ref();
+    path.is_some_and(|path| facts.configs.contains_key(path))
+}
+
+/// The configuration file that a unit names. A relative one has no known directory.
+pub fn unit_config(unit: &UnitFacts) -> Option<String> {
+    let named = unit.environment.get(CONFIG_FILE).map(str::to_owned);
+    crate::parse::proc::flag(&unit.exec_start, "config-file").or(named.filter(|path| path.starts_with('/')))
+}
+
 /// The observations in words; nothing in it changes from minute to minute, so that the inventory's digest stays the same.
 fn evidence(facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
@@ -307,11 +382,19 @@ fn evidence(facts: &Facts) -> Vec<String> {
             Home::ByHand => "started by hand".to_owned(),
         };
         lines.push(format!("process {} of {} in {home}", process.exe, process.user));
+        lines.extend(set_by("the process", &process.environment));
     }
     for unit in &facts.units {
         lines.push(format!("{}: {}, {}", unit.name, unit.active, unit.file_state));
+        lines.extend(set_by(&unit.name, &unit.environment));
     }
     lines
+}
+
+/// Names only: values may be secrets.
+fn set_by(who: &str, variables: &Variables) -> Option<String> {
+    let names: Vec<_> = variables.names().collect();
+    (!names.is_empty()).then(|| format!("{who} sets {}", names.join(", ")))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What was seen on the host, before anything is concluded from it.
 
+use crate::carry::{PMM2_BASE, PMM3_BASE};
+use crate::environment::Variables;
 use crate::parse::config::ClientConfig;
 use crate::parse::status::ClientStatus;
 use fleet_common::version::PmmVersion;
@@ -50,14 +52,30 @@ pub struct ProcessFacts {
     pub pid: u32,
     /// The executable, resolved; `(deleted)` removed.
     pub exe: String,
+    /// Whether the executable is no longer on the disk: it was exchanged or removed while it ran.
+    pub gone: bool,
     /// Package that owns the executable.
     pub owner: Option<String>,
-    /// `--config-file`, made absolute.
+    /// `--config-file`, or the variable of that name, made absolute.
     pub config_file: Option<String>,
     /// Account name, or the uid as text.
     pub user: String,
     /// Where it lives.
     pub home: Home,
+    /// Its `PMM_AGENT_*` variables.
+    pub environment: Variables,
+}
+
+impl ProcessFacts {
+    /// Whether it runs from a package: one that is installed, or one that was exchanged for another under the running client.
+    pub fn packaged(&self) -> bool {
+        let was = |base: &str| {
+            self.exe
+                .strip_prefix(base)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.owner.is_some() || (self.gone && (was(PMM2_BASE) || was(PMM3_BASE)))
+    }
 }
 
 /// A systemd unit that runs, or would run, the client.
@@ -77,6 +95,10 @@ pub struct UnitFacts {
     pub exec_start: Vec<String>,
     /// `User`.
     pub user: String,
+    /// Paths of `EnvironmentFiles`.
+    pub environment_files: Vec<String>,
+    /// `PMM_AGENT_*` variables of `Environment`, over them those of the files.
+    pub environment: Variables,
 }
 
 impl UnitFacts {
@@ -130,4 +152,21 @@ pub struct Facts {
     pub status: Option<ClientStatus>,
     /// The policy's choice.
     pub mixed: Mixed,
+}
+
+impl Facts {
+    /// A configuration as the client sees it: the file with variables over it. `None` where the file is opaque, or where nothing is known.
+    pub fn effective(&self, path: &str, variables: &Variables) -> Option<ClientConfig> {
+        match self.configs.get(path) {
+            Some(file) => file.as_ref().map(|file| variables.applied(file)),
+            None if variables.is_empty() => None,
+            None => Some(variables.applied(&ClientConfig::default())),
+        }
+    }
+
+    /// Address and port of the local API. Variables tell it even where the file is opaque.
+    pub fn local_api(&self, path: &str, variables: &Variables) -> (String, u16) {
+        let file = self.configs.get(path).cloned().flatten().unwrap_or_default();
+        variables.applied(&file).local_api()
+    }
 }

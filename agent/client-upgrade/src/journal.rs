@@ -225,6 +225,8 @@ pub enum OnDisk {
     Old,
     /// The new release, complete.
     New,
+    /// The one release of both: the new one was on the disk before the order, only the process was old.
+    Same,
     /// Neither, or half of one.
     Broken,
 }
@@ -404,6 +406,7 @@ pub fn on_disk(
     target: fleet_common::version::PmmVersion,
 ) -> OnDisk {
     match found {
+        Some(found) if found == before && found.1 == target => OnDisk::Same,
         Some((method, version)) if method == before.0 && version == target => OnDisk::New,
         Some(found) if found == before => OnDisk::Old,
         _ => OnDisk::Broken,

@@ -74,7 +74,12 @@ fn any_transaction() -> impl Strategy<Value = Transaction> {
 }
 
 fn any_disk() -> impl Strategy<Value = OnDisk> {
-    prop_oneof![Just(OnDisk::Old), Just(OnDisk::New), Just(OnDisk::Broken)]
+    prop_oneof![
+        Just(OnDisk::Old),
+        Just(OnDisk::New),
+        Just(OnDisk::Same),
+        Just(OnDisk::Broken)
+    ]
 }
 
 proptest! {
@@ -225,7 +230,7 @@ fn every(mut check: impl FnMut(&Folded, Reality, Action, Resume)) {
                         ..Folded::default()
                     };
                     for transaction in [Transaction::None, Transaction::Running, Transaction::Ended] {
-                        for on_disk in [OnDisk::Old, OnDisk::New, OnDisk::Broken] {
+                        for on_disk in [OnDisk::Old, OnDisk::New, OnDisk::Same, OnDisk::Broken] {
                             for rebooted in [false, true] {
                                 let reality = Reality {
                                     transaction,
@@ -252,7 +257,7 @@ fn every_combination_has_an_answer_that_can_be_walked() {
         let steps = walk(decision, action);
         assert!(steps.iter().all(|step| step.changes_host()), "{decision:?}");
     });
-    assert_eq!(seen, 2 * 17 * 33 * 2 * 18);
+    assert_eq!(seen, 2 * 17 * 33 * 2 * 24);
 }
 
 /// While a transaction runs there is one decision: to wait for it.
@@ -357,4 +362,37 @@ fn time_goes_on_in_a_boot_and_stands_still_across_one() {
     });
     assert_eq!(fold(&records).spent_ms(&reading("c", 2_100)), 1_000);
     assert_eq!(fold(&records).spent_ms(&reading("d", 9)), 900);
+}
+
+proptest! {
+    /// The new release was on the disk before: neither way is in doubt because of it, whatever the instant of the kill.
+    #[test]
+    fn one_release_for_both_ways_is_no_contradiction(back: bool, rebooted: bool, cut in 1usize..30) {
+        let records = whole(back);
+        let state = fold(&records[..cut.min(records.len())]);
+        let reality = Reality { transaction: Transaction::None, on_disk: OnDisk::Same, rebooted };
+        prop_assert!(!matches!(resume(&state, reality), Resume::AskOperator(_)));
+    }
+}
+
+#[test]
+fn the_release_on_disk_is_told_from_both_sides() {
+    use fleet_common::version::PmmVersion;
+    let (old, new) = (PmmVersion::new(2, 44, 1), PmmVersion::new(3, 9, 1));
+    let see = |found: Option<PmmVersion>, before| {
+        on_disk(
+            found.map(|found| (Method::Deb, found)),
+            (Method::Deb, before),
+            new,
+        )
+    };
+    assert_eq!(
+        (see(Some(old), old), see(Some(new), old)),
+        (OnDisk::Old, OnDisk::New)
+    );
+    assert_eq!(
+        (see(Some(new), new), see(None, new)),
+        (OnDisk::Same, OnDisk::Broken)
+    );
+    assert_eq!(see(Some(PmmVersion::new(3, 0, 0)), old), OnDisk::Broken);
 }

@@ -15,6 +15,7 @@ pub mod carry;
 pub mod client_change;
 pub mod collectors;
 pub mod detect;
+pub mod environment;
 pub mod facts;
 pub mod journal;
 pub mod order_clock;

@@ -2,6 +2,7 @@
 
 use crate::facts::Mixed;
 use fleet_common::inventory::Method;
+use fleet_common::order::{Action, Outcome};
 use fleet_common::plan_entry::PlanEntry;
 use fleet_common::version::PmmVersion;
 use serde::Deserialize;
@@ -134,6 +135,17 @@ fn below(text: &str, root: &str) -> bool {
     inside && !root.is_empty() && !text.split('/').any(|part| part == "..")
 }
 
+/// Whether a hold on the host stops an action. A hold keeps the host as it is, so it stops what changes it. The ordered rollback of a switch
+/// that this agent made goes on: the hold was set on a host half-way between two releases, and the way back belongs to the switch. `switch` is
+/// how the switch ended whose files are saved; one that changed nothing, or that nobody remembers, has no way back to finish.
+pub fn stopped_by_hold(action: Action, switch: Option<Outcome>) -> bool {
+    let changed = matches!(
+        switch,
+        Some(Outcome::Done | Outcome::RolledBack | Outcome::Inconsistent)
+    );
+    action.changes_host() && !(action == Action::Rollback && changed)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -227,5 +239,22 @@ mod tests {
                 .unwrap()
                 .contains("deb")
         );
+    }
+
+    #[test]
+    fn a_hold_does_not_keep_a_switch_from_being_undone() {
+        let done = Some(Outcome::Done);
+        assert!(!stopped_by_hold(Action::Rollback, done));
+        assert!(!stopped_by_hold(Action::Rollback, Some(Outcome::Inconsistent)));
+        for nothing in [
+            None,
+            Some(Outcome::Refused),
+            Some(Outcome::Expired),
+            Some(Outcome::FailedNothingChanged),
+        ] {
+            assert!(stopped_by_hold(Action::Rollback, nothing));
+        }
+        assert!(stopped_by_hold(Action::Switch, done) && stopped_by_hold(Action::Repoint, done));
+        assert!(!stopped_by_hold(Action::Preflight, None));
     }
 }

@@ -125,6 +125,31 @@ pub fn overrides(paths: &[String]) -> Finding {
     )
 }
 
+/// `PMM_AGENT_*` variables: those that name the old directory where the switch can't correct it, and all there are. Names only.
+pub fn environment(out_of_reach: &[String], all: &[&str]) -> Finding {
+    const CHECK: &str = "environment";
+    if !out_of_reach.is_empty() {
+        return fail(
+            CHECK,
+            format!(
+                "{} names the directory of PMM 2 and is set where the switch can't correct it",
+                out_of_reach.join(", ")
+            ),
+            "remove the variable, or set it in a drop-in or an EnvironmentFile of the unit below /etc",
+        );
+    }
+    if all.is_empty() {
+        return pass(CHECK, "no variable overrides the client's configuration");
+    }
+    pass(
+        CHECK,
+        format!(
+            "{} override the client's configuration and were used for the checks",
+            all.join(", ")
+        ),
+    )
+}
+
 /// Copies of the client beside the service; they hold its port and are stopped during the switch.
 pub fn strays(count: usize) -> Finding {
     match count {

@@ -5,6 +5,7 @@ pub mod address;
 use crate::host::command::{Tool, ToolError};
 use crate::host::{accounts, local_api, processes, systemd};
 use client_upgrade::carry::{PMM2_BASE, PMM3_BASE};
+use client_upgrade::environment::{CONFIG_FILE, Variables};
 use client_upgrade::facts::{Facts, Home, Mixed, PackageFacts, ProcessFacts, TreeFacts, UnitFacts};
 use client_upgrade::parse::{config, dpkg, proc, rpm, version};
 use fleet_common::version::PmmVersion;
@@ -19,6 +20,15 @@ const PACKAGES: [&str; 2] = ["pmm2-client", "pmm-client"];
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// The unit that packages install.
 pub const UNIT: &str = "pmm-agent.service";
+
+/// Links to the client's program: all that a stopped tarball without a unit leaves outside its directory (facts: packages and
+/// administrators make them).
+const LINKS: [&str; 4] = [
+    "/usr/bin/pmm-agent",
+    "/usr/sbin/pmm-agent",
+    "/usr/local/bin/pmm-agent",
+    "/usr/local/sbin/pmm-agent",
+];
 
 /// Facts and what they amount to.
 #[derive(Debug, Clone)]
@@ -52,8 +62,8 @@ impl Looked {
     }
 }
 
-/// Looks at the host. `known` are base directories that somebody named, such as the plan: a tarball that was started by hand and is stopped
-/// now leaves no other trace.
+/// Looks at the host. `known` are base directories that somebody named, such as the plan: a tarball that was started by hand, has no link and
+/// is stopped now leaves no other trace.
 pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     let clients = processes::clients();
     let process_facts: Vec<ProcessFacts> = clients.iter().map(process).collect();
@@ -62,6 +72,7 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
         Home::Service(name) => Some(name.clone()),
         _ => None,
     }));
+    units.extend(systemd::client_units());
     let units: Vec<UnitFacts> = if systemd::present() {
         units.iter().filter_map(|name| systemd::show(name)).collect()
     } else {
@@ -75,6 +86,7 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     let mut bases: BTreeSet<String> = BTreeSet::from([PMM2_BASE.to_owned(), PMM3_BASE.to_owned()]);
     bases.extend(named);
     bases.extend(host.filter_map(|process| base_of(&process.exe)));
+    bases.extend(LINKS.iter().filter_map(|link| linked_base(link)));
     bases.extend(
         units
             .iter()
@@ -106,12 +118,27 @@ pub fn look(mixed: Mixed, known: &[&str]) -> Looked {
     }
 }
 
+/// What shows that a PMM Server runs on this host; read from `/proc`, so that no container engine is asked.
+pub fn pmm_server() -> Option<String> {
+    let found =
+        processes::find(|exe| exe.rsplit('/').next() == Some(client_upgrade::detect::PMM_SERVER_PROGRAM));
+    client_upgrade::detect::pmm_server(found.iter().map(|process| &process.home))
+}
+
 fn process(found: &processes::Process) -> ProcessFacts {
-    let config_file = proc::flag(&found.argv, "config-file").map(|path| absolute(&found.cwd, &path));
     let host = processes::of_host(found);
+    let environment = if host {
+        Variables::of_pairs(processes::environment(found.pid))
+    } else {
+        Variables::default()
+    };
+    let config_file = proc::flag(&found.argv, "config-file")
+        .or_else(|| environment.get(CONFIG_FILE).map(str::to_owned))
+        .map(|path| absolute(&found.cwd, &path));
     ProcessFacts {
         pid: found.pid,
         exe: found.exe.clone(),
+        gone: host && fs::symlink_metadata(&found.exe).is_err(),
         owner: if host { package_owner(&found.exe) } else { None },
         config_file,
         user: if host {
@@ -120,6 +147,7 @@ fn process(found: &processes::Process) -> ProcessFacts {
             found.uid.to_string()
         },
         home: found.home.clone(),
+        environment,
     }
 }
 
@@ -141,15 +169,18 @@ fn base_of(exe: &str) -> Option<String> {
         .filter(|base| base != "/usr")
 }
 
+/// The base directory that a link leads to; a dangling one leads nowhere.
+fn linked_base(link: &str) -> Option<String> {
+    std::fs::read_link(link).ok()?;
+    base_of(&fs::canonicalize(link).ok()?.display().to_string())
+}
+
 fn config_paths(facts: &Facts) -> BTreeSet<String> {
     let from_processes = facts
         .processes
         .iter()
         .filter(|process| !matches!(process.home, Home::Container(_) | Home::Pod(_)));
-    let from_units = facts
-        .units
-        .iter()
-        .filter_map(|unit| proc::flag(&unit.exec_start, "config-file"));
+    let from_units = facts.units.iter().filter_map(client_upgrade::detect::unit_config);
     let from_trees = facts
         .trees
         .iter()
@@ -161,18 +192,16 @@ fn config_paths(facts: &Facts) -> BTreeSet<String> {
         .collect()
 }
 
-/// The answer of the local API, asked at the address in the configuration of the running client.
+/// The answer of the local API, asked at the address that the running client has from its variables or its configuration.
 fn status(facts: &Facts) -> Option<client_upgrade::parse::status::ClientStatus> {
     client_upgrade::detect::host_processes(facts).next()?;
     let mut asked = BTreeSet::new();
-    let configured = facts
-        .processes
-        .iter()
-        .filter_map(|process| process.config_file.as_ref())
-        .filter_map(|path| facts.configs.get(path));
-    let others = facts.configs.values();
-    for config in configured.chain(others).flatten() {
-        let (address, port) = config.local_api();
+    let running = client_upgrade::detect::host_processes(facts).map(|process| {
+        let path = process.config_file.as_deref().unwrap_or_default();
+        facts.local_api(path, &process.environment)
+    });
+    let others = facts.configs.values().flatten().map(|config| config.local_api());
+    for (address, port) in running.chain(others) {
         if asked.insert((address.clone(), port))
             && let Some(status) = local_api::status(&address, port)
         {
@@ -256,4 +285,26 @@ pub fn package_owner(path: &str) -> Option<String> {
         .ok()
         .filter(|output| output.ok());
     rpm_says.and_then(|output| rpm::owner(&output.stdout))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn links_tell_the_directory_of_a_stopped_tarball() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let (bin, link) = (root.join("pmm2/bin"), root.join("pmm-agent"));
+        let seen = || linked_base(&link.display().to_string());
+        fs::create_dir_all(&bin).unwrap();
+        std::os::unix::fs::symlink(bin.join("pmm-agent"), &link).unwrap();
+        assert_eq!(seen(), None);
+        fs::write(bin.join("pmm-agent"), "").unwrap();
+        assert_eq!(seen(), Some(root.join("pmm2").display().to_string()));
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "").unwrap();
+        assert_eq!(seen(), None);
+    }
 }

@@ -40,6 +40,9 @@ pub fn stop(run: &Run<'_>, limit: Duration) -> StepResult<()> {
 /// Puts the old package or tree back, unless it never went away.
 pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     let saved = run.saved()?;
+    if saved.nothing_older(run.entry.to) {
+        return Ok(());
+    }
     // A transaction of the way forward that still runs must end first: two at once would fight for the package database.
     let forward = Transaction::new(
         &run.shared.paths.transactions(),

@@ -7,7 +7,7 @@ use super::stop;
 use crate::host::command::Tool;
 use crate::host::files;
 use crate::host::{accounts, systemd};
-use client_upgrade::carry::{configuration, rebase, rebase_text, target_base};
+use client_upgrade::carry::{configuration, rebase, rebase_text, source_base, target_base};
 use client_upgrade::collectors::to_carry;
 use fleet_common::inventory::Method;
 use fs_err as fs;
@@ -19,8 +19,9 @@ use std::time::Duration;
 pub fn carry(run: &Run<'_>) -> StepResult<()> {
     let saved = run.saved()?;
     let paths = &run.shared.paths;
-    let from = saved.installation.base_dir.clone();
-    let to = target_base(saved.installation.method, &from, run.entry.to.major);
+    let found = &saved.installation;
+    let from = source_base(found.method, &found.base_dir, &found.config_file).to_owned();
+    let to = target_base(found.method, &from, run.entry.to.major);
     let unit = saved.unit.as_ref().map(|unit| unit.name.clone());
     stop::everything(
         unit.as_deref(),

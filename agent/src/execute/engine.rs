@@ -5,8 +5,8 @@ use super::error::{StepError, StepResult};
 use super::orders::{Note, Permit, Shared};
 use super::saved::Saved;
 use super::{
-    back, backup, bundle, carry, client_change, install, keep, renew, rescue, save, self_update, stage,
-    start, stop, survey,
+    back, backup, bundle, carry, client_change, environment, install, keep, renew, rescue, save, self_update,
+    stage, start, stop, survey,
 };
 use crate::detect::{Looked, look};
 use crate::host::clock;
@@ -191,8 +191,8 @@ impl Run<'_> {
                 self.detail = self.saved().map_or(Value::Null, |saved| {
                     self.switch_detail(&saved.installation.version.to_string())
                 });
-                let message = format!("{message}; the host is back on its old release");
-                self.result(Outcome::RolledBack, failed, &code, message)
+                let (outcome, end) = self.way_back_ended();
+                self.result(outcome, failed, &code, format!("{message}; {end}"))
             }
             Err((step, error)) => {
                 let message = format!(
@@ -203,6 +203,23 @@ impl Run<'_> {
                 );
                 self.result(Outcome::Inconsistent, step, &code, message)
             }
+        }
+    }
+
+    /// What the walk back has brought. Where the new release was on the disk before the order, there was no old one to go back to.
+    fn way_back_ended(&self) -> (Outcome, String) {
+        match self.saved() {
+            Ok(saved) if saved.nothing_older(self.entry.to) => (
+                Outcome::Inconsistent,
+                format!(
+                    "release {} was on the disk before and nothing older is kept: its client was started again as it was found",
+                    self.entry.to
+                ),
+            ),
+            _ => (
+                Outcome::RolledBack,
+                "the host is back on its old release".to_owned(),
+            ),
         }
     }
 
@@ -220,6 +237,13 @@ impl Run<'_> {
 
     fn rollback(&mut self, from: Option<StepId>) -> OrderResult {
         let saved = match self.saved() {
+            Ok(saved) if saved.nothing_older(self.entry.to) => {
+                let message = format!(
+                    "release {} was on the disk before the switch and nothing older is kept",
+                    self.entry.to
+                );
+                return self.result(Outcome::Refused, StepId::Check, codes::UNEXPECTED_STATE, message);
+            }
             Ok(saved) => saved,
             Err(error) => return self.result(Outcome::Refused, StepId::Check, error.code, error.message),
         };
@@ -363,7 +387,10 @@ impl Run<'_> {
             }
             StepId::Survey => self.detail = survey::survey(self)?,
             StepId::Stage => stage::stage(self, limit)?,
-            StepId::Save => save::save(self)?,
+            StepId::Save => {
+                environment::check(self)?;
+                save::save(self)?;
+            }
             StepId::Stop => stop::stop(self, limit)?,
             StepId::Install => install::install(self, limit)?,
             StepId::Carry => carry::carry(self)?,
@@ -510,3 +537,7 @@ fn code_of(step: StepId) -> &'static str {
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

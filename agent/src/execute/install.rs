@@ -18,6 +18,10 @@ use std::time::Duration;
 /// Installs what was staged. If the transaction of this step is under way or over it is waited for and read, not begun again.
 pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
     let saved = run.saved()?;
+    // The release was on the disk before, only the process is old: there is nothing to install.
+    if saved.nothing_older(run.entry.to) {
+        return Ok(());
+    }
     let transaction = Transaction::new(
         &run.shared.paths.transactions(),
         &run.order.order_id,
@@ -49,7 +53,7 @@ pub fn install(run: &Run<'_>, limit: Duration) -> StepResult<()> {
         tracing::warn!(%error, "the transaction's time can't be stored");
     }
     match seen() {
-        OnDisk::New => Ok(()),
+        OnDisk::New | OnDisk::Same => Ok(()),
         OnDisk::Old | OnDisk::Broken => {
             let message = format!(
                 "after the transaction release {} is not there: {}",

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod carry;
 pub mod client_change;
 pub mod engine;
+pub mod environment;
 pub mod error;
 pub mod install;
 pub mod keep;

@@ -10,6 +10,7 @@ use crate::detect::Looked;
 use crate::host::command::Tool;
 use crate::host::reserve::{Reserve, bytes_for};
 use crate::host::{accounts, files, processes};
+use client_upgrade::environment::Variables;
 use client_upgrade::parse::{dpkg, rpm};
 use fleet_common::codes;
 use fleet_common::inventory::{Installation, Method};
@@ -156,7 +157,7 @@ fn unit(looked: &Looked, installation: &Installation) -> Option<KeptUnit> {
         .map(KeptUnit::from)
 }
 
-/// Unit files and drop-ins below `/etc`: the administrator's, not the package's.
+/// Unit files, drop-ins and environment files below `/etc`: the administrator's, not the package's.
 fn unit_files(paths: &Paths, looked: &Looked) -> StepResult<Vec<Kept>> {
     let mut kept = Vec::new();
     for path in administrators_units(looked) {
@@ -165,19 +166,22 @@ fn unit_files(paths: &Paths, looked: &Looked) -> StepResult<Vec<Kept>> {
     Ok(kept)
 }
 
-/// The administrator's unit files of the client, links resolved.
+/// The administrator's unit files of the client and the environment files with its variables, links resolved.
 pub fn administrators_units(looked: &Looked) -> Vec<PathBuf> {
-    let all = looked
-        .facts
-        .units
-        .iter()
-        .flat_map(|unit| unit.drop_ins.iter().chain([&unit.fragment]));
+    let all = looked.facts.units.iter().flat_map(|unit| {
+        let files = unit.environment_files.iter().filter(|path| sets_variables(path));
+        unit.drop_ins.iter().chain([&unit.fragment]).chain(files)
+    });
     let own: BTreeSet<PathBuf> = all
         .filter(|path| path.starts_with("/etc/"))
         .filter_map(|path| fs::canonicalize(path).ok())
         .filter(|path| path.starts_with("/etc") && path.is_file())
         .collect();
     own.into_iter().collect()
+}
+
+fn sets_variables(path: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| !Variables::of_file(&text).is_empty())
 }
 
 fn links() -> BTreeMap<String, String> {

@@ -7,6 +7,7 @@ use crate::host::reserve::Reserve;
 use client_upgrade::collectors::SavedFile;
 use client_upgrade::facts::UnitFacts;
 use fleet_common::inventory::{Installation, RunKind};
+use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -117,6 +118,11 @@ impl Saved {
     /// Stores it; this makes the save complete.
     pub fn store(&self, paths: &Paths) -> std::io::Result<()> {
         files::write_json(&paths.saved().join("saved.json"), self)
+    }
+
+    /// Whether the new release was on the disk before the order: then nothing is installed, and there is no old release to go back to.
+    pub fn nothing_older(&self, to: PmmVersion) -> bool {
+        self.installation.version == to
     }
 
     /// Whether the client ran, and so must run again.

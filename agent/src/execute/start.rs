@@ -8,7 +8,8 @@ use crate::config::Paths;
 use crate::host::command::{Tool, clean};
 use crate::host::reserve::Reserve;
 use crate::host::{files, systemd};
-use client_upgrade::carry::{rebase, target_base};
+use client_upgrade::carry::{rebase, source_base, target_base};
+use client_upgrade::environment::rebased;
 use fleet_common::codes;
 use fleet_common::inventory::{Installation, RunKind};
 use fs_err as fs;
@@ -58,7 +59,11 @@ pub fn as_run(
             systemd::systemctl("restart", unit, limit)?;
             Ok(())
         }
-        (RunKind::ByHand { .. }, Some(process)) => by_hand(paths, process, &installation.base_dir, base),
+        (RunKind::ByHand { .. }, Some(process)) => {
+            let found = installation;
+            let from = source_base(found.method, &found.base_dir, &found.config_file);
+            by_hand(paths, process, from, base)
+        }
         (RunKind::ByHand { .. }, None) => Err(StepError::new(
             codes::VERIFY_FAILED,
             "how the client was run is not known",
@@ -83,7 +88,7 @@ fn by_hand(paths: &Paths, process: &KeptProcess, from: &str, to: &str) -> StepRe
     }
     let launch = Launch {
         argv,
-        environment: process.environment.clone(),
+        environment: rebased(&process.environment, from, to),
         uid: process.uid,
         gid: process.gid,
     };

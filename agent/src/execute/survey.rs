@@ -1,6 +1,7 @@
 //! The survey's checks: what the switch depends on, weeks ahead. Nothing that runs is changed.
 
 use super::engine::Run;
+use super::environment;
 use super::error::StepResult;
 use super::save::{administrators_units, state_bytes};
 use super::stage::{deb, rpm, tarball};
@@ -30,12 +31,7 @@ const TREE_BYTES: u64 = 300 * 1024 * 1024;
 pub fn survey(run: &Run<'_>) -> StepResult<Value> {
     let looked = run.look();
     let installation = run.installation(&looked)?;
-    let config = looked
-        .facts
-        .configs
-        .get(&installation.config_file)
-        .cloned()
-        .flatten();
+    let config = client_upgrade::detect::client_config(&looked.facts, &installation);
     let mut findings = vec![credentials_finding(&installation, config.as_ref())];
     let mut survey = HostSurvey {
         findings: Vec::new(),
@@ -48,12 +44,23 @@ pub fn survey(run: &Run<'_>) -> StepResult<Value> {
             "candidate",
             format!("release {} is already here", run.entry.to),
         ));
+        if installation
+            .running_version
+            .is_some_and(|running| running != run.entry.to)
+        {
+            findings.push(warn(
+                "way_back",
+                "the new release is on the disk, an older process still runs: the switch only restarts it, and nothing of the old release is kept",
+                "if the restart fails the host needs a person",
+            ));
+        }
     } else {
         packages(run, &installation, &mut findings, &mut survey);
     }
     findings.extend(space(&needs(run, &looked, &installation)));
     findings.extend(server_address(&installation.server_address));
     findings.push(overrides(&named_overrides(run, &looked, &installation)));
+    findings.push(environment::finding(run.entry, &looked, &installation));
     findings.push(strays(stray_count(&looked)));
     findings.push(backup::finding(&looked, &installation.base_dir));
     if let Some(account) = accounts::find(&installation.user) {
@@ -246,7 +253,7 @@ fn packages(
     }
 }
 
-/// Candidate version and whether the installed one is on offer too.
+/// Candidate version and whether the installed one can be had too.
 struct Offer {
     candidate: Option<String>,
     installed: bool,
@@ -281,7 +288,7 @@ fn resolved(
             findings.push(if offer.installed {
                 pass(
                     "way_back",
-                    "the package of the installed release is in the repository and will be kept",
+                    "the package of the installed release can be had and will be kept",
                 )
             } else {
                 fail(
@@ -306,13 +313,14 @@ fn deb_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer
     apt.update()?;
     let candidate = deb::candidate(&apt, run.entry)?;
     let installed = installation.package_version.clone().unwrap_or_default();
-    let offered = apt.offered(installation.package.as_deref().unwrap_or_default())?;
+    let name = installation.package.as_deref().unwrap_or_default();
+    let offered = apt.offered(name)?;
     if let Some(version) = &candidate {
-        let name = package(run.entry.to.major);
-        let would = apt.simulate(&format!("{name}={version}"))?;
-        if !would.is_exchange(installation.package.as_deref().unwrap_or_default(), name) {
+        let new = package(run.entry.to.major);
+        let would = apt.simulate(&format!("{new}={version}"))?;
+        if !would.is_exchange(name, new) {
             let message = format!(
-                "installing {name} would do more: install {:?}, remove {:?}",
+                "installing {new} would do more: install {:?}, remove {:?}",
                 would.install, would.remove
             );
             return Err(super::error::StepError::new(
@@ -323,7 +331,7 @@ fn deb_candidate(run: &Run<'_>, installation: &Installation) -> StepResult<Offer
     }
     Ok(Offer {
         candidate,
-        installed: offered.contains(&installed),
+        installed: offered.contains(&installed) || deb::cached(name, &installed).is_file(),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use client_upgrade::journal::{
     Doubt, Folded, JournalOrder, OnDisk, Reality, Record, Resume, Transaction as State, on_disk, resume,
 };
-use client_upgrade::policy::Policy;
+use client_upgrade::policy::{Policy, stopped_by_hold};
 use client_upgrade::procedure::StepId;
 use fleet_common::codes::{self, Code};
 use fleet_common::inventory::{Inventory, Method};
@@ -135,7 +135,7 @@ impl Worker {
 
     /// Whether hold and policy allow the order.
     fn admit(&self, taken: &Taken) -> Result<(Policy, PlanEntry), OrderResult> {
-        let changes = taken.action.changes_host() || taken.action == Action::SelfUpdate;
+        let changes = self.holds(taken.action) || taken.action == Action::SelfUpdate;
         if let (true, Some(reason)) = (changes, held(&self.shared.paths)) {
             return Err(refusal(codes::HELD, format!("held on the host: {reason}")));
         }
@@ -159,6 +159,12 @@ impl Worker {
             Some(reason) => Err(refusal(codes::POLICY, reason)),
             None => Ok((policy, entry)),
         }
+    }
+
+    /// Whether a local hold stops an action. See [`client_upgrade::policy::stopped_by_hold`].
+    fn holds(&self, action: Action) -> bool {
+        let switch = Saved::load(&self.shared.paths).and_then(|saved| self.shared.result(&saved.order_id));
+        stopped_by_hold(action, switch.map(|result| result.outcome))
     }
 
     fn carry_out(&mut self, taken: &Taken, policy: &Policy, entry: &PlanEntry) -> OrderResult {
@@ -385,6 +391,7 @@ pub fn inventory(paths: &crate::config::Paths, config: &AgentConfig, policy: &Po
         os_version: release.version,
         os_codename: release.codename,
         arch: os::arch(),
+        pmm_server: crate::detect::pmm_server(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         labels: config.labels.clone(),
         held: held(paths),

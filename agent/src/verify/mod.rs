@@ -98,12 +98,8 @@ fn seen(looked: &Looked, installation: &Installation) -> Seen {
     let base = &installation.base_dir;
     let (uid, gid) = processes::owner_of(Path::new(base)).unwrap_or((0, 0));
     let on_disk = program_version(base, uid, gid).filter(|version| *version == installation.version);
-    let config = looked
-        .facts
-        .configs
-        .get(&installation.config_file)
-        .and_then(Option::as_ref);
-    let port = config.map_or(7777, |config| config.local_api().1);
+    let variables = client_upgrade::detect::variables(&looked.facts, installation);
+    let (_, port) = looked.facts.local_api(&installation.config_file, &variables);
     let admin = Tool::new(format!("{base}/bin/pmm-admin"))
         .args(["status", "--json", &format!("--pmm-agent-listen-port={port}")])
         .by_user(uid, gid)

@@ -280,6 +280,34 @@ fn who_is_left_out_and_why() {
     }
 }
 
+/// Its host is in no wave, however many others there are, and says so; a client there that needs nothing is left alone.
+#[test]
+fn the_host_of_the_pmm_server_is_in_no_client_wave() {
+    let mut case = Case::new(&[("one", 4, "")]);
+    for host in &mut case.hosts[..2] {
+        host.inventory.pmm_server = Some("pmm-managed runs in a container".to_owned());
+    }
+    installation(&mut case.hosts[1]).version = "3.9.1".parse().unwrap();
+    installation(&mut case.hosts[1]).running_version = Some("3.9.1".parse().unwrap());
+    let plan = case.join().unwrap();
+    assert!(matches!(
+        action(&plan, "h0"),
+        HostAction::Refuse { code, reason, hint }
+            if code == codes::NOT_APPLICABLE && reason.contains("pmm-managed") && !hint.is_empty()
+    ));
+    assert_eq!(action(&plan, "h1"), &HostAction::AlreadyCurrent);
+    let entries: Vec<&str> = plan
+        .legs
+        .iter()
+        .filter_map(|leg| match &leg.kind {
+            LegKind::Clients { entries, .. } => Some(entries.keys().map(|host| host.as_str())),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(entries, ["h2", "h3"]);
+}
+
 #[test]
 fn a_plan_needs_a_survey_and_a_ready_server_and_pinned_tarballs() {
     let mut case = Case::new(&[("one", 3, "")]);

@@ -163,15 +163,20 @@ fn keep(
     let version = installation.package_version.clone().unwrap_or_default();
     let dir = run.shared.paths.stage().join("kept");
     apt.download(name, &version, &dir, limit).or_else(|error| {
-        let file = package_file(Method::Deb, name, &version, &deb_arch()).unwrap_or_default();
-        let cached = Path::new("/var/cache/apt/archives").join(&file);
-        let to = dir.join(&file);
+        let cached = cached(name, &version);
+        let to = dir.join(cached.file_name().unwrap_or_default());
         fs::copy(&cached, &to).map(|_| to).map_err(|_| {
             failed(format!(
                 "{name} {version} can't be kept for the way back: {error}"
             ))
         })
     })
+}
+
+/// Where apt keeps a package that it downloaded once: the survey looks there too.
+pub fn cached(name: &str, version: &str) -> PathBuf {
+    let file = package_file(Method::Deb, name, version, &deb_arch()).unwrap_or_default();
+    Path::new("/var/cache/apt/archives").join(file)
 }
 
 /// Architecture in the words of dpkg.

@@ -406,6 +406,14 @@ impl<'a> Sorted<'a> {
         {
             return HostAction::AlreadyCurrent;
         }
+        // A restart of the client would be one of many things at once on the machine that the whole fleet reports to.
+        if let Some(evidence) = &host.inventory.pmm_server {
+            return refuse(
+                codes::NOT_APPLICABLE,
+                format!("a PMM Server runs on this host ({evidence}); its host is never in a client wave"),
+                "upgrade this client by hand after the rollout, and take the host out of the group",
+            );
+        }
         let unpinned = self
             .releases
             .iter()

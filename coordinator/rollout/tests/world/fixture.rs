@@ -101,6 +101,7 @@ pub fn host(number: usize, group: &str) -> HostRecord {
             os_version: "12".to_owned(),
             os_codename: "bookworm".to_owned(),
             arch: "x86_64".to_owned(),
+            pmm_server: None,
             agent_version: "0.1.0".to_owned(),
             labels: [("group".to_owned(), group.to_owned())].into(),
             held: None,
