@@ -43,7 +43,7 @@ impl Suite {
     }
 }
 
-const SCENARIOS: [Case; 7] = [
+const SCENARIOS: [Case; 11] = [
     Case::new("plain", "the main job, checked from outside", || {
         demo(Scenario::Plain, None)
     }),
@@ -65,13 +65,27 @@ const SCENARIOS: [Case; 7] = [
         demo(Scenario::Bridge, None)
     }),
     Case::new(
+        "direct-address",
+        "two clients follow the server's container to its new port",
+        || demo(Scenario::DirectAddress, None),
+    ),
+    Case::new("full-disk", "no space is left in the middle of a switch", || {
+        demo(Scenario::FullDisk, None)
+    }),
+    Case::new("reboot", "two hosts lose their power in a package script", || {
+        demo(Scenario::Reboot, None)
+    }),
+    Case::new("backup", "a host waits for the end of a database backup", || {
+        demo(Scenario::Backup, None)
+    }),
+    Case::new(
         "update-api",
         "PMM 2 reaches its last release by its own update",
         || demo_with(Scenario::Plain, None, "api"),
     ),
 ];
 
-const SABOTAGE: [Case; 5] = [
+const SABOTAGE: [Case; 9] = [
     Case::new("stop-client", "a client that is not connected is noticed", || {
         must_fail(
             Scenario::Plain,
@@ -91,6 +105,26 @@ const SABOTAGE: [Case; 5] = [
     }),
     Case::new("no-kill", "a kill that did not happen is noticed", || {
         must_fail(Scenario::KillAgent, Sabotage::NoKill, "does not name the kill")
+    }),
+    Case::new("old-address", "a client at the old port is noticed", || {
+        must_fail(
+            Scenario::DirectAddress,
+            Sabotage::OldAddress,
+            "rpm-b: `server.address` in the configuration is not as it should be",
+        )
+    }),
+    Case::new("room-left", "disks that never became full are noticed", || {
+        must_fail(Scenario::FullDisk, Sabotage::RoomLeft, "never ran out of space")
+    }),
+    Case::new("no-reboot", "a reboot that did not happen is noticed", || {
+        must_fail(
+            Scenario::Reboot,
+            Sabotage::NoKill,
+            "does not name the reboot of deb-a",
+        )
+    }),
+    Case::new("kill-client", "a backup that was lost is noticed", || {
+        must_fail(Scenario::Backup, Sabotage::KillClient, "the backup is lost")
     }),
     Case::new(
         "toothless-server",
