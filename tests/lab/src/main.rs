@@ -14,6 +14,7 @@ mod fleet;
 mod hosts;
 mod images;
 mod lock;
+mod maintenance;
 mod names;
 mod output;
 mod pmm;

@@ -1,7 +1,7 @@
 //! Suites: tables of cases. A case that did not run has failed.
 
 use crate::scenario::{self, Options, Sabotage, Scenario};
-use crate::{lock, output, teeth};
+use crate::{lock, maintenance, output, teeth};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -133,7 +133,7 @@ const SABOTAGE: [Case; 9] = [
     ),
 ];
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite {
         name: "short",
         about: "what `cargo test` runs: the main job",
@@ -148,6 +148,14 @@ const SUITES: [Suite; 4] = [
         tables: &[Table {
             jobs: 1,
             cases: &SCENARIOS,
+        }],
+    },
+    Suite {
+        name: "maintenance",
+        about: "what is asked of single hosts outside of a rollout",
+        tables: &[Table {
+            jobs: 1,
+            cases: maintenance::CASES,
         }],
     },
     Suite {
@@ -233,6 +241,7 @@ pub fn run(name: &str, only: Option<&str>) -> Result<()> {
         ran += chosen.len();
     }
     teeth::clear();
+    maintenance::clear();
     if ran == 0 {
         bail!("suite {name} has no case like `{}`", only.unwrap_or_default());
     }
