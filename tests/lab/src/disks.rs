@@ -76,8 +76,10 @@ pub fn free(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Whether a program of the host was told that no space is left, by its journal and the package manager's own log.
+/// Whether the package manager could not unpack the new client for want of space, by its own logs. What it printed may itself not have found
+/// room.
 pub fn ran_out(host: &Host) -> Result<bool> {
-    let script = "{ journalctl -q --no-pager -o cat; cat /var/log/apt/term.log; } 2>/dev/null | grep -qi 'no space left on device'";
+    let script = "{ journalctl -q --no-pager -o cat; cat /var/log/apt/term.log; } 2>/dev/null | grep -qi 'no space left on device' && exit 0
+grep -q ' install pmm-client:' /var/log/dpkg.log && ! grep -q ' status unpacked pmm-client:' /var/log/dpkg.log";
     Ok(docker::exec(&names::host(host.name), &["sh", "-c", script])?.ok())
 }
