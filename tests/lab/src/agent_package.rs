@@ -14,11 +14,36 @@ pub struct Packages {
     tarball: PathBuf,
 }
 
+impl Packages {
+    /// The package for a kind of host.
+    pub fn of(&self, kind: Kind) -> &Path {
+        match kind {
+            Kind::Deb => &self.deb,
+            Kind::Rpm => &self.rpm,
+            Kind::TarDefault | Kind::TarCustom => &self.tarball,
+        }
+    }
+}
+
 /// Builds the packages unless they are there for this content.
 pub fn build(tools: &Images, programs: &Programs) -> Result<Packages> {
+    make(tools, &programs.agent, "agent-packages", None)
+}
+
+/// Builds the packages of another release from its program.
+pub fn build_release(tools: &Images, program: &Path, version: &str) -> Result<Packages> {
+    make(
+        tools,
+        program,
+        &format!("agent-packages-{version}"),
+        Some(version),
+    )
+}
+
+fn make(tools: &Images, program: &Path, directory: &str, version: Option<&str>) -> Result<Packages> {
     let deploy = workspace().join("deploy");
-    let hash = images::content_hash(&[&deploy, &programs.agent], &[&tools.builder])?;
-    let out = build::state_dir()?.join("agent-packages");
+    let hash = images::content_hash(&[&deploy, program], &[&tools.builder])?;
+    let out = build::state_dir()?.join(directory);
     let stamp = out.join("stamp");
     if fs_err::read_to_string(&stamp).unwrap_or_default() != hash {
         output::step("building our agent's deb, rpm and tarball");
@@ -28,20 +53,16 @@ pub fn build(tools: &Images, programs: &Programs) -> Result<Packages> {
         fs_err::create_dir_all(&out)?;
         let input = build::state_dir()?.join("agent-in");
         fs_err::create_dir_all(&input)?;
-        fs_err::copy(&programs.agent, input.join("pmm-upgrade-agent"))?;
-        docker::docker([
-            "run",
-            "--rm",
-            "--volume",
-            &format!("{}:/deploy:ro", deploy.display()),
-            "--volume",
-            &format!("{}:/in:ro", input.display()),
-            "--volume",
-            &format!("{}:/out", out.display()),
-            &tools.builder,
-            "sh",
-            "/deploy/package/build.sh",
-        ])?;
+        fs_err::copy(program, input.join("pmm-upgrade-agent"))?;
+        let mut args = vec!["run".to_owned(), "--rm".to_owned()];
+        if let Some(version) = version {
+            args.extend(["--env".to_owned(), format!("VERSION={version}")]);
+        }
+        for (path, inside) in [(&deploy, "/deploy:ro"), (&input, "/in:ro"), (&out, "/out")] {
+            args.extend(["--volume".to_owned(), format!("{}:{inside}", path.display())]);
+        }
+        args.extend([&tools.builder, "sh", "/deploy/package/build.sh"].map(str::to_owned));
+        docker::docker_list(&args)?;
         fs_err::write(&stamp, &hash)?;
     }
     Ok(Packages {
@@ -67,10 +88,11 @@ fn one(directory: &Path, suffix: &str) -> Result<PathBuf> {
 /// Installs the agent on a host by the host's own means.
 pub fn install(host: &Host, packages: &Packages) -> Result<()> {
     let container = names::host(host.name);
-    let (file, argv): (&Path, Vec<String>) = match host.kind {
-        Kind::Deb => (&packages.deb, words(&["dpkg", "--install"])),
-        Kind::Rpm => (&packages.rpm, words(&["rpm", "--upgrade"])),
-        Kind::TarDefault | Kind::TarCustom => (&packages.tarball, words(&["tar", "-C", "/", "-xzf"])),
+    let file = packages.of(host.kind);
+    let argv = match host.kind {
+        Kind::Deb => words(&["dpkg", "--install"]),
+        Kind::Rpm => words(&["rpm", "--upgrade"]),
+        Kind::TarDefault | Kind::TarCustom => words(&["tar", "-C", "/", "-xzf"]),
     };
     let name = file
         .file_name()
@@ -98,7 +120,7 @@ pub fn install(host: &Host, packages: &Packages) -> Result<()> {
 }
 
 /// The administrator of the hosts allows the lab's own package site and nothing else.
-const POLICY: &str = "sources = [\"http://repo.lab\"]\n";
+pub const POLICY: &str = "sources = [\"http://repo.lab\"]\n";
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()

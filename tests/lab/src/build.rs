@@ -74,6 +74,61 @@ fn volume_helper() -> Result<PathBuf> {
     Ok(target_dir().join(triple).join("release/volume-helper"))
 }
 
+/// Builds our agent from these sources under another release number, in a copy of the workspace beside it.
+pub fn agent_of(version: &str) -> Result<PathBuf> {
+    output::step(&format!("building our agent as release {version}"));
+    check_glibc()?;
+    let copy = state_dir()?.join("other-release");
+    let sources = copy.join("workspace");
+    if sources.exists() {
+        fs_err::remove_dir_all(&sources)?;
+    }
+    fs_err::create_dir_all(&sources)?;
+    for part in [
+        "Cargo.toml",
+        "Cargo.lock",
+        ".cargo",
+        "proto",
+        "common",
+        "coordinator",
+        "agent",
+        "tests",
+        "deploy",
+    ] {
+        let from = workspace().join(part);
+        // `-p`: what did not change is not compiled again.
+        cmd::must(
+            "cp",
+            ["-rp", &from.display().to_string(), &sources.display().to_string()],
+        )?;
+    }
+    let manifest = sources.join("Cargo.toml");
+    let text = fs_err::read_to_string(&manifest)?;
+    let number = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
+    if text.lines().filter(|line| *line == number).count() != 1 {
+        bail!("{} does not hold the line `{number}` once", manifest.display());
+    }
+    fs_err::write(
+        &manifest,
+        text.replacen(&number, &format!("version = \"{version}\""), 1),
+    )?;
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let target = copy.join("target");
+    let args = [
+        "build",
+        "--quiet",
+        "--offline",
+        "--package",
+        "pmm-upgrade-agent",
+        "--manifest-path",
+        &manifest.display().to_string(),
+        "--target-dir",
+        &target.display().to_string(),
+    ];
+    cmd::must(&cargo, args).context("building our agent under another release number")?;
+    strip(&target.join("debug"), &copy, "pmm-upgrade-agent")
+}
+
 /// Builds the stand-ins alone; the paths of the product's programs are given, but nothing may be there.
 pub fn standins() -> Result<Programs> {
     output::step("building the stand-ins");

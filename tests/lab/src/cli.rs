@@ -1,5 +1,6 @@
 //! The command line of the lab.
 
+use crate::fleet::Wishes;
 use crate::scenario::{self, Scenario};
 use crate::{build, hosts, lock, output, suite, verify};
 use anyhow::{Context, Result};
@@ -77,7 +78,7 @@ pub fn run() -> Result<ExitCode> {
     match args.command {
         Command::Up => {
             hosts::down()?;
-            let fleet = hosts::up(&build::standins()?, "2.41.2")?;
+            let fleet = hosts::up(&build::standins()?, "2.41.2", &Wishes::default())?;
             output::line(&format!(
                 "the fleet is up; PMM 2.41.2 answers on https://127.0.0.1:{} ({} hosts)",
                 crate::names::PMM_PORT,

@@ -103,6 +103,37 @@ pub const HOSTS: [Host; 6] = [
     },
 ];
 
+/// What a scenario wants other than the demo's fleet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// Hosts whose client addresses the PMM Server's container itself, past its published port: the host, and a name of the container.
+    pub direct: &'static [(&'static str, &'static str)],
+    /// The host whose client and agent keep their files on small disks of their own.
+    pub small_disk: Option<&'static str>,
+    /// The host on which PMM backs up a database.
+    pub backup: Option<&'static str>,
+}
+
+impl Wishes {
+    /// Where a host's client finds the PMM Server of a major.
+    pub fn server_address(&self, host: &str, major: u32) -> String {
+        let direct = self.direct.iter().find(|(name, _)| *name == host);
+        match (direct, major) {
+            (None, _) => format!("pmm.lab:{}", names::PMM_PORT),
+            (Some((_, container)), 2) => format!("{container}:443"),
+            (Some((_, container)), _) => format!("{container}:8443"),
+        }
+    }
+}
+
+/// The host of a name.
+pub fn host(name: &str) -> anyhow::Result<&'static Host> {
+    HOSTS
+        .iter()
+        .find(|host| host.name == name)
+        .ok_or_else(|| anyhow::anyhow!("the fleet has no host {name}"))
+}
+
 /// Groups in order.
 pub const GROUPS: [&str; 3] = ["canary", "staging", "production"];
 

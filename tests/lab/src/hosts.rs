@@ -1,9 +1,9 @@
 //! The fleet up and down: network, registry, repository, PMM Server, hosts with their PMM 2 clients and our agents.
 
 use crate::build::Programs;
-use crate::fleet::{HOSTS, Host, Kind};
+use crate::fleet::{HOSTS, Host, Kind, Wishes};
 use crate::wait::{self, Probe};
-use crate::{agent_package, cmd, docker, images, names, output, pmm, site};
+use crate::{agent_package, backups, cmd, disks, docker, images, names, output, pmm, site};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub struct Fleet {
 }
 
 /// Brings everything up; returns when every service reports samples and queries.
-pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
+pub fn up(programs: &Programs, release: &str, wishes: &Wishes) -> Result<Fleet> {
     let tools = images::tools(programs)?;
     let site = site::build(&tools, programs)?;
     let host_images = images::hosts()?;
@@ -45,14 +45,14 @@ pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
     ])?;
     let packages = agent_package::build(&tools, programs)?;
     for host in &HOSTS {
-        start_host(host, &host_images)?;
+        start_host(host, &host_images, wishes)?;
     }
     pmm::start(release)?;
     pmm::set_resolutions(1)?;
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
         let running: Vec<_> = HOSTS
             .iter()
-            .map(|host| scope.spawn(|| provision(host, release, &packages)))
+            .map(|host| scope.spawn(|| provision(host, release, &packages, wishes)))
             .collect();
         running
             .into_iter()
@@ -63,6 +63,9 @@ pub fn up(programs: &Programs, release: &str) -> Result<Fleet> {
         result.with_context(|| format!("provisioning {}", host.name))?;
     }
     wait_for_data()?;
+    if let Some(host) = wishes.backup {
+        backups::install_tools(host, programs)?;
+    }
     Ok(Fleet {
         hosts: HOSTS.len(),
         tarballs: site.tarballs,
@@ -106,7 +109,7 @@ fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {
     Ok(())
 }
 
-fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
+fn start_host(host: &Host, images: &images::HostImages, wishes: &Wishes) -> Result<()> {
     let container = names::host(host.name);
     let mut args: Vec<String> = [
         "run",
@@ -129,6 +132,9 @@ fn start_host(host: &Host, images: &images::HostImages) -> Result<()> {
         args.extend(["--add-host".to_owned(), format!("{name}:{address}")]);
     }
     args.extend(systemd_arguments()?);
+    if wishes.small_disk == Some(host.name) {
+        args.extend(disks::small(host.name)?);
+    }
     args.push(images.of(host.kind).to_owned());
     docker::docker_list(&args).map(drop)
 }
@@ -156,17 +162,22 @@ pub fn systemd_arguments() -> Result<Vec<String>> {
     Ok(args.into_iter().map(str::to_owned).collect())
 }
 
-fn provision(host: &Host, release: &str, packages: &agent_package::Packages) -> Result<()> {
-    let container = names::host(host.name);
+/// Waits until a host has booted.
+pub fn wait_booted(container: &str) -> Result<()> {
     wait::until("systemd to be up", 60, || {
-        let done = docker::exec(&container, &["systemctl", "is-system-running"])?;
+        let done = docker::exec(container, &["systemctl", "is-system-running"])?;
         let state = done.stdout.trim().to_owned();
         Ok(if matches!(state.as_str(), "running" | "degraded") {
             Probe::Ready(())
         } else {
             Probe::NotYet(done.all())
         })
-    })?;
+    })
+}
+
+fn provision(host: &Host, release: &str, packages: &agent_package::Packages, wishes: &Wishes) -> Result<()> {
+    let container = names::host(host.name);
+    wait_booted(&container)?;
     let mut install = vec!["/opt/lab/install-client", release];
     if host.kind == Kind::TarCustom {
         install.extend([host.kind.base_v2(), "dba"]);
@@ -177,7 +188,7 @@ fn provision(host: &Host, release: &str, packages: &agent_package::Packages) -> 
     } else {
         (pmm::ADMIN.to_owned(), pmm::PASSWORD.to_owned())
     };
-    let url = format!("https://{user}:{secret}@pmm.lab:{}", names::PMM_PORT);
+    let url = format!("https://{user}:{secret}@{}", wishes.server_address(host.name, 2));
     docker::exec_must(&container, &["/opt/lab/connect-client", &url, host.name])?;
     add_groups(host, &container)?;
     add_services(host, &container)?;
@@ -300,10 +311,10 @@ pub fn enrol(host: &Host, token: &str) -> Result<()> {
     docker::exec_must(&container, &["systemctl", "start", "pmm-upgrade-agent"]).map(drop)
 }
 
-/// What the new package's maintainer scripts do on this host: `fail` or `hold`.
+/// What the new package's maintainer scripts do on this host: `fail`, `hold` or `hold-unpack`.
 pub fn script_mode(host: &Host, mode: &str) -> Result<()> {
     let container = names::host(host.name);
-    if mode == "hold" {
+    if mode.starts_with("hold") {
         docker::write_file(&container, "/run/standin-hold", "644", b"")?;
     }
     docker::write_file(
@@ -321,6 +332,26 @@ pub fn script_is_held(host: &Host) -> Result<bool> {
         &["pgrep", "-f", "pmm-client.postinst|rpm-tmp"],
     )?
     .ok())
+}
+
+/// Whether a deb waits before its files are unpacked: dpkg runs the script of a package that it is about to unpack from here.
+pub fn unpack_is_held(host: &Host) -> Result<bool> {
+    Ok(docker::exec(&names::host(host.name), &["pgrep", "-f", "tmp.ci/preinst"])?.ok())
+}
+
+/// Power off and on again: everything that runs on the host ends at once, its disks stay.
+pub fn reboot(host: &Host) -> Result<()> {
+    let container = names::host(host.name);
+    docker::docker(["kill", &container])?;
+    docker::docker(["start", &container])?;
+    output::step(&format!("{} lost its power and starts again", host.name));
+    wait_booted(&container)
+}
+
+/// Process numbers of a program on a host.
+pub fn pids(host: &Host, program: &str) -> Result<Vec<String>> {
+    let listed = docker::exec(&names::host(host.name), &["pgrep", "-x", program])?.stdout;
+    Ok(listed.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Lets a held script go on.

@@ -4,14 +4,17 @@
 //! here links product code: the lab runs the programs as a person would and reads what Docker, dpkg, rpm, systemd, `/proc` and PMM say.
 
 mod agent_package;
+mod backups;
 mod build;
 mod cli;
 mod cmd;
+mod disks;
 mod docker;
 mod fleet;
 mod hosts;
 mod images;
 mod lock;
+mod maintenance;
 mod names;
 mod output;
 mod pmm;

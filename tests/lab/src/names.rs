@@ -16,6 +16,8 @@ pub const PMM: &str = "fleetlab-pmm-server";
 pub const PMM_VOLUME: &str = "fleetlab-pmm-data";
 /// A volume that the bad-volume scenario slips under the new container; as long as the real one's name, so that the proxy can keep the lie.
 pub const EMPTY_VOLUME: &str = "fleetlab-pmm-void";
+/// Another name of the PMM Server's container on the hosts' network.
+pub const PMM_ALIAS: &str = "pmm-server";
 /// The registry's container.
 pub const REGISTRY: &str = "fleetlab-registry";
 /// The repository's container: apt, dnf, tarballs; also the place to run curl from.

@@ -51,7 +51,7 @@ pub fn start(release: &str) -> Result<()> {
         "--network",
         names::NETWORK,
         "--network-alias",
-        "pmm-server",
+        names::PMM_ALIAS,
         "--label",
         "com.example.team=dba",
         "--label",

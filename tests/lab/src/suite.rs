@@ -1,7 +1,7 @@
 //! Suites: tables of cases. A case that did not run has failed.
 
 use crate::scenario::{self, Options, Sabotage, Scenario};
-use crate::{lock, output, teeth};
+use crate::{lock, maintenance, output, teeth};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ impl Suite {
     }
 }
 
-const SCENARIOS: [Case; 7] = [
+const SCENARIOS: [Case; 11] = [
     Case::new("plain", "the main job, checked from outside", || {
         demo(Scenario::Plain, None)
     }),
@@ -65,13 +65,27 @@ const SCENARIOS: [Case; 7] = [
         demo(Scenario::Bridge, None)
     }),
     Case::new(
+        "direct-address",
+        "two clients follow the server's container to its new port",
+        || demo(Scenario::DirectAddress, None),
+    ),
+    Case::new("full-disk", "no space is left in the middle of a switch", || {
+        demo(Scenario::FullDisk, None)
+    }),
+    Case::new("reboot", "two hosts lose their power in a package script", || {
+        demo(Scenario::Reboot, None)
+    }),
+    Case::new("backup", "a host waits for the end of a database backup", || {
+        demo(Scenario::Backup, None)
+    }),
+    Case::new(
         "update-api",
         "PMM 2 reaches its last release by its own update",
         || demo_with(Scenario::Plain, None, "api"),
     ),
 ];
 
-const SABOTAGE: [Case; 5] = [
+const SABOTAGE: [Case; 9] = [
     Case::new("stop-client", "a client that is not connected is noticed", || {
         must_fail(
             Scenario::Plain,
@@ -92,6 +106,26 @@ const SABOTAGE: [Case; 5] = [
     Case::new("no-kill", "a kill that did not happen is noticed", || {
         must_fail(Scenario::KillAgent, Sabotage::NoKill, "does not name the kill")
     }),
+    Case::new("old-address", "a client at the old port is noticed", || {
+        must_fail(
+            Scenario::DirectAddress,
+            Sabotage::OldAddress,
+            "rpm-b: `server.address` in the configuration is not as it should be",
+        )
+    }),
+    Case::new("room-left", "disks that never became full are noticed", || {
+        must_fail(Scenario::FullDisk, Sabotage::RoomLeft, "never ran out of space")
+    }),
+    Case::new("no-reboot", "a reboot that did not happen is noticed", || {
+        must_fail(
+            Scenario::Reboot,
+            Sabotage::NoKill,
+            "does not name the reboot of deb-a",
+        )
+    }),
+    Case::new("kill-client", "a backup that was lost is noticed", || {
+        must_fail(Scenario::Backup, Sabotage::KillClient, "the backup is lost")
+    }),
     Case::new(
         "toothless-server",
         "a stand-in server that takes what PMM 3 refuses is noticed",
@@ -99,7 +133,7 @@ const SABOTAGE: [Case; 5] = [
     ),
 ];
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite {
         name: "short",
         about: "what `cargo test` runs: the main job",
@@ -114,6 +148,14 @@ const SUITES: [Suite; 4] = [
         tables: &[Table {
             jobs: 1,
             cases: &SCENARIOS,
+        }],
+    },
+    Suite {
+        name: "maintenance",
+        about: "what is asked of single hosts outside of a rollout",
+        tables: &[Table {
+            jobs: 1,
+            cases: maintenance::CASES,
         }],
     },
     Suite {
@@ -199,6 +241,7 @@ pub fn run(name: &str, only: Option<&str>) -> Result<()> {
         ran += chosen.len();
     }
     teeth::clear();
+    maintenance::clear();
     if ran == 0 {
         bail!("suite {name} has no case like `{}`", only.unwrap_or_default());
     }

@@ -28,6 +28,16 @@ pub enum FromClient {
         /// The path of node_exporter in the client's configuration.
         #[serde(default)]
         node_exporter_path: String,
+        /// Jobs that this very process runs.
+        #[serde(default)]
+        jobs: Vec<String>,
+    },
+    /// A job has ended.
+    Job {
+        /// The job.
+        job_id: String,
+        /// Why it failed; empty when it did not.
+        error: String,
     },
     /// What the client's children do.
     Status {
@@ -97,10 +107,40 @@ pub enum FromServer {
         /// The children to run.
         agents: Vec<AgentSpec>,
     },
+    /// A job to start; sent once.
+    Job {
+        /// The job.
+        job: JobSpec,
+    },
     /// The answer to a ping.
     Pong {},
     /// A second connection with the same id has arrived.
     Kicked {},
+}
+
+/// A MySQL backup to an S3 bucket (percona/pmm agent/runner/jobs/mysql_backup_job.go).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The job's id.
+    pub job_id: String,
+    /// Where in the bucket the backup goes: folder and name of the artifact.
+    pub artifact: String,
+    /// The service's address.
+    pub address: String,
+    /// Its port.
+    pub port: u64,
+    /// Its user.
+    pub user: String,
+    /// That user's password.
+    pub password: String,
+    /// The bucket's endpoint.
+    pub endpoint: String,
+    /// The bucket's key.
+    pub access_key: String,
+    /// That key's secret.
+    pub secret_key: String,
+    /// The bucket.
+    pub bucket: String,
 }
 
 /// Metric resolutions in seconds.

@@ -1,6 +1,7 @@
 //! What a report must say when the migration went through.
 
 use crate::fleet::HOSTS;
+use crate::pmm;
 use crate::report::{Findings, Report};
 use crate::verify::Snapshot;
 use anyhow::Result;
@@ -59,6 +60,17 @@ pub fn migrated(report: &Report, exit: i32, hops: &[&str], before: &Snapshot) ->
     }
     checks(report, before, &mut findings);
     findings.finish("the report")
+}
+
+/// PMM still has every service and every client of before, with their ids.
+pub fn services_and_clients(before: &Snapshot, findings: &mut Findings) {
+    if let Some(services) = findings.take("PMM services", pmm::services()) {
+        findings.equal("services", &services, &before.server.services);
+    }
+    if let Some(clients) = findings.take("PMM clients", pmm::clients()) {
+        let ids = clients.into_iter().map(|(id, (node, _))| (id, node)).collect();
+        findings.equal("clients", &ids, &before.server.clients);
+    }
 }
 
 /// The three checks of the migration guide.

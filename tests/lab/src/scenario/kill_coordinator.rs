@@ -2,9 +2,10 @@
 
 use super::run::Road;
 use super::{Sabotage, expect};
+use crate::fleet::{HOSTS, Kind};
 use crate::proxy::Rule;
 use crate::report::{Findings, Report};
-use crate::verify::Snapshot;
+use crate::verify::{Snapshot, host};
 use crate::{docker, names, output};
 use anyhow::Result;
 use serde_json::Value;
@@ -107,41 +108,23 @@ pub fn lasting_effects(report: &Report, findings: &mut Findings) -> Result<()> {
     volumes.sort();
     restore_points.sort();
     findings.equal("restore points", &volumes, &restore_points);
-    for (host, log, needle) in [
-        ("deb-a", "/var/log/dpkg.log", " install pmm-client:"),
-        ("deb-b", "/var/log/dpkg.log", " install pmm-client:"),
-    ] {
-        let text = docker::exec_must(&names::host(host), &["cat", log])?;
+    for spec in &HOSTS {
+        let Some(count) = host::installations(spec)? else {
+            continue;
+        };
         findings.equal(
-            &format!("{host}: package transactions"),
-            &text.matches(needle).count(),
+            &format!("{}: times the client was installed", spec.name),
+            &count,
             &1,
         );
-    }
-    for host in ["rpm-a", "rpm-b"] {
-        let text = docker::exec_must(&names::host(host), &["rpm", "-q", "--last", "pmm-client"])?;
-        findings.equal(
-            &format!("{host}: installed pmm-client packages"),
-            &text.lines().count(),
-            &1,
-        );
-        let history = docker::exec(
-            &names::host(host),
-            &[
-                "sh",
-                "-c",
-                "cat /var/log/dnf.rpm.log /var/log/dnf.log 2>/dev/null || true",
-            ],
-        )?
-        .stdout;
-        let installs = history
-            .lines()
-            .filter(|line| line.contains("SUBDEBUG") && line.contains("Installed: pmm-client-"))
-            .count();
-        findings.expect(
-            installs == 1,
-            format!("{host}: dnf installed pmm-client {installs} times"),
-        );
+        if spec.kind == Kind::Rpm {
+            let text = docker::exec_must(&names::host(spec.name), &["rpm", "-q", "--last", "pmm-client"])?;
+            findings.equal(
+                &format!("{}: installed pmm-client packages", spec.name),
+                &text.lines().count(),
+                &1,
+            );
+        }
     }
     Ok(())
 }

@@ -1,13 +1,18 @@
 //! The main job from end to end, plain or with something going wrong on the road. Every scenario checks that what should go wrong did.
 
+mod backup;
 mod bad_volume;
 mod bridge;
 mod broken_repo;
+mod direct_address;
 mod expect;
+mod full_disk;
 mod kill_agent;
 mod kill_coordinator;
+mod reboot;
 pub mod run;
 
+use crate::fleet::Wishes;
 use crate::report::Report;
 use crate::verify::Snapshot;
 use crate::{hosts, output, verify};
@@ -30,6 +35,35 @@ pub enum Scenario {
     BadVolume,
     /// Server to a release that still takes PMM 2 clients, clients, server to the target, clients.
     Bridge,
+    /// Two clients address the PMM Server's container itself, whose inner port moves with PMM 3.
+    DirectAddress,
+    /// A host's disks become full while its package manager unpacks the new client.
+    FullDisk,
+    /// Two hosts lose their power while a package script runs.
+    Reboot,
+    /// PMM backs up a database on a host when the host's turn comes.
+    Backup,
+}
+
+impl Scenario {
+    /// What the fleet of this scenario has that the demo's has not.
+    pub fn wishes(self) -> Wishes {
+        match self {
+            Self::DirectAddress => Wishes {
+                direct: &direct_address::HOSTS,
+                ..Wishes::default()
+            },
+            Self::FullDisk => Wishes {
+                small_disk: Some(full_disk::TARGET),
+                ..Wishes::default()
+            },
+            Self::Backup => Wishes {
+                backup: Some(backup::TARGET),
+                ..Wishes::default()
+            },
+            _ => Wishes::default(),
+        }
+    }
 }
 
 /// What is broken on purpose, to see that the checks notice.
@@ -43,6 +77,12 @@ pub enum Sabotage {
     LieInReport,
     /// The kill of a kill scenario is left out.
     NoKill,
+    /// A client that was moved to PMM 3's port is put back to the old one before the checks.
+    OldAddress,
+    /// The disks are not filled.
+    RoomLeft,
+    /// The client is killed in the middle of the backup, as a careless upgrade does.
+    KillClient,
 }
 
 /// The demo's options.
@@ -78,6 +118,10 @@ fn go(options: &Options) -> Result<()> {
         Scenario::KillCoordinator => kill_coordinator::drive(&mut road, options.sabotage)?,
         Scenario::KillAgent => kill_agent::drive(&mut road, options.sabotage)?,
         Scenario::BadVolume => bad_volume::drive(&mut road)?,
+        Scenario::DirectAddress => direct_address::drive(&mut road)?,
+        Scenario::FullDisk => full_disk::drive(&mut road, options.sabotage)?,
+        Scenario::Reboot => reboot::drive(&mut road, options.sabotage)?,
+        Scenario::Backup => backup::drive(&mut road, options.sabotage)?,
     };
     let report = road.report(options.report.as_deref())?;
     sabotage(options.sabotage, &report)?;
@@ -90,11 +134,12 @@ fn go(options: &Options) -> Result<()> {
         Scenario::KillCoordinator => kill_coordinator::check(&report, exit, &before)?,
         Scenario::KillAgent => kill_agent::check(&report, exit, &before)?,
         Scenario::BadVolume => bad_volume::check(&report, exit, &before)?,
+        Scenario::DirectAddress => direct_address::check(&report, exit, &before)?,
+        Scenario::FullDisk => full_disk::check(&report, &before)?,
+        Scenario::Reboot => reboot::check(&report, &before)?,
+        Scenario::Backup => backup::check(&report, exit, &before)?,
     }
-    if matches!(
-        options.scenario,
-        Scenario::Plain | Scenario::Bridge | Scenario::KillCoordinator | Scenario::KillAgent
-    ) {
+    if !matches!(options.scenario, Scenario::BrokenRepo | Scenario::BadVolume) {
         verify::run()?;
     }
     output::line(&format!(
@@ -109,7 +154,8 @@ fn go(options: &Options) -> Result<()> {
 
 fn sabotage(what: Option<Sabotage>, report: &Report) -> Result<()> {
     match what {
-        None | Some(Sabotage::NoKill) => Ok(()),
+        None | Some(Sabotage::NoKill | Sabotage::RoomLeft | Sabotage::KillClient) => Ok(()),
+        Some(Sabotage::OldAddress) => direct_address::put_back(),
         Some(Sabotage::StopClient) => hosts::stop_client(&crate::fleet::HOSTS[0]),
         Some(Sabotage::LoseService) => hosts::lose_service("mysql-deb-a"),
         Some(Sabotage::LieInReport) => {

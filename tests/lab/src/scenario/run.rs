@@ -7,7 +7,7 @@ use crate::proxy::Proxy;
 use crate::report::Report;
 use crate::verify::Snapshot;
 use crate::wait::{self, Probe};
-use crate::{build, hosts, output, pmm, verify};
+use crate::{backups, build, hosts, output, pmm, verify};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub struct Road {
     pub coordinator: Coordinator,
     /// The lab's proxy on the Docker socket, which the coordinator uses.
     pub proxy: Proxy,
+    /// What survey, preflight and plan said.
+    pub foretold: String,
     /// Docker's own account of what was created.
     _events: EventLog,
 }
@@ -32,7 +34,8 @@ impl Road {
     pub fn prepare(options: &Options) -> Result<Self> {
         hosts::down()?;
         let programs = build::programs()?;
-        let fleet = hosts::up(&programs, "2.41.2")?;
+        let wishes = options.scenario.wishes();
+        let fleet = hosts::up(&programs, "2.41.2", &wishes)?;
         let state = build::state_dir()?;
         let proxy = Proxy::start(&state.join("docker.sock"))?;
         let mut coordinator = Coordinator::init(&programs, &data_dir()?)?;
@@ -58,12 +61,17 @@ impl Road {
         let path = state.join("fleet.toml");
         fs_err::write(&path, file)?;
         let path = path.display().to_string();
+        if wishes.backup.is_some() {
+            backups::start(backups::host(wishes.backup)?)?;
+        }
+        let mut foretold = String::new();
         for args in [
             vec!["survey", "-f", &path],
             vec!["server", "preflight", "-f", &path],
             vec!["plan", "-f", &path],
         ] {
             let done = coordinator.show(&args)?;
+            foretold.push_str(&done.all());
             if !done.ok() {
                 bail!(
                     "`pmm-coordinator {}` ended with {}; its log: {}",
@@ -73,10 +81,11 @@ impl Road {
                 );
             }
         }
-        Snapshot::take()?.save()?;
+        Snapshot::take(&wishes)?.save()?;
         Ok(Self {
             coordinator,
             proxy,
+            foretold,
             _events: EventLog::start()?,
         })
     }

@@ -352,6 +352,77 @@ pub fn unchanged(host: &Host, was: &State, now: &State, findings: &mut Findings)
     );
 }
 
+/// Expectations on a host after a disturbance: the package manager has nothing half done, and nothing of ours still runs beside the agent.
+pub fn whole(host: &Host, findings: &mut Findings) {
+    let (name, container) = (host.name, names::host(host.name));
+    let mut silent = |what: &str, argv: &[&str]| {
+        if let Some(done) = findings.take(name, docker::exec(&container, argv)) {
+            findings.expect(
+                done.all().trim().is_empty(),
+                format!("{name}: {what}: {}", done.all().trim()),
+            );
+        }
+    };
+    match host.kind {
+        Kind::Deb => {
+            silent("dpkg has something half done", &["dpkg", "--audit"]);
+            silent(
+                "dpkg has updates that were not taken in",
+                &["find", "/var/lib/dpkg/updates", "-type", "f"],
+            );
+            silent(
+                "files of a broken unpacking are left",
+                &[
+                    "find",
+                    "/usr/local/percona",
+                    "-name",
+                    "*.dpkg-new",
+                    "-o",
+                    "-name",
+                    "*.dpkg-tmp",
+                ],
+            );
+        }
+        Kind::Rpm => {
+            silent(
+                "rpm has files of a broken transaction",
+                &["find", "/usr/local/percona", "-name", "*;????????"],
+            );
+        }
+        Kind::TarDefault | Kind::TarCustom => {}
+    }
+    silent(
+        "a unit of ours is left",
+        &[
+            "systemctl",
+            "list-units",
+            "--no-legend",
+            "--plain",
+            "--state=active,activating,failed",
+            "pmm-upgrade-[!a]*",
+        ],
+    );
+}
+
+/// How often the package manager installed the PMM 3 client, by its own log; `None` where there is no such log.
+pub fn installations(host: &Host) -> Result<Option<usize>> {
+    let container = names::host(host.name);
+    Ok(match host.kind {
+        Kind::Deb => {
+            let log = docker::exec_must(&container, &["cat", "/var/log/dpkg.log"])?;
+            Some(log.matches(" install pmm-client:").count())
+        }
+        Kind::Rpm => {
+            let script = "cat /var/log/dnf.rpm.log /var/log/dnf.log 2>/dev/null || true";
+            let log = docker::exec(&container, &["sh", "-c", script])?.stdout;
+            let installed =
+                |line: &&str| line.contains("SUBDEBUG") && line.contains("Installed: pmm-client-");
+            Some(log.lines().filter(installed).count())
+        }
+        Kind::TarDefault | Kind::TarCustom => None,
+    })
+}
+
 /// Expectations on a host that nobody may have touched: not one file changed and the same process runs.
 pub fn untouched(host: &Host, was: &State, now: &State, findings: &mut Findings) {
     unchanged(host, was, now, findings);
@@ -371,7 +442,16 @@ fn same_config(name: &str, was: &State, now: &State, findings: &mut Findings) {
         } else {
             seen == *value
         };
-        findings.expect(same, format!("{name}: `{key}` in the configuration changed"));
+        // An address is no secret and tells what went wrong; everything else stays unsaid.
+        let told = if key == "server.address" {
+            format!(": `{seen}`, expected `{value}`")
+        } else {
+            String::new()
+        };
+        findings.expect(
+            same,
+            format!("{name}: `{key}` in the configuration is not as it should be{told}"),
+        );
     }
     findings.equal(
         &format!("{name}: configuration's mode and owner"),

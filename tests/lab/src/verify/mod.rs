@@ -4,7 +4,7 @@ pub mod container;
 pub mod host;
 pub mod server;
 
-use crate::fleet::HOSTS;
+use crate::fleet::{HOSTS, Host, Wishes};
 use crate::report::{Findings, Report};
 use crate::{build, output};
 use anyhow::{Context, Result};
@@ -23,11 +23,14 @@ pub struct Snapshot {
     pub server: server::State,
     /// `docker inspect` of its container and of its image.
     pub container: container::State,
+    /// Hosts whose client addresses the server's container itself: its address of PMM 3, inside the network.
+    #[serde(default)]
+    pub moves_to: BTreeMap<String, String>,
 }
 
 impl Snapshot {
     /// Looks at everything now.
-    pub fn take() -> Result<Self> {
+    pub fn take(wishes: &Wishes) -> Result<Self> {
         let hosts = HOSTS
             .iter()
             .map(|host| Ok((host.name.to_owned(), host::look(host)?)))
@@ -37,7 +40,21 @@ impl Snapshot {
             hosts,
             server: server::look()?,
             container: container::look()?,
+            moves_to: wishes
+                .direct
+                .iter()
+                .map(|(host, _)| ((*host).to_owned(), wishes.server_address(host, 3)))
+                .collect(),
         })
+    }
+
+    /// A host as it was, but with the address of the server that its client must have once the server is PMM 3.
+    pub fn host(&self, host: &Host) -> Option<host::State> {
+        let mut state = self.hosts.get(host.name)?.clone();
+        if let Some(address) = self.moves_to.get(host.name) {
+            state.config.insert("server.address".to_owned(), address.clone());
+        }
+        Some(state)
     }
 
     /// Keeps the snapshot for `cargo lab verify`.
@@ -72,13 +89,13 @@ pub fn run() -> Result<()> {
             .unwrap_or_default();
         let wanted = row["to"].as_str().unwrap_or_default().to_owned();
         let state = findings.take(host.name, host::look(host));
-        let (Some(now), Some(was)) = (state, before.hosts.get(host.name)) else {
+        let (Some(now), Some(was)) = (state, before.host(host)) else {
             continue;
         };
         if row["outcome"] == "upgraded" {
-            host::upgraded(host, was, &now, &wanted, &mut findings);
+            host::upgraded(host, &was, &now, &wanted, &mut findings);
         } else {
-            host::unchanged(host, was, &now, &mut findings);
+            host::unchanged(host, &was, &now, &mut findings);
         }
     }
     server::compare(&before.server, before.taken_at, &target, &mut findings);

@@ -1,10 +1,11 @@
-//! The PMM client programs: one executable, copied under every program's name.
+//! The PMM client programs, and the backup tools that `pmm-agent` runs: one executable, copied under every program's name.
 //!
 //! Which PMM release a copy plays is written behind its last byte (see [`release`]), so a running process keeps playing the release it
 //! was started from while its file on disk is replaced.
 
 pub mod admin;
 pub mod agent;
+pub mod backup_tools;
 pub mod clock;
 pub mod config;
 pub mod entrypoint;
@@ -42,10 +43,10 @@ pub fn main(mut args: Vec<String>) -> ExitCode {
         "pmm-agent-entrypoint" => entrypoint::main(&args),
         "vmagent" => vmagent::main(&release, &args),
         name if name.ends_with("_exporter") || name == "nomad" => exporter::main(&release, name, &args),
-        other => {
+        other => backup_tools::main(other, &args).unwrap_or_else(|| {
             out::error(&format!("standin-client plays no program named {other}"));
             2
-        }
+        }),
     };
     ExitCode::from(code)
 }

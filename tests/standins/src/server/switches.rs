@@ -36,6 +36,8 @@ pub struct Switches {
     pub latest_v2: String,
     /// API keys (name) that cannot become service accounts.
     pub bad_keys: Vec<String>,
+    /// Id of Grafana's administrator in a new installation: not 1 in some old ones (PMM-12576).
+    pub admin_id: u64,
 }
 
 impl Default for Switches {
@@ -53,6 +55,7 @@ impl Default for Switches {
             update_seconds: 6.0,
             latest_v2: "2.44.1".to_owned(),
             bad_keys: Vec::new(),
+            admin_id: 1,
         }
     }
 }

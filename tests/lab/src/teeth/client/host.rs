@@ -41,6 +41,11 @@ impl Host {
         Ok(host)
     }
 
+    /// Name of its container.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
     /// Runs a line of shell, as an administrator types it.
     pub fn sh(&self, script: &str) -> Result<Done> {
         docker::exec_as(

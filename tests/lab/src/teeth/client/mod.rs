@@ -2,7 +2,9 @@
 //!
 //! A case does the naive thing with the real package manager on a host of its own and passes only if the trap was sprung in the known way.
 
+mod backup;
 mod deb;
+mod direct;
 mod docker;
 mod ground;
 mod host;
@@ -219,6 +221,21 @@ pub const CASES: &[Case] = &[
         "two-agents",
         "identity: two clients with one id throw each other out (PMM-9413)",
         setup::two_agents_one_id,
+    ),
+    Case::new(
+        "direct-address-goes-blind",
+        "port: a client that addresses the container itself is blind from the cut on (client 3, server 5.1)",
+        direct::goes_blind,
+    ),
+    Case::new(
+        "backup-lost-by-upgrade",
+        "backup: the upgrade page's commands end a database backup (mysql_backup_job.go)",
+        backup::lost_by_upgrade,
+    ),
+    Case::new(
+        "backup-lost-by-restart",
+        "backup: so does a restart of the client",
+        backup::lost_by_restart,
     ),
     Case::new(
         "exit-code-lies",

@@ -3,7 +3,7 @@
 use super::ground::{self, NETWORK};
 use crate::build::Programs;
 use crate::wait::{self, Probe};
-use crate::{docker, images};
+use crate::{cmd, docker, images};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
@@ -19,20 +19,20 @@ pub struct Server {
 impl Server {
     /// Starts one on an empty volume and waits until it is ready.
     pub fn start(name: &str, release: &str, programs: &Programs) -> Result<Self> {
+        Self::run(name, release, &[], programs)
+    }
+
+    /// The same with more arguments for `docker run`.
+    pub fn run(name: &str, release: &str, more: &[&str], programs: &Programs) -> Result<Self> {
         let images = images::servers(programs)?;
         let at = images::SERVER_RELEASES
             .iter()
             .position(|known| *known == release)
             .context("a release that the lab builds")?;
-        docker::docker([
-            "run",
-            "--detach",
-            "--name",
-            name,
-            "--network",
-            NETWORK,
-            &images[at],
-        ])?;
+        let mut args = vec!["run", "--detach", "--name", name, "--network", NETWORK];
+        args.extend(more);
+        args.push(&images[at]);
+        cmd::must("docker", args)?;
         let server = Self {
             name: name.to_owned(),
             v3: !release.starts_with("2."),
@@ -133,6 +133,16 @@ impl Server {
             .collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Id of a service by its name.
+    pub fn service(&self, name: &str) -> Result<String> {
+        let services = self.list("Services")?;
+        let found = services.iter().find(|service| service["service_name"] == name);
+        Ok(found
+            .and_then(|service| service["service_id"].as_str())
+            .context("the service")?
+            .to_owned())
     }
 
     /// Id of a client by its node's id.

@@ -155,6 +155,17 @@ pub fn alert_rules_are_dropped() -> Result<()> {
     bites(seen.rules == 404, "the API of Integrated Alerting is there")
 }
 
+/// A Kubernetes cluster that was left registered with DBaaS is forgotten.
+pub fn dbaas_is_removed() -> Result<()> {
+    let seen = recording()?;
+    ensure!(
+        seen.clusters.0["kubernetes_clusters"][0]["kubernetes_cluster_name"] == "left-behind",
+        "PMM 2 had no cluster: {}",
+        seen.clusters.0
+    );
+    bites(seen.clusters.1 == 404, "PMM 3 has DBaaS")
+}
+
 /// The external Alertmanager's address is deleted.
 pub fn alertmanager_is_dropped() -> Result<()> {
     let seen = recording()?;

@@ -24,6 +24,8 @@ pub struct Recording {
     pub rules: Value,
     pub channels: Value,
     pub empty_list: Value,
+    /// Kubernetes clusters of DBaaS before, and status and answer afterwards.
+    pub clusters: (Value, u16),
     /// Status of paths of PMM 2 on PMM 3.
     pub old_paths: Vec<u16>,
     /// Readiness while it migrated, without repetitions.
@@ -78,6 +80,7 @@ fn record() -> Result<Recording> {
         "/v1/inventory/Services/List",
         &json!({"service_type": "HAPROXY_SERVICE"}),
     )?;
+    let clusters = two.post("/v1/management/DBaaS/Kubernetes/List", &json!({}))?;
     let old_ports = (reachable(&two, 443)?, reachable(&two, 8443)?);
     ensure!(old_ports == (true, false), "ports of PMM 2: {old_ports:?}");
     two.exec(&["supervisorctl", "stop", "all"])?;
@@ -123,6 +126,17 @@ fn record() -> Result<Recording> {
         ),
         channels: stored(&three, &volume)?,
         empty_list,
+        clusters: (
+            clusters,
+            three
+                .ask(
+                    "POST",
+                    "/v1/management/DBaaS/Kubernetes/List",
+                    Some("{}"),
+                    Auth::Admin,
+                )?
+                .status,
+        ),
         old_paths,
         readiness,
         managed_log: three.log_of("pmm-managed")?,

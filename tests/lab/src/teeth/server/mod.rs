@@ -177,6 +177,11 @@ pub const CASES: &[Case] = &[
         "server 4.2: healthy and ready without services, queries and samples",
         refusals::ready_without_data,
     ),
+    Case::new(
+        "admin-is-not-the-first",
+        "server 5.6, PMM-12576: resetting the password of user 1 does not reset the administrator's",
+        refusals::admin_is_not_the_first,
+    ),
     // What runs, or seems to.
     Case::new(
         "red-while-it-migrates",
@@ -339,6 +344,11 @@ pub const CASES: &[Case] = &[
         "alert-rules-are-dropped",
         "server 5.6: rules and channels of Integrated Alerting are gone",
         by_hand::alert_rules_are_dropped,
+    ),
+    Case::new(
+        "dbaas-is-removed",
+        "server 5.6: clusters registered with DBaaS are forgotten",
+        by_hand::dbaas_is_removed,
     ),
     Case::new(
         "alertmanager-is-dropped",

@@ -240,6 +240,30 @@ pub fn bad_base_file() -> Result<()> {
     bites(pmm.readiness()? != 200, "PMM 3 is ready")
 }
 
+/// Grafana's administrator has another id than 1, and what is made for user 1 misses it.
+pub fn admin_is_not_the_first() -> Result<()> {
+    let scene = Scene::new("admin-is-not-the-first")?;
+    let volume = scene.empty_volume("data")?;
+    let mount = format!("{volume}:/srv");
+    let pmm = scene.start("pmm", "2.44.1", &["--volume", &mount], "admin_id = 7")?;
+    pmm.wait_ready(60)?;
+    let reset = pmm.ask(
+        "PUT",
+        "/graph/api/admin/users/1/password",
+        Some(r#"{"password":"another"}"#),
+        super::pmm::FRESH,
+    )?;
+    bites(
+        reset.status == 404,
+        format!("user 1 is there: {} {}", reset.status, reset.json),
+    )?;
+    let me = pmm.ask("GET", "/graph/api/user", None, super::pmm::FRESH)?;
+    bites(
+        me.status == 200 && me.json["id"] == 7,
+        format!("the administrator is {}", me.json),
+    )
+}
+
 /// The key that the credentials were encrypted with was not in the backup.
 pub fn encryption_key_left_behind() -> Result<()> {
     let scene = Scene::new("encryption-key-left-behind")?;

@@ -217,7 +217,15 @@ fn furnish(pmm: &Pmm) -> Result<Value> {
         "/v1/management/PostgreSQL/Add",
         &service(SERVICES[2], 5432, "qan_postgresql_pgstatements_agent"),
     )?;
-    pmm.post("/v1/management/backup/Backups/Schedule", &json!({"service_id": mysql["service"]["service_id"], "name": "nightly", "cron_expression": "0 2 * * *", "enabled": true}))?;
+    let bucket = json!({"name": "bucket", "s3_config": {"endpoint": "https://s3.lab", "access_key": "AK", "secret_key": "SK", "bucket_name": "backups"}});
+    let location = pmm.post("/v1/management/backup/Locations/Add", &bucket)?;
+    pmm.post("/v1/management/backup/Backups/Schedule", &json!({
+        "service_id": mysql["service"]["service_id"], "location_id": location["location_id"], "name": "nightly", "cron_expression": "0 2 * * *", "enabled": true,
+    }))?;
+    pmm.post(
+        "/v1/management/DBaaS/Kubernetes/Register",
+        &json!({"kubernetes_cluster_name": "left-behind", "kube_auth": {"kubeconfig": "{}"}}),
+    )?;
     pmm.post(
         "/v1/management/ia/Channels/Add",
         &json!({"summary": "on call", "email_config": {"to": ["dba@example.com"]}}),

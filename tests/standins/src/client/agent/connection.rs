@@ -1,5 +1,6 @@
 //! The long connection to the server: upgrade, state in, statuses and query buckets out.
 
+use super::jobs;
 use super::shared::Shared;
 use crate::client::http::{Endpoint, Stream};
 use crate::client::{fault, out};
@@ -96,13 +97,16 @@ impl Lines {
     }
 }
 
-fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
-    let (generation, agent_id, exporter) = {
+fn session(shared: &Arc<Shared>, endpoint: &Endpoint) -> io::Result<()> {
+    let (generation, agent_id, exporter, jobs) = {
         let inner = shared.lock();
+        // A job that ended unseen is told as ended, so it counts as ours until then.
+        let ended = inner.ended_jobs.iter().map(|(id, _)| id.clone());
         (
             inner.generation,
             inner.config.id.clone(),
             inner.config.path("node_exporter").to_string(),
+            inner.jobs.iter().cloned().chain(ended).collect(),
         )
     };
     let mut lines = open(shared, endpoint, &agent_id)?;
@@ -110,6 +114,7 @@ fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
         agent_id,
         version: shared.release.version.clone(),
         node_exporter_path: exporter,
+        jobs,
     })?;
     let mut heard = Instant::now();
     let mut pinged = Instant::now();
@@ -148,6 +153,7 @@ fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
                     inner.resolutions = resolution_s;
                     inner.desired = Some(agents);
                 }
+                Ok(FromServer::Job { job }) => jobs::start(shared, job),
                 Ok(FromServer::Pong {}) => {
                     shared.lock().link.latency_ns =
                         u64::try_from(pinged.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -189,6 +195,19 @@ fn session(shared: &Shared, endpoint: &Endpoint) -> io::Result<()> {
             last_statuses = Some(statuses);
         }
         send_buckets(shared, &mut lines)?;
+        send_results(shared, &mut lines)?;
+    }
+}
+
+/// Tells how jobs ended.
+fn send_results(shared: &Shared, lines: &mut Lines) -> io::Result<()> {
+    loop {
+        let next = shared.lock().ended_jobs.first().cloned();
+        let Some((job_id, error)) = next else {
+            return Ok(());
+        };
+        lines.send(&FromClient::Job { job_id, error })?;
+        shared.lock().ended_jobs.remove(0);
     }
 }
 

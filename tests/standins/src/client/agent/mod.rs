@@ -1,6 +1,7 @@
 //! `pmm-agent`: the long-running client.
 
 pub mod connection;
+pub mod jobs;
 pub mod local_api;
 pub mod qan;
 pub mod setup;

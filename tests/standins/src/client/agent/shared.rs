@@ -6,7 +6,7 @@ use crate::client::http::{Endpoint, authorization};
 use crate::client::release::Release;
 use crate::client::{clock, out};
 use crate::wire::{AgentSpec, Bucket, Resolutions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -59,6 +59,10 @@ pub struct Inner {
     pub agents: BTreeMap<String, AgentInfo>,
     /// Query buckets that wait for the connection; in memory only.
     pub buckets: Vec<Bucket>,
+    /// Jobs that run.
+    pub jobs: BTreeSet<String>,
+    /// Jobs that ended, and why if they failed; wait for the connection.
+    pub ended_jobs: Vec<(String, String)>,
     started_ms: u64,
     connected_since: Option<u64>,
     connected_ms: u64,
@@ -95,6 +99,8 @@ impl Shared {
             },
             agents: BTreeMap::new(),
             buckets: Vec::new(),
+            jobs: BTreeSet::new(),
+            ended_jobs: Vec::new(),
             started_ms: clock::unix_ms(),
             connected_since: None,
             connected_ms: 0,

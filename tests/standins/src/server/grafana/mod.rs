@@ -64,7 +64,7 @@ fn fresh() -> Value {
     json!({
         "next_id": 10,
         "grafana_version": "",
-        "users": [{"id": 1, "login": "admin", "email": "admin@localhost", "name": "admin", "password": password, "role": "Admin", "isGrafanaAdmin": true}],
+        "users": [{"id": Switches::now().admin_id, "login": "admin", "email": "admin@localhost", "name": "admin", "password": password, "role": "Admin", "isGrafanaAdmin": true}],
         "api_keys": [],
         "service_accounts": [],
         "folders": [],

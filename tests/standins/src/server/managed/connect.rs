@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::{
-    Managed,
+    Managed, backup,
     model::{self, items, items_mut, text},
     settings,
 };
@@ -114,6 +114,9 @@ async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
             writer.write_all(format!("{text}\n").as_bytes()).await?;
             sent = text;
         }
+        for job in backup::take_due(state, id).await {
+            send(&mut writer, &FromServer::Job { job }).await?;
+        }
         tokio::select! {
             _ = changed.changed() => {}
             line = tokio::time::timeout(dead, lines.next_line()) => {
@@ -121,7 +124,11 @@ async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
                 let Some(line) = line? else { return Ok("closed by the client") };
                 match serde_json::from_str(&line) {
                     Ok(FromClient::Ping {}) => send(&mut writer, &FromServer::Pong {}).await?,
-                    Ok(FromClient::Hello { version, node_exporter_path, .. }) => hello(state, id, &version, &node_exporter_path).await,
+                    Ok(FromClient::Hello { version, node_exporter_path, jobs, .. }) => {
+                        hello(state, id, &version, &node_exporter_path).await;
+                        backup::came_with(state, id, &jobs).await;
+                    }
+                    Ok(FromClient::Job { job_id, error }) => backup::ended(state, id, &job_id, &error).await,
                     Ok(FromClient::Status { agents }) => statuses(state, id, &agents).await,
                     Ok(FromClient::Qan { buckets }) => collect(state, id, buckets).await,
                     Err(e) => log::line(format!("level=warning msg=\"unknown frame: {e}\" agent_id={id}")),

@@ -76,6 +76,7 @@ fn step(doc: &mut Value, number: u32) -> Result<(), String> {
                 drop_fields(&mut doc["settings"], &[old]);
             }
             drop_fields(&mut doc["settings"], &["dbaas_enabled", "platform_email"]);
+            drop_fields(doc, &["kubernetes_clusters"]);
         }
         105 => {
             check_keys(doc)?;

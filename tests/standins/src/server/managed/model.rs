@@ -173,6 +173,7 @@ pub fn fresh(version: Version) -> Value {
         "scheduled_backups": [],
         "backup_locations": [],
         "artifacts": [],
+        "kubernetes_clusters": [],
         "ia_rules": [],
         "ia_channels": [],
         "encrypted": v3,

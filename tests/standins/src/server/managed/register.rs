@@ -116,6 +116,31 @@ pub async fn unregister(state: &Managed, id: &str, force: bool) -> Result<Value,
         .await
 }
 
+/// Registers a Kubernetes cluster for DBaaS (percona/pmm api/managementpb/dbaas/kubernetes.proto); PMM 3 has no DBaaS (release notes 3.0.0).
+pub async fn kubernetes(state: &Managed, req: &Value) -> Result<Value, Resp> {
+    let name = text(req, "kubernetes_cluster_name").to_owned();
+    state
+        .change(|doc| {
+            if name.is_empty() {
+                return Err(Resp::grpc(
+                    400,
+                    3,
+                    "invalid field KubernetesClusterName: must not be empty",
+                ));
+            }
+            if items(doc, "kubernetes_clusters").any(|c| text(c, "kubernetes_cluster_name") == name) {
+                return Err(conflict("Kubernetes Cluster", &name));
+            }
+            push(
+                doc,
+                "kubernetes_clusters",
+                json!({"kubernetes_cluster_name": name, "status": "KUBERNETES_CLUSTER_STATUS_OK"}),
+            );
+            Ok(json!({}))
+        })
+        .await
+}
+
 /// The agents that a request for a service of a kind creates: type and request field (empty: always).
 fn agents_of(kind: &str) -> &'static [(&'static str, &'static str)] {
     match kind {
@@ -199,6 +224,18 @@ pub fn encrypted(text: &str) -> String {
         return text.to_owned();
     }
     format!("enc:{}", base64::engine::general_purpose::STANDARD.encode(text))
+}
+
+/// The inverse of [`encrypted`].
+pub fn decrypted(stored: &str) -> String {
+    use base64::Engine;
+    let Some(text) = stored.strip_prefix("enc:") else {
+        return stored.to_owned();
+    };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// PMM 3 adds every kind of service at one address.

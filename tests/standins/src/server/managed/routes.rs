@@ -111,6 +111,10 @@ async fn v2(state: &Managed, req: &Req) -> Routed {
         ("POST", "/v1/management/ProxySQL/Add") => Some(register::service(state, "proxysql", b).await),
         ("POST", "/v1/management/Service/Remove") => Some(register::remove_service(state, b).await),
         ("POST", path) if path.starts_with("/v1/management/backup/") => backup::v2(state, path, b).await,
+        ("POST", "/v1/management/DBaaS/Kubernetes/List") => Some(Ok(
+            json!({"kubernetes_clusters": state.doc()["kubernetes_clusters"]}),
+        )),
+        ("POST", "/v1/management/DBaaS/Kubernetes/Register") => Some(register::kubernetes(state, b).await),
         ("POST", "/v1/management/ia/Rules/List") => Some(Ok(json!({"rules": state.doc()["ia_rules"]}))),
         ("POST", "/v1/management/ia/Rules/Create") => {
             Some(backup::add(state, "ia_rules", "rule_id", b).await)
@@ -172,6 +176,8 @@ async fn v3(state: &Managed, req: &Req) -> Routed {
         ("DELETE", ["management", "services", id]) => {
             Some(register::remove_service(state, &json!({"service_id": id})).await)
         }
+        ("POST", ["backups:start"]) => Some(backup::start(state, b).await),
+        ("POST", ["backups:schedule"]) => Some(backup::schedule(state, b).await),
         (_, ["backups", rest @ ..]) => backup::v3(state, &req.method, rest, b).await,
         _ => None,
     }
