@@ -83,7 +83,7 @@ pub fn run() -> Result<()> {
     }
     server::compare(&before.server, before.taken_at, &target, &mut findings);
     if let Some(now) = findings.take("container", container::look()) {
-        container::compare(&before.container, &now, &mut findings);
+        container::compare(&before.container, &now, container::Hop::ToPmm3, &mut findings);
     }
     let counts = ["clients", "services"].map(|key| report.number(&format!("/verification/{key}_checked")));
     let seen = [
