@@ -1,4 +1,5 @@
-//! The road of every scenario: fleet up, coordinator up, agents enrolled, survey, plan; then start, watch, report.
+//! The road of every scenario: fleet up, coordinator up, agents enrolled, the snapshot, survey and plan, which may change nothing; then start,
+//! watch, report.
 
 use super::{Options, Scenario};
 use crate::fleet::{self, FileOptions, HOSTS};
@@ -58,6 +59,8 @@ impl Road {
         let path = state.join("fleet.toml");
         fs_err::write(&path, file)?;
         let path = path.display().to_string();
+        let before = Snapshot::take()?;
+        before.save()?;
         for args in [
             vec!["survey", "-f", &path],
             vec!["server", "preflight", "-f", &path],
@@ -73,7 +76,7 @@ impl Road {
                 );
             }
         }
-        Snapshot::take()?.save()?;
+        before.nothing_changed()?;
         Ok(Self {
             coordinator,
             proxy,

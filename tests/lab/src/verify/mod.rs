@@ -40,6 +40,21 @@ impl Snapshot {
         })
     }
 
+    /// Survey, preflight and plan only look: not one file of a host and nothing about the server's container is another one since.
+    pub fn nothing_changed(&self) -> Result<()> {
+        let mut findings = Findings::default();
+        for host in &HOSTS {
+            let now = findings.take(host.name, host::look(host));
+            if let (Some(now), Some(was)) = (now, self.hosts.get(host.name)) {
+                host::untouched(host, was, &now, &mut findings);
+            }
+        }
+        if let Some(now) = findings.take("container", container::look()) {
+            container::untouched(&self.container, &now, &mut findings);
+        }
+        findings.finish("survey, preflight or plan changed something")
+    }
+
     /// Keeps the snapshot for `cargo lab verify`.
     pub fn save(&self) -> Result<()> {
         Ok(fs_err::write(path()?, serde_json::to_vec_pretty(self)?)?)
