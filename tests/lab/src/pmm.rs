@@ -217,6 +217,52 @@ pub fn api_key(name: &str) -> Result<String> {
         .context("no key in the answer")
 }
 
+/// API keys by name, and their role.
+pub fn api_keys() -> Result<BTreeMap<String, String>> {
+    let answer = call("/graph/api/auth/keys", None)?;
+    let rows = answer.as_array().context("the list of API keys is no list")?;
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    Ok(rows
+        .iter()
+        .map(|row| (text(row, "name"), text(row, "role")))
+        .collect())
+}
+
+/// A service account as Grafana lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// How many tokens it has.
+    pub tokens: u64,
+}
+
+impl ServiceAccount {
+    /// The name of the API key it was made of: Grafana may put a prefix of its own before it.
+    pub fn key_name(&self) -> &str {
+        self.name.strip_prefix("sa-autogen-").unwrap_or(&self.name)
+    }
+}
+
+/// All service accounts.
+pub fn service_accounts() -> Result<Vec<ServiceAccount>> {
+    let answer = call("/graph/api/serviceaccounts/search?perpage=1000", None)?;
+    let rows = answer["serviceAccounts"]
+        .as_array()
+        .context("the list of service accounts is no list")?;
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    Ok(rows
+        .iter()
+        .map(|row| ServiceAccount {
+            name: text(row, "name"),
+            role: text(row, "role"),
+            tokens: row["tokens"].as_u64().unwrap_or(0),
+        })
+        .collect())
+}
+
 /// Metric resolutions in seconds, by PMM's own settings.
 pub fn set_resolutions(seconds: u32) -> Result<()> {
     let text = format!("{seconds}s");
