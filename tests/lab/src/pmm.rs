@@ -27,7 +27,7 @@ pub enum Major {
 pub fn start(release: &str) -> Result<()> {
     output::step(&format!("starting PMM Server {release}"));
     let image = format!("{}:{release}", names::image_repository());
-    let state = crate::build::state_dir()?;
+    let state = crate::build::run_dir()?;
     let extra = state.join("extra-ca.pem");
     fs_err::write(&extra, "# a file that the operator mounted\n")?;
     docker::docker(["volume", "create", names::PMM_VOLUME])?;

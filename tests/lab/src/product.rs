@@ -171,7 +171,7 @@ impl Drop for EventLog {
 }
 
 fn events_file() -> Result<PathBuf> {
-    Ok(crate::build::state_dir()?.join("docker-events.jsonl"))
+    Ok(crate::build::run_dir()?.join("docker-events.jsonl"))
 }
 
 /// What the last [`EventLog`] wrote down.

@@ -25,7 +25,7 @@ pub struct Road {
 
 /// The coordinator's data directory.
 pub fn data_dir() -> Result<PathBuf> {
-    Ok(build::state_dir()?.join("coordinator"))
+    Ok(build::run_dir()?.join("coordinator"))
 }
 
 impl Road {
@@ -34,13 +34,16 @@ impl Road {
         hosts::down()?;
         let programs = build::programs()?;
         let fleet = hosts::up(&programs, "2.41.2")?;
-        let state = build::state_dir()?;
+        let state = build::run_dir()?;
         let proxy = Proxy::start(&state.join("docker.sock"))?;
         let mut coordinator = Coordinator::init(&programs, &data_dir()?)?;
         coordinator.serve()?;
         enrol(&coordinator)?;
         let credential_file = state.join("pmm-admin");
-        write_secret(&credential_file, &format!("{}:{}\n", pmm::ADMIN, pmm::PASSWORD))?;
+        build::write_secret(
+            &credential_file,
+            format!("{}:{}\n", pmm::ADMIN, pmm::PASSWORD).as_bytes(),
+        )?;
         let bridge = (options.scenario == Scenario::Bridge).then_some("3.2.0");
         let file = fleet::fleet_file(&FileOptions {
             docker_socket: proxy.socket.display().to_string(),
@@ -149,15 +152,6 @@ impl Road {
 
 fn short(status: &Value) -> String {
     status.to_string().chars().take(600).collect()
-}
-
-fn write_secret(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs_err::write(path, text)?;
-    Ok(fs_err::set_permissions(
-        path,
-        std::fs::Permissions::from_mode(0o600),
-    )?)
 }
 
 fn enrol(coordinator: &Coordinator) -> Result<()> {

@@ -57,7 +57,7 @@ impl Snapshot {
 
     /// Keeps the snapshot for `cargo lab verify`.
     pub fn save(&self) -> Result<()> {
-        Ok(fs_err::write(path()?, serde_json::to_vec_pretty(self)?)?)
+        build::write_secret(&path()?, &serde_json::to_vec_pretty(self)?)
     }
 
     /// The snapshot of the last run.
@@ -68,12 +68,12 @@ impl Snapshot {
 }
 
 fn path() -> Result<PathBuf> {
-    Ok(build::state_dir()?.join("before.json"))
+    Ok(build::run_dir()?.join("before.json"))
 }
 
 /// Where the last run keeps its report.
 pub fn report_path() -> Result<PathBuf> {
-    Ok(build::state_dir()?.join("report.json"))
+    Ok(build::run_dir()?.join("report.json"))
 }
 
 /// `cargo lab verify`: the fleet that `demo --keep` left, against the snapshot from before and against the product's report.
