@@ -236,7 +236,15 @@ mod tests {
             what: String::new(),
             detail: String::new(),
         };
-        assert!(opens(&store, &host, "k", 9).await.is_none(), "a fork");
+        let fork = HelloFacts {
+            key_sha256: "k".into(),
+            still_there: true,
+            ..hello(9)
+        };
+        assert!(!matches!(
+            store.open_session(&host, fork).await.unwrap(),
+            SessionDecision::Open(_) | SessionDecision::Stale
+        ));
         assert!(matches!(
             store.renew(&host, renewal("k", "k2")).await.unwrap(),
             Admission::Quarantined(_)

@@ -37,6 +37,58 @@ pub fn state_dir() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Where the state of the running fleet is kept: the snapshot with the clients' passwords, credentials, the coordinator's data, logs. `down`
+/// removes it, so it holds nothing that is costly to make.
+pub fn run_dir() -> Result<PathBuf> {
+    let directory = state_dir()?.join("run");
+    if !directory.exists() {
+        fs_err::create_dir(&directory)?;
+        only_owner(&directory, 0o700)?;
+    }
+    Ok(directory)
+}
+
+/// Removes what [`run_dir`] holds; the logs of a run that failed may stay for whoever looks into it.
+pub fn forget_run(keep_logs: bool) -> Result<()> {
+    forget(&state_dir()?.join("run"), keep_logs)
+}
+
+fn forget(directory: &Path, keep_logs: bool) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    if !keep_logs {
+        return Ok(fs_err::remove_dir_all(directory)?);
+    }
+    for entry in fs_err::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            fs_err::remove_dir_all(&path)?;
+        } else if path.extension().is_none_or(|kind| kind != "log") {
+            fs_err::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file that only its owner may read, at no moment anybody else.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    use std::io::Write as _;
+    let mut options = fs_err::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    // The mode above counts only for a new file.
+    only_owner(path, 0o600)?;
+    Ok(file.write_all(bytes)?)
+}
+
+fn only_owner(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    Ok(fs_err::set_permissions(path, permissions)?)
+}
+
 /// Builds everything; cheap when nothing changed.
 pub fn programs() -> Result<Programs> {
     output::step("building the programs and the stand-ins");
@@ -206,5 +258,37 @@ fn check_glibc() -> Result<()> {
             "this machine's C library ({first}) is newer than the lab hosts' (glibc 2.36): programs built here would not start there. \
              Run the lab on Debian 12 or something as old"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn down_leaves_no_state_and_a_failed_run_only_logs() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = std::env::temp_dir().join(format!("fleetlab-run-{}", std::process::id()));
+        let names = || -> Vec<String> {
+            let rows = fs_err::read_dir(&root).unwrap();
+            rows.map(|row| row.unwrap().file_name().to_string_lossy().into_owned())
+                .collect()
+        };
+        fs_err::create_dir_all(root.join("coordinator")).unwrap();
+        fs_err::write(root.join("coordinator/ca.key"), "key").unwrap();
+        fs_err::write(root.join("coordinator.log"), "log").unwrap();
+        fs_err::write(root.join("before.json"), "old").unwrap();
+        write_secret(&root.join("before.json"), b"{}").unwrap();
+        let mode = fs_err::metadata(root.join("before.json"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        forget(&root, true).unwrap();
+        assert_eq!(names(), ["coordinator.log"]);
+        forget(&root, false).unwrap();
+        assert!(!root.exists());
+        forget(&root, false).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! The fleet up and down: network, registry, repository, PMM Server, hosts with their PMM 2 clients and our agents.
 
-use crate::build::Programs;
+use crate::build::{self, Programs};
 use crate::fleet::{HOSTS, Host, Kind, Wishes};
 use crate::wait::{self, Probe};
 use crate::{agent_package, backups, cmd, disks, docker, images, names, output, pmm, site};
@@ -74,12 +74,20 @@ pub fn up(programs: &Programs, release: &str, wishes: &Wishes) -> Result<Fleet> 
 
 /// Removes the fleet and what the product made beside it; other suites' containers, which clean up after themselves, stay.
 pub fn down() -> Result<()> {
-    remove(|name| !name.starts_with(names::TEETH))
+    remove(|name| !name.starts_with(names::TEETH))?;
+    build::forget_run(false)
+}
+
+/// As [`down`], but the logs of the run stay.
+pub fn down_after_failure() -> Result<()> {
+    remove(|name| !name.starts_with(names::TEETH))?;
+    build::forget_run(true)
 }
 
 /// Removes every container, volume and network with the lab's prefix.
 pub fn down_all() -> Result<()> {
-    remove(|_| true)
+    remove(|_| true)?;
+    build::forget_run(false)
 }
 
 fn remove(wanted: impl Fn(&str) -> bool) -> Result<()> {

@@ -101,9 +101,24 @@ fn assemble(name: &str, parts: &[PathBuf], dockerfile: &str, args: &[(&str, &str
     Ok(image)
 }
 
+/// What the base image is made of. Debian's mirror may give newer packages of the same release to whoever makes it later.
+const BOOTSTRAP: [&str; 3] = [
+    "--variant=minbase",
+    "--include=systemd,systemd-sysv,dbus,ca-certificates",
+    "bookworm",
+];
+
+fn base_tag() -> String {
+    format!(
+        "{}base:{}",
+        names::IMAGES,
+        &text_hash(&BOOTSTRAP.join("\n"))[..16]
+    )
+}
+
 /// The base image of everything: a minimal Debian with systemd.
 pub fn base() -> Result<String> {
-    let image = format!("{}base:bookworm-1", names::IMAGES);
+    let image = base_tag();
     let _lock = crate::lock::hold("image-base")?;
     if exists(&image)? {
         return Ok(image);
@@ -114,16 +129,9 @@ pub fn base() -> Result<String> {
     if root.exists() {
         fs_err::remove_dir_all(&root)?;
     }
-    let include = "--include=systemd,systemd-sysv,dbus,ca-certificates";
-    cmd::must(
-        "debootstrap",
-        [
-            "--variant=minbase",
-            include,
-            "bookworm",
-            &root.display().to_string(),
-        ],
-    )?;
+    let target = root.display().to_string();
+    let arguments = BOOTSTRAP.into_iter().chain([target.as_str()]);
+    cmd::must("debootstrap", arguments)?;
     let archive = root.with_extension("tar");
     cmd::must(
         "tar",

@@ -47,5 +47,7 @@ pub fn host(name: &str) -> String {
 pub const SUBNET: &str = "172.31.78";
 /// This machine as the hosts see it: PMM's published port and the coordinator.
 pub const GATEWAY: &str = "172.31.78.1";
+/// Static address of the PMM Server; far from those that Docker gives by itself.
+pub const PMM_IP: &str = "172.31.78.200";
 /// Address of the repository.
 pub const REPO_IP: &str = "172.31.78.10";

@@ -27,9 +27,12 @@ pub enum Major {
 pub fn start(release: &str) -> Result<()> {
     output::step(&format!("starting PMM Server {release}"));
     let image = format!("{}:{release}", names::image_repository());
-    let state = crate::build::state_dir()?;
+    let state = crate::build::run_dir()?;
     let extra = state.join("extra-ca.pem");
     fs_err::write(&extra, "# a file that the operator mounted\n")?;
+    // Mounted read-only below the data, as operators do with their own scrape configuration: not even root can change its owner there.
+    let scrape = state.join("prometheus.base.yml");
+    fs_err::write(&scrape, "# the operator's own scrape configuration\n")?;
     docker::docker(["volume", "create", names::PMM_VOLUME])?;
     let args = [
         "run",
@@ -48,10 +51,16 @@ pub fn start(release: &str) -> Result<()> {
         &format!("{}:/srv", names::PMM_VOLUME),
         "--volume",
         &format!("{}:/opt/site/extra-ca.pem:ro", extra.display()),
+        "--volume",
+        &format!("{}:/srv/prometheus/prometheus.base.yml:ro", scrape.display()),
         "--network",
         names::NETWORK,
+        "--ip",
+        names::PMM_IP,
         "--network-alias",
         names::PMM_ALIAS,
+        "--group-add",
+        "4242",
         "--label",
         "com.example.team=dba",
         "--label",
@@ -211,6 +220,52 @@ pub fn api_key(name: &str) -> Result<String> {
         .as_str()
         .map(str::to_owned)
         .context("no key in the answer")
+}
+
+/// API keys by name, and their role.
+pub fn api_keys() -> Result<BTreeMap<String, String>> {
+    let answer = call("/graph/api/auth/keys", None)?;
+    let rows = answer.as_array().context("the list of API keys is no list")?;
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    Ok(rows
+        .iter()
+        .map(|row| (text(row, "name"), text(row, "role")))
+        .collect())
+}
+
+/// A service account as Grafana lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// How many tokens it has.
+    pub tokens: u64,
+}
+
+impl ServiceAccount {
+    /// The name of the API key it was made of: Grafana may put a prefix of its own before it.
+    pub fn key_name(&self) -> &str {
+        self.name.strip_prefix("sa-autogen-").unwrap_or(&self.name)
+    }
+}
+
+/// All service accounts.
+pub fn service_accounts() -> Result<Vec<ServiceAccount>> {
+    let answer = call("/graph/api/serviceaccounts/search?perpage=1000", None)?;
+    let rows = answer["serviceAccounts"]
+        .as_array()
+        .context("the list of service accounts is no list")?;
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    Ok(rows
+        .iter()
+        .map(|row| ServiceAccount {
+            name: text(row, "name"),
+            role: text(row, "role"),
+            tokens: row["tokens"].as_u64().unwrap_or(0),
+        })
+        .collect())
 }
 
 /// Metric resolutions in seconds, by PMM's own settings.

@@ -159,6 +159,7 @@ impl EventLog {
             .stderr(Stdio::null())
             .spawn()
             .context("starting `docker events`")?;
+        fs_err::write(events_pid_file()?, child.id().to_string())?;
         Ok(Self(child))
     }
 }
@@ -171,7 +172,7 @@ impl Drop for EventLog {
 }
 
 fn events_file() -> Result<PathBuf> {
-    Ok(crate::build::state_dir()?.join("docker-events.jsonl"))
+    Ok(crate::build::run_dir()?.join("docker-events.jsonl"))
 }
 
 /// What the last [`EventLog`] wrote down.
@@ -183,14 +184,31 @@ pub fn docker_events() -> Result<Vec<Value>> {
 }
 
 fn pid_file() -> Result<PathBuf> {
-    Ok(crate::build::state_dir()?.join("coordinator.pid"))
+    Ok(crate::build::run_dir()?.join("coordinator.pid"))
 }
 
-/// Ends a coordinator that an interrupted lab run left behind.
+fn events_pid_file() -> Result<PathBuf> {
+    Ok(crate::build::run_dir()?.join("docker-events.pid"))
+}
+
+/// Ends the coordinator and the `docker events` that an interrupted lab run left behind.
 pub fn stop_leftover() -> Result<()> {
-    let pid = fs_err::read_to_string(pid_file()?).unwrap_or_default();
-    let exe = fs_err::read_link(format!("/proc/{}/exe", pid.trim())).unwrap_or_default();
-    if exe.to_string_lossy().contains("pmm-coordinator") {
+    let data = crate::scenario::run::data_dir()?.display().to_string();
+    end(&pid_file()?, &["pmm-coordinator", "--data", &data, "serve"])?;
+    end(&events_pid_file()?, &["docker", "events", "--filter"])
+}
+
+/// Kills the process that a file names if it is still the one that was started: its number may belong to another one by now.
+fn end(pid_file: &Path, started: &[&str]) -> Result<()> {
+    let pid = fs_err::read_to_string(pid_file).unwrap_or_default();
+    let arguments = fs_err::read_to_string(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+    let mut words = arguments.split('\0');
+    let program = words.next().and_then(|path| path.rsplit('/').next());
+    let wanted = started.split_first();
+    if let Some((name, rest)) = wanted
+        && program == Some(*name)
+        && rest.iter().all(|word| words.next() == Some(*word))
+    {
         cmd::must("kill", ["-9", pid.trim()])?;
     }
     Ok(())
@@ -202,5 +220,31 @@ impl Drop for Coordinator {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_the_process_that_was_started_is_ended() {
+        let file = std::env::temp_dir().join(format!("fleetlab-pid-{}", std::process::id()));
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        fs_err::write(&file, format!("{}\n", child.id())).unwrap();
+        let exe = || fs_err::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+        wait::until("the program to run", 10, || {
+            wait::check(exe().ends_with("sleep"), "not yet")
+        })
+        .unwrap();
+        end(&file, &["sleep", "60"]).unwrap();
+        end(&file, &["docker", "600"]).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        end(&file, &["sleep", "600"]).unwrap();
+        assert!(!child.wait().unwrap().success());
+        end(&file, &["sleep", "600"]).unwrap();
+        fs_err::remove_file(&file).unwrap();
+        end(&file, &["sleep", "600"]).unwrap();
     }
 }

@@ -4,9 +4,11 @@ use super::run::Road;
 use crate::fleet::HOSTS;
 use crate::proxy::Rule;
 use crate::report::{Findings, Report};
+use crate::verify::container::{self, Hop};
 use crate::verify::{Snapshot, host, server};
 use crate::{docker, names, pmm};
 use anyhow::{Result, bail};
+use serde_json::Value;
 
 /// Swaps the volume of the first PMM 3 container and runs.
 pub fn drive(road: &mut Road) -> Result<i32> {
@@ -71,6 +73,13 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
     if let Some(services) = findings.take("PMM services", pmm::services()) {
         findings.equal("services", &services, &before.server.services);
     }
+    if let Some(keys) = findings.take("API keys", pmm::api_keys()) {
+        findings.equal("API keys", &keys, &before.server.api_keys);
+    }
+    if let Some(now) = findings.take("container", container::look()) {
+        restored(&now, &crate::product::docker_events()?, &mut findings);
+        container::compare(&before.container, &now, Hop::WithinPmm2, &mut findings);
+    }
     server::fresh(&before.server.sampled, &mut findings);
     for spec in &HOSTS {
         let Some(now) = findings.take(spec.name, host::look(spec)) else {
@@ -81,4 +90,58 @@ pub fn check(report: &Report, exit: i32, before: &Snapshot) -> Result<()> {
         }
     }
     findings.finish("bad-volume")
+}
+
+/// The container that runs is the one that was made for the hop before, not another one of its kind.
+fn restored(now: &container::State, events: &[Value], findings: &mut Findings) {
+    let servers = events
+        .iter()
+        .map(|event| &event["Actor"])
+        .filter(|actor| actor["Attributes"]["io.pmm-fleet.role"] == "server");
+    let created: Vec<(&Value, &Value)> = servers
+        .map(|actor| (&actor["ID"], &actor["Attributes"]["image"]))
+        .collect();
+    let [(first, image), (second, _)] = created[..] else {
+        findings.expect(
+            false,
+            format!("PMM Server containers created: {created:?}, expected one for each of two hops"),
+        );
+        return;
+    };
+    findings.equal("container id", &&now.container["Id"], &first);
+    findings.expect(first != second, "both hops made the same container");
+    findings.equal(
+        "image of the container",
+        &&now.container["Config"]["Image"],
+        &image,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_the_container_of_the_hop_before_is_a_restored_one() {
+        let created = |id: &str, image: &str| json!({"Actor": {"ID": id, "Attributes": {"image": image, "io.pmm-fleet.role": "server"}}});
+        let helper = json!({"Actor": {"ID": "h", "Attributes": {"image": "pmm:2.44.1", "io.pmm-fleet.role": "helper"}}});
+        let events = [created("a", "pmm:2.44.1"), helper, created("b", "pmm:3.7.1")];
+        let judge = |id: &str, image: &str, events: &[Value]| {
+            let now = container::State {
+                container: json!({"Id": id, "Config": {"Image": image}}),
+                image: Value::Null,
+            };
+            let mut findings = Findings::default();
+            restored(&now, events, &mut findings);
+            findings.finish("restored").is_ok()
+        };
+        assert!(judge("a", "pmm:2.44.1", &events));
+        assert!(!judge("b", "pmm:3.7.1", &events));
+        assert!(!judge("c", "pmm:2.44.1", &events));
+        assert!(!judge("a", "pmm:2.41.2", &events));
+        assert!(!judge("a", "pmm:2.44.1", &events[..2]));
+        let again = [&events[..], &[created("a2", "pmm:2.44.1")]].concat();
+        assert!(!judge("a2", "pmm:2.44.1", &again));
+    }
 }

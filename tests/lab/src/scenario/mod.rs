@@ -104,8 +104,10 @@ pub fn run(options: &Options) -> Result<()> {
     let result = go(options);
     if options.keep {
         output::step("the fleet is left up; `cargo lab verify` looks at it, `cargo lab down` removes it");
-    } else {
+    } else if result.is_ok() {
         hosts::down()?;
+    } else {
+        hosts::down_after_failure()?;
     }
     result
 }

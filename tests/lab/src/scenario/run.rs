@@ -1,4 +1,5 @@
-//! The road of every scenario: fleet up, coordinator up, agents enrolled, survey, plan; then start, watch, report.
+//! The road of every scenario: fleet up, coordinator up, agents enrolled, the snapshot, survey and plan, which may change nothing; then start,
+//! watch, report.
 
 use super::{Options, Scenario};
 use crate::fleet::{self, FileOptions, HOSTS};
@@ -26,7 +27,7 @@ pub struct Road {
 
 /// The coordinator's data directory.
 pub fn data_dir() -> Result<PathBuf> {
-    Ok(build::state_dir()?.join("coordinator"))
+    Ok(build::run_dir()?.join("coordinator"))
 }
 
 impl Road {
@@ -36,13 +37,16 @@ impl Road {
         let programs = build::programs()?;
         let wishes = options.scenario.wishes();
         let fleet = hosts::up(&programs, "2.41.2", &wishes)?;
-        let state = build::state_dir()?;
+        let state = build::run_dir()?;
         let proxy = Proxy::start(&state.join("docker.sock"))?;
         let mut coordinator = Coordinator::init(&programs, &data_dir()?)?;
         coordinator.serve()?;
         enrol(&coordinator)?;
         let credential_file = state.join("pmm-admin");
-        write_secret(&credential_file, &format!("{}:{}\n", pmm::ADMIN, pmm::PASSWORD))?;
+        build::write_secret(
+            &credential_file,
+            format!("{}:{}\n", pmm::ADMIN, pmm::PASSWORD).as_bytes(),
+        )?;
         let bridge = (options.scenario == Scenario::Bridge).then_some("3.2.0");
         let file = fleet::fleet_file(&FileOptions {
             docker_socket: proxy.socket.display().to_string(),
@@ -64,6 +68,8 @@ impl Road {
         if wishes.backup.is_some() {
             backups::start(backups::host(wishes.backup)?)?;
         }
+        let before = Snapshot::take(&wishes)?;
+        before.save()?;
         let mut foretold = String::new();
         for args in [
             vec!["survey", "-f", &path],
@@ -81,7 +87,7 @@ impl Road {
                 );
             }
         }
-        Snapshot::take(&wishes)?.save()?;
+        before.nothing_changed()?;
         Ok(Self {
             coordinator,
             proxy,
@@ -155,15 +161,6 @@ impl Road {
 
 fn short(status: &Value) -> String {
     status.to_string().chars().take(600).collect()
-}
-
-fn write_secret(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs_err::write(path, text)?;
-    Ok(fs_err::set_permissions(
-        path,
-        std::fs::Permissions::from_mode(0o600),
-    )?)
 }
 
 fn enrol(coordinator: &Coordinator) -> Result<()> {

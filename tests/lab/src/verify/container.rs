@@ -8,12 +8,21 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `docker inspect` of container and image.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct State {
     /// The container.
     pub container: Value,
     /// The image it runs from.
     pub image: Value,
+}
+
+/// What was made between the two looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// PMM 2 stayed PMM 2: nothing may be translated.
+    WithinPmm2,
+    /// PMM 2 became PMM 3: inner ports moved and variables have other names.
+    ToPmm3,
 }
 
 /// Looks at the container with PMM's name.
@@ -28,52 +37,67 @@ pub fn look() -> Result<State> {
 /// Labels of our own that the re-creation may add.
 const OUR_LABELS: &str = "io.pmm-fleet.";
 
-/// Settings that must come through unchanged, as pointers into the inspection.
-const KEPT: [&str; 24] = [
-    "/HostConfig/RestartPolicy",
-    "/HostConfig/Memory",
-    "/HostConfig/NanoCpus",
-    "/HostConfig/CpuShares",
-    "/HostConfig/Ulimits",
-    "/HostConfig/LogConfig",
-    "/HostConfig/Dns",
-    "/HostConfig/DnsSearch",
-    "/HostConfig/ExtraHosts",
-    "/HostConfig/CapAdd",
-    "/HostConfig/CapDrop",
-    "/HostConfig/SecurityOpt",
-    "/HostConfig/Privileged",
-    "/HostConfig/ReadonlyRootfs",
-    "/HostConfig/Tmpfs",
-    "/HostConfig/Sysctls",
-    "/HostConfig/ShmSize",
-    "/HostConfig/PidsLimit",
-    "/HostConfig/Init",
-    "/HostConfig/AutoRemove",
-    "/Config/Hostname",
-    "/Config/Domainname",
-    "/Config/StopTimeout",
-    "/Name",
+/// Everything in `HostConfig` must come through unchanged, except these.
+const OTHER_HOST_CONFIG: [&str; 3] = [
+    // Compared with their inner ports translated.
+    "PortBindings",
+    // The file that `docker run --cidfile` wrote; the container's id is another one.
+    "ContainerIDFile",
+    // The network that the container was created with. A new one begins apart from the clients; the networks are compared by themselves.
+    "NetworkMode",
 ];
 
-/// Expectations after the re-creation.
-pub fn compare(before: &State, now: &State, findings: &mut Findings) {
-    let (was, is) = (&before.container, &now.container);
-    for pointer in KEPT {
-        let empty = |value: Option<&Value>| match value {
-            None | Some(Value::Null) => Value::Null,
-            Some(Value::Array(list)) if list.is_empty() => Value::Null,
-            Some(value) => value.clone(),
-        };
-        findings.equal(
-            &format!("container {pointer}"),
-            &empty(is.pointer(pointer)),
-            &empty(was.pointer(pointer)),
-        );
+/// Everything in `Config` must come through unchanged, except these, which are compared by themselves.
+const OTHER_CONFIG: [&str; 4] = ["Image", "Env", "Labels", "ExposedPorts"];
+
+/// Of the members outside of both, those that somebody may have asked for.
+const OTHER_MEMBERS: [&str; 5] = [
+    "Name",
+    "Platform",
+    "AppArmorProfile",
+    "MountLabel",
+    "ProcessLabel",
+];
+
+/// Expectations where nobody may have touched the container.
+pub fn untouched(before: &State, now: &State, findings: &mut Findings) {
+    for pointer in [
+        "/Id",
+        "/State/StartedAt",
+        "/State/Pid",
+        "/Config",
+        "/HostConfig",
+        "/Mounts",
+        "/NetworkSettings/Networks",
+    ] {
+        let of = |state: &State| state.container.pointer(pointer).cloned();
+        findings.equal(&format!("container {pointer}"), &of(now), &of(before));
     }
+}
+
+/// Expectations after the re-creation.
+pub fn compare(before: &State, now: &State, hop: Hop, findings: &mut Findings) {
+    let (was, is) = (&before.container, &now.container);
+    let mut same = |what: &str, is: &BTreeMap<String, Value>, was: &BTreeMap<String, Value>| {
+        let names: BTreeSet<&String> = is.keys().chain(was.keys()).collect();
+        for name in names {
+            findings.equal(&format!("container {what}{name}"), &is.get(name), &was.get(name));
+        }
+    };
+    same("HostConfig.", &host_config(is), &host_config(was));
+    same("Config.", &own_config(now), &own_config(before));
+    same("", &members(is), &members(was));
+    same("network ", &networks(is), &networks(was));
     findings.equal("container mounts", &mounts(is), &mounts(was));
-    findings.equal("container networks", &networks(is), &networks(was));
-    findings.equal("published ports", &ports(is), &translated(&ports(was)));
+    let inner = |ports: BTreeSet<String>| {
+        if hop == Hop::ToPmm3 {
+            translated(&ports)
+        } else {
+            ports
+        }
+    };
+    findings.equal("published ports", &ports(is), &inner(ports(was)));
+    findings.equal("exposed ports", &exposed(now), &inner(exposed(before)));
     let labels = labels(is, &now.image);
     for (key, value) in self::labels(was, &before.image) {
         findings.equal(&format!("label {key}"), &labels.get(&key).cloned(), &Some(value));
@@ -86,18 +110,11 @@ pub fn compare(before: &State, now: &State, findings: &mut Findings) {
         strange.is_empty(),
         format!("labels that nobody asked for: {strange:?}"),
     );
-    let environment = operator_environment(is, &now.image);
-    for wanted in WANTED_ENVIRONMENT {
-        findings.expect(
-            environment.contains(wanted),
-            format!("environment lacks `{wanted}`: {environment:?}"),
-        );
-    }
-    findings.equal(
-        "number of variables",
-        &environment.len(),
-        &WANTED_ENVIRONMENT.len(),
-    );
+    let wanted = match hop {
+        Hop::WithinPmm2 => operator_environment(before),
+        Hop::ToPmm3 => WANTED_ENVIRONMENT.map(str::to_owned).into(),
+    };
+    findings.equal("environment", &operator_environment(now), &wanted);
     findings.expect(
         is["RestartCount"] == 0 && is["State"]["Running"] == true,
         "the container restarted or does not run",
@@ -115,6 +132,43 @@ const WANTED_ENVIRONMENT: [&str; 7] = [
     r#"SITE_NOTE=a "quoted" $value with \ and `ticks`"#,
 ];
 
+/// Docker writes what nobody set as null, as nothing, or as empty, by the way a container was created.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(table) => table.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn filled(value: &Value, without: &[&str]) -> BTreeMap<String, Value> {
+    let table = value.as_object().cloned().unwrap_or_default();
+    let kept = table
+        .into_iter()
+        .filter(|(key, value)| !without.contains(&key.as_str()) && !is_empty(value));
+    kept.collect()
+}
+
+fn host_config(container: &Value) -> BTreeMap<String, Value> {
+    filled(&container["HostConfig"], &OTHER_HOST_CONFIG)
+}
+
+/// What the container has of its own, not from its image, which is another one after a hop.
+fn own_config(state: &State) -> BTreeMap<String, Value> {
+    let inherited = &state.image["Config"];
+    let mut own = filled(&state.container["Config"], &OTHER_CONFIG);
+    own.retain(|key, value| inherited[key] != *value);
+    own
+}
+
+fn members(container: &Value) -> BTreeMap<String, Value> {
+    let mut members = filled(container, &[]);
+    members.retain(|key, _| OTHER_MEMBERS.contains(&key.as_str()));
+    members
+}
+
 fn mounts(container: &Value) -> BTreeSet<String> {
     let list = container["Mounts"].as_array().cloned().unwrap_or_default();
     list.iter()
@@ -125,35 +179,42 @@ fn mounts(container: &Value) -> BTreeSet<String> {
                 &mount["Source"]
             };
             format!(
-                "{} {source} -> {} rw={}",
-                mount["Type"], mount["Destination"], mount["RW"]
+                "{} {source} -> {} rw={} propagation={}",
+                mount["Type"], mount["Destination"], mount["RW"], mount["Propagation"]
             )
         })
         .collect()
 }
 
-fn networks(container: &Value) -> BTreeMap<String, BTreeSet<String>> {
+/// What was asked for on each network: aliases without the one that Docker adds, static addresses, links, options, priority.
+fn networks(container: &Value) -> BTreeMap<String, Value> {
     let short = container["Id"]
         .as_str()
         .unwrap_or_default()
         .get(..12)
-        .unwrap_or_default()
-        .to_owned();
+        .unwrap_or_default();
     let table = container["NetworkSettings"]["Networks"]
         .as_object()
         .cloned()
         .unwrap_or_default();
+    let asked = ["IPAMConfig", "Links", "DriverOpts", "GwPriority"];
     table
         .into_iter()
         .map(|(name, network)| {
-            let aliases = network["Aliases"].as_array().cloned().unwrap_or_default();
-            let aliases = aliases
-                .iter()
+            let mut wanted = filled(&network, &[]);
+            wanted.retain(|key, value| asked.contains(&key.as_str()) && *value != 0);
+            let aliases: BTreeSet<&str> = network["Aliases"]
+                .as_array()
+                .into_iter()
+                .flatten()
                 .filter_map(Value::as_str)
                 .filter(|alias| *alias != short)
-                .map(str::to_owned)
                 .collect();
-            (name, aliases)
+            wanted.insert("Aliases".to_owned(), serde_json::json!(aliases));
+            if wanted.contains_key("IPAMConfig") {
+                wanted.insert("IPAddress".to_owned(), network["IPAddress"].clone());
+            }
+            (name, wanted.into_iter().collect())
         })
         .collect()
 }
@@ -178,6 +239,19 @@ fn ports(container: &Value) -> BTreeSet<String> {
         .collect()
 }
 
+/// Ports that the container exposes and its image does not.
+fn exposed(state: &State) -> BTreeSet<String> {
+    let of = |value: &Value| {
+        let table = value["Config"]["ExposedPorts"].as_object();
+        let names = table.into_iter().flat_map(|table| table.keys());
+        names.map(|port| format!("-> {port}")).collect::<BTreeSet<_>>()
+    };
+    of(&state.container)
+        .difference(&of(&state.image))
+        .cloned()
+        .collect()
+}
+
 fn translated(ports: &BTreeSet<String>) -> BTreeSet<String> {
     ports
         .iter()
@@ -197,9 +271,16 @@ fn labels(container: &Value, image: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn operator_environment(container: &Value, image: &Value) -> BTreeSet<String> {
+fn operator_environment(state: &State) -> BTreeSet<String> {
     let of = |value: &Value| {
         serde_json::from_value::<BTreeSet<String>>(value["Config"]["Env"].clone()).unwrap_or_default()
     };
-    of(container).difference(&of(image)).cloned().collect()
+    of(&state.container)
+        .difference(&of(&state.image))
+        .cloned()
+        .collect()
 }
+
+#[cfg(test)]
+#[path = "container_tests.rs"]
+mod tests;

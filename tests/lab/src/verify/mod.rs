@@ -57,9 +57,24 @@ impl Snapshot {
         Some(state)
     }
 
+    /// Survey, preflight and plan only look: not one file of a host and nothing about the server's container is another one since.
+    pub fn nothing_changed(&self) -> Result<()> {
+        let mut findings = Findings::default();
+        for host in &HOSTS {
+            let now = findings.take(host.name, host::look(host));
+            if let (Some(now), Some(was)) = (now, self.hosts.get(host.name)) {
+                host::untouched(host, was, &now, &mut findings);
+            }
+        }
+        if let Some(now) = findings.take("container", container::look()) {
+            container::untouched(&self.container, &now, &mut findings);
+        }
+        findings.finish("survey, preflight or plan changed something")
+    }
+
     /// Keeps the snapshot for `cargo lab verify`.
     pub fn save(&self) -> Result<()> {
-        Ok(fs_err::write(path()?, serde_json::to_vec_pretty(self)?)?)
+        build::write_secret(&path()?, &serde_json::to_vec_pretty(self)?)
     }
 
     /// The snapshot of the last run.
@@ -70,12 +85,12 @@ impl Snapshot {
 }
 
 fn path() -> Result<PathBuf> {
-    Ok(build::state_dir()?.join("before.json"))
+    Ok(build::run_dir()?.join("before.json"))
 }
 
 /// Where the last run keeps its report.
 pub fn report_path() -> Result<PathBuf> {
-    Ok(build::state_dir()?.join("report.json"))
+    Ok(build::run_dir()?.join("report.json"))
 }
 
 /// `cargo lab verify`: the fleet that `demo --keep` left, against the snapshot from before and against the product's report.
@@ -100,7 +115,7 @@ pub fn run() -> Result<()> {
     }
     server::compare(&before.server, before.taken_at, &target, &mut findings);
     if let Some(now) = findings.take("container", container::look()) {
-        container::compare(&before.container, &now, &mut findings);
+        container::compare(&before.container, &now, container::Hop::ToPmm3, &mut findings);
     }
     let counts = ["clients", "services"].map(|key| report.number(&format!("/verification/{key}_checked")));
     let seen = [

@@ -1,6 +1,6 @@
 //! The PMM Server through its own API: inventory, samples, Query Analytics, history.
 
-use crate::pmm::{self, Service};
+use crate::pmm::{self, Service, ServiceAccount};
 use crate::report::Findings;
 use crate::wait::{self, Probe};
 use anyhow::Result;
@@ -22,6 +22,8 @@ pub struct State {
     pub queries: BTreeMap<String, f64>,
     /// Fingerprint of the served certificate.
     pub fingerprint: String,
+    /// API keys: name and role.
+    pub api_keys: BTreeMap<String, String>,
 }
 
 /// Looks at the server.
@@ -42,6 +44,7 @@ pub fn look() -> Result<State> {
         queries,
         services,
         fingerprint: pmm::fingerprint()?,
+        api_keys: pmm::api_keys()?,
     })
 }
 
@@ -90,6 +93,12 @@ pub fn compare(before: &State, taken_at: u64, target: &str, findings: &mut Findi
             &before.sampled,
         );
     }
+    if let (Some(keys), Some(accounts)) = (
+        findings.take("API keys", pmm::api_keys()),
+        findings.take("service accounts", pmm::service_accounts()),
+    ) {
+        converted(&before.api_keys, &keys, &accounts, findings);
+    }
     fresh(&before.sampled, findings);
     for (name, count) in &before.queries {
         if let Some(old) = findings.take("old queries", pmm::qan_queries(name, taken_at - 300, taken_at)) {
@@ -113,6 +122,33 @@ pub fn compare(before: &State, taken_at: u64, target: &str, findings: &mut Findi
     }
 }
 
+/// No API key is left, and each became a service account of the same role that holds its one token.
+fn converted(
+    was: &BTreeMap<String, String>,
+    left: &BTreeMap<String, String>,
+    accounts: &[ServiceAccount],
+    findings: &mut Findings,
+) {
+    findings.expect(!was.is_empty(), "there was no API key that could be converted");
+    findings.equal("API keys that are left", left, &BTreeMap::new());
+    let seen: BTreeSet<_> = accounts
+        .iter()
+        .map(|account| {
+            (
+                account.key_name().to_owned(),
+                account.role.clone(),
+                account.tokens,
+            )
+        })
+        .collect();
+    let wanted: BTreeSet<_> = was
+        .iter()
+        .map(|(name, role)| (name.clone(), role.clone(), 1))
+        .collect();
+    findings.equal("service accounts made of the API keys", &seen, &wanted);
+    findings.equal("number of service accounts", &accounts.len(), &was.len());
+}
+
 /// Every service that had samples has a sample of the last seconds.
 pub fn fresh(sampled: &BTreeSet<String>, findings: &mut Findings) {
     let result = wait::until("fresh samples of every service", 60, || {
@@ -128,4 +164,43 @@ pub fn fresh(sampled: &BTreeSet<String>, findings: &mut Findings) {
         })
     });
     findings.take("samples", result);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn keys(names: &[&str]) -> BTreeMap<String, String> {
+        let rows = names.iter().map(|name| ((*name).to_owned(), "Admin".to_owned()));
+        rows.collect()
+    }
+
+    fn account(name: &str, role: &str, tokens: u64) -> ServiceAccount {
+        ServiceAccount {
+            name: name.to_owned(),
+            role: role.to_owned(),
+            tokens,
+        }
+    }
+
+    #[test]
+    fn every_key_must_have_become_an_account() {
+        let was = keys(&["deb-a", "tar-b"]);
+        let whole = [
+            account("deb-a", "Admin", 1),
+            account("sa-autogen-tar-b", "Admin", 1),
+        ];
+        let judge = |left: &[&str], accounts: &[ServiceAccount]| {
+            let mut findings = Findings::default();
+            converted(&was, &keys(left), accounts, &mut findings);
+            findings.finish("keys").is_ok()
+        };
+        assert!(judge(&[], &whole));
+        assert!(!judge(&["tar-b"], &whole));
+        assert!(!judge(&[], &whole[..1]));
+        assert!(!judge(&[], &[whole[0].clone(), account("tar-b", "Viewer", 1)]));
+        assert!(!judge(&[], &[whole[0].clone(), account("tar-b", "Admin", 0)]));
+        assert!(!judge(&["deb-a", "tar-b"], &[]));
+    }
 }
