@@ -121,11 +121,15 @@ fn init(version: Version) -> io::Result<()> {
     pg::initdb(&srv.join("postgres14"))?;
     give_tree(&srv.join("postgres14"), &|p| give(p, "postgres"))?;
     log::say("Enabling pg_stat_statements extension for PostgreSQL...");
-    fs::write(
-        srv.join("prometheus/prometheus.base.yml"),
-        "# What stands here is added to the scrape configuration.\nscrape_configs: []\n",
-    )?;
-    give(&srv.join("prometheus/prometheus.base.yml"), "pmm")?;
+    let base = srv.join("prometheus/prometheus.base.yml");
+    // One that the operator mounted stands; it may be read-only.
+    if !base.exists() {
+        fs::write(
+            &base,
+            "# What stands here is added to the scrape configuration.\nscrape_configs: []\n",
+        )?;
+        give(&base, "pmm")?;
+    }
     log::say("Generating self-signed certificates for nginx...");
     tls::make(&srv.join("nginx"))?;
     fs::set_permissions(
