@@ -194,6 +194,12 @@ fn server(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         answer.reason = format!("{} in step {}: {}", result.code, result.step, result.message);
         answer.you_can.extend(result.hints.iter().cloned());
     }
+    for hop in &leg.hops {
+        let left = hop.result.iter().flat_map(|result| &result.leftovers);
+        answer
+            .you_can
+            .extend(left.map(|text| format!("look at what the hop to {} left undone: {text}", hop.to)));
+    }
     match leg.phase {
         LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
             answer

@@ -60,6 +60,9 @@ pub struct ServerReport {
     pub reason: String,
     /// What happened, for people.
     pub message: String,
+    /// What the hops left undone without failing because of it, such as API keys that stay keys. A person should look at each.
+    #[serde(default)]
+    pub leftovers: Vec<String>,
 }
 
 /// One host.
@@ -229,7 +232,13 @@ fn server(kernel: &Kernel) -> ServerReport {
         outcome: outcome.to_owned(),
         reason,
         message,
+        leftovers: hops.iter().flat_map(|hop| leftovers(hop)).collect(),
     }
+}
+
+fn leftovers(hop: &HopRow) -> impl Iterator<Item = String> + '_ {
+    let left = hop.result.iter().flat_map(|result| &result.leftovers);
+    left.map(|text| format!("hop to {}: {text}", hop.to))
 }
 
 fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {

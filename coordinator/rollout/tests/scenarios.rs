@@ -674,66 +674,6 @@ fn the_operator_does_not_lift_a_hold_that_was_set_on_the_host() {
 }
 
 #[test]
-fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
-    let groups = [("one", 3, "max_unavailable = 1\nfailure_threshold = 0")];
-    let hour = 3_600_000;
-    let end = world::fixture::NOW + 2 * hour;
-    let mut world = world(&groups, &[(0, Behaviour::Backup(end))]);
-    until(&mut world, |world| {
-        outcome(world, 1) == "upgraded" && outcome(world, 2) == "upgraded"
-    });
-    let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
-    assert!(
-        row.phase == HostPhase::Waiting && !row.slot && !row.counts,
-        "{row:#?}"
-    );
-    let told = explain::explain(&world.kernel, "h0", world.now).unwrap();
-    assert!(
-        told.waits_for[0].contains("backup") && told.deadline_ms.is_some(),
-        "{told:#?}"
-    );
-    world.crash();
-    while !world.kernel.is_final() && world.now < end + hour {
-        world.step();
-    }
-    assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
-    let asked = world
-        .kernel
-        .host(&"clients-1".into(), &"h0".into())
-        .unwrap()
-        .attempt;
-    assert!(
-        (6..20).contains(&asked),
-        "it is asked with growing pauses: {asked}"
-    );
-    assert_eq!(world.hosts[&HostId::new("h0")].switches, 1);
-}
-
-#[test]
-fn a_backup_that_never_ends_leaves_the_host_out_by_a_named_rule() {
-    let mut world = world(
-        &[("one", 2, "failure_threshold = 0")],
-        &[(0, Behaviour::Backup(u64::MAX))],
-    );
-    let begun = world.now;
-    for _ in 0..30_000 {
-        world.step();
-        if world.kernel.is_final() {
-            break;
-        }
-    }
-    assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
-    assert!(world.now - begun < 7 * 3_600_000, "six hours by default");
-    let report = report::report(&world.kernel, world.now);
-    assert_eq!(
-        (report.hosts[0].outcome.as_str(), report.hosts[0].code.as_str()),
-        ("skipped", fleet_common::codes::BACKUP_RUNNING)
-    );
-    assert_eq!(outcome(&world, 1), "upgraded");
-    assert!(world.events.iter().all(|event| event.code != "group_breached"));
-}
-
-#[test]
 fn nobody_back_is_waited_for_again_or_accepted_and_nothing_is_done_again() {
     for accept in [false, true] {
         let mut world = world(&[("one", 2, "")], &[]);

@@ -54,6 +54,9 @@ fn text(report: &ReportDocument) -> String {
     if !server.reason.is_empty() {
         let _ = writeln!(text, "  {}: {}", server.reason, server.message);
     }
+    for left in &server.leftovers {
+        let _ = writeln!(text, "  left undone: {left}");
+    }
     if !server.restore_points.is_empty() {
         let _ = writeln!(text, "  restore points: {}", server.restore_points.join(", "));
     }

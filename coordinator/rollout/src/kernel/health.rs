@@ -15,7 +15,7 @@ use fleet_common::version::PmmVersion;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the fleet is asked for while hosts verify.
-const VERIFYING_MS: u64 = 3_000;
+pub(super) const VERIFYING_MS: u64 = 3_000;
 /// How often it is asked for otherwise.
 const OTHERWISE_MS: u64 = 60_000;
 /// How often it is asked for around the baseline and the three checks.
@@ -161,6 +161,7 @@ impl Kernel {
             .collect();
         self.edit(leg, host, |row| {
             row.views += 1;
+            row.last_view_ms = view.taken_at_ms;
             row.marks = marks;
             row.reason = missing.join("; ");
         });

@@ -314,6 +314,7 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         expired: 0,
         marks: BTreeMap::new(),
         views: 0,
+        last_view_ms: 0,
         lost_in: None,
         ask_at_ms: None,
         backup_since_ms: None,

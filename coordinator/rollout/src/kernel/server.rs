@@ -172,6 +172,7 @@ impl Kernel {
 
     fn hop_finished(&mut self, at: usize, position: usize, result: HopResult, now_ms: u64) {
         let (outcome, message, code) = (result.outcome, result.message.clone(), result.code.clone());
+        let left = result.leftovers.clone();
         let hint = result.hints.first().cloned();
         let (from, to) = (result.from, self.legs[at].hops[position].to);
         let stuck = if result.running == Some(to) {
@@ -191,7 +192,12 @@ impl Kernel {
         let retry = hint.unwrap_or_else(|| "repair the cause, then `retry --server`, or `abort`".to_owned());
         match outcome {
             HopOutcome::Settled => {
-                self.event(now_ms, "server", "hop_settled", format!("the server runs {to}"));
+                let text = if left.is_empty() {
+                    format!("the server runs {to}")
+                } else {
+                    format!("the server runs {to}; left undone: {}", left.join("; "))
+                };
+                self.event(now_ms, "server", "hop_settled", text);
                 if self.rollout.abort.is_some() {
                     self.set_leg(at, LegPhase::Cancelled, now_ms);
                 }

@@ -438,6 +438,9 @@ pub struct HostRow {
     pub marks: BTreeMap<String, Mark>,
     /// Views seen since the switch was done.
     pub views: u32,
+    /// When the newest of them was taken, Unix milliseconds.
+    #[serde(default)]
+    pub last_view_ms: u64,
     /// What a lost host was doing.
     pub lost_in: Option<HostPhase>,
     /// It is not asked before this.

@@ -6,6 +6,9 @@ use super::state::{HostPhase, HostRow, LegPhase};
 use fleet_common::codes;
 use fleet_common::ids::{HostId, LegId};
 
+/// A view this old says nothing about a host any more: ten times the time between views while hosts verify.
+const SIGHT_MS: u64 = 10 * super::health::VERIFYING_MS;
+
 impl Kernel {
     pub(super) fn expire(&mut self, now_ms: u64) {
         let mut due: Vec<(LegId, HostId)> = Vec::new();
@@ -63,12 +66,13 @@ impl Kernel {
                     });
                 }
             }
-            HostPhase::Verifying if row.views == 0 => {
-                // Nothing was seen since the switch: that says nothing about the host.
+            HostPhase::Verifying if row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms => {
+                // Nothing was seen since the switch, or nothing lately: that says nothing about the host. Going back now would need the same
+                // PMM Server that does not answer.
                 let again = now_ms + self.plan.timing.verify_ms;
                 self.edit(leg, host, |row| row.deadline_ms = Some(again));
                 let text = format!(
-                    "the PMM Server could not be asked since {} switched",
+                    "the PMM Server can't be asked while {} waits for its verification",
                     self.name(host)
                 );
                 self.pause(

@@ -142,6 +142,9 @@ pub struct HopView {
     pub ended_at_ms: Option<u64>,
     /// Why it did not settle; empty when it did.
     pub reason: String,
+    /// What it left undone without failing because of it.
+    #[serde(default)]
+    pub leftovers: Vec<String>,
     /// Its steps so far.
     pub steps: Vec<StepView>,
 }

@@ -143,6 +143,11 @@ fn hop_view(hop: &HopRow) -> HopView {
             .filter(|_| state != "settled")
             .map(|result| format!("{}: {}", result.code, result.message))
             .unwrap_or_default(),
+        leftovers: hop
+            .result
+            .as_ref()
+            .map(|result| result.leftovers.clone())
+            .unwrap_or_default(),
         steps: hop
             .steps
             .iter()

@@ -151,6 +151,9 @@ fn hop_lines(hop: &HopView, now_ms: u64, width: usize, paint: &Paint, all: &mut 
     if !hop.reason.is_empty() {
         all.push(cut(&format!("     {}", hop.reason), width));
     }
+    for left in &hop.leftovers {
+        all.push(paint.yellow(&cut(&format!("     left undone: {left}"), width)));
+    }
     if hop.state != "running" {
         return;
     }

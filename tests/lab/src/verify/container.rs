@@ -27,8 +27,12 @@ pub enum Hop {
 
 /// Looks at the container with PMM's name.
 pub fn look() -> Result<State> {
-    let container =
+    let mut container =
         docker::inspect("container", names::PMM)?.context("the PMM Server container is not there")?;
+    // The engine lists them in no order.
+    if let Some(mounts) = container["Mounts"].as_array_mut() {
+        mounts.sort_by_key(|mount| mount["Destination"].to_string());
+    }
     let image = container["Image"].as_str().unwrap_or_default().to_owned();
     let image = docker::inspect("image", &image)?.context("its image is not there")?;
     Ok(State { container, image })
