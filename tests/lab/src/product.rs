@@ -233,9 +233,10 @@ mod tests {
         let file = std::env::temp_dir().join(format!("fleetlab-pid-{}", std::process::id()));
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         fs_err::write(&file, format!("{}\n", child.id())).unwrap();
-        let exe = || fs_err::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+        // The arguments are there a moment after the program is.
+        let arguments = || fs_err::read(format!("/proc/{}/cmdline", child.id())).unwrap();
         wait::until("the program to run", 10, || {
-            wait::check(exe().ends_with("sleep"), "not yet")
+            wait::check(arguments().starts_with(b"sleep"), "not yet")
         })
         .unwrap();
         end(&file, &["sleep", "60"]).unwrap();
