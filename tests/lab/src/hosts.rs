@@ -319,7 +319,7 @@ pub fn enrol(host: &Host, token: &str) -> Result<()> {
     docker::exec_must(&container, &["systemctl", "start", "pmm-upgrade-agent"]).map(drop)
 }
 
-/// What the new package's maintainer scripts do on this host: `fail`, `hold` or `hold-unpack`.
+/// What the new package's maintainer scripts do on this host: `fail`, `hold`, `hold-unpack` or `hold-between`.
 pub fn script_mode(host: &Host, mode: &str) -> Result<()> {
     let container = names::host(host.name);
     if mode.starts_with("hold") {
@@ -333,13 +333,10 @@ pub fn script_mode(host: &Host, mode: &str) -> Result<()> {
     )
 }
 
-/// Whether a held script is running: its package is unpacked and the script's shell waits.
+/// Whether a script of the new package is held open: it sleeps, which no other script does.
 pub fn script_is_held(host: &Host) -> Result<bool> {
-    Ok(docker::exec(
-        &names::host(host.name),
-        &["pgrep", "-f", "pmm-client.postinst|rpm-tmp"],
-    )?
-    .ok())
+    let script = "for pid in $(pgrep -f 'pmm-client.postinst|rpm-tmp'); do pgrep -x sleep -P \"$pid\" && exit 0; done; exit 1";
+    Ok(docker::exec(&names::host(host.name), &["sh", "-c", script])?.ok())
 }
 
 /// Whether a deb waits before its files are unpacked: dpkg runs the script of a package that it is about to unpack from here.

@@ -72,9 +72,11 @@ const SCENARIOS: [Case; 11] = [
     Case::new("full-disk", "no space is left in the middle of a switch", || {
         demo(Scenario::FullDisk, None)
     }),
-    Case::new("reboot", "two hosts lose their power in a package script", || {
-        demo(Scenario::Reboot, None)
-    }),
+    Case::new(
+        "reboot",
+        "three hosts lose their power in a package transaction",
+        || demo(Scenario::Reboot, None),
+    ),
     Case::new("backup", "a host waits for the end of a database backup", || {
         demo(Scenario::Backup, None)
     }),

@@ -39,7 +39,7 @@ pub enum Scenario {
     DirectAddress,
     /// A host's disks become full while its package manager unpacks the new client.
     FullDisk,
-    /// Two hosts lose their power while a package script runs.
+    /// Three hosts lose their power in the middle of a package transaction.
     Reboot,
     /// PMM backs up a database on a host when the host's turn comes.
     Backup,

@@ -1,4 +1,5 @@
-//! Two hosts lose their power while the new package's script runs: one deb, one rpm.
+//! Three hosts lose their power in the middle of a package transaction: a deb while its post-install script runs, an rpm in `%posttrans`, and
+//! an rpm with the new package installed and the old one not yet erased.
 
 use super::run::Road;
 use super::{Sabotage, expect};
@@ -8,16 +9,16 @@ use crate::verify::{Snapshot, host, server};
 use crate::{docker, hosts, names};
 use anyhow::Result;
 
-/// One in the first group, one in the second: they come one after the other.
-const TARGETS: [&str; 2] = ["deb-a", "rpm-a"];
+/// One in each group, so that they come one after the other; and what holds their script.
+const TARGETS: [(&str, &str); 3] = [("deb-a", "hold"), ("rpm-a", "hold"), ("rpm-b", "hold-between")];
 
 /// Holds each script open and takes the power away.
 pub fn drive(road: &mut Road, sabotage: Option<Sabotage>) -> Result<i32> {
-    for name in TARGETS {
-        hosts::script_mode(fleet::host(name)?, "hold")?;
+    for (name, mode) in TARGETS {
+        hosts::script_mode(fleet::host(name)?, mode)?;
     }
     road.start()?;
-    for name in TARGETS {
+    for (name, _) in TARGETS {
         let spec = fleet::host(name)?;
         let mut seen = Ok(false);
         road.until(&format!("the held script of {name}"), 900, |_| {
@@ -45,7 +46,7 @@ pub fn check(report: &Report, before: &Snapshot) -> Result<()> {
             continue;
         };
         let outcome = row["outcome"].as_str().unwrap_or_default().to_owned();
-        let target = TARGETS.contains(&spec.name);
+        let target = TARGETS.iter().any(|(name, _)| *name == spec.name);
         findings.expect(
             outcome == "upgraded" || target && outcome == "rolled_back",
             format!("{}: {outcome}", spec.name),
