@@ -6,6 +6,7 @@ use super::error::{StepError, StepResult};
 use super::install::{carry_through, quiet};
 use super::saved::Saved;
 use super::{save, start, stop};
+use crate::config::Paths;
 use crate::detect;
 use crate::host::command::Tool;
 use crate::host::transaction::{Command, Transaction};
@@ -257,6 +258,7 @@ pub fn restore(run: &Run<'_>) -> StepResult<()> {
     for file in &saved.unit_files {
         file.restore(paths)?;
     }
+    package_unit(&saved, paths)?;
     for (path, target) in &saved.links {
         if std::fs::read_link(path).ok().as_deref() != Some(Path::new(target)) {
             files::remove(Path::new(path))?;
@@ -266,6 +268,26 @@ pub fn restore(run: &Run<'_>) -> StepResult<()> {
     carry::enablement(&saved)?;
     if systemd::present() {
         systemd::daemon_reload()?;
+    }
+    Ok(())
+}
+
+/// Puts the package's own unit file back where the package manager kept another one in its place, and takes away the copy that it laid
+/// beside it.
+fn package_unit(saved: &Saved, paths: &Paths) -> StepResult<()> {
+    let Some(unit) = &saved.package_unit else {
+        return Ok(());
+    };
+    let bytes = unit.bytes(paths)?;
+    if fs::read(&unit.path).ok().as_deref() != Some(&bytes) {
+        unit.restore(paths)?;
+    }
+    // rpm's and dpkg's names for a configuration file of the package that was not put in place.
+    for suffix in [".rpmnew", ".dpkg-dist", ".dpkg-new"] {
+        let beside = format!("{}{suffix}", unit.path);
+        if fs::read(&beside).ok().as_deref() == Some(&bytes) {
+            files::remove(Path::new(&beside))?;
+        }
     }
     Ok(())
 }

@@ -55,6 +55,7 @@ pub fn reserve(paths: &Paths, saved: &Saved) -> StepResult<()> {
         .iter()
         .chain(saved.collectors.values().map(|collector| &collector.file))
         .chain(&saved.unit_files)
+        .chain(&saved.package_unit)
         .filter_map(|kept| fs::metadata(kept.copy_path(paths)).ok())
         .map(|meta| meta.len());
     Reserve::of(paths)
@@ -102,6 +103,7 @@ fn collect(run: &Run<'_>, looked: &Looked, installation: Installation, paths: &P
             .transpose()?,
         collectors: collectors(paths, &installation)?,
         unit_files: unit_files(paths, looked)?,
+        package_unit: package_unit(paths, looked, &installation)?,
         unit: unit(looked, &installation),
         account: accounts::find(&installation.user).filter(|account| account.uid != 0),
         links: links(),
@@ -164,6 +166,19 @@ fn unit_files(paths: &Paths, looked: &Looked) -> StepResult<Vec<Kept>> {
         kept.push(Kept::save(paths, &path)?);
     }
     Ok(kept)
+}
+
+/// The unit file that the package brought, outside of `/etc`.
+fn package_unit(paths: &Paths, looked: &Looked, installation: &Installation) -> StepResult<Option<Kept>> {
+    if installation.package.is_none() {
+        return Ok(None);
+    }
+    let units = looked.facts.units.iter();
+    let file = units
+        .filter(|unit| unit.name == crate::detect::UNIT && !unit.fragment.starts_with("/etc/"))
+        .filter_map(|unit| fs::canonicalize(&unit.fragment).ok())
+        .find(|path| path.is_file());
+    Ok(file.map(|path| Kept::save(paths, &path)).transpose()?)
 }
 
 /// The administrator's unit files of the client and the environment files with its variables, links resolved.

@@ -93,6 +93,10 @@ pub struct Saved {
     pub collectors: BTreeMap<String, KeptCollector>,
     /// Unit files and drop-ins of the administrator.
     pub unit_files: Vec<Kept>,
+    /// The package's own unit file. It is a configuration file of the packages of both majors: a way back from a transaction that was cut
+    /// between the two leaves the other one's content in place (seen with rpm 4.18 on a power cut).
+    #[serde(default)]
+    pub package_unit: Option<Kept>,
     /// The unit.
     pub unit: Option<KeptUnit>,
     /// The account that the client runs as.

@@ -65,6 +65,7 @@ pub fn saved(installation: &Installation) -> Saved {
         config: None,
         collectors: BTreeMap::new(),
         unit_files: Vec::new(),
+        package_unit: None,
         unit: None,
         account: None,
         links: BTreeMap::new(),

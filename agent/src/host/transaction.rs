@@ -7,6 +7,7 @@ use super::files;
 use super::reserve::Reserve;
 use super::{processes, systemd};
 use client_upgrade::journal::Transaction as State;
+use client_upgrade::parse;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -36,7 +37,7 @@ pub struct Command {
 pub struct Ended {
     /// Whether every command that had to succeed did.
     pub ok: bool,
-    /// The last lines of the log.
+    /// Why it failed, or the last lines of the log.
     pub tail: String,
     /// A scriptlet that failed although the package manager ended well.
     pub scriptlet: Option<String>,
@@ -233,8 +234,8 @@ pub fn carry_out(dir: &Path) -> std::io::Result<()> {
     let log = String::from_utf8_lossy(&fs::read(&log_path).unwrap_or_default()).into_owned();
     let ended = Ended {
         ok,
-        tail: tail(&format!("{log}{why}")),
-        scriptlet: client_upgrade::parse::rpm::failed_scriptlet(&log),
+        tail: parse::transaction::failure(&format!("{log}{why}")),
+        scriptlet: parse::transaction::failed_scriptlet(&log),
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     reserve.retry(|| files::write_json(&dir.join("result.json"), &ended))

@@ -112,6 +112,9 @@ pub struct Wishes {
     pub small_disk: Option<&'static str>,
     /// The host on which PMM backs up a database.
     pub backup: Option<&'static str>,
+    /// Nothing is mounted below the server's data. On an empty volume the engine makes the directory of such a mount as root's, and a fresh PMM 3
+    /// stops there instead of becoming healthy.
+    pub plain_data: bool,
 }
 
 impl Wishes {

@@ -47,7 +47,7 @@ pub fn up(programs: &Programs, release: &str, wishes: &Wishes) -> Result<Fleet> 
     for host in &HOSTS {
         start_host(host, &host_images, wishes)?;
     }
-    pmm::start(release)?;
+    pmm::start(release, wishes.plain_data)?;
     pmm::set_resolutions(1)?;
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
         let running: Vec<_> = HOSTS

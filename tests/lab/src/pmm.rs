@@ -24,7 +24,7 @@ pub enum Major {
 
 /// Starts PMM Server 2 with everything the migration has to keep: two ports, two networks with an alias, labels, limits, a bind mount,
 /// environment, log options, extra hosts.
-pub fn start(release: &str) -> Result<()> {
+pub fn start(release: &str, plain_data: bool) -> Result<()> {
     output::step(&format!("starting PMM Server {release}"));
     let image = format!("{}:{release}", names::image_repository());
     let state = crate::build::run_dir()?;
@@ -33,6 +33,12 @@ pub fn start(release: &str) -> Result<()> {
     // Mounted read-only below the data, as operators do with their own scrape configuration: not even root can change its owner there.
     let scrape = state.join("prometheus.base.yml");
     fs_err::write(&scrape, "# the operator's own scrape configuration\n")?;
+    let below = if plain_data {
+        "/opt/site"
+    } else {
+        "/srv/prometheus"
+    };
+    let scrape = format!("{}:{below}/prometheus.base.yml:ro", scrape.display());
     docker::docker(["volume", "create", names::PMM_VOLUME])?;
     let args = [
         "run",
@@ -51,8 +57,6 @@ pub fn start(release: &str) -> Result<()> {
         &format!("{}:/srv", names::PMM_VOLUME),
         "--volume",
         &format!("{}:/opt/site/extra-ca.pem:ro", extra.display()),
-        "--volume",
-        &format!("{}:/srv/prometheus/prometheus.base.yml:ro", scrape.display()),
         "--network",
         names::NETWORK,
         "--ip",
@@ -89,6 +93,8 @@ pub fn start(release: &str) -> Result<()> {
         "GF_SECURITY_COOKIE_SECURE=true",
         "--env",
         r#"SITE_NOTE=a "quoted" $value with \ and `ticks`"#,
+        "--volume",
+        &scrape,
         &image,
     ];
     cmd::must("docker", args)?;

@@ -7,4 +7,5 @@ pub mod proc;
 pub mod rpm;
 pub mod status;
 pub mod systemd;
+pub mod transaction;
 pub mod version;

@@ -61,6 +61,10 @@ impl Scenario {
                 backup: Some(backup::TARGET),
                 ..Wishes::default()
             },
+            Self::BadVolume => Wishes {
+                plain_data: true,
+                ..Wishes::default()
+            },
             _ => Wishes::default(),
         }
     }
