@@ -62,6 +62,9 @@ fn refused(reason: Refused) -> StepError {
     StepError::refused(code, reason.to_string())
 }
 
+/// systemd's own start limit is 90 s.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+
 /// What these two actions ask beyond the order's expectation.
 pub fn check(run: &Run<'_>) -> StepResult<Progress> {
     if let Some(reason) = run.policy.client_refusal() {
@@ -210,6 +213,30 @@ pub fn reconnect(run: &Run<'_>, step: StepId, limit: Duration) -> StepResult<()>
     })
 }
 
+/// The last resort: a client that ran before and does not run now is started once as it was run. Says what came of it.
+fn start_again(run: &Run<'_>) -> String {
+    let Ok(before) = Before::load(run) else {
+        return "how the client ran is not known, so it was not started".to_owned();
+    };
+    let looked = run.look();
+    if let Some(client) = looked.clients.iter().find(|process| processes::of_host(process)) {
+        return format!("a client runs (process {})", client.pid);
+    }
+    let installation = &before.installation;
+    let said = match start::as_run(
+        &run.shared.paths,
+        installation,
+        before.process.as_ref(),
+        &installation.base_dir,
+        START_PATIENCE,
+    ) {
+        Ok(()) => "the client was started as it is".to_owned(),
+        Err(error) => format!("the client could not be started: {error}"),
+    };
+    tracing::warn!(order = %run.order.order_id, "{said}");
+    said
+}
+
 impl Run<'_> {
     /// Walks the steps of a change of the client from one of them.
     pub fn change_client(&mut self, from: Option<StepId>) -> OrderResult {
@@ -270,18 +297,20 @@ impl Run<'_> {
                 let message = format!("interrupted after {} had failed", step.as_str());
                 self.change_failed(step, &StepError::new(codes::VERIFY_FAILED, message))
             }
-            Resume::AskOperator(doubt) => self.result(
-                Outcome::Inconsistent,
-                hit,
-                codes::UNEXPECTED_STATE,
-                doubt_text(doubt),
-            ),
+            Resume::AskOperator(doubt) => {
+                let message = format!("{}; {}", doubt_text(doubt), start_again(self));
+                self.result(Outcome::Inconsistent, hit, codes::UNEXPECTED_STATE, message)
+            }
         }
     }
 
     fn change_failed(&mut self, step: StepId, error: &StepError) -> OrderResult {
         if self.order.action == Action::RestartClient {
-            let message = format!("{}; look at the client's own log on the host", error.message);
+            let message = format!(
+                "{}; {}; look at the client's own log on the host",
+                error.message,
+                start_again(self)
+            );
             return self.result(Outcome::Inconsistent, step, error.code, message);
         }
         tracing::warn!(order = %self.order.order_id, step = step.as_str(), code = error.code, "going back: {}", error.message);
@@ -305,9 +334,10 @@ impl Run<'_> {
         for (index, step) in steps.iter().enumerate().skip(first) {
             if let Err(error) = self.step(*step, index, steps.len()) {
                 let message = format!(
-                    "{message}; then the way back failed in {}: {}",
+                    "{message}; then the way back failed in {}: {}; {}",
                     step.id.as_str(),
-                    error.message
+                    error.message,
+                    start_again(self)
                 );
                 return self.result(Outcome::Inconsistent, step.id, &code, message);
             }

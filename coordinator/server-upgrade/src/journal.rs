@@ -172,7 +172,19 @@ impl Replay {
         if self.was_begun(publish) {
             return Takeover::Forward(publish);
         }
-        let next = steps.iter().find(|step| !self.done.contains_key(&step.name()));
+        // The release that was only put onto its own image serves clients too, between the two phases.
+        let rehomed = StepId {
+            phase: Phase::Rehome,
+            step: Step::Publish,
+        };
+        if steps.contains(&rehomed) && self.was_begun(rehomed) && !self.is_past(rehomed) {
+            return Takeover::Forward(rehomed);
+        }
+        let kept = self.is_past(rehomed);
+        let next = steps
+            .iter()
+            .filter(|step| !kept || step.phase == Phase::Main)
+            .find(|step| !self.done.contains_key(&step.name()));
         Takeover::GiveUp(next.map(|step| step.name()).unwrap_or_default())
     }
 

@@ -216,6 +216,8 @@ fn whatever_is_open_a_newer_order_brings_it_to_an_end() {
                     }
                 }
                 let main = last.phase == Phase::Main;
+                let rehomed = last.phase == Phase::Rehome && last.step >= Step::Publish;
+                assert!(!rehomed || undone.is_empty(), "{}: {undone:?}", last.name());
                 let published = main && last.step >= Step::Publish;
                 assert_eq!(kept, published, "{} {finished}", last.name());
                 assert!(!kept || undone.is_empty());

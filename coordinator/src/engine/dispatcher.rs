@@ -61,6 +61,7 @@ pub async fn start(deps: Deps) -> Result<(EngineHandle, tokio::task::JoinHandle<
         trouble: String::new(),
         surveys: 0,
         survey: None,
+        survey_next: BTreeSet::new(),
         errands: Errands::default(),
         asked: BTreeMap::new(),
         asked_so_far: 0,
@@ -92,6 +93,8 @@ pub(super) struct Engine {
     pub(super) trouble: String,
     pub(super) surveys: u64,
     pub(super) survey: Option<SurveyRun>,
+    /// Hosts whose next order of the survey leaves after the commit.
+    survey_next: BTreeSet<HostId>,
     /// Orders that are out outside of the rollout.
     pub(super) errands: Errands,
     /// Operators who wait for the result of an errand.
@@ -237,7 +240,7 @@ impl Engine {
             self.commit.surveys.push((event.host.clone(), document, now_ms));
         }
         if followed.next {
-            self.survey_order(&event.host);
+            self.survey_next.insert(event.host.clone());
         }
         self.feed(Input::Host {
             host: event.host.clone(),
@@ -302,6 +305,9 @@ impl Engine {
         }
         self.act(outgoing);
         self.send_asked();
+        for host in std::mem::take(&mut self.survey_next) {
+            self.survey_order(&host);
+        }
         for reply in replies {
             reply(Ok(()));
         }

@@ -100,7 +100,12 @@ pub async fn take_over(
             Takeover::Keep => {
                 tracing::warn!(order = %hop.order.order, why, "an older hop is closed as it stands");
                 hop.leftover(&why)?;
+                publish::confirm(&mut hop).await?;
                 let result = settled(&hop);
+                if result.open {
+                    // The next hop would take what is half published for what the operator wanted.
+                    return Ok(result);
+                }
                 return hop.finish(result).await;
             }
             Takeover::GiveUp(step) => {
@@ -141,8 +146,13 @@ async fn drive(hop: &mut Hop<'_>) -> Result<HopResult, DriverError> {
                 }
             }
             Next::Undo(undo, phase) => {
-                if let Some(result) = back(hop, undo, phase).await? {
-                    return hop.finish(result).await;
+                if let Some(mut result) = back(hop, undo, phase).await? {
+                    if hop.for_newer {
+                        return hop.finish(result).await;
+                    }
+                    // The same order tries the way back again, once a person saw to its cause; a new one would not know of the restore point.
+                    result.open = true;
+                    return hand_over(hop, result).await;
                 }
             }
             Next::Settled => {
@@ -153,7 +163,14 @@ async fn drive(hop: &mut Hop<'_>) -> Result<HopResult, DriverError> {
                 }
                 return hop.finish(result).await;
             }
-            Next::GaveUp(_) => {
+            Next::GaveUp(phase) => {
+                // A copy that was given up before anything needed undoing must not go on beside the next order's.
+                let limit = hop.tools.config.deadlines.quick;
+                if let Ok(Err(error)) =
+                    tokio::time::timeout(limit, data::end_helpers(hop, phase, false)).await
+                {
+                    tracing::warn!(error = chain(&error), "a helper of the hop may still run");
+                }
                 let result = gave_up(hop);
                 return hop.finish(result).await;
             }
@@ -381,7 +398,7 @@ fn settled(hop: &Hop<'_>) -> HopResult {
         result.message = format!("settled, but {}", result.leftovers.join("; "));
     }
     let open = publish::unconfirmed(hop);
-    if !open.is_empty() && !hop.for_newer {
+    if !open.is_empty() {
         let policy = hop.get::<serde_json::Value>(Phase::Main, "old_policy");
         return half_published(result, &open, hop.tools.config, policy.as_ref());
     }

@@ -82,7 +82,15 @@ impl Kernel {
                 "see `status`",
             );
         }
+        // With a server leg that is still stuck nothing would move: the pause stays, and its reminders.
+        let stuck = self.legs.iter().any(|leg| {
+            matches!(
+                leg.phase,
+                LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
+            )
+        });
         if self.rollout.phase == RolloutPhase::Paused
+            && !stuck
             && self
                 .rollout
                 .pause

@@ -177,7 +177,7 @@ impl Kernel {
         let (from, to) = (result.from, self.legs[at].hops[position].to);
         let stuck = if result.running == Some(to) {
             format!("the server runs {to}, but the hop did not settle")
-        } else if undecided(&result) {
+        } else if result.step.is_empty() {
             format!("the driver could not go on with the hop to {to}")
         } else {
             format!("the hop to {to} failed and the way back too")
@@ -334,9 +334,9 @@ impl Kernel {
             .iter()
             .position(|leg| leg.phase == LegPhase::NeedsOperator)?;
         let waits = |hop: &HopRow| {
-            hop.result
-                .as_ref()
-                .is_some_and(|result| result.open && result.running == Some(hop.to))
+            hop.result.as_ref().is_some_and(|result| {
+                result.open && result.running == Some(hop.to) && result.step == "settle"
+            })
         };
         self.legs[at]
             .hops
