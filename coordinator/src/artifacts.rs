@@ -193,7 +193,7 @@ impl Opened {
     }
 
     /// The next piece; empty at the end. Blocks on the disk.
-    pub fn next(&mut self) -> Result<Vec<u8>, ArtifactError> {
+    pub fn next_piece(&mut self) -> Result<Vec<u8>, ArtifactError> {
         let mut piece = Vec::with_capacity(config::ARTIFACT_CHUNK);
         (&self.file)
             .take(config::ARTIFACT_CHUNK as u64)
@@ -266,7 +266,7 @@ mod tests {
     fn all(opened: &mut Opened) -> Result<Vec<u8>, ArtifactError> {
         let mut bytes = Vec::new();
         loop {
-            let piece = opened.next()?;
+            let piece = opened.next_piece()?;
             if piece.is_empty() {
                 return Ok(bytes);
             }
@@ -312,9 +312,9 @@ mod tests {
             .import("a.deb", std::iter::once(Ok(bytes.clone())))
             .unwrap();
         let mut opened = artifacts.find(&sha256, 0).unwrap();
-        assert_eq!(opened.next().unwrap().len(), config::ARTIFACT_CHUNK);
+        assert_eq!(opened.next_piece().unwrap().len(), config::ARTIFACT_CHUNK);
         fs::write(place.join("a.deb"), b"another").unwrap();
-        assert!(matches!(opened.next(), Err(ArtifactError::Changed)));
+        assert!(matches!(opened.next_piece(), Err(ArtifactError::Changed)));
         assert!(matches!(artifacts.find(&sha256, 0), Err(ArtifactError::Changed)));
         assert!(matches!(artifacts.find(&sha256, 0), Err(ArtifactError::Unknown)));
         assert!(artifacts.find(&sha256_hex(b"another"), 0).is_ok());

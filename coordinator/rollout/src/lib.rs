@@ -15,6 +15,7 @@ pub mod explain;
 pub mod fleet;
 pub mod kernel;
 pub mod plan;
+pub mod policy;
 pub mod progress;
 pub mod report;
 pub mod survey;

@@ -104,7 +104,7 @@ impl SessionService {
             loop {
                 let length = opened.length();
                 let Ok((back, piece)) = blocking(move || {
-                    let piece = opened.next();
+                    let piece = opened.next_piece();
                     (opened, piece)
                 })
                 .await

@@ -23,6 +23,7 @@ pub struct EnrolmentService {
 }
 
 impl EnrolmentService {
+    /// The service over a store and its CA.
     pub fn new(store: Store, authority: Arc<Authority>) -> Self {
         Self { store, authority }
     }

@@ -39,6 +39,7 @@ pub struct SessionService {
 }
 
 impl SessionService {
+    /// The service over a store and the table of sessions.
     pub fn new(
         store: Store,
         sessions: Sessions,

@@ -147,7 +147,7 @@ fn legs(plan: &Plan, text: &mut String) {
                 };
                 format!("{first} -> {}{then}", path.join(" -> "))
             }
-            LegKind::Clients { to, entries } => format!("{} hosts to {to}", entries.len()),
+            LegKind::Clients { to, entries, .. } => format!("{} hosts to {to}", entries.len()),
         };
         let _ = writeln!(text, "  {:<10} {what}", leg.id.to_string());
     }

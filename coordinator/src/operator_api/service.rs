@@ -28,6 +28,7 @@ pub struct OperatorService {
 }
 
 impl OperatorService {
+    /// The service over everything an operator may ask.
     pub fn new(
         store: Store,
         sessions: Sessions,

@@ -2,6 +2,7 @@
 
 use super::{HostAction, PlanGroup, PlanHost, Warning};
 use crate::fleet::{Fleet, FleetError, Group, Limit};
+use crate::policy::{Offline, OnBreach, RetryPolicy};
 use fleet_common::ids::GroupName;
 
 /// Resolves every group over its hosts, and numbers the waves of the hosts.
@@ -28,6 +29,17 @@ pub(super) fn resolve(
             failure_threshold: threshold,
             soak_ms: group.soak_ms,
             approval: group.approval,
+            ramp: Vec::new(),
+            canary_soak_ms: 0,
+            on_breach: OnBreach::default(),
+            health: None,
+            windows: Vec::new(),
+            blackouts: Vec::new(),
+            per_site: None,
+            together: 1,
+            retry: RetryPolicy::new(),
+            offline: Offline::default(),
+            deadline_ms: None,
             name,
         };
         number_waves(members, resolved.canaries, resolved.max_unavailable);

@@ -119,6 +119,9 @@ pub fn join(
             .collect(),
         warnings: Vec::new(),
         timing: fleet.timing.clone(),
+        failure_threshold: None,
+        zone_data: None,
+        forecast: None,
     };
     warnings.extend(lint::warnings(&plan, fleet, &route, table));
     plan.warnings = warnings;
@@ -298,10 +301,28 @@ impl<'a> Sorted<'a> {
             backup_running: self.pmm.backups_running_on.contains(&node_id),
             repoint: follows,
             node_id,
+            sets: client
+                .map(|client| self.sets_of(&client.node_id))
+                .unwrap_or_default(),
+            site: None,
             held: host.held.clone().or_else(|| host.inventory.held.clone()),
             held_on_host: host.inventory.held.clone(),
         };
         self.planned.push((planned, installation));
+    }
+
+    /// Clusters and replication sets of the services on a node.
+    fn sets_of(&self, node_id: &str) -> BTreeSet<String> {
+        let Some(facts) = self.facts_by_node.get(node_id) else {
+            return BTreeSet::new();
+        };
+        let named = |kind: &str, names: &BTreeSet<String>| -> Vec<String> {
+            let named = names.iter().filter(|name| !name.is_empty());
+            named.map(|name| format!("{kind}/{name}")).collect()
+        };
+        let mut sets = BTreeSet::from_iter(named("cluster", &facts.clusters));
+        sets.extend(named("set", &facts.replication_sets));
+        sets
     }
 
     /// What becomes of a client's address of the server.
@@ -525,6 +546,7 @@ fn legs(fleet: &Fleet, route: &Route, planned: &[(PlanHost, Option<&Installation
                 kind: LegKind::Clients {
                     to: stage.clients_to,
                     entries,
+                    no_way_back_to_pmm2: stage.no_way_back_to_pmm2,
                 },
             });
         }

@@ -22,6 +22,8 @@ pub(super) struct Stage {
     pub hops: Vec<Hop>,
     pub clients_leg: LegId,
     pub clients_to: PmmVersion,
+    /// Whether the server of this stage promises nothing to PMM 2 clients.
+    pub no_way_back_to_pmm2: bool,
 }
 
 /// Finds the way. `pmm2_clients` is the number of clients that run PMM 2 now.
@@ -110,6 +112,7 @@ pub(super) fn route(
             } else {
                 *milestone
             },
+            no_way_back_to_pmm2: table.pmm2_clients_on(*milestone) == ClientSupport::NotGuaranteed,
         });
     }
     let gap = unsupported && stages.len() == 1;

@@ -158,7 +158,7 @@ pub(super) fn warnings(
 fn hazards(plan: &Plan, table: &CompatibilityTable) -> BTreeMap<(Method, String, String), u32> {
     let mut found = BTreeMap::new();
     for leg in &plan.legs {
-        let LegKind::Clients { to, entries } = &leg.kind else {
+        let LegKind::Clients { to, entries, .. } = &leg.kind else {
             continue;
         };
         for host in plan.hosts.iter().filter(|host| entries.contains_key(&host.host)) {

@@ -12,6 +12,7 @@ mod repoint;
 pub use join::join;
 
 use crate::fleet::Timing;
+use crate::policy::{Blackout, HealthGate, Offline, OnBreach, RetryPolicy, Window};
 use fleet_common::digest::sha256_hex;
 use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
 use fleet_common::inventory::{Inventory, Method};
@@ -21,7 +22,7 @@ use fleet_common::server::Pmm2Update;
 use fleet_common::survey::{Finding, HostSurvey};
 use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A host with our agent, as the store knows it.
 #[derive(Clone, Debug)]
@@ -117,6 +118,15 @@ pub struct Plan {
     pub warnings: Vec<Warning>,
     /// Durations.
     pub timing: Timing,
+    /// Tolerated failures of one client leg over all groups; one more pauses.
+    #[serde(default)]
+    pub failure_threshold: Option<u32>,
+    /// Release of the zone data that windows were read with, such as `2026a`; `None` without windows.
+    #[serde(default)]
+    pub zone_data: Option<String>,
+    /// How long it may take.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
 }
 
 /// The server's part.
@@ -165,6 +175,9 @@ pub enum LegKind {
         to: PmmVersion,
         /// Each host's part as its own JSON text: a [`PlanEntry`]. Hosts with nothing to do have none.
         entries: BTreeMap<HostId, String>,
+        /// Whether the server that stands during this leg promises nothing to PMM 2 clients: then no client is ordered back to PMM 2.
+        #[serde(default)]
+        no_way_back_to_pmm2: bool,
     },
 }
 
@@ -200,6 +213,54 @@ pub struct PlanGroup {
     pub soak_ms: u64,
     /// Whether a person must let it begin.
     pub approval: bool,
+    /// Widths after the canaries, in order: each is used until as many hosts as it is wide were verified at it. `max_unavailable` follows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ramp: Vec<u32>,
+    /// Wait after the last canary before the others.
+    #[serde(default)]
+    pub canary_soak_ms: u64,
+    /// What a failure too many leads to.
+    #[serde(default)]
+    pub on_breach: OnBreach,
+    /// When a switched host passes.
+    #[serde(default)]
+    pub health: Option<HealthGate>,
+    /// Hosts begin only inside one of these; empty means at any time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// No host begins inside one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackouts: Vec<Blackout>,
+    /// Most hosts of one site at once that download or may be without a working client; counted over all groups.
+    #[serde(default)]
+    pub per_site: Option<u32>,
+    /// Most members of one cluster or replication set that may be without a working client at once; counted over all groups.
+    #[serde(default = "one")]
+    pub together: u32,
+    /// Trying again by itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retry: RetryPolicy,
+    /// Hosts that are away at their turn.
+    #[serde(default)]
+    pub offline: Offline,
+    /// Longest time from the group's first permit to its end; then the rollout waits for a person. Time outside of windows counts.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// How long a rollout of this plan may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Shortest likely duration, milliseconds.
+    pub low_ms: u64,
+    /// Longest likely duration, milliseconds; without pauses for persons.
+    pub high_ms: u64,
+    /// What the numbers come from, a line each.
+    pub basis: Vec<String>,
 }
 
 /// What the plan does with a host.
@@ -253,6 +314,12 @@ pub struct PlanHost {
     /// The change of the server's address that its client needs when the server becomes PMM 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repoint: Option<Repoint>,
+    /// Clusters and replication sets that services on it belong to, as `cluster/<name>` and `set/<name>`. Members of one don't go together.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sets: BTreeSet<String>,
+    /// Its site, where the fleet file names the label for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// Reason of a hold when the plan was made.
     pub held: Option<String>,
     /// The same, if a person on the host holds it.

@@ -2,17 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod world;
+use fleet_sim as world;
 
 use fleet_common::ids::HostId;
 use fleet_common::server::HopOutcome;
+use fleet_sim::fixture::ACCEPT;
+use fleet_sim::hosts::Behaviour;
 use rollout::kernel::{Command, HostPhase, RolloutPhase, Side};
 use rollout::{explain, progress, report};
-use world::fixture::ACCEPT;
-use world::hosts::Behaviour;
 use world::{Faults, World};
 
-const GROUPS: &[world::fixture::GroupSpec<'static>] = &[("one", 1, ""), ("two", 3, "")];
+const GROUPS: &[fleet_sim::fixture::GroupSpec<'static>] = &[("one", 1, ""), ("two", 3, "")];
 
 fn world(direct: &[usize]) -> World {
     let mut world = World::with_direct(7, GROUPS, ACCEPT, Faults::NONE, direct);

@@ -1,7 +1,7 @@
 //! A fleet in virtual time around the real kernel: hosts and a server driver with journals, an unreliable network, a store that
 //! survives the coordinator, and an operator. Everything follows from one seed.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod fixture;
 pub mod hosts;
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 pub struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -31,7 +31,7 @@ impl Rng {
         z ^ (z >> 31)
     }
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
     /// One time in `n`.
     pub fn one_in(&mut self, n: u64) -> bool {

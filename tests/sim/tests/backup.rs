@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod world;
+use fleet_sim as world;
 
 use fleet_common::ids::HostId;
+use fleet_sim::fixture::{ACCEPT, GroupSpec};
+use fleet_sim::hosts::Behaviour;
 use rollout::kernel::{HostPhase, RolloutPhase};
 use rollout::{explain, progress, report};
-use world::fixture::{ACCEPT, GroupSpec};
-use world::hosts::Behaviour;
 use world::{Faults, World};
 
 fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
@@ -43,7 +43,7 @@ fn outcome(world: &World, host: usize) -> String {
 fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
     let groups = [("one", 3, "max_unavailable = 1\nfailure_threshold = 0")];
     let hour = 3_600_000;
-    let end = world::fixture::NOW + 2 * hour;
+    let end = fleet_sim::fixture::NOW + 2 * hour;
     let mut world = world(&groups, &[(0, Behaviour::Backup(end))]);
     until(&mut world, |world| {
         outcome(world, 1) == "upgraded" && outcome(world, 2) == "upgraded"

@@ -45,7 +45,6 @@ pub struct Watcher {
     was_paused: bool,
     aborted_at: Option<u64>,
     permit_ms: u64,
-    silent_since: BTreeMap<(LegId, HostId), u64>,
 }
 
 impl Watcher {

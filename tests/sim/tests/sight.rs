@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod world;
+use fleet_sim as world;
 
 use fleet_common::ids::HostId;
+use fleet_sim::fixture::ACCEPT;
+use fleet_sim::hosts::Behaviour;
 use rollout::kernel::{Command, HostPhase, RolloutPhase};
 use rollout::progress;
-use world::fixture::ACCEPT;
-use world::hosts::Behaviour;
 use world::{Faults, World};
 
 fn until(world: &mut World, what: impl Fn(&World) -> bool) {

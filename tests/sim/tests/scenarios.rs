@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod world;
+use fleet_sim as world;
 
 use fleet_common::codes::{Code, exit};
 use fleet_common::ids::{HostId, RolloutId};
 use fleet_common::order::HostEvent;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent};
+use fleet_sim::fixture::{ACCEPT, GroupSpec};
+use fleet_sim::hosts::Behaviour;
 use rollout::kernel::{Command, HostPhase, Input, RolloutPhase};
 use rollout::{explain, progress, report};
-use world::fixture::{ACCEPT, GroupSpec};
-use world::hosts::Behaviour;
 use world::{Faults, World};
 
 fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
@@ -613,7 +613,7 @@ fn every_subject_can_be_explained_at_every_moment() {
 
 #[test]
 fn unmatched_clients_and_blockers_stop_the_start() {
-    let mut draft = world::fixture::draft(&[("one", 1, "")], ACCEPT);
+    let mut draft = fleet_sim::fixture::draft(&[("one", 1, "")], ACCEPT);
     draft.plan.unmatched.push(rollout::plan::UnmatchedClient {
         name: "old-box".into(),
         agent_id: "x".into(),

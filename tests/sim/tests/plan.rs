@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod world;
-
 use fleet_common::codes;
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::inventory::{Detection, Method};
 use fleet_common::survey::{Finding, Verdict};
+use fleet_sim::fixture::{self, ACCEPT, NOW};
 use proptest::prelude::*;
 use rollout::fleet::{self, FleetError};
 use rollout::plan::{HostAction, HostRecord, LegKind, Plan, PlanDraft, ServerInput, join};
-use world::fixture::{self, ACCEPT, NOW};
 
 struct Case {
     text: String,

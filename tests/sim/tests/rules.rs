@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod world;
+use fleet_sim as world;
 
+use fleet_sim::rules::{self, Watcher};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rollout::kernel::RolloutPhase;
 use std::collections::BTreeMap;
-use world::rules::{self, Watcher};
 use world::{Faults, World, fixture};
 
 const GROUPS: &[fixture::GroupSpec<'static>] = &[
