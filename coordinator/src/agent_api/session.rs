@@ -1,7 +1,7 @@
 //! The one stream of a host: Hello, Welcome, then events up and orders and acknowledgements down.
 
 use super::connection::Peer;
-use super::ingest::IncomingEvent;
+use super::ingest::incoming;
 use crate::artifacts::Artifacts;
 use crate::clock;
 use crate::config;
@@ -293,7 +293,7 @@ impl Session {
                 Some(Ok(AgentMessage { body })) => match body {
                     Some(agent_message::Body::Ready(_)) => {}
                     Some(agent_message::Body::Event(event)) => {
-                        let event = IncomingEvent::new(self.host.clone(), first_event, event);
+                        let event = incoming(self.host.clone(), first_event, event);
                         first_event = false;
                         self.service.engine.event(event).await;
                     }

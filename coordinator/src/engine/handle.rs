@@ -1,9 +1,8 @@
 //! The way into the engine.
 
 use super::server_leg::ServerDriver;
-use crate::agent_api::IncomingEvent;
 use crate::problem::{Problem, Problems};
-use crate::store::PlanRow;
+use crate::store::{IncomingEvent, PlanRow};
 use fleet_common::ids::{HostId, OrderId};
 use fleet_common::order::{Action, OrderResult};
 use fleet_common::server::ServerEvent;

@@ -7,7 +7,6 @@ mod dispatcher;
 mod errand;
 mod handle;
 mod host_action;
-mod intake;
 mod reload;
 #[cfg(test)]
 mod rollout_test;

@@ -2,7 +2,7 @@
 
 use super::active::Active;
 use super::dispatcher::Engine;
-use super::intake::Intake;
+use crate::store::intake::Intake;
 use fleet_common::hint::chain;
 use fleet_common::ids::{HostId, OrderId};
 use rollout::kernel::Input;

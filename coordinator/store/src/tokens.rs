@@ -2,7 +2,7 @@
 
 use super::audit::{AuditEntry, append};
 use super::keys::is_former;
-use super::{Store, StoreError, int, uint};
+use super::{Core, Store, StoreError, int, uint};
 use fleet_common::ids::HostId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -64,43 +64,59 @@ pub struct Enrolled {
     pub new: bool,
 }
 
+impl Core {
+    /// Keeps a new token.
+    pub fn create_token(&self, token: NewToken, audit: AuditEntry) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        connection.execute(
+            "INSERT INTO tokens (token_id, secret_sha256, group_label, uses, created_at_ms, expires_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                token.token_id,
+                token.secret_sha256,
+                token.group_label,
+                int(token.uses),
+                int(token.created_at_ms),
+                int(token.expires_at_ms)
+            ],
+        )?;
+        append(connection, &audit)
+    }
+
+    /// Checks the ticket, counts the use and makes or finds the host: one commit.
+    pub fn enrol(&self, ticket: JoinTicket) -> Result<Result<Enrolled, TokenRefusal>, StoreError> {
+        let connection = &self.connection;
+        enrol(connection, &ticket)
+    }
+
+    /// Notes the serial of the certificate that was handed out.
+    pub fn certificate_issued(&self, host: &HostId, serial: String) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        let id = host.as_str();
+        connection.execute(
+            "UPDATE hosts SET certificate_serial = ?2 WHERE host_id = ?1",
+            params![id, serial],
+        )?;
+        Ok(())
+    }
+}
+
 impl Store {
     /// Keeps a new token.
     pub async fn create_token(&self, token: NewToken, audit: AuditEntry) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.execute(
-                "INSERT INTO tokens (token_id, secret_sha256, group_label, uses, created_at_ms, expires_at_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    token.token_id,
-                    token.secret_sha256,
-                    token.group_label,
-                    int(token.uses),
-                    int(token.created_at_ms),
-                    int(token.expires_at_ms)
-                ],
-            )?;
-            append(connection, &audit)
-        })
-        .await
+        self.write(move |core| core.create_token(token, audit)).await
     }
 
     /// Checks the ticket, counts the use and makes or finds the host: one commit.
     pub async fn enrol(&self, ticket: JoinTicket) -> Result<Result<Enrolled, TokenRefusal>, StoreError> {
-        self.write(move |connection| enrol(connection, &ticket)).await
+        self.write(move |core| core.enrol(ticket)).await
     }
 
     /// Notes the serial of the certificate that was handed out.
     pub async fn certificate_issued(&self, host: &HostId, serial: String) -> Result<(), StoreError> {
-        let id = host.0.clone();
-        self.write(move |connection| {
-            connection.execute(
-                "UPDATE hosts SET certificate_serial = ?2 WHERE host_id = ?1",
-                params![id, serial],
-            )?;
-            Ok(())
-        })
-        .await
+        let host = host.clone();
+        self.write(move |core| core.certificate_issued(&host, serial))
+            .await
     }
 }
 
@@ -223,7 +239,7 @@ fn same_digest(a: &str, b: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::testing;
+    use crate::testing;
 
     fn audit() -> AuditEntry {
         AuditEntry {

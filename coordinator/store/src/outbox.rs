@@ -1,6 +1,6 @@
 //! Events of agents. They are appended once, whatever is sent twice, and acknowledged as far as they are contiguous.
 
-use super::{Store, StoreError, int, uint};
+use super::{Core, Store, StoreError, int, uint};
 use fleet_common::ids::{HostId, OutboxId};
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -29,22 +29,26 @@ pub struct NewEvent {
 /// How far an outbox is committed.
 pub type Cursor = BTreeMap<(HostId, OutboxId), u64>;
 
+impl Core {
+    /// All cursors, for the start of the engine.
+    pub fn cursors(&self) -> Result<Cursor, StoreError> {
+        let connection = &self.connection;
+        let mut statement = connection.prepare("SELECT host_id, outbox_id, acknowledged FROM outboxes")?;
+        let rows = statement.query_map([], |row| {
+            let key = (
+                HostId::new(row.get::<_, String>(0)?),
+                OutboxId::new(row.get::<_, String>(1)?),
+            );
+            Ok((key, uint(row.get(2)?)))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
 impl Store {
     /// All cursors, for the start of the engine.
     pub async fn cursors(&self) -> Result<Cursor, StoreError> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare("SELECT host_id, outbox_id, acknowledged FROM outboxes")?;
-            let rows = statement.query_map([], |row| {
-                let key = (
-                    HostId::new(row.get::<_, String>(0)?),
-                    OutboxId::new(row.get::<_, String>(1)?),
-                );
-                Ok((key, uint(row.get(2)?)))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(Core::cursors).await
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::audit::{AuditEntry, append};
 use super::keys::{self, Shown};
-use super::{Store, StoreError, int, uint};
+use super::{Core, Store, StoreError, int, uint};
 use fleet_common::ids::{HostId, OutboxId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -56,6 +56,40 @@ pub enum SessionDecision {
     Quarantined(String),
 }
 
+impl Core {
+    /// Decides about a session and gives it its number.
+    pub fn open_session(&self, host: &HostId, hello: HelloFacts) -> Result<SessionDecision, StoreError> {
+        let connection = &self.connection;
+        let id = host.as_str();
+        open(connection, id, &hello)
+    }
+
+    /// The agent is known to have stored this number.
+    pub fn confirm_session(&self, host: &HostId, number: u64) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        let id = host.as_str();
+        connection.execute(
+            "UPDATE hosts SET session_confirmed = ?2 WHERE host_id = ?1 AND session_confirmed < ?2",
+            params![id, int(number)],
+        )?;
+        Ok(())
+    }
+
+    /// Whether the identity is accepted at all; the check at the handshake.
+    pub fn admits(&self, host: &HostId) -> Result<bool, StoreError> {
+        let connection = &self.connection;
+        let id = host.as_str();
+        Ok(connection
+            .query_row(
+                "SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0",
+                [id],
+                |_| Ok(()),
+            )
+            .optional()?
+            .is_some())
+    }
+}
+
 impl Store {
     /// Decides about a session and gives it its number.
     pub async fn open_session(
@@ -63,37 +97,20 @@ impl Store {
         host: &HostId,
         hello: HelloFacts,
     ) -> Result<SessionDecision, StoreError> {
-        let id = host.0.clone();
-        self.write(move |connection| open(connection, &id, &hello)).await
+        let host = host.clone();
+        self.write(move |core| core.open_session(&host, hello)).await
     }
 
     /// The agent is known to have stored this number.
     pub async fn confirm_session(&self, host: &HostId, number: u64) -> Result<(), StoreError> {
-        let id = host.0.clone();
-        self.write(move |connection| {
-            connection.execute(
-                "UPDATE hosts SET session_confirmed = ?2 WHERE host_id = ?1 AND session_confirmed < ?2",
-                params![id, int(number)],
-            )?;
-            Ok(())
-        })
-        .await
+        let host = host.clone();
+        self.write(move |core| core.confirm_session(&host, number)).await
     }
 
     /// Whether the identity is accepted at all; the check at the handshake.
     pub async fn admits(&self, host: &HostId) -> Result<bool, StoreError> {
-        let id = host.0.clone();
-        self.read(move |connection| {
-            Ok(connection
-                .query_row(
-                    "SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0",
-                    [id],
-                    |_| Ok(()),
-                )
-                .optional()?
-                .is_some())
-        })
-        .await
+        let host = host.clone();
+        self.read(move |core| core.admits(&host)).await
     }
 }
 
@@ -185,8 +202,8 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::testing;
-    use crate::store::{JoinTicket, NewToken};
+    use crate::testing;
+    use crate::{JoinTicket, NewToken};
 
     pub async fn enrolled(store: &Store) -> HostId {
         let token = NewToken {

@@ -3,7 +3,7 @@
 
 use super::audit::{AuditEntry, append};
 use super::outbox::{NewEvent, append_events};
-use super::{Store, StoreError, int, uint};
+use super::{Core, Store, StoreError, int, uint};
 use fleet_common::ids::{HostId, PlanId, RolloutId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::BTreeMap;
@@ -78,39 +78,97 @@ fn rollout_row(row: &Row<'_>) -> rusqlite::Result<RolloutRow> {
 
 const COLUMNS: &str = "rollout_id, plan_id, started_at_ms, finished_at_ms";
 
+impl Core {
+    /// Commits one decision.
+    pub fn commit(&self, commit: &RolloutCommit) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        apply(connection, commit)
+    }
+
+    /// The newest rollout, finished or not.
+    pub fn newest_rollout(&self) -> Result<Option<RolloutRow>, StoreError> {
+        let connection = &self.connection;
+        Ok(connection
+            .query_row(
+                &format!("SELECT {COLUMNS} FROM rollouts ORDER BY started_at_ms DESC, rowid DESC LIMIT 1"),
+                [],
+                rollout_row,
+            )
+            .optional()?)
+    }
+
+    /// State rows of a rollout by key.
+    pub fn rollout_rows(&self, rollout: &RolloutId) -> Result<Vec<(String, String)>, StoreError> {
+        let connection = &self.connection;
+        let id = rollout.as_str();
+        let mut statement =
+            connection.prepare("SELECT key, json FROM rollout_rows WHERE rollout_id = ?1 ORDER BY key")?;
+        Ok(statement
+            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// The last log entries about a subject, oldest first.
+    pub fn last_events_about(
+        &self,
+        rollout: &RolloutId,
+        subject: &str,
+        limit: u64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let connection = &self.connection;
+        let id = rollout.as_str();
+        let mut statement = connection.prepare_cached(
+            "SELECT sequence, json FROM rollout_events WHERE rollout_id = ?1 AND json ->> '$.subject' = ?2
+             ORDER BY sequence DESC LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![id, subject, int(limit)], |row| {
+            Ok(StoredEvent {
+                sequence: uint(row.get(0)?),
+                json: row.get(1)?,
+            })
+        })?;
+        let mut events: Vec<StoredEvent> = rows.collect::<Result<_, _>>()?;
+        events.reverse();
+        Ok(events)
+    }
+
+    /// Log entries after a number.
+    pub fn rollout_events(
+        &self,
+        rollout: &RolloutId,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let connection = &self.connection;
+        let id = rollout.as_str();
+        let mut statement = connection.prepare_cached(
+            "SELECT sequence, json FROM rollout_events WHERE rollout_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![id, int(after), int(limit)], |row| {
+            Ok(StoredEvent {
+                sequence: uint(row.get(0)?),
+                json: row.get(1)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
 impl Store {
     /// Commits one decision.
     pub async fn commit(&self, commit: RolloutCommit) -> Result<(), StoreError> {
-        self.write(move |connection| apply(connection, &commit)).await
+        self.write(move |core| core.commit(&commit)).await
     }
 
     /// The newest rollout, finished or not.
     pub async fn newest_rollout(&self) -> Result<Option<RolloutRow>, StoreError> {
-        self.read(|connection| {
-            Ok(connection
-                .query_row(
-                    &format!(
-                        "SELECT {COLUMNS} FROM rollouts ORDER BY started_at_ms DESC, rowid DESC LIMIT 1"
-                    ),
-                    [],
-                    rollout_row,
-                )
-                .optional()?)
-        })
-        .await
+        self.read(Core::newest_rollout).await
     }
 
     /// State rows of a rollout by key.
     pub async fn rollout_rows(&self, rollout: &RolloutId) -> Result<Vec<(String, String)>, StoreError> {
-        let id = rollout.0.clone();
-        self.read(move |connection| {
-            let mut statement = connection
-                .prepare("SELECT key, json FROM rollout_rows WHERE rollout_id = ?1 ORDER BY key")?;
-            Ok(statement
-                .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<Result<_, _>>()?)
-        })
-        .await
+        let rollout = rollout.clone();
+        self.read(move |core| core.rollout_rows(&rollout)).await
     }
 
     /// The last log entries about a subject, oldest first.
@@ -120,23 +178,10 @@ impl Store {
         subject: &str,
         limit: u64,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let (id, subject) = (rollout.0.clone(), subject.to_owned());
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT sequence, json FROM rollout_events WHERE rollout_id = ?1 AND json ->> '$.subject' = ?2
-                 ORDER BY sequence DESC LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![id, subject, int(limit)], |row| {
-                Ok(StoredEvent {
-                    sequence: uint(row.get(0)?),
-                    json: row.get(1)?,
-                })
-            })?;
-            let mut events: Vec<StoredEvent> = rows.collect::<Result<_, _>>()?;
-            events.reverse();
-            Ok(events)
-        })
-        .await
+        let rollout = rollout.clone();
+        let subject = subject.to_owned();
+        self.read(move |core| core.last_events_about(&rollout, &subject, limit))
+            .await
     }
 
     /// Log entries after a number.
@@ -146,17 +191,9 @@ impl Store {
         after: u64,
         limit: u64,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let id = rollout.0.clone();
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT sequence, json FROM rollout_events WHERE rollout_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![id, int(after), int(limit)], |row| {
-                Ok(StoredEvent { sequence: uint(row.get(0)?), json: row.get(1)? })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        let rollout = rollout.clone();
+        self.read(move |core| core.rollout_events(&rollout, after, limit))
+            .await
     }
 }
 
@@ -226,8 +263,8 @@ fn append_log(connection: &Connection, rollout: &RolloutId, log: &[String]) -> R
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::PlanRow;
-    use crate::store::testing;
+    use crate::PlanRow;
+    use crate::testing;
 
     #[tokio::test]
     async fn the_last_events_about_a_subject_are_found_however_many_others_there_are() {

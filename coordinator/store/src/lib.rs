@@ -1,8 +1,13 @@
-//! The coordinator's memory: SQLite, one writer thread with group commit and full sync, readers on their own connections. SQL stays in
-//! this directory, behind methods named by use case.
+//! The coordinator's memory: SQLite behind methods named by use case; SQL stays in this crate.
+//!
+//! [`Core`] is synchronous and holds one connection. [`Store`] is the handle of the daemon: one writer thread around a core, with group
+//! commit and full sync, and readers on their own connections. The fleet simulator drives a core in memory, so that what it proves is said
+//! of the very statements that run in production. [`intake`] decides which events of agents are new and what is acknowledged after a commit.
 
 mod audit;
+mod core;
 mod hosts;
+pub mod intake;
 mod keys;
 mod migrations;
 mod outbox;
@@ -14,7 +19,9 @@ mod tokens;
 mod writer;
 
 pub use audit::AuditEntry;
+pub use core::Core;
 pub use hosts::HostRow;
+pub use intake::IncomingEvent;
 pub use keys::{Admission, Renewal};
 pub use outbox::{Cursor, NewEvent};
 pub use plans::PlanRow;
@@ -22,7 +29,6 @@ pub use rollouts::{RolloutCommit, RolloutRow, StoredEvent};
 pub use sessions::{HelloFacts, Opened, SessionDecision};
 pub use tokens::{Enrolled, JoinTicket, NewToken, TokenRefusal};
 
-use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,7 +69,7 @@ pub struct Store {
 struct Inner {
     writer: writer::Writer,
     path: PathBuf,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Core>>,
 }
 
 /// Readers that are kept open. Views are short, so few are ever needed at once.
@@ -78,10 +84,8 @@ impl Store {
                 .create_new(true)
                 .open(path)?,
         );
-        crate::config::permissions::mode_and_owner(path)?;
         fs_err::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let mut connection = open_for_writing(path)?;
-        migrations::migrate(&mut connection)
+        Core::open(path).map(drop)
     }
 
     /// Opens an existing store and starts its writer.
@@ -93,9 +97,7 @@ impl Store {
             )
             .into());
         }
-        let mut connection = open_for_writing(path)?;
-        migrations::migrate(&mut connection)?;
-        let writer = writer::Writer::start(connection)?;
+        let writer = writer::Writer::start(Core::open(path)?)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 writer,
@@ -109,7 +111,7 @@ impl Store {
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     {
         self.inner.writer.run(work).await
     }
@@ -118,7 +120,7 @@ impl Store {
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     {
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.read_now(work))
@@ -127,53 +129,29 @@ impl Store {
     }
 
     /// The same on the calling thread.
-    fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read_now<T>(&self, work: impl FnOnce(&Core) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let kept = self
             .inner
             .readers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        let connection = match kept {
-            Some(connection) => connection,
-            None => open_for_reading(&self.inner.path)?,
+        let core = match kept {
+            Some(core) => core,
+            None => Core::open_for_reading(&self.inner.path)?,
         };
-        let result = work(&connection);
+        let result = work(&core);
         let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < READERS {
-            readers.push(connection);
+            readers.push(core);
         }
         result
     }
 
     /// SQLite's own check of the whole file; empty when all is well.
     pub fn integrity(path: &Path) -> Result<Vec<String>, StoreError> {
-        let connection = open_for_reading(path)?;
-        let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
-        let rows = statement
-            .query_map([], |row| row.get::<_, String>(0))?
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(rows.into_iter().filter(|line| line != "ok").collect())
+        Core::open_for_reading(path)?.integrity()
     }
-}
-
-fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    // We are the only writer; whoever else holds the file must not hold up the engine.
-    connection.busy_timeout(std::time::Duration::from_secs(2))?;
-    Ok(connection)
-}
-
-fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
-    use rusqlite::OpenFlags;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
-    Ok(connection)
 }
 
 /// SQLite integers are signed; our numbers never come near the limit.
@@ -186,7 +164,7 @@ fn uint(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing {
     #![allow(clippy::unwrap_used)]
     //! A store in a temporary directory.

@@ -2,7 +2,7 @@
 //! once, then the old one is former. Each check and the change it allows are one write, so that two of them never cross.
 
 use super::audit::{AuditEntry, append};
-use super::{Store, StoreError, int};
+use super::{Core, Store, StoreError, int};
 use fleet_common::ids::HostId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -38,19 +38,33 @@ pub(super) enum Shown {
     Neither,
 }
 
+impl Core {
+    /// Whether a host may call with this key, current or candidate.
+    pub fn admission(&self, host: &HostId, key_sha256: String) -> Result<Admission, StoreError> {
+        let connection = &self.connection;
+        let id = host.as_str();
+        admission(connection, id, &key_sha256)
+    }
+
+    /// Stores a candidate, if the request came with the host's current key. A repeat replaces the candidate before.
+    pub fn renew(&self, host: &HostId, renewal: Renewal) -> Result<Admission, StoreError> {
+        let connection = &self.connection;
+        let id = host.as_str();
+        renew(connection, id, &renewal)
+    }
+}
+
 impl Store {
     /// Whether a host may call with this key, current or candidate.
     pub async fn admission(&self, host: &HostId, key_sha256: String) -> Result<Admission, StoreError> {
-        let id = host.0.clone();
-        self.read(move |connection| admission(connection, &id, &key_sha256))
-            .await
+        let host = host.clone();
+        self.read(move |core| core.admission(&host, key_sha256)).await
     }
 
     /// Stores a candidate, if the request came with the host's current key. A repeat replaces the candidate before.
     pub async fn renew(&self, host: &HostId, renewal: Renewal) -> Result<Admission, StoreError> {
-        let id = host.0.clone();
-        self.write(move |connection| renew(connection, &id, &renewal))
-            .await
+        let host = host.clone();
+        self.write(move |core| core.renew(&host, renewal)).await
     }
 }
 
@@ -159,7 +173,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::sessions::tests::{enrolled, hello};
     use super::*;
-    use crate::store::{HelloFacts, SessionDecision, testing};
+    use crate::{HelloFacts, SessionDecision, testing};
 
     fn renewal(shown: &str, new: &str) -> Renewal {
         Renewal {

@@ -2,8 +2,7 @@
 //! sync then covers all of them, and only after it do the senders hear back. SQLite may end the transaction by itself, on a full disk for
 //! example: then nothing of the group holds, and the rest of it is not run.
 
-use super::StoreError;
-use rusqlite::Connection;
+use super::{Core, StoreError};
 use std::sync::mpsc;
 use std::thread;
 use tokio::sync::oneshot;
@@ -12,8 +11,8 @@ use tokio::sync::oneshot;
 const GROUP: usize = 256;
 
 type Notify = Box<dyn FnOnce(Result<(), String>) + Send>;
-/// Gets the connection within a transaction, or why there is none.
-type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Notify + Send>;
+/// Gets the store within a transaction, or why there is none.
+type Job = Box<dyn FnOnce(Result<&Core, String>) -> Notify + Send>;
 
 /// Sends work to the writer thread; the thread ends when the last handle is gone.
 pub struct Writer {
@@ -21,23 +20,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(connection: Connection) -> Result<Self, StoreError> {
+    pub fn start(core: Core) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel::<Job>();
         thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(connection, &jobs))?;
+            .spawn(move || serve(&core, &jobs))?;
         Ok(Self { queue })
     }
 
     pub async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let result = match connection {
-                Ok(connection) => in_savepoint(connection, work),
+        let job: Job = Box::new(move |core| {
+            let result = match core {
+                Ok(core) => in_savepoint(core, work),
                 Err(reason) => Err(StoreError::Commit(reason)),
             };
             Box::new(move |commit: Result<(), String>| {
@@ -54,12 +53,10 @@ impl Writer {
     }
 }
 
-fn in_savepoint<T>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+fn in_savepoint<T>(core: &Core, work: impl FnOnce(&Core) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let connection = &core.connection;
     connection.execute_batch("SAVEPOINT message")?;
-    let result = work(connection);
+    let result = work(core);
     if result.is_err() {
         if connection.is_autocommit() {
             // The savepoint went with the transaction; the reason is worth more than that.
@@ -71,17 +68,15 @@ fn in_savepoint<T>(
     result
 }
 
-fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
+fn serve(core: &Core, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut notifications = Vec::new();
-        let mut group = connection
-            .execute_batch("BEGIN IMMEDIATE")
-            .map_err(|error| error.to_string());
+        let mut group = core.begin().map_err(|error| error.to_string());
         let mut next = Some(first);
         while let Some(job) = next.take() {
             // Without a transaction the savepoints would commit one by one: nothing is run, only answered.
-            notifications.push(job(group.as_ref().map(|()| &connection).map_err(Clone::clone)));
-            if group.is_ok() && connection.is_autocommit() {
+            notifications.push(job(group.as_ref().map(|()| core).map_err(Clone::clone)));
+            if group.is_ok() && core.connection.is_autocommit() {
                 group = Err("SQLite ended the transaction by itself; is the disk full?".to_owned());
             }
             if notifications.len() < GROUP {
@@ -95,12 +90,10 @@ fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
                 .for_each(|notify| notify(Err(reason.clone())));
             continue;
         }
-        let committed = connection
-            .execute_batch("COMMIT")
-            .map_err(|error| error.to_string());
+        let committed = core.end().map_err(|error| error.to_string());
         if let Err(reason) = &committed {
             tracing::error!(%reason, "the store could not commit");
-            if let Err(error) = connection.execute_batch("ROLLBACK") {
+            if let Err(error) = core.undo() {
                 tracing::debug!(%error, "nothing to roll back");
             }
         }
@@ -114,34 +107,36 @@ fn serve(connection: Connection, jobs: &mpsc::Receiver<Job>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rusqlite::Connection;
 
-    fn connection() -> Connection {
+    fn core() -> Core {
         let connection = Connection::open_in_memory().unwrap();
         connection
             .execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY) STRICT")
             .unwrap();
-        connection
+        Core { connection }
     }
 
     #[tokio::test]
     async fn a_full_disk_takes_the_whole_group_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let connection = crate::store::open_for_writing(&dir.path().join("store.sqlite")).unwrap();
-        connection
+        let core = Core::open(&dir.path().join("store.sqlite")).unwrap();
+        core.connection
             .execute_batch(
                 "CREATE TABLE t(n INTEGER PRIMARY KEY, data BLOB) STRICT; INSERT INTO t VALUES(0, NULL)",
             )
             .unwrap();
-        let pages: i64 = connection
+        let pages: i64 = core
+            .connection
             .query_row("PRAGMA page_count", [], |row| row.get(0))
             .unwrap();
-        connection
+        core.connection
             .pragma_update(None, "max_page_count", pages + 4)
             .unwrap();
-        let writer = Writer::start(connection).unwrap();
+        let writer = Writer::start(core).unwrap();
         let insert = |n: i64, bytes: usize| {
-            writer.run(move |c| {
-                c.execute(
+            writer.run(move |core| {
+                core.connection.execute(
                     "INSERT INTO t VALUES(?1, ?2)",
                     rusqlite::params![n, vec![0u8; bytes]],
                 )?;
@@ -165,8 +160,8 @@ mod tests {
         // What failed was not stored in part, and the store goes on.
         insert(4, 1).await.unwrap();
         let rows: Vec<i64> = writer
-            .run(|c| {
-                let mut statement = c.prepare("SELECT n FROM t ORDER BY n")?;
+            .run(|core| {
+                let mut statement = core.connection.prepare("SELECT n FROM t ORDER BY n")?;
                 Ok(statement
                     .query_map([], |row| row.get(0))?
                     .collect::<Result<_, _>>()?)
@@ -178,18 +173,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_message_leaves_its_neighbours_alone() {
-        let writer = Writer::start(connection()).unwrap();
+        let writer = Writer::start(core()).unwrap();
         let insert = |n: i64, fail: bool| {
-            writer.run(move |c| {
-                c.execute("INSERT INTO t VALUES(?1)", [n])?;
+            writer.run(move |core| {
+                core.connection.execute("INSERT INTO t VALUES(?1)", [n])?;
                 if fail { Err(StoreError::Closed) } else { Ok(()) }
             })
         };
         let (a, b, c) = tokio::join!(insert(1, false), insert(2, true), insert(3, false));
         assert!(a.is_ok() && b.is_err() && c.is_ok());
         let rows: Vec<i64> = writer
-            .run(|c| {
-                let mut statement = c.prepare("SELECT n FROM t ORDER BY n")?;
+            .run(|core| {
+                let mut statement = core.connection.prepare("SELECT n FROM t ORDER BY n")?;
                 Ok(statement
                     .query_map([], |row| row.get(0))?
                     .collect::<Result<_, _>>()?)

@@ -1,9 +1,32 @@
 //! Which events of an outbox are new, and what is acknowledged after the commit.
 
-use crate::agent_api::IncomingEvent;
-use crate::store::{Cursor, NewEvent};
-use fleet_common::ids::{HostId, OutboxId};
+use crate::{Cursor, NewEvent};
+use fleet_common::ids::{Epoch, HostId, OrderId, OutboxId};
+use fleet_common::order::HostEvent;
 use std::collections::BTreeMap;
+
+/// An event, understood or not.
+#[derive(Clone, Debug)]
+pub struct IncomingEvent {
+    /// Sender, from its certificate.
+    pub host: HostId,
+    /// Its outbox.
+    pub outbox: OutboxId,
+    /// Number within the outbox.
+    pub sequence: u64,
+    /// First event of its session: a jump in the numbers is then a store that was set back, not a protocol error.
+    pub first: bool,
+    /// Order it belongs to, if any.
+    pub order: Option<OrderId>,
+    /// Epoch of that order.
+    pub epoch: Epoch,
+    /// The host's clock.
+    pub at_ms: u64,
+    /// As sent.
+    pub body: Vec<u8>,
+    /// As understood, or why not.
+    pub event: Result<HostEvent, String>,
+}
 
 /// What to do with one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +46,7 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// From the cursors of the store.
     pub fn new(cursors: Cursor) -> Self {
         Self {
             cursors,
@@ -70,8 +94,6 @@ pub fn row(event: &IncomingEvent, received_at_ms: u64) -> NewEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fleet_common::ids::Epoch;
-    use fleet_common::order::HostEvent;
 
     fn event(sequence: u64, first: bool) -> IncomingEvent {
         IncomingEvent {

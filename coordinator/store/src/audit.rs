@@ -1,6 +1,6 @@
 //! Who did what, for the record.
 
-use super::{Store, StoreError, int};
+use super::{Core, Store, StoreError, int};
 use rusqlite::{Connection, params};
 
 /// One line of the audit.
@@ -16,10 +16,18 @@ pub struct AuditEntry {
     pub detail: String,
 }
 
+impl Core {
+    /// Adds a line for something that changed nothing else in the store.
+    pub fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        append(connection, &entry)
+    }
+}
+
 impl Store {
     /// Adds a line for something that changed nothing else in the store.
     pub async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.write(move |connection| append(connection, &entry)).await
+        self.write(move |core| core.note(entry)).await
     }
 }
 
