@@ -413,7 +413,9 @@ fn then(phase: HostPhase) -> &'static str {
             "without an answer it is asked again; after the third time a person is asked"
         }
         HostPhase::Verifying => "without fresh samples by the deadline the way back is ordered",
-        HostPhase::Settling => "without an answer it counts as upgraded, with a note",
+        HostPhase::Settling => {
+            "what was saved for its way back is removed; without an answer it counts as upgraded, with a note"
+        }
         HostPhase::Lost => "it goes on by itself when its agent returns",
         _ => "",
     }

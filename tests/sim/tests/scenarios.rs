@@ -531,7 +531,7 @@ fn a_held_host_is_skipped_and_a_pause_holds_everything() {
     for _ in 0..600 {
         world.step();
     }
-    assert_eq!(phase(&world, 0), HostPhase::Upgraded, "what is under way goes on");
+    assert_eq!(phase(&world, 0), HostPhase::Settling, "what is under way goes on");
     assert!((1..6).all(|host| world.hosts[&HostId::new(format!("h{host}"))].switches == 0));
     assert!(progress::view(&world.kernel, world.now).at_rest);
     assert_eq!(

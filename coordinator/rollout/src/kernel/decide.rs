@@ -51,7 +51,10 @@ impl Kernel {
         let plan = Arc::clone(&self.plan);
         let kind = &plan.legs[at].kind;
         if self.legs[at].phase == LegPhase::Waiting {
-            if self.rollout.phase != RolloutPhase::Running || !self.may_begin(at, kind, now_ms) {
+            if self.rollout.phase != RolloutPhase::Running
+                || !self.may_begin(at, kind, now_ms)
+                || !self.keep_before(at, now_ms)
+            {
                 return false;
             }
             self.set_leg(at, LegPhase::Running, now_ms);
@@ -75,11 +78,9 @@ impl Kernel {
             .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
             .map(|leg| leg.id.clone());
         let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
-            let made_it =
-                |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
             kernel.hosts[earlier]
                 .iter()
-                .filter(|(_, row)| !made_it(row))
+                .filter(|(_, row)| !row.made_it())
                 .map(|(host, _)| host.clone())
                 .collect()
         };
@@ -301,13 +302,26 @@ impl Kernel {
         }
     }
 
-    fn anything_in_flight(&self) -> bool {
+    pub(super) fn anything_in_flight(&self) -> bool {
         self.hosts
             .values()
-            .any(|rows| rows.values().any(|row| row.phase.in_flight()))
+            .any(|rows| rows.values().any(super::HostRow::in_flight))
     }
 
     fn drive_checks(&mut self, now_ms: u64) {
+        let returned = self
+            .hosts
+            .values()
+            .any(|rows| rows.values().any(|row| row.phase.in_flight()));
+        if self.rollout.keeping_since_ms.is_some()
+            && self.rollout.phase == RolloutPhase::Checking
+            && !returned
+        {
+            if self.keep_before(self.legs.len(), now_ms) {
+                self.finish(now_ms);
+            }
+            return;
+        }
         if self.anything_in_flight() {
             if self.rollout.phase == RolloutPhase::Checking {
                 self.set_rollout(RolloutPhase::Running, "a host came back and is under way", now_ms);
@@ -318,6 +332,7 @@ impl Kernel {
             self.verification = None;
             self.dirty.insert(Key::Verification);
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
+            self.rollout.keeping_since_ms = None;
             self.set_rollout(
                 RolloutPhase::Checking,
                 "clients, services, metrics and Query Analytics",
@@ -329,7 +344,11 @@ impl Kernel {
         }
         let over = self.rollout.check_until_ms.is_none_or(|until| until <= now_ms);
         if self.checks_are_as_good_as_they_get() || (over && self.verification.is_some()) {
-            self.finish(now_ms);
+            self.rollout.keeping_since_ms = Some(now_ms);
+            self.dirty.insert(Key::Rollout);
+            if self.keep_before(self.legs.len(), now_ms) {
+                self.finish(now_ms);
+            }
         } else if over {
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
             self.pause(
@@ -344,8 +363,6 @@ impl Kernel {
 
     fn finish(&mut self, now_ms: u64) {
         let lost = self.lost_hosts();
-        let well =
-            |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
         let last: Option<&LegId> = self
             .plan
             .legs
@@ -353,7 +370,7 @@ impl Kernel {
             .rev()
             .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
             .map(|leg| &leg.id);
-        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(well));
+        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(super::HostRow::made_it));
         let holds = self
             .verification
             .as_ref()
@@ -416,6 +433,9 @@ impl Kernel {
             || self.anything_in_flight()
             || following
         {
+            return;
+        }
+        if !self.keep_before(self.legs.len(), now_ms) {
             return;
         }
         for at in 0..self.legs.len() {

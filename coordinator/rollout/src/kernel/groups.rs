@@ -36,8 +36,8 @@ impl Kernel {
             let Some(row) = self.host(leg, host) else { continue };
             tally.slots += u32::from(row.slot);
             tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
-            tally.in_flight += u32::from(row.phase.in_flight());
-            tally.upgraded += u32::from(row.phase == HostPhase::Upgraded);
+            tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
+            tally.upgraded += u32::from(row.upgraded());
             tally.failures +=
                 u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
             let begins = matches!(
@@ -221,7 +221,7 @@ impl Kernel {
         let leg = self.legs[at].leg.clone();
         let open: Vec<HostId> = self.hosts[&leg]
             .iter()
-            .filter(|(_, row)| !row.phase.is_final())
+            .filter(|(_, row)| !row.phase.is_through())
             .map(|(host, _)| host.clone())
             .collect();
         if open.is_empty() {
@@ -258,7 +258,7 @@ impl Kernel {
         }
         let settled = self.hosts[&self.legs[at].leg]
             .values()
-            .all(|row| row.phase.is_final());
+            .all(|row| row.phase.is_through());
         if settled {
             self.set_leg(at, LegPhase::Settled, now_ms);
         }

@@ -70,6 +70,7 @@ impl Kernel {
             };
             self.rollout.ended_at_ms = None;
             self.rollout.check_until_ms = None;
+            self.rollout.keeping_since_ms = None;
             self.set_rollout(phase, "a lost host came back", now_ms);
         }
     }

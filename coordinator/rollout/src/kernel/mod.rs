@@ -14,6 +14,7 @@ mod groups;
 mod health;
 mod hosts;
 mod input;
+mod keep;
 mod orders;
 mod repoint;
 mod retry;

@@ -196,6 +196,7 @@ impl Kernel {
             row.preflighted = false;
             row.permitted_at_ms = None;
             row.switched_at_ms = None;
+            row.verified_at_ms = None;
             row.ask_at_ms = None;
             reason.clone_into(&mut row.reason);
         });

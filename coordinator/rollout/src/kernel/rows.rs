@@ -74,6 +74,7 @@ impl Kernel {
             left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
+            keeping_since_ms: None,
             illegal: 0,
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
@@ -321,5 +322,6 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         backup_answers: 0,
         side: None,
         left_behind: false,
+        verified_at_ms: None,
     }
 }

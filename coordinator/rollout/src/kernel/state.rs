@@ -106,6 +106,9 @@ pub struct RolloutRow {
     pub bridge_accepted: bool,
     /// End of the wait for the three checks.
     pub check_until_ms: Option<u64>,
+    /// Since when, at the end, the upgrades are made final: from here on no host goes back.
+    #[serde(default)]
+    pub keeping_since_ms: Option<u64>,
     /// Transitions that were asked for and are not allowed; counted, never a panic.
     pub illegal: u64,
 }
@@ -287,7 +290,7 @@ pub enum HostPhase {
     Switching,
     /// The PMM Server's view is waited for.
     Verifying,
-    /// Verified; what was saved for the way back is being removed.
+    /// Verified, and so it made it. Without an open order its way back is kept; with one, what was saved for it is being removed.
     Settling,
     /// The way back is ordered.
     RollingBack,
@@ -322,17 +325,20 @@ impl HostPhase {
     pub fn is_final(self) -> bool {
         self >= Self::Surveyed
     }
-    /// Whether something may change on the host and has not ended.
+    /// Whether something may change on the host and has not ended. See [`HostRow::in_flight`] for what is waited for.
     pub fn in_flight(self) -> bool {
         matches!(
             self,
-            Self::Permitted
-                | Self::Switching
-                | Self::Verifying
-                | Self::Settling
-                | Self::RollingBack
-                | Self::Repointing
+            Self::Permitted | Self::Switching | Self::Verifying | Self::RollingBack | Self::Repointing
         )
+    }
+    /// Whether it runs the leg's release and that was verified, now or before: what canaries, widths, groups and later legs ask.
+    pub fn made_it(self) -> bool {
+        matches!(self, Self::Settling | Self::Upgraded | Self::AlreadyCurrent)
+    }
+    /// Whether this leg has nothing more to do with it, except removing what was saved for its way back.
+    pub fn is_through(self) -> bool {
+        self.is_final() || self == Self::Settling
     }
     /// The word on screens and in reports.
     pub fn as_str(self) -> &'static str {
@@ -458,4 +464,32 @@ pub struct HostRow {
     /// Server leg: it was held or away and a person went on without it. It still follows when it returns.
     #[serde(default)]
     pub left_behind: bool,
+    /// When it was verified on the leg's release.
+    #[serde(default)]
+    pub verified_at_ms: Option<u64>,
+}
+
+impl HostRow {
+    /// Whether it was verified on the leg's release and its way back is still kept.
+    pub fn rests(&self) -> bool {
+        self.phase == HostPhase::Settling && self.order.is_none()
+    }
+    /// Whether its end is waited for: something may change on it, or what was saved for its way back is being removed.
+    pub fn in_flight(&self) -> bool {
+        self.phase.in_flight() || (self.phase == HostPhase::Settling && self.order.is_some())
+    }
+    /// Whether it runs the leg's release and that was verified.
+    pub fn made_it(&self) -> bool {
+        self.phase.made_it()
+    }
+    /// Whether this leg upgraded it.
+    pub fn upgraded(&self) -> bool {
+        matches!(self.phase, HostPhase::Settling | HostPhase::Upgraded)
+    }
+    /// From its permit to its end, or to now; what was saved for the way back is not waited for.
+    pub fn took_ms(&self) -> u64 {
+        let end = self.verified_at_ms.or(self.ended_at_ms).unwrap_or(self.since_ms);
+        self.permitted_at_ms
+            .map_or(0, |permitted| end.saturating_sub(permitted))
+    }
 }

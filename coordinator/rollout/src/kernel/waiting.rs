@@ -60,7 +60,7 @@ pub(crate) struct Moment {
     tallies: BTreeMap<(LegId, GroupName), Tally>,
 }
 
-fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
+pub(super) fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
     Duty {
         owner,
         code,
@@ -70,7 +70,7 @@ fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: 
     }
 }
 
-fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty {
+pub(super) fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty {
     Duty {
         owner: Owner::Operator,
         code,
@@ -96,6 +96,16 @@ impl Kernel {
                     pause.text.clone(),
                     pause.remind_at_ms.max(now_ms),
                 ))
+            }
+            RolloutPhase::Checking if self.rollout.keeping_since_ms.is_some() => {
+                self.keeping_duty(now_ms).or_else(|| {
+                    Some(duty(
+                        Owner::Coordinator,
+                        "decision",
+                        "the next decision",
+                        self.next_move_ms(now_ms),
+                    ))
+                })
             }
             RolloutPhase::Checking => {
                 let until = self.rollout.check_until_ms.unwrap_or(now_ms);
@@ -154,6 +164,11 @@ impl Kernel {
         }
         if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused) {
             return self.rollout_duty(now_ms);
+        }
+        if leg.phase == LegPhase::Waiting
+            && let Some(duty) = self.keeping_duty(now_ms)
+        {
+            return Some(duty);
         }
         if leg.phase == LegPhase::Waiting {
             let before = self
@@ -313,6 +328,7 @@ impl Kernel {
                 };
                 duty(Owner::PmmServer, "verifying", text, at)
             }
+            HostPhase::Settling if row.rests() => self.resting_duty(leg, at),
             HostPhase::Settling => duty(
                 Owner::Agent,
                 "settling",
