@@ -74,6 +74,7 @@ impl Kernel {
             left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
+            restored: None,
             illegal: 0,
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
