@@ -1,6 +1,7 @@
 //! The command line: one file per noun. Results go to stdout, logs and errors to stderr, the exit status is one of
 //! `fleet_common::codes::exit`.
 
+mod adopt;
 mod client;
 mod doctor;
 mod explain;

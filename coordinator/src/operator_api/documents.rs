@@ -124,6 +124,9 @@ pub struct LiveStatus {
     pub status: StatusDocument,
     /// Latest progress by host id.
     pub progress: BTreeMap<String, HostProgress>,
+    /// Agents have seen more than the store gave: nothing begins before an operator adopts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_restored: Option<String>,
 }
 
 /// Events of the newest rollout.

@@ -169,6 +169,11 @@ impl OperatorRpc for OperatorService {
         answer(self.import_document(who, request.into_inner()).await)
     }
 
+    async fn adopt_epoch(&self, request: Request<wire::Empty>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.adopt_document(who).await)
+    }
+
     async fn status(&self, _: Request<wire::Empty>) -> Answer {
         answer(self.status_document().await)
     }

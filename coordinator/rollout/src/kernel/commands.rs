@@ -24,6 +24,7 @@ impl Kernel {
     pub(super) fn command(&mut self, by: &str, command: Command, now_ms: u64) -> Answer {
         let what = format!("{by}: {command:?}");
         let answer = match command {
+            ref begins if self.refuses_while_doubted(begins) => self.not_adopted(),
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),
             Command::Pause { reason } => self.pause_by(by, &reason, now_ms),
             Command::Resume {

@@ -21,6 +21,9 @@ impl Kernel {
             phase if phase.is_final() => return,
             _ => {}
         }
+        if self.is_doubted() {
+            return self.hold_back(now_ms);
+        }
         self.expire(now_ms);
         self.drive_repoints(now_ms);
         if self.rollout.abort.is_some() {
@@ -406,7 +409,7 @@ impl Kernel {
         self.set_rollout(phase, &text, now_ms);
     }
 
-    fn drive_abort(&mut self, now_ms: u64) {
+    pub(super) fn drive_abort(&mut self, now_ms: u64) {
         let force = self.rollout.abort.as_ref().is_some_and(|abort| abort.force);
         let all: Vec<(LegId, HostId, HostPhase)> = self
             .hosts
@@ -480,7 +483,7 @@ impl Kernel {
         true
     }
 
-    fn remind(&mut self, now_ms: u64) {
+    pub(super) fn remind(&mut self, now_ms: u64) {
         let every = self.plan.timing.reminder_ms.max(1);
         let Some(pause) = self
             .rollout

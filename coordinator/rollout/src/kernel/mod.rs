@@ -17,6 +17,7 @@ mod input;
 mod keep;
 mod orders;
 mod repoint;
+mod restored;
 mod retry;
 mod rows;
 mod server;
@@ -31,7 +32,7 @@ pub use waiting::{Duty, Owner};
 
 pub use state::{
     Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
-    Pause, RolloutPhase, RolloutRow, Side, StepRow,
+    Pause, RestoredStore, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};
@@ -126,6 +127,8 @@ impl Kernel {
                 self.server_event(&order, event, now_ms);
                 self.decide(now_ms);
             }
+            // What is seen belongs to a state that may never have been.
+            Input::ServerView(_) if self.is_doubted() => self.decide(now_ms),
             Input::ServerView(view) => {
                 self.server_view(view, now_ms);
                 self.decide(now_ms);
@@ -136,6 +139,15 @@ impl Kernel {
                 self.decide(now_ms);
             }
             Input::Tick => self.decide(now_ms),
+            Input::StoreRestored { text } => {
+                self.store_restored(text, now_ms);
+                self.decide(now_ms);
+            }
+            Input::StoreAdopted { term } => {
+                self.store_adopted(term, now_ms);
+                self.decide(now_ms);
+            }
+            Input::HostRuns { host, version } => self.host_runs(&host, version, now_ms),
             Input::CoordinatorStarted { term } => {
                 self.coordinator_started(term, now_ms);
                 self.decide(now_ms);

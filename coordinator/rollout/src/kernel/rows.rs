@@ -75,6 +75,7 @@ impl Kernel {
             bridge_accepted: false,
             check_until_ms: None,
             keeping_since_ms: None,
+            restored: None,
             illegal: 0,
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);

@@ -45,7 +45,7 @@ impl RolloutPhase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// `operator`, `threshold`, `slots_exhausted`, `survey`, `server_restored`, `server_refused`, `server_needs_operator`,
-    /// `server_view_missing`, `bridge_incomplete`, `repoint`.
+    /// `server_view_missing`, `bridge_incomplete`, `repoint`, `store_restored`.
     pub code: String,
     /// For people.
     pub text: String,
@@ -109,8 +109,24 @@ pub struct RolloutRow {
     /// Since when, at the end, the upgrades are made final: from here on no host goes back.
     #[serde(default)]
     pub keeping_since_ms: Option<u64>,
+    /// The store was restored from a backup while the rollout was under way, or before it.
+    #[serde(default)]
+    pub restored: Option<RestoredStore>,
     /// Transitions that were asked for and are not allowed; counted, never a panic.
     pub illegal: u64,
+}
+
+/// What hosts showed of a store that was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredStore {
+    /// Who showed what.
+    pub text: String,
+    /// When the first of them came.
+    pub since_ms: u64,
+    /// Next reminder, until it is adopted.
+    pub remind_at_ms: u64,
+    /// When a person took the store as the truth.
+    pub adopted_at_ms: Option<u64>,
 }
 
 /// An abort.

@@ -5,6 +5,7 @@ use super::groups::Tally;
 use super::state::{GroupPhase, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase};
 use crate::fleet::duration_text;
 use crate::plan::PlanGroup;
+use fleet_common::codes;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -83,6 +84,13 @@ pub(super) fn person(code: &'static str, text: impl Into<String>, reminder_ms: u
 impl Kernel {
     /// What the rollout waits for; `None` when it is final.
     pub fn rollout_duty(&self, now_ms: u64) -> Option<Duty> {
+        if let Some(doubt) = self.doubt().filter(|_| !self.is_final()) {
+            return Some(person(
+                codes::STORE_RESTORED,
+                doubt.text.clone(),
+                doubt.remind_at_ms.max(now_ms),
+            ));
+        }
         match self.rollout.phase {
             RolloutPhase::Planned => Some(person(
                 "start",
