@@ -38,6 +38,17 @@ const COLUMNS: &str = "plan_id, parent, created_at_ms, document, fleet_path, fle
 impl Store {
     /// Keeps a plan, if its parent is still the newest one (compare and set). Says whether it was.
     pub async fn save_plan(&self, plan: PlanRow, audit: AuditEntry) -> Result<bool, StoreError> {
+        let newest = plan.parent.clone();
+        self.save_plan_after(plan, newest, audit).await
+    }
+
+    /// Keeps a plan, if the newest one is still this (compare and set). Its parent may be another: the one that runs. Says whether it was.
+    pub async fn save_plan_after(
+        &self,
+        plan: PlanRow,
+        expected: Option<PlanId>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         self.write(move |connection| {
             let newest: Option<String> = connection
                 .query_row(
@@ -46,7 +57,7 @@ impl Store {
                     |row| row.get(0),
                 )
                 .optional()?;
-            if newest.as_deref() != plan.parent.as_ref().map(PlanId::as_str) {
+            if newest.as_deref() != expected.as_ref().map(PlanId::as_str) {
                 return Ok(false);
             }
             connection.execute(
