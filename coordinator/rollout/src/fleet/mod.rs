@@ -5,16 +5,20 @@
 
 mod check;
 mod error;
+mod first;
 mod matching;
 mod policy;
 mod raw;
 mod schema;
+mod show;
 mod units;
 
 pub use error::FleetError;
+pub use first::{FirstFile, first_file};
 pub use matching::{FACTS, HostFacts, Matcher};
 pub use policy::{Policy, Profile, Ramp};
 pub use schema::json_schema;
+pub use show::{blackout_text, moment_text, window_text};
 pub use units::{Limit, duration_ms, duration_text};
 
 use fleet_common::plan_entry::ClientSource;

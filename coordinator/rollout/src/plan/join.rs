@@ -4,7 +4,7 @@ use super::legs::{Route, route};
 use super::repoint::{self, Way};
 use super::{
     HostAction, HostRecord, LeftOut, Leg, LegKind, Plan, PlanDraft, PlanHost, PlanServer, ServerInput,
-    Stranded, UnmatchedClient, Warning, groups, lint,
+    Stranded, UnmatchedClient, Warning, forecast, groups, lint, lint_policy,
 };
 use crate::fleet::{Fleet, FleetError, Group, HostFacts, duration_text};
 use fleet_common::codes;
@@ -29,12 +29,29 @@ pub fn join(
     table: &CompatibilityTable,
     now_ms: u64,
 ) -> Result<PlanDraft, Vec<FleetError>> {
-    let route = route(
+    join_child(fleet, hosts, pmm, server, table, now_ms, None)
+}
+
+/// The same for a plan that is to take over from a running one: its legs keep their ids. The parent's id is set by
+/// [`PlanDraft::with_parent`].
+pub fn join_child(
+    fleet: &Fleet,
+    hosts: &[HostRecord],
+    pmm: &FleetSnapshot,
+    server: &ServerInput,
+    table: &CompatibilityTable,
+    now_ms: u64,
+    parent: Option<&Plan>,
+) -> Result<PlanDraft, Vec<FleetError>> {
+    let mut route = route(
         fleet,
         server.running,
         pmm2_clients(hosts, pmm, server.running),
         table,
     )?;
+    if let Some(parent) = parent {
+        route.number_like(parent);
+    }
     let mut sorted = Sorted::new(fleet, hosts, pmm, server, &route, now_ms);
     for host in hosts {
         sorted.sort(host);
@@ -131,7 +148,9 @@ pub fn join(
         forecast: None,
     };
     warnings.extend(lint::warnings(&plan, fleet, &route, table));
+    warnings.extend(lint_policy::warnings(&plan, fleet, now_ms));
     plan.warnings = warnings;
+    plan.forecast = forecast::forecast(&plan, now_ms);
     Ok(PlanDraft { plan })
 }
 
