@@ -3,6 +3,7 @@
 use super::Kernel;
 use super::repoint::asked_by;
 use super::rows::Key;
+use super::spread::Census;
 use super::state::{HostPhase, LegPhase, Pause, RolloutPhase};
 use crate::plan::LegKind;
 use fleet_common::ids::{HostId, LegId};
@@ -157,28 +158,27 @@ impl Kernel {
         }
     }
 
-    /// Asks every host, at most [`PREPARE_WIDTH`] at once.
-    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], now_ms: u64) {
+    /// Asks every host, at most [`PREPARE_WIDTH`] at once. Whoever has to download takes its place in its site before it is asked.
+    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], census: &mut Census, now_ms: u64) {
         if self.rollout.phase != RolloutPhase::Running {
             return;
         }
-        let busy = self.hosts[leg]
-            .values()
-            .filter(|row| row.phase == HostPhase::Preparing)
-            .count();
-        let mut free = PREPARE_WIDTH.saturating_sub(busy);
         for host in hosts {
-            if free == 0 {
+            if census.preparing >= PREPARE_WIDTH {
                 break;
             }
-            if self.hosts[leg]
-                .get(host)
-                .is_some_and(|row| row.phase == HostPhase::Waiting && asked_by(row, now_ms))
+            let Some(row) = self.host(leg, host) else { continue };
+            if row.phase == HostPhase::Waiting
+                && asked_by(row, now_ms)
                 && self.can_be_asked(host)
+                && !self.site_is_full(census, host, row)
             {
+                census.preparing += 1;
+                if !row.staged && !row.slot {
+                    self.count_in(census, host, false);
+                }
                 self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
                 self.give(leg, host, Action::Preflight, now_ms);
-                free -= 1;
             }
         }
     }
@@ -201,7 +201,8 @@ impl Kernel {
             self.dirty.insert(Key::Leg(leg.clone()));
         }
         let hosts: Vec<HostId> = self.plan.hosts.iter().map(|host| host.host.clone()).collect();
-        self.prepare(&leg, &hosts, now_ms);
+        let mut census = self.census();
+        self.prepare(&leg, &hosts, &mut census, now_ms);
         let waits = |kernel: &Self, held: bool| {
             kernel.hosts[&leg]
                 .iter()
@@ -214,7 +215,7 @@ impl Kernel {
             // Those that are away or held are asked again at their turn.
             let away: Vec<HostId> = self.hosts[&leg]
                 .iter()
-                .filter(|(_, row)| row.phase == HostPhase::Waiting)
+                .filter(|(host, row)| row.phase == HostPhase::Waiting && !self.can_be_asked(host))
                 .map(|(host, _)| host.clone())
                 .collect();
             self.skip_left_behind(at, &away, now_ms);

@@ -166,7 +166,10 @@ impl Kernel {
                 self.disturbed(target, step, now_ms);
                 self.event(now_ms, format!("host:{host}"), "host_resumed", text);
             }
-            HostEvent::Finished(result) => self.finished(leg, host, &result, now_ms),
+            HostEvent::Finished(result) => {
+                self.finished(leg, host, &result, now_ms);
+                self.try_by_itself(leg, host, now_ms);
+            }
             HostEvent::InventoryChanged { .. } | HostEvent::HoldChanged { .. } => {}
         }
     }
@@ -351,7 +354,12 @@ impl Kernel {
         let aborted = self.rollout.abort.is_some();
         match (result.outcome, result.code.as_str()) {
             (Outcome::Expired, _) | (Outcome::Refused, codes::STALE_EPOCH | codes::PERMIT_EXPIRED) => {
-                let expired = self.host(leg, host).map_or(0, |row| row.expired) + 1;
+                // A permit that a window cut short says nothing about the host.
+                let permit_ms = self.plan.timing.permit_ms;
+                let row = self.host(leg, host);
+                let order = row.and_then(|row| row.order.as_ref());
+                let whole = order.is_none_or(|order| order.start_within_ms >= permit_ms);
+                let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
                 if aborted {
                     self.cancel(leg, host, now_ms);

@@ -134,6 +134,17 @@ pub enum Command {
         /// Name.
         group: String,
     },
+    /// Reduce numbers of a group below the plan's. They can't be raised again; a new plan may.
+    Limit {
+        /// Name.
+        group: String,
+        /// Most hosts that may be without a working client at once.
+        max_unavailable: Option<u32>,
+        /// Tolerated failures.
+        failure_threshold: Option<u32>,
+        /// Why.
+        reason: String,
+    },
     /// Leave a host out that did not begin.
     Skip {
         /// Id or name.

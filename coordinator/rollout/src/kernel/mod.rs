@@ -7,32 +7,39 @@
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 
+mod attempts;
 mod backup;
 mod commands;
 mod decide;
+mod gates;
 mod groups;
 mod health;
 mod hosts;
 mod input;
 mod keep;
+mod limits;
+mod offline;
 mod orders;
+mod ramp;
 mod repoint;
 mod restored;
 mod retry;
 mod rows;
 mod server;
+mod spread;
 mod start;
 mod state;
 mod timers;
 mod waiting;
 
+pub(crate) use groups::Tally;
 pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
 pub use state::{
-    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
-    Pause, RestoredStore, RolloutPhase, RolloutRow, Side, StepRow,
+    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, Mark,
+    OpenOrder, Pause, RestoredStore, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};
@@ -87,6 +94,8 @@ pub struct Kernel {
     pub(crate) links: BTreeMap<HostId, Link>,
     /// Position of each host in the plan.
     index: Arc<BTreeMap<HostId, usize>>,
+    /// Which hosts don't go together.
+    spread: Arc<spread::Spread>,
     /// Absence before this moment does not count.
     absence_from_ms: u64,
     dirty: BTreeSet<Key>,

@@ -138,6 +138,7 @@ impl Kernel {
         self.edit(leg, host, |row| {
             row.staged = false;
             row.expired = 0;
+            row.retried.clear();
         });
         self.rollout.accepted.remove(host);
         self.follow_again(leg, host, now_ms);

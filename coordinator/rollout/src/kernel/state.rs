@@ -1,5 +1,6 @@
 //! The state that is stored: one row for the rollout, one per leg, per group of a leg and per host of a leg.
 
+use crate::policy::FailureClass;
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId, RolloutId};
 use fleet_common::order::Action;
 use fleet_common::server::HopResult;
@@ -44,8 +45,9 @@ impl RolloutPhase {
 /// Why the rollout waits for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// `operator`, `threshold`, `slots_exhausted`, `survey`, `server_restored`, `server_refused`, `server_needs_operator`,
-    /// `server_view_missing`, `bridge_incomplete`, `repoint`, `store_restored`.
+    /// `operator`, `threshold`, `slots_exhausted`, `set_exhausted`, `site_exhausted`, `group_deadline`, `offline`, `survey`,
+    /// `server_restored`, `server_refused`, `server_needs_operator`, `server_view_missing`, `bridge_incomplete`, `repoint`,
+    /// `store_restored`.
     pub code: String,
     /// For people.
     pub text: String,
@@ -257,7 +259,7 @@ pub struct StepRow {
 pub enum GroupPhase {
     /// An earlier group or leg is not done.
     Pending,
-    /// Waits for approval.
+    /// Waits for approval, or before its first permit for its windows.
     Gated,
     /// The first hosts, alone.
     Canary,
@@ -288,6 +290,30 @@ pub struct GroupRow {
     pub approved_by: Option<String>,
     /// Failed hosts that a person accepted by `resume`; they no longer count for the threshold.
     pub forgiven: BTreeSet<HostId>,
+    /// When its first permit was given.
+    #[serde(default)]
+    pub first_permit_ms: Option<u64>,
+    /// End of the wait after the last canary.
+    #[serde(default)]
+    pub canary_soak_until_ms: Option<u64>,
+    /// When it must be done; from its first permit, or from the `resume` after it was late.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// Until when hosts that are away are waited for before it is done.
+    #[serde(default)]
+    pub offline_until_ms: Option<u64>,
+    /// What a person reduced.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Numbers of a group that a person reduced below the plan's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Instead of the plan's `max_unavailable`.
+    pub max_unavailable: Option<u32>,
+    /// Instead of the plan's `failure_threshold`.
+    pub failure_threshold: Option<u32>,
 }
 
 /// State of a host in a leg.
@@ -474,6 +500,9 @@ pub struct HostRow {
     /// See [`HostRow::backup_since_ms`].
     #[serde(default)]
     pub backup_answers: u32,
+    /// How often it was tried again by itself, by what made it fail.
+    #[serde(default)]
+    pub retried: BTreeMap<FailureClass, u32>,
     /// Server leg: where its last order leads; `None` when its client is as the plan found it.
     #[serde(default)]
     pub side: Option<Side>,

@@ -207,13 +207,13 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
                 counts,
                 canaries: group.canaries,
                 slots_used: tally.slots,
-                slots_max: group.max_unavailable,
+                slots_max: kernel.width(&leg, group, &tally),
                 slot_holders: rows()
                     .filter(|(_, row)| row.slot)
                     .map(|(host, _)| kernel.name(host).to_owned())
                     .collect(),
                 failures: tally.failures,
-                failure_threshold: group.failure_threshold,
+                failure_threshold: kernel.failure_threshold(&leg, group),
             });
         }
     }
