@@ -15,7 +15,7 @@ use crate::scenario::{expect, kill_coordinator};
 use crate::suite::Case;
 use crate::verify::{self, Snapshot};
 use crate::{build, hosts, lock, output, wait};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use cut::Cut;
 use kills::{Clock, Kills};
 use std::path::PathBuf;
@@ -106,6 +106,11 @@ fn drive(road: &mut Road, kills: &mut Kills, cut: &mut Cut) -> Result<i32> {
     let mut clock = Clock::start();
     loop {
         if let Some(status) = watching.try_wait()? {
+            let rests = road.coordinator.json(&["status"])?;
+            ensure!(
+                rests["at_rest"] == true,
+                "`watch` ended with {status} although the rollout goes on"
+            );
             return status.code().context("`watch` was killed by a signal");
         }
         if Instant::now() > end {
