@@ -309,6 +309,12 @@ fn a_host_that_vanishes_after_its_permit_is_lost_and_goes_on_when_it_returns() {
     world.connect(&"h0".into());
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    let hits = report::report(&world.kernel, world.now).disturbances;
+    assert!(
+        hits.iter()
+            .any(|hit| hit.target == "node-0" && hit.step.contains("lost and came back")),
+        "{hits:?}"
+    );
 }
 
 #[test]

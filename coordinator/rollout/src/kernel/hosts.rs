@@ -51,6 +51,9 @@ impl Kernel {
         }
         let phase = row.lost_in.unwrap_or(HostPhase::Switching);
         let step = row.step.clone();
+        let place = step
+            .as_ref()
+            .map_or_else(|| phase.as_str().replace('_', " "), |step| step.step.clone());
         let wait = match phase {
             HostPhase::Verifying => self.plan.timing.verify_ms,
             HostPhase::RollingBack => self.plan.timing.rollback_ms * 2 + GRACE_MS,
@@ -62,6 +65,8 @@ impl Kernel {
             row.deadline_ms = Some(now_ms + wait);
             row.reason = "it came back".to_owned();
         });
+        let target = self.name(host).to_owned();
+        self.disturbed(target, format!("{place}: it was lost and came back"), now_ms);
         if self.rollout.phase.is_final() {
             let phase = if self.rollout.abort.is_some() {
                 RolloutPhase::Aborting

@@ -64,7 +64,7 @@ pub struct Pause {
 /// One disturbance that the rollout went through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disturbance {
-    /// `coordinator`, or the name of the host whose agent was hit.
+    /// `coordinator`, or the name of the host whose agent was hit, or that was lost and came back.
     pub target: String,
     /// The step that was hit.
     pub step: String,
