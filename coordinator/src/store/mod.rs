@@ -193,6 +193,7 @@ pub mod testing {
     #![allow(clippy::unwrap_used)]
     //! A store in a temporary directory.
     use super::Store;
+    pub use super::sessions::tests::{enrolled, hello};
 
     /// The directory must be kept alive as long as the store.
     pub fn store() -> (tempfile::TempDir, Store) {

@@ -112,6 +112,7 @@ impl Identity {
             highest_epoch: None,
             outbox_id: "outbox".to_owned(),
             last_sequence: 0,
+            acknowledged: 0,
             running_order: String::new(),
             inventory_digest: String::new(),
         }
