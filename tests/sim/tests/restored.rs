@@ -40,7 +40,7 @@ fn phase(world: &World, host: usize) -> HostPhase {
 
 fn upgraded(world: &World) -> usize {
     (0..4)
-        .filter(|host| phase(world, *host) == HostPhase::Upgraded)
+        .filter(|host| matches!(phase(world, *host), HostPhase::Settling | HostPhase::Upgraded))
         .count()
 }
 
