@@ -50,7 +50,11 @@ fn until(world: &mut World, what: impl Fn(&World) -> bool) {
         }
         world.step();
     }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
+    panic!(
+        "never happened: {} {:?}",
+        world.now - NOW,
+        progress::view(&world.kernel, world.now).groups
+    );
 }
 
 fn rest(world: &mut World) {
@@ -106,20 +110,21 @@ fn minute(after: u64) -> u64 {
     (NOW / MINUTE + after) * MINUTE
 }
 
+/// Hosts that may be without a working client; one that only tidies up is not.
 fn in_flight(world: &World) -> usize {
     let plan = world.kernel.plan();
     let rows = plan
         .hosts
         .iter()
         .filter_map(|planned| world.kernel.host(&"clients-1".into(), &planned.host));
-    rows.filter(|row| row.phase.in_flight()).count()
+    rows.filter(|row| row.slot).count()
 }
 
 #[test]
 fn a_window_that_closes_in_mid_group_lets_work_finish_and_nothing_begin() {
     let opens = minute(20);
     let mut world = started(&[("one", 8, "max_unavailable = 1")], &[], &|plan| {
-        plan.groups[0].windows = vec![window(opens, MINUTE)];
+        plan.groups[0].windows = vec![window(opens, 20_000)];
     });
     until(&mut world, |world| group(world, "one").phase == GroupPhase::Gated);
     until(&mut world, |world| host(world, 0).phase == HostPhase::Ready);
@@ -279,32 +284,27 @@ fn of_set(plan: &mut Plan, hosts: &[usize], set: &str) {
 
 #[test]
 fn two_replicas_of_one_set_never_go_together_and_another_host_goes_instead() {
-    let mut world = started(
-        &[("one", 4, "max_unavailable = 2")],
-        &[(0, Behaviour::Slow)],
-        &|plan| {
-            of_set(plan, &[0, 1], "set/rs0");
-        },
-    );
-    until(&mut world, |world| {
-        host(world, 0).phase.in_flight() && host(world, 1).phase == HostPhase::Ready && in_flight(world) == 2
-    });
-    assert!(host(&world, 2).phase.in_flight(), "the next one went instead");
-    assert_eq!(
-        duty(&world, 1),
-        ("set", "1 of set/rs0 may be down at once and under way".to_owned())
-    );
+    let groups = [("one", 4, "max_unavailable = 2\ncanaries = 0")];
+    let mut world = started(&groups, &[], &|plan| of_set(plan, &[0, 1], "set/rs0"));
+    let waits = |world: &World| {
+        [(0, 1), (1, 0)].into_iter().find(|(goes, waits)| {
+            let other = host(world, 2).slot || host(world, 3).slot;
+            host(world, *goes).slot && host(world, *waits).phase == HostPhase::Ready && other
+        })
+    };
+    until(&mut world, |world| waits(world).is_some());
+    let (_, kept) = waits(&world).unwrap();
+    let text = "1 of set/rs0 may be down at once and under way".to_owned();
+    assert_eq!(duty(&world, kept), ("set", text));
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
-    let first = host(&world, 0).ended_at_ms.unwrap();
-    assert!(host(&world, 1).permitted_at_ms.unwrap() + 10_000 >= first);
 }
 
 #[test]
 fn a_set_may_go_together_where_every_group_of_it_allows_it() {
     let both = |strict: bool| {
         let mut world = started(
-            &[("one", 2, "max_unavailable = 2"), ("two", 1, "")],
+            &[("one", 2, "max_unavailable = 2\ncanaries = 0"), ("two", 1, "")],
             &[],
             &|plan| {
                 of_set(plan, &[0, 1, 2], "cluster/c1");
@@ -382,7 +382,7 @@ fn retries(plan: &mut Plan, class: FailureClass, times: u32) {
 
 #[test]
 fn a_transient_failure_is_tried_again_by_itself_and_counts_for_nothing() {
-    let groups = [("one", 2, "failure_threshold = 0"), ("two", 1, "")];
+    let groups = [("one", 2, "failure_threshold = 0\ncanaries = 0"), ("two", 1, "")];
     let mut world = started(&groups, &[(0, Behaviour::FailsBefore)], &|plan| {
         retries(plan, FailureClass::Transient, 2);
     });
@@ -435,7 +435,7 @@ fn the_last_attempt_that_fails_counts_and_a_person_gives_new_ones() {
 
 #[test]
 fn other_classes_and_hosts_without_a_working_client_are_not_tried_again() {
-    let groups = [("one", 2, "failure_threshold = 2\nmax_unavailable = 2")];
+    let groups = [("one", 3, "failure_threshold = 2\nmax_unavailable = 2")];
     let bad = [(0, Behaviour::FailsBefore), (1, Behaviour::Inconsistent)];
     let mut world = started(&groups, &bad, &|plan| {
         retries(plan, FailureClass::Verify, 5);
@@ -472,7 +472,6 @@ fn an_offline_host_is_caught_up_or_left_out_by_policy() {
     );
     until(&mut world, |world| group(world, "one").phase == GroupPhase::Done);
     assert_eq!(host(&world, 1).phase, HostPhase::Skipped);
-    assert_eq!(group(&world, "two").phase, GroupPhase::Pending);
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
 }
@@ -480,12 +479,7 @@ fn an_offline_host_is_caught_up_or_left_out_by_policy() {
 #[test]
 fn nobody_is_left_out_right_after_a_start_of_the_coordinator() {
     let mut world = away(Offline::Skip);
-    world.hosts.get_mut(&id(1)).unwrap().gone = false;
-    until(&mut world, |world| {
-        group(world, "one").phase == GroupPhase::Draining
-    });
-    world.hosts.get_mut(&id(1)).unwrap().gone = true;
-    world.disconnect(&id(1));
+    until(&mut world, |world| in_flight(world) > 0);
     world.crash();
     let crashed = world.now;
     for number in [0, 2, 3] {
@@ -598,7 +592,7 @@ fn a_limit_lowers_and_never_raises() {
         8,
         "max_unavailable = 4\nfailure_threshold = 2\ncanaries = 0",
     )];
-    let mut world = started(&groups, &[(7, Behaviour::RollsBack)], &|_| {});
+    let mut world = started(&groups, &[], &|_| {});
     let limit = |max_unavailable: Option<u32>, failure_threshold: Option<u32>| Command::Limit {
         group: "one".to_owned(),
         max_unavailable,
@@ -617,6 +611,8 @@ fn a_limit_lowers_and_never_raises() {
     );
     assert_eq!(refused(&mut world, limit(Some(4), None)), "not_lower");
     assert_eq!(refused(&mut world, limit(None, Some(1))), "not_lower");
+    let last = (0..8).rfind(|number| host(&world, *number).permitted_at_ms.is_none());
+    world.hosts.get_mut(&id(last.unwrap())).unwrap().behaviour = Behaviour::RollsBack;
     until(&mut world, |world| in_flight(world) <= 1);
     let mut most = 0;
     world.crash();
