@@ -87,6 +87,8 @@ enum Command {
     Retry(rollout::RetryArguments),
     /// Let a group begin that needs approval
     Approve(rollout::ApproveArguments),
+    /// Reduce numbers of a group; only a new plan raises them
+    Limit(rollout::LimitArguments),
     /// Leave out a host that did not begin
     Skip(rollout::SkipArguments),
     /// The rollout at this moment
@@ -180,6 +182,9 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         }),
         Command::Approve(arguments) => client::with(data, async |client| {
             rollout::approve(arguments, client, output).await
+        }),
+        Command::Limit(arguments) => client::with(data, async |client| {
+            rollout::limit(arguments, client, output).await
         }),
         Command::Skip(arguments) => client::with(data, async |client| {
             rollout::skip(arguments, client, output).await

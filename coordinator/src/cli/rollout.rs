@@ -1,4 +1,4 @@
-//! Commands to the rollout: start, pause, resume, abort, retry, approve, skip.
+//! Commands to the rollout: start, pause, resume, abort, retry, approve, limit, skip.
 
 use super::Ended;
 use super::client::{self, Client};
@@ -56,6 +56,21 @@ pub struct RetryArguments {
 pub struct ApproveArguments {
     /// Group that may begin
     group: String,
+}
+
+#[derive(clap::Args)]
+pub struct LimitArguments {
+    /// Group whose numbers are reduced
+    group: String,
+    /// Most hosts that may be without a working client at once
+    #[arg(long, value_name = "N", required_unless_present = "failure_threshold")]
+    max_unavailable: Option<u32>,
+    /// Failures that are tolerated
+    #[arg(long, value_name = "N")]
+    failure_threshold: Option<u32>,
+    /// Why; kept in the log
+    #[arg(long, default_value = "")]
+    reason: String,
 }
 
 #[derive(clap::Args)]
@@ -136,6 +151,20 @@ pub async fn approve(arguments: ApproveArguments, client: &mut Client, output: &
         client
             .approve(wire::ApproveRequest {
                 group: arguments.group,
+            })
+            .await,
+        output,
+    )
+}
+
+pub async fn limit(arguments: LimitArguments, client: &mut Client, output: &Output) -> Ended {
+    done(
+        client
+            .limit(wire::LimitRequest {
+                group: arguments.group,
+                max_unavailable: arguments.max_unavailable,
+                failure_threshold: arguments.failure_threshold,
+                reason: arguments.reason,
             })
             .await,
         output,

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod fixture;
+pub mod gates;
 pub mod hosts;
 pub mod rules;
 
@@ -144,7 +145,19 @@ impl World {
         faults: Faults,
         direct: &[usize],
     ) -> Self {
-        let (bytes, kernel) = fixture::kernel(groups, decision, direct);
+        Self::with_plan(seed, groups, decision, faults, direct, &|_| {})
+    }
+
+    /// A fleet whose plan was changed before it was stored.
+    pub fn with_plan(
+        seed: u64,
+        groups: &[GroupSpec<'_>],
+        decision: &str,
+        faults: Faults,
+        direct: &[usize],
+        edit: fixture::Edit<'_>,
+    ) -> Self {
+        let (bytes, kernel) = fixture::kernel(groups, decision, direct, edit);
         let mut rng = Rng(seed);
         let hosts = kernel
             .plan()
