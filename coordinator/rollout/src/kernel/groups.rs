@@ -5,6 +5,7 @@ use super::repoint::asked_by;
 use super::rows::Key;
 use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, RolloutPhase};
 use crate::plan::PlanGroup;
+use crate::policy::OnBreach;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::Action;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl Kernel {
             }
             earlier_done &= self
                 .group(&leg, &group.name)
-                .is_some_and(|row| row.phase == GroupPhase::Done);
+                .is_some_and(|row| matches!(row.phase, GroupPhase::Done | GroupPhase::RolledBack));
         }
         if earlier_done {
             self.drive_end(at, now_ms);
@@ -77,7 +78,7 @@ impl Kernel {
         self.group(leg, group).is_some_and(|row| {
             !matches!(
                 row.phase,
-                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
             )
         })
     }
@@ -94,6 +95,9 @@ impl Kernel {
             "group {}: {} failed, {} tolerated",
             group.name, tally.failures, group.failure_threshold
         );
+        if group.on_breach == OnBreach::Rollback {
+            self.take_group_back(leg, group, &text, now_ms);
+        }
         self.pause(
             "threshold",
             &text,
@@ -305,7 +309,12 @@ impl Kernel {
             .groups
             .iter()
             .flat_map(|(leg, rows)| rows.iter().map(move |(group, row)| (leg, group, row)))
-            .filter(|(_, _, row)| row.phase != GroupPhase::Done && row.phase != GroupPhase::Cancelled)
+            .filter(|(_, _, row)| {
+                !matches!(
+                    row.phase,
+                    GroupPhase::Done | GroupPhase::Cancelled | GroupPhase::RolledBack
+                )
+            })
             .map(|(leg, group, _)| (leg.clone(), group.clone()))
             .collect();
         for (leg, group) in open {

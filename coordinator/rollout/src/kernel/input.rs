@@ -57,6 +57,17 @@ pub enum Input {
     },
 }
 
+/// Whom [`Command::Rollback`] takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RollbackTarget {
+    /// One host, by id or name.
+    Host(String),
+    /// A group, by name.
+    Group(String),
+    /// Every host that the client leg under way upgraded; the rollout ends with that.
+    Clients,
+}
+
 /// A person's command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -114,6 +125,20 @@ pub enum Command {
     Approve {
         /// Name.
         group: String,
+    },
+    /// Take hosts back that were upgraded and whose way back is kept.
+    Rollback {
+        /// Whom.
+        target: RollbackTarget,
+        /// Why.
+        reason: String,
+    },
+    /// Let a host pass whose verification came to no verdict.
+    Accept {
+        /// Id or name.
+        host: String,
+        /// Why.
+        reason: String,
     },
     /// Leave a host out that did not begin.
     Skip {

@@ -18,6 +18,7 @@ mod keep;
 mod orders;
 mod repoint;
 mod retry;
+mod rollback;
 mod rows;
 mod server;
 mod start;
@@ -25,13 +26,15 @@ mod state;
 mod timers;
 mod waiting;
 
-pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
+pub use input::{
+    Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, RollbackTarget, Row, ViewRequest,
+};
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
 pub use state::{
-    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
-    Pause, RolloutPhase, RolloutRow, Side, StepRow,
+    Abort, Disturbance, GoingBack, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark,
+    OpenOrder, Pause, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};
