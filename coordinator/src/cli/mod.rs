@@ -91,6 +91,11 @@ enum Command {
     Limit(rollout::LimitArguments),
     /// Leave out a host that did not begin
     Skip(rollout::SkipArguments),
+    /// Let a host pass whose verification came to no verdict
+    Accept(rollout::SkipArguments),
+    /// Take back hosts that were upgraded and whose way back is kept
+    #[command(subcommand)]
+    Rollback(rollout::RollbackCommand),
     /// The rollout at this moment
     Status,
     /// Follow the rollout until it ends or waits for a person
@@ -188,6 +193,12 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         }),
         Command::Skip(arguments) => client::with(data, async |client| {
             rollout::skip(arguments, client, output).await
+        }),
+        Command::Accept(arguments) => client::with(data, async |client| {
+            rollout::accept(arguments, client, output).await
+        }),
+        Command::Rollback(command) => client::with(data, async |client| {
+            rollout::rollback(command, client, output).await
         }),
         Command::Status => client::with(data, async |client| status::run(client, output).await),
         Command::Watch => client::with(data, async |client| watch::run(client, data, output).await),

@@ -1,4 +1,4 @@
-//! Commands to the rollout: start, pause, resume, abort, retry, approve, limit, skip.
+//! Commands to the rollout: start, pause, resume, abort, retry, approve, limit, skip, accept, rollback.
 
 use super::Ended;
 use super::client::{self, Client};
@@ -80,6 +80,32 @@ pub struct SkipArguments {
     /// Why; kept in the log
     #[arg(long, default_value = "")]
     reason: String,
+}
+
+#[derive(clap::Subcommand)]
+pub enum RollbackCommand {
+    /// One host
+    Host {
+        /// Host by id or name
+        host: String,
+        /// Why; kept in the log and in the report
+        #[arg(long)]
+        reason: String,
+    },
+    /// A group; its hosts that did not begin are left out
+    Group {
+        /// Name of the group
+        group: String,
+        /// Why; kept in the log and in the report
+        #[arg(long)]
+        reason: String,
+    },
+    /// Every host that the client leg under way upgraded, group by group in reverse; that ends the rollout
+    Clients {
+        /// Why; kept in the log and in the report
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 type Reply = Result<tonic::Response<wire::Document>, tonic::Status>;
@@ -181,4 +207,30 @@ pub async fn skip(arguments: SkipArguments, client: &mut Client, output: &Output
             .await,
         output,
     )
+}
+
+pub async fn accept(arguments: SkipArguments, client: &mut Client, output: &Output) -> Ended {
+    done(
+        client
+            .accept_host(wire::HostRequest {
+                host: arguments.host,
+                reason: arguments.reason,
+            })
+            .await,
+        output,
+    )
+}
+
+pub async fn rollback(command: RollbackCommand, client: &mut Client, output: &Output) -> Ended {
+    use wire::rollback_request::Target;
+    let (target, reason) = match command {
+        RollbackCommand::Host { host, reason } => (Target::Host(host), reason),
+        RollbackCommand::Group { group, reason } => (Target::Group(group), reason),
+        RollbackCommand::Clients { reason } => (Target::Clients(wire::Empty {}), reason),
+    };
+    let request = wire::RollbackRequest {
+        target: Some(target),
+        reason,
+    };
+    done(client.rollback(request).await, output)
 }

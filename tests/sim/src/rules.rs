@@ -270,7 +270,8 @@ impl Watcher {
             let before = self.rows.get(&(leg.clone(), host.clone())).copied();
             if before.is_some_and(|(_, slot)| slot) && !row.slot && !freed {
                 let truth = &hosts[&host];
-                let verified = matches!(row.phase, HostPhase::Settling) && truth.version.is_some();
+                let verified =
+                    matches!(row.phase, HostPhase::Settling | HostPhase::Upgraded) && truth.version.is_some();
                 let unchanged = !truth.changed && truth.version == Some(truth.old);
                 if !verified && !unchanged {
                     self.broken(
@@ -317,6 +318,8 @@ impl Watcher {
                 self.broken(GRANTED, format!("{host} in {leg} is {:?}", row.phase));
             }
             let must = match row.phase {
+                // Whom the operator or its group's policy took back did not fail.
+                HostPhase::RolledBack if row.taken_back => Some(false),
                 HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
                     Some(true)
                 }
@@ -407,8 +410,10 @@ impl Watcher {
                     continue;
                 };
                 self.saw("group", row.phase);
-                let open =
-                    !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled) && !kernel.is_final();
+                let open = !matches!(
+                    row.phase,
+                    GroupPhase::Done | GroupPhase::Cancelled | GroupPhase::RolledBack
+                ) && !kernel.is_final();
                 if open
                     && kernel
                         .group_duty(&leg.leg, group, now)
@@ -426,7 +431,7 @@ impl Watcher {
                     .count();
                 let had_turn = !matches!(
                     row.phase,
-                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
                 );
                 if had_turn
                     && failures > self.gates.tolerated(kernel, &leg.leg, group) as usize
