@@ -1,5 +1,5 @@
 //! A real coordinator process on its own data directory and ports, and a minimal agent that talks to it over real TLS sockets.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod fake_pmm;
 

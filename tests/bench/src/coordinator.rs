@@ -7,6 +7,7 @@ use pmm_coordinator::agent_api::{self, EnrolmentService, SessionService};
 use pmm_coordinator::artifacts::Artifacts;
 use pmm_coordinator::clock;
 use pmm_coordinator::config::DataDir;
+use pmm_coordinator::config::permissions::private_dir;
 use pmm_coordinator::engine::{self, EngineHandle};
 use pmm_coordinator::pki::{self, Authority};
 use pmm_coordinator::sessions::Sessions;
@@ -32,6 +33,7 @@ impl Coordinator {
         fleet_tls::install_default();
         let dir = tempfile::tempdir()?;
         let data = DataDir::new(dir.path().join("data"));
+        private_dir(data.path())?;
         pki::create(&data, &["localhost".to_owned()])?;
         Store::create(&data.store())?;
         let authority = Arc::new(pki::load(&data)?);
