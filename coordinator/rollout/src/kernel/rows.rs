@@ -324,6 +324,7 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         running: None,
         client_gap_ms: 0,
         expired: 0,
+        unused: 0,
         marks: BTreeMap::new(),
         views: 0,
         last_view_ms: 0,
