@@ -85,7 +85,14 @@ async fn who_gets_no_certificate() {
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     // A fork: quarantined.
-    let mut fork = Session::open(coordinator.agents, identity.tls(), identity.hello(99))
+    let mut number = 0;
+    for _ in 0..2 {
+        let mut original = Session::open(coordinator.agents, identity.tls(), identity.hello(number))
+            .await
+            .unwrap();
+        number = original.welcome().await.session_number;
+    }
+    let mut fork = Session::open(coordinator.agents, identity.tls(), identity.hello(0))
         .await
         .unwrap();
     assert!(fork.goodbye().await.quarantine);

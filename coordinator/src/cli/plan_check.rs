@@ -116,7 +116,7 @@ fn policy_lines(policy: &Policy, now_ms: u64) -> Vec<String> {
         first,
         format!("ramp {}; max_unavailable {}", policy.ramp, policy.max_unavailable),
         format!(
-            "tolerates {} failures, {}",
+            "tolerated failures {}; {}",
             policy.failure_threshold,
             breach_line(policy.on_breach).unwrap_or("one failure too many: the rollout pauses")
         ),

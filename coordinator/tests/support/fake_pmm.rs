@@ -45,9 +45,9 @@ impl FakePmm {
                 std::thread::spawn(move || {
                     let connection = rustls::ServerConnection::new(tls).unwrap();
                     let stream = rustls::StreamOwned::new(connection, stream.unwrap());
-                    answer(stream, &seen, |path| {
-                        (path == "/v1/version")
-                            .then(|| json!({"version": version, "distribution_method": "DOCKER"}))
+                    answer(stream, &seen, |path| match path {
+                        "/v1/version" => Some(json!({"version": version, "distribution_method": "DOCKER"})),
+                        _ => inventory(path),
                     });
                 });
             }
@@ -108,7 +108,8 @@ fn answer(mut stream: impl Read + Write, seen: &Requests, known: impl Fn(&str) -
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
     seen.lock().unwrap().push(format!("{method} {path}"));
     let (status, document) = match known(path) {
-        Some(document) if method == "GET" => ("200 OK", document),
+        // PMM 2 lists by POST.
+        Some(document) if method == "GET" || path.ends_with("/List") => ("200 OK", document),
         _ => ("404 Not Found", json!({"message": "there is no such thing here"})),
     };
     let body = document.to_string();
@@ -118,6 +119,52 @@ fn answer(mut stream: impl Read + Write, seen: &Requests, known: impl Fn(&str) -
         body.len()
     );
     let _ = stream.flush();
+}
+
+/// Three clients of PMM 2: two of production in one cluster, one of staging.
+fn inventory(path: &str) -> Option<Value> {
+    let hosts = [
+        ("db1", "prod", "orders"),
+        ("db2", "prod", "orders"),
+        ("db3", "staging", ""),
+    ];
+    match path {
+        "/v1/inventory/Nodes/List" => {
+            let nodes: Vec<Value> = hosts
+                .iter()
+                .map(|(name, _, _)| {
+                    json!({"node_id": format!("/node_id/{name}"), "node_name": name, "address": "10.0.0.1"})
+                })
+                .collect();
+            Some(json!({ "generic": nodes }))
+        }
+        "/v1/inventory/Services/List" => {
+            let services: Vec<Value> = hosts
+                .iter()
+                .map(|(name, environment, cluster)| {
+                    json!({
+                        "service_id": format!("/service_id/{name}"), "service_name": format!("mysql-{name}"),
+                        "node_id": format!("/node_id/{name}"), "address": "127.0.0.1", "port": 3306,
+                        "environment": environment, "cluster": cluster,
+                    })
+                })
+                .collect();
+            Some(json!({ "mysql": services }))
+        }
+        "/v1/inventory/Agents/List" => {
+            let agents: Vec<Value> = hosts
+                .iter()
+                .map(|(name, _, _)| {
+                    json!({
+                        "agent_id": format!("/agent_id/{name}"),
+                        "runs_on_node_id": format!("/node_id/{name}"), "connected": true,
+                    })
+                })
+                .collect();
+            Some(json!({ "pmm_agent": agents }))
+        }
+        _ => None,
+    }
 }
 
 fn docker_knows(path: &str, version: &str) -> Option<Value> {

@@ -169,7 +169,7 @@ impl Gates {
         let count =
             |what: &dyn Fn(&HostRow) -> bool| u32::try_from(rows().filter(|row| what(row)).count()).unwrap();
         let slots = count(&|row| row.slot);
-        let verified = count(&|row| row.phase == HostPhase::Upgraded);
+        let verified = count(&|row| row.upgraded());
         let (mut sum, mut width) = (group.canaries, group.max_unavailable);
         for step in &group.ramp {
             sum += step;

@@ -14,7 +14,12 @@ use rollout::{explain, progress};
 const MINUTE: u64 = 60_000;
 
 fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
-    let mut world = World::with_plan(7, groups, ACCEPT, Faults::NONE, &[], edit);
+    // Without the profile's retries: each test says which it wants.
+    let plain = |plan: &mut Plan| {
+        plan.groups.iter_mut().for_each(|group| group.retry.clear());
+        edit(plan);
+    };
+    let mut world = World::with_plan(7, groups, ACCEPT, Faults::NONE, &[], &plain);
     world.helpful = false;
     for (number, behaviour) in behaviours {
         world.hosts.get_mut(&id(*number)).unwrap().behaviour = *behaviour;
@@ -142,9 +147,7 @@ fn a_window_that_closes_in_mid_group_lets_work_finish_and_nothing_begin() {
     until(&mut world, |world| in_flight(world) > 0);
     assert!((opens..opens + 2_000).contains(&world.now));
     until(&mut world, |world| world.now > opens + MINUTE + 30_000);
-    let upgraded = (0..8)
-        .filter(|number| host(&world, *number).phase == HostPhase::Upgraded)
-        .count();
+    let upgraded = (0..8).filter(|number| host(&world, *number).upgraded()).count();
     assert!((1..8).contains(&upgraded), "{upgraded}");
     assert_eq!(
         (in_flight(&world), group(&world, "one").phase),
@@ -225,16 +228,12 @@ fn a_ramp_widens_after_as_many_verified_hosts_as_each_step_is_wide() {
     let (mut most, mut told) = (std::collections::BTreeMap::<u32, usize>::new(), false);
     until(&mut world, |world| {
         world.kernel.is_final() || {
-            let upgraded = (0..12)
-                .filter(|number| host(world, *number).phase == HostPhase::Upgraded)
-                .count();
+            let upgraded = (0..12).filter(|number| host(world, *number).upgraded()).count();
             upgraded == 1 && in_flight(world) == 1
         }
     });
     while !world.kernel.is_final() {
-        let upgraded = (0..12)
-            .filter(|number| host(&world, *number).phase == HostPhase::Upgraded)
-            .count();
+        let upgraded = (0..12).filter(|number| host(&world, *number).upgraded()).count();
         let step = match upgraded {
             0 => 0,
             1 => 1,
@@ -344,7 +343,7 @@ fn a_lost_replica_holds_the_others_back_until_a_person_frees_its_slot() {
         .unwrap();
     resume(&mut world);
     rest(&mut world);
-    assert_eq!(host(&world, 2).phase, HostPhase::Upgraded);
+    assert!(host(&world, 2).upgraded());
 }
 
 #[test]
@@ -398,7 +397,7 @@ fn a_transient_failure_is_tried_again_by_itself_and_counts_for_nothing() {
     );
     assert!(!host(&world, 0).counts && !host(&world, 0).slot);
     world.hosts.get_mut(&id(0)).unwrap().behaviour = Behaviour::Good;
-    until(&mut world, |world| host(world, 1).phase.is_final());
+    until(&mut world, |world| host(world, 1).upgraded());
     assert!(
         group(&world, "two").phase == GroupPhase::Pending,
         "its group waits for it"
@@ -505,7 +504,7 @@ fn a_group_waits_for_an_offline_host_and_then_asks_a_person() {
     resume(&mut world);
     rest(&mut world);
     assert_eq!(host(&world, 1).phase, HostPhase::Skipped);
-    assert_eq!(host(&world, 3).phase, HostPhase::Upgraded);
+    assert!(host(&world, 3).upgraded());
 
     // One that returns in time is upgraded before the next group.
     let mut world = away(Offline::Wait);
@@ -518,7 +517,7 @@ fn a_group_waits_for_an_offline_host_and_then_asks_a_person() {
 
 #[test]
 fn a_group_that_is_not_done_at_its_deadline_asks_a_person_and_gets_the_same_time_again() {
-    let groups = [("one", 12, "max_unavailable = 1")];
+    let groups = [("one", 30, "max_unavailable = 1")];
     let mut world = started(&groups, &[], &|plan| plan.groups[0].deadline_ms = Some(MINUTE));
     rest(&mut world);
     assert_eq!(
@@ -557,11 +556,12 @@ fn failures_over_all_groups_stop_the_rollout_and_are_forgiven_by_resume() {
         paused(&world),
         "threshold: the rollout: 2 failed over all groups, 1 tolerated"
     );
-    assert_eq!(host(&world, 4).permitted_at_ms, None);
+    let not_begun = (2..5).filter(|number| host(&world, *number).permitted_at_ms.is_none());
+    assert_eq!(not_begun.count(), 1);
     resume(&mut world);
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
-    assert_eq!(host(&world, 4).phase, HostPhase::Upgraded);
+    assert!(host(&world, 4).upgraded());
 }
 
 #[test]

@@ -235,4 +235,6 @@ pub fn parse(text: &str, file: &str) -> Result<Fleet, Vec<FleetError>> {
 }
 
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod tests;

@@ -235,7 +235,9 @@ fn retry(raw: &Spanned<raw::Retry>, key: &str, found: &mut Findings<'_>) -> Retr
             example,
         );
     }
-    if pauses.len() > usize::try_from(times).unwrap_or(usize::MAX) {
+    // Where times itself is at fault, that alone is said.
+    let told = raw.get_ref().times.as_ref().map(|told| *told.get_ref());
+    if told == Some(i64::from(times)) && pauses.len() > usize::try_from(times).unwrap_or(usize::MAX) {
         found.add(
             pauses.last().map(Spanned::at),
             format!("{key}.backoff has more pauses than times = {times} allows"),

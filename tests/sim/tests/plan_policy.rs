@@ -1,0 +1,134 @@
+//! Policies in the plan: what the linter says, the forecast, the difference of two plans, child plans.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use fleet_common::compat::CompatibilityTable;
+use fleet_sim::fixture::{self, ACCEPT, GroupSpec, NOW};
+use rollout::fleet;
+use rollout::plan::{ChangeKind, Plan, ServerInput, diff, join_child};
+
+/// The plan of these groups; the server runs `running`, and `parent` runs already.
+fn plan(groups: &[GroupSpec<'_>], head: &str, running: &str, parent: Option<&Plan>) -> Plan {
+    let hosts = fixture::records(groups);
+    let decision = head.to_owned();
+    let text = fixture::fleet_text(groups, "3.9.1", &decision);
+    let fleet = fleet::parse(&text, "fleet.toml").unwrap();
+    let server = ServerInput {
+        running: running.parse().unwrap(),
+        findings: Vec::new(),
+        reach: fixture::reach(),
+    };
+    let pmm = fixture::snapshot(&hosts, NOW);
+    let table = CompatibilityTable::shipped().unwrap();
+    join_child(&fleet, &hosts, &pmm, &server, &table, NOW, parent)
+        .unwrap()
+        .plan
+}
+
+fn codes(policy: &str) -> Vec<String> {
+    let plan = plan(&[("one", 8, policy)], ACCEPT, "2.41.2", None);
+    plan.warnings.into_iter().map(|warning| warning.code).collect()
+}
+
+#[test]
+fn the_linter_names_policies_that_cannot_work() {
+    let window =
+        |length: &str| format!("window = {{ from = \"01:00\", for = \"{length}\", zone = \"UTC\" }}");
+    let cases = [
+        (window("5m"), "window_short"),
+        (
+            format!("{}\ncanary_soak = \"2h\"", window("1h")),
+            "canary_soak_window",
+        ),
+        ("offline = \"wait\"".to_owned(), "offline_wait"),
+        ("deadline = \"1m\"".to_owned(), "deadline_short"),
+        ("ramp = [1, 5]".to_owned(), "ramp_wide"),
+        (
+            "blackouts = [{ from = \"2020-01-01T00:00\", until = \"2020-01-02T00:00\", zone = \"UTC\" }]"
+                .to_owned(),
+            "blackout_past",
+        ),
+        (
+            "blackouts = [{ from = \"2020-01-01T00:00\", until = \"2030-01-02T00:00\", zone = \"UTC\" }]"
+                .to_owned(),
+            "window_far",
+        ),
+    ];
+    let plain = codes("");
+    for (policy, code) in cases {
+        assert!(!plain.iter().any(|found| found == code), "{code}: {plain:?}");
+        let found = codes(&policy);
+        assert!(found.iter().any(|found| found == code), "{code}: {found:?}");
+    }
+}
+
+#[test]
+fn a_threshold_of_the_rollout_is_resolved_and_judged() {
+    let head = |threshold: &str| format!("{ACCEPT}\n[rollout]\nfailure_threshold = {threshold}");
+    let groups: [GroupSpec<'_>; 1] = [("one", 8, "failure_threshold = 3")];
+    let low = plan(&groups, &head("\"20%\""), "2.41.2", None);
+    assert_eq!(low.failure_threshold, Some(1));
+    assert!(
+        low.warnings
+            .iter()
+            .any(|warning| warning.code == "rollout_threshold_below")
+    );
+    let high = plan(&groups, &head("8"), "2.41.2", None);
+    assert!(
+        high.warnings
+            .iter()
+            .any(|warning| warning.code == "rollout_threshold_unreachable")
+    );
+}
+
+#[test]
+fn the_forecast_follows_width_soak_and_windows() {
+    let forecast = |policy: &str| {
+        plan(&[("one", 8, policy)], ACCEPT, "2.41.2", None)
+            .forecast
+            .unwrap()
+    };
+    let plain = forecast("");
+    assert!(plain.low_ms < plain.high_ms && !plain.basis.is_empty());
+    assert!(forecast("max_unavailable = 8").high_ms < plain.high_ms);
+    assert_eq!(forecast("soak = \"1h\"").low_ms, plain.low_ms + 3_600_000);
+    let window = forecast("window = { from = \"01:00\", for = \"5m\", zone = \"UTC\" }");
+    assert!(window.high_ms > 24 * 3_600_000, "{window:?}");
+}
+
+#[test]
+fn a_difference_is_told_once_and_nothing_differs_from_itself() {
+    let old = plan(&[("one", 4, ""), ("two", 2, "")], ACCEPT, "2.41.2", None);
+    assert!(diff(&old, &old).changes.is_empty());
+    let new = plan(
+        &[("one", 4, "max_unavailable = 3"), ("two", 3, "")],
+        ACCEPT,
+        "2.41.2",
+        None,
+    );
+    let changes = diff(&old, &new).changes;
+    let of = |kind: ChangeKind| changes.iter().filter(|change| change.kind == kind).count();
+    assert_eq!(of(ChangeKind::HostAdded), 1, "{changes:?}");
+    assert_eq!(of(ChangeKind::HostRemoved), 0, "{changes:?}");
+    assert!(
+        changes.iter().any(|change| change.subject == "group:one"
+            && change.what == "max_unavailable"
+            && change.from.as_deref() == Some("2")
+            && change.to.as_deref() == Some("3")),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn a_child_keeps_the_ids_of_the_legs_that_are_left() {
+    let head = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
+    let groups: [GroupSpec<'_>; 1] = [("one", 3, "")];
+    let parent = plan(&groups, head, "2.41.2", None);
+    let ids = |plan: &Plan| -> Vec<String> { plan.legs.iter().map(|leg| leg.id.to_string()).collect() };
+    assert_eq!(
+        ids(&parent),
+        ["survey", "server-1", "clients-1", "server-2", "clients-2"]
+    );
+    let child = plan(&groups, head, "3.2.0", Some(&parent));
+    assert_eq!(ids(&child), ["survey", "clients-1", "server-2", "clients-2"]);
+}
