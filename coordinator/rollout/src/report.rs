@@ -125,7 +125,7 @@ pub struct HostLegReport {
     pub outcome: String,
     /// Why.
     pub reason: String,
-    /// Attempts.
+    /// Attempts that could begin: a permit that ran out before anything changed is none.
     pub attempts: u32,
     /// Seconds from the permit to the end.
     pub took_s: u64,
@@ -357,7 +357,7 @@ fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> 
             row.phase.as_str().to_owned()
         },
         reason: row.reason.clone(),
-        attempts: row.attempt,
+        attempts: row.attempt.saturating_sub(row.unused),
         took_s: row.took_ms().div_ceil(1_000),
         client_gap_ms: row.client_gap_ms,
     }

@@ -318,6 +318,30 @@ fn a_host_that_vanishes_after_its_permit_is_lost_and_goes_on_when_it_returns() {
 }
 
 #[test]
+fn a_permit_that_ran_out_unused_is_no_attempt_in_the_report() {
+    let mut world = world(&[("one", 2, "failure_threshold = 1")], &[]);
+    until(&mut world, |world| phase(world, 0) == HostPhase::Permitted);
+    world.hosts.get_mut(&"h0".into()).unwrap().gone = true;
+    world.disconnect(&"h0".into());
+    let permit_s = world.kernel.plan().timing.permit_ms.div_ceil(1_000);
+    world.run(permit_s + 1);
+    assert_eq!(phase(&world, 0), HostPhase::Permitted, "not lost yet");
+    world.hosts.get_mut(&"h0".into()).unwrap().gone = false;
+    world.connect(&"h0".into());
+    rest(&mut world);
+    assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    let events: Vec<_> = world.events.iter().map(|event| event.text.clone()).collect();
+    assert!(
+        events
+            .iter()
+            .any(|text| text.contains("did not begin within its permit")),
+        "{events:#?}"
+    );
+    let report = report::report(&world.kernel, world.now);
+    assert_eq!(report.hosts[0].legs[0].attempts, 1);
+}
+
+#[test]
 fn an_offline_host_is_waited_for_and_then_skipped() {
     let mut world = World::new(7, TWO, ACCEPT, Faults::NONE);
     world.hosts.get_mut(&"h2".into()).unwrap().gone = true;

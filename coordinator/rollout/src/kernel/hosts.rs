@@ -384,6 +384,7 @@ impl Kernel {
                     self.fail(leg, host, HostPhase::Failed, result, now_ms);
                 } else {
                     self.ask_anew(leg, host, "it did not begin within its permit's time", now_ms);
+                    self.edit(leg, host, |row| row.unused += 1);
                 }
             }
             (Outcome::Refused, codes::HELD) => {

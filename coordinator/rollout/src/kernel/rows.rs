@@ -368,6 +368,7 @@ pub(super) fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         running: None,
         client_gap_ms: 0,
         expired: 0,
+        unused: 0,
         marks: BTreeMap::new(),
         views: 0,
         last_view_ms: 0,

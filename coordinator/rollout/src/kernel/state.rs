@@ -508,6 +508,9 @@ pub struct HostRow {
     pub client_gap_ms: u64,
     /// Permits that ran out, and preparations that were not answered.
     pub expired: u32,
+    /// Attempts whose permit ran out before anything began, over all retries; such as those that died with a coordinator.
+    #[serde(default)]
+    pub unused: u32,
     /// Samples while verifying.
     pub marks: BTreeMap<String, Mark>,
     /// Views seen since the switch was done.

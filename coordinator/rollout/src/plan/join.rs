@@ -195,6 +195,7 @@ struct Sorted<'a> {
     /// Number of hosts that claim the identity of a client.
     by_agent: BTreeMap<&'a str, u32>,
     facts_by_node: BTreeMap<&'a str, HostFacts>,
+    sets_by_node: BTreeMap<&'a str, BTreeSet<String>>,
     planned: Vec<(PlanHost, Option<&'a Installation>)>,
     without_node: Vec<LeftOut>,
     other_server: Vec<LeftOut>,
@@ -221,11 +222,16 @@ impl<'a> Sorted<'a> {
             *by_agent.entry(installation.agent_id.as_str()).or_insert(0) += 1;
         }
         let mut facts_by_node: BTreeMap<&str, HostFacts> = BTreeMap::new();
+        let mut sets_by_node: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for service in pmm.services.values() {
             let facts = facts_by_node.entry(service.node_id.as_str()).or_default();
             facts.environments.insert(service.environment.clone());
             facts.clusters.insert(service.cluster.clone());
             facts.replication_sets.insert(service.replication_set.clone());
+            sets_by_node
+                .entry(service.node_id.as_str())
+                .or_default()
+                .extend(sets(&service.cluster, &service.replication_set));
         }
         Self {
             fleet,
@@ -236,6 +242,7 @@ impl<'a> Sorted<'a> {
             releases: route.stages.iter().map(|stage| stage.clients_to).collect(),
             by_agent,
             facts_by_node,
+            sets_by_node,
             planned: Vec::new(),
             without_node: Vec::new(),
             other_server: Vec::new(),
@@ -339,16 +346,7 @@ impl<'a> Sorted<'a> {
 
     /// Clusters and replication sets of the services on a node.
     fn sets_of(&self, node_id: &str) -> BTreeSet<String> {
-        let Some(facts) = self.facts_by_node.get(node_id) else {
-            return BTreeSet::new();
-        };
-        let named = |kind: &str, names: &BTreeSet<String>| -> Vec<String> {
-            let named = names.iter().filter(|name| !name.is_empty());
-            named.map(|name| format!("{kind}/{name}")).collect()
-        };
-        let mut sets = BTreeSet::from_iter(named("cluster", &facts.clusters));
-        sets.extend(named("set", &facts.replication_sets));
-        sets
+        self.sets_by_node.get(node_id).cloned().unwrap_or_default()
     }
 
     /// The site, where the fleet file names the label for it and the host has it.
@@ -674,4 +672,28 @@ fn entry(
         verify_for_ms: fleet.timing.verify_ms,
         repoint: host.repoint.clone(),
     })
+}
+
+/// What a service belongs to. A replication set is one of its cluster: two clusters that both call theirs `rs0` share nothing.
+fn sets(cluster: &str, replication_set: &str) -> Vec<String> {
+    match (cluster, replication_set) {
+        ("", "") => Vec::new(),
+        ("", set) => vec![format!("set/{set}")],
+        (cluster, "") => vec![format!("cluster/{cluster}")],
+        (cluster, set) => vec![format!("cluster/{cluster}"), format!("set/{cluster}/{set}")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sets;
+
+    #[test]
+    fn sets_of_one_name_in_two_clusters_are_two() {
+        assert_eq!(sets("a", "rs0"), ["cluster/a", "set/a/rs0"]);
+        assert_eq!(sets("b", "rs0"), ["cluster/b", "set/b/rs0"]);
+        assert_eq!(sets("", "rs0"), ["set/rs0"]);
+        assert_eq!(sets("a", ""), ["cluster/a"]);
+        assert!(sets("", "").is_empty());
+    }
 }

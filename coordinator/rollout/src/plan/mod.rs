@@ -334,7 +334,8 @@ pub struct PlanHost {
     /// The change of the server's address that its client needs when the server becomes PMM 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repoint: Option<Repoint>,
-    /// Clusters and replication sets that services on it belong to, as `cluster/<name>` and `set/<name>`. Members of one don't go together.
+    /// Clusters and replication sets that services on it belong to, as `cluster/<name>` and `set/<cluster>/<name>` (`set/<name>` without a
+    /// cluster). Members of one don't go together.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sets: BTreeSet<String>,
     /// Its site, where the fleet file names the label for it.

@@ -1,7 +1,7 @@
 //! One host loses its network in the middle of its switch, for so long that the coordinator calls it lost, and gets it back.
 
 use crate::fleet::{self, Host};
-use crate::report::Findings;
+use crate::report::{Findings, Report};
 use crate::{docker, hosts, names, output};
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -120,7 +120,12 @@ impl Cut {
     }
 
     /// The cut happened in the middle of the transaction, and the coordinator saw it and said where.
-    pub fn check(&self, findings: &mut Findings) {
+    pub fn check(&self, report: &Report, findings: &mut Findings) {
+        let hits = report.disturbances();
+        let told = hits.iter().filter(|(target, step)| {
+            target == TARGET && step.starts_with("install") && step.contains("lost")
+        });
+        findings.equal("returns of the cut host in the report", &told.count(), &1);
         findings.expect(self.is_over(), format!("{TARGET} was not cut off and back"));
         findings.equal(
             "step in which the host was cut off",

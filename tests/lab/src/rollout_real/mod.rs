@@ -93,7 +93,7 @@ fn disturbed(moments: Vec<Duration>) -> Result<Report> {
     let report = road.report(Some(&kept("disturbed.json")?))?;
     let mut findings = Findings::default();
     kills.check(&report, &mut findings);
-    cut.check(&mut findings);
+    cut.check(&report, &mut findings);
     findings.finish("the disturbances")?;
     migrated_once(&report, exit)?;
     Ok(report)
