@@ -61,7 +61,8 @@ pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> 
     Ok(exit::OK)
 }
 
-fn text(document: &PlanDocument) -> String {
+/// The plan as it is printed.
+pub fn text(document: &PlanDocument) -> String {
     let plan = &document.plan;
     let mut text = String::new();
     let started = if document.started { " (started)" } else { "" };

@@ -1,4 +1,6 @@
-//! Small pieces of text: tables, durations.
+//! Small pieces of text: tables, durations, moments.
+
+use crate::clock;
 
 /// Reads `90s`, `15m`, `24h`, `7d` as milliseconds.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
@@ -62,6 +64,37 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
+/// Breaks a text at spaces so that no line is wider than `width`, but for a word that is wider itself.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A moment beside another: `22:17:40 UTC` on the same day, else with its date.
+pub fn moment(ms: u64, now_ms: u64) -> String {
+    let (then, now) = (clock::rfc3339(ms), clock::rfc3339(now_ms));
+    match (then.split_once('T'), now.split_once('T')) {
+        (Some((day, time)), Some((today, _))) => {
+            let time = time.trim_end_matches('Z');
+            if day == today {
+                format!("{time} UTC")
+            } else {
+                format!("{day} {time} UTC")
+            }
+        }
+        _ => then,
+    }
+}
+
 /// The word of an enum or a code as it stands in documents, with spaces: `needs operator`.
 pub fn words<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
@@ -90,6 +123,20 @@ mod tests {
     fn tables_line_up() {
         let text = table(&["A", "LONG"], &[vec!["xyz".into(), "1".into()]]);
         assert_eq!(text, "A    LONG\nxyz  1\n");
+    }
+
+    #[test]
+    fn texts_break_at_spaces() {
+        assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a-very-long-word b", 4), ["a-very-long-word", "b"]);
+        assert!(wrapped("", 4).is_empty());
+    }
+
+    #[test]
+    fn moments_name_the_day_only_when_it_is_another() {
+        let day = 86_400_000;
+        assert_eq!(moment(day + 61_000, day), "00:01:01 UTC");
+        assert_eq!(moment(2 * day, day), "1970-01-03 00:00:00 UTC");
     }
 
     #[test]

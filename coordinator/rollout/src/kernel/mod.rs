@@ -25,6 +25,7 @@ mod timers;
 mod waiting;
 
 pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
+pub(crate) use groups::Tally;
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 

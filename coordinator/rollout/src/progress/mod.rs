@@ -9,7 +9,7 @@ pub use doc::{
     StatusDocument, StepView, Wait,
 };
 
-pub(crate) use parts::{failure_hint, hop_state};
+pub(crate) use parts::hop_state;
 
 use crate::kernel::{Kernel, LegPhase, Owner, RolloutPhase};
 use fleet_common::codes::exit;

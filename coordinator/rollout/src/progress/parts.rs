@@ -314,7 +314,7 @@ pub(super) fn failures(kernel: &Kernel) -> Vec<Failure> {
 }
 
 /// What to do about a host that ended badly.
-pub(crate) fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
+fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
     match phase {
         HostPhase::RolledBack => "its old client works; repair the cause and `retry` it",
         HostPhase::Failed | HostPhase::Refused => "nothing was changed; repair the cause and `retry` it",
