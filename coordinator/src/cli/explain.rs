@@ -77,11 +77,11 @@ pub fn explain_text(document: &ExplainedDocument, width: usize) -> String {
     );
     entry(&mut text, width, "since", &since);
     entry(&mut text, width, "why", &explained.reason);
-    let mut wait = explained.waits_for.join("; ");
-    if !wait.is_empty() && explained.owner != "nobody" {
-        let _ = write!(wait, " (turn of the {})", words(&explained.owner));
+    let wait = explained.waits_for.join("; ");
+    if !wait.is_empty() {
+        let wait = format!("{}: {wait}", who(&explained.owner));
+        entry(&mut text, width, "waits for", &wait);
     }
-    entry(&mut text, width, "waits for", &wait);
     let ahead = |at: u64| {
         format!(
             "{} (in {})",
@@ -91,11 +91,17 @@ pub fn explain_text(document: &ExplainedDocument, width: usize) -> String {
     };
     let mut then = explained.then.as_str();
     if let Some(deadline) = explained.deadline_ms {
-        entry(&mut text, width, "until", &format!("{}; then {then}", ahead(deadline)));
+        let by = ahead(deadline);
+        entry(&mut text, width, "until", &format!("{by} at the latest; {then}"));
         then = "";
     }
     if let Some(reminder) = explained.reminder_ms {
-        entry(&mut text, width, "reminder", &format!("{}; {then}", ahead(reminder)));
+        entry(
+            &mut text,
+            width,
+            "reminder",
+            &format!("{}; {then}", ahead(reminder)),
+        );
         then = "";
     }
     entry(&mut text, width, "then", then);
@@ -117,6 +123,16 @@ pub fn explain_text(document: &ExplainedDocument, width: usize) -> String {
         entry(&mut text, width, "event", &line);
     }
     text
+}
+
+/// Who must act, as a person says it.
+fn who(owner: &str) -> String {
+    match owner {
+        "operator" => "you".to_owned(),
+        "agent" => "the host's agent".to_owned(),
+        "pmm_server" => "the PMM Server".to_owned(),
+        other => format!("the {}", words(&other)),
+    }
 }
 
 /// A name and its value; nothing where there is no value.

@@ -3,11 +3,12 @@
 use crate::host::{Behaviour, Host};
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::ids::HostId;
-use fleet_common::inventory::{Detection, Inventory};
+use fleet_common::inventory::Detection;
 use fleet_common::survey::{Finding, Verdict};
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use fleet_sim::fixture;
+use rollout::fleet::FleetError;
 use rollout::plan::{HostRecord, PlanDraft, ServerInput};
 use std::collections::BTreeMap;
 
@@ -32,6 +33,8 @@ pub struct Setup {
     sets: BTreeMap<String, String>,
     /// PMM clients without our agent.
     agentless: Vec<String>,
+    /// Hosts whose client reports to another PMM Server.
+    foreign: Vec<String>,
     pub findings: Vec<Finding>,
 }
 
@@ -48,16 +51,24 @@ impl Setup {
             behaviours: BTreeMap::new(),
             sets: BTreeMap::new(),
             agentless: Vec::new(),
+            foreign: Vec::new(),
             findings: Vec::new(),
         };
         let mut below: Option<String> = None;
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             if line.starts_with("    ") {
-                let name = below.clone().ok_or_else(|| format!("`{line}` stands below nothing"))?;
+                let name = below
+                    .clone()
+                    .ok_or_else(|| format!("`{line}` stands below nothing"))?;
                 setup.add(&name, line.trim());
                 continue;
             }
-            below = setup.line(line).ok_or_else(|| format!("no such line of a fleet: `{line}`"))?;
+            below = setup
+                .line(line)
+                .ok_or_else(|| format!("no such line of a fleet: `{line}`"))?;
         }
         Ok(setup)
     }
@@ -93,6 +104,7 @@ impl Setup {
             ["stray", name] => self.extra(name, "nobody"),
             ["foreign", name] => {
                 self.extra(name, "db");
+                self.foreign.push(name.to_owned());
                 if let Some(Detection::Installed(found)) =
                     self.records.last_mut().map(|host| &mut host.inventory.client)
                 {
@@ -132,7 +144,11 @@ impl Setup {
         if let Detection::Installed(found) = &mut record.inventory.client {
             found.version = self.clients;
             found.running_version = Some(self.clients);
-            let package = if self.clients.major == 2 { "pmm2-client" } else { "pmm-client" };
+            let package = if self.clients.major == 2 {
+                "pmm2-client"
+            } else {
+                "pmm-client"
+            };
             found.package = Some(package.to_owned());
             found.package_version = Some(format!("{}-6.bookworm", self.clients));
         }
@@ -163,7 +179,9 @@ impl Setup {
         let digest = "0123456789abcdef".repeat(4);
         text.push_str("[clients.tarball.sha256]\n");
         for release in ["3.2.0", target] {
-            text.push_str(&format!("\"pmm-client-{release}-x86_64.tar.gz\" = \"{digest}\"\n"));
+            text.push_str(&format!(
+                "\"pmm-client-{release}-x86_64.tar.gz\" = \"{digest}\"\n"
+            ));
         }
         text.push_str(&format!("[timing]\n{}", table("timing")));
         text.push_str(&format!("[defaults]\n{}", table("defaults")));
@@ -183,7 +201,7 @@ impl Setup {
             server_version: Some(server),
             ..FleetSnapshot::default()
         };
-        for host in hosts.values() {
+        for host in hosts.values().filter(|host| !self.foreign.contains(&host.name)) {
             host.add_to(&mut view, self.sets.get(&host.name), now);
         }
         for name in &self.agentless {
@@ -196,7 +214,10 @@ impl Setup {
                     version: Some(self.clients.to_string()),
                 },
             );
-            view.services.insert(format!("service-{name}"), service(name, &format!("node-{name}"), ""));
+            view.services.insert(
+                format!("service-{name}"),
+                service(name, &format!("node-{name}"), ""),
+            );
         }
         view
     }
@@ -220,26 +241,16 @@ impl Setup {
         hosts: &BTreeMap<HostId, Host>,
         server: PmmVersion,
         now: u64,
-    ) -> Result<PlanDraft, String> {
-        let text = |errors: Vec<rollout::fleet::FleetError>| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            lines.join("\n")
-        };
-        let fleet = rollout::fleet::parse(&self.fleet_text(), "fleet.toml").map_err(text)?;
+    ) -> Result<PlanDraft, Vec<FleetError>> {
+        let fleet = rollout::fleet::parse(&self.fleet_text(), "fleet.toml")?;
         let input = ServerInput {
             running: server,
             findings: self.findings.clone(),
             reach: fixture::reach(),
         };
-        // The plan is made before the view can know what PMM did not see, such as the foreign host's client.
-        let mut view = self.snapshot(hosts, server, now);
-        for record in &self.records {
-            if let Some(found) = record.inventory.installation().filter(|found| found.server_address.starts_with("other")) {
-                view.clients.remove(&found.agent_id);
-            }
-        }
+        let view = self.snapshot(hosts, server, now);
         let table = CompatibilityTable::shipped().unwrap();
-        rollout::plan::join(&fleet, &self.records, &view, &input, &table, now).map_err(text)
+        rollout::plan::join(&fleet, &self.records, &view, &input, &table, now)
     }
 }
 
@@ -255,11 +266,6 @@ pub fn service(name: &str, node: &str, set: &str) -> PmmService {
         address: "127.0.0.1:3306".to_owned(),
         custom_labels: BTreeMap::new(),
     }
-}
-
-/// The inventory's host name.
-pub fn name(inventory: &Inventory) -> &str {
-    &inventory.hostname
 }
 
 fn moment(text: &str) -> Result<u64, String> {

@@ -140,7 +140,8 @@ impl Host {
                 version: self.version.map(|version| version.to_string()),
             },
         );
-        view.services.insert(id.clone(), service(&self.name, &self.node_id, set));
+        view.services
+            .insert(id.clone(), service(&self.name, &self.node_id, set));
         if self.version.is_some() && self.samples {
             view.node_samples_ms.insert(self.node_id.clone(), now - 500);
             view.service_samples_ms.insert(id.clone(), now - 500);
@@ -159,7 +160,11 @@ impl Host {
 
     /// What it has to say, if it can be heard.
     pub fn said(&mut self) -> Vec<(OrderId, Epoch, HostEvent)> {
-        if self.connected { std::mem::take(&mut self.outbox) } else { Vec::new() }
+        if self.connected {
+            std::mem::take(&mut self.outbox)
+        } else {
+            Vec::new()
+        }
     }
 
     pub fn meet(&mut self, epoch: Epoch) {
@@ -181,7 +186,10 @@ impl Host {
             return;
         }
         if order.epoch < self.epoch {
-            return self.end(&order, result(Outcome::Refused, codes::STALE_EPOCH, "an order of an older epoch"));
+            return self.end(
+                &order,
+                result(Outcome::Refused, codes::STALE_EPOCH, "an order of an older epoch"),
+            );
         }
         self.epoch = order.epoch;
         if order.action == Action::Probe {
@@ -189,12 +197,22 @@ impl Host {
                 .active
                 .take_if(|active| !active.begun && active.order.action == Action::Switch);
             if let Some(held) = held {
-                self.end(&held.order, result(Outcome::Refused, codes::STALE_EPOCH, "a newer epoch came"));
+                self.end(
+                    &held.order,
+                    result(Outcome::Refused, codes::STALE_EPOCH, "a newer epoch came"),
+                );
             }
             return;
         }
         if order.action == Action::Switch && order.start_within_ms == 0 {
-            return self.end(&order, result(Outcome::Expired, codes::PERMIT_EXPIRED, "the time to begin is over"));
+            return self.end(
+                &order,
+                result(
+                    Outcome::Expired,
+                    codes::PERMIT_EXPIRED,
+                    "the time to begin is over",
+                ),
+            );
         }
         if order.action.changes_host() && self.behaviour == Behaviour::Backup {
             let text = "PMM runs a database backup of mysql on this node";
@@ -211,9 +229,11 @@ impl Host {
 
     /// Does what is due.
     pub fn step(&mut self, now: u64) {
-        while let Some(active) = self.active.as_mut().filter(|active| {
-            active.timetable.first().is_some_and(|(at, _)| *at <= now)
-        }) {
+        while let Some(active) = self
+            .active
+            .as_mut()
+            .filter(|active| active.timetable.first().is_some_and(|(at, _)| *at <= now))
+        {
             let (_, then) = active.timetable.remove(0);
             let order = active.order.clone();
             match then {
@@ -239,6 +259,9 @@ impl Host {
         if order.action == Action::Switch && result.outcome == Outcome::Done {
             self.samples = self.behaviour != Behaviour::NoSamples;
         }
+        if order.action == Action::Rollback {
+            self.samples = true;
+        }
         if order.action == Action::Keep {
             self.old = self.version.unwrap_or(self.old);
         }
@@ -255,14 +278,17 @@ impl Host {
         };
         match order.action {
             Action::Preflight => {
-                let verdict = if self.behaviour == Behaviour::Unready { Verdict::Fail } else { Verdict::Pass };
+                let verdict = if self.behaviour == Behaviour::Unready {
+                    Verdict::Fail
+                } else {
+                    Verdict::Pass
+                };
                 plan.wait(3);
                 let detail = serde_json::to_value(fixture::survey(verdict)).unwrap();
-                plan.end(OrderResult { detail, ..result(Outcome::Done, "", "") });
-            }
-            Action::Stage if self.behaviour == Behaviour::FailsBefore => {
-                plan.wait(5);
-                plan.end(result(Outcome::FailedNothingChanged, codes::STAGE_FAILED, "the repository answered 503"));
+                plan.end(OrderResult {
+                    detail,
+                    ..result(Outcome::Done, "", "")
+                });
             }
             Action::Stage => {
                 plan.wait(15);
@@ -290,6 +316,17 @@ impl Host {
         plan.push(Then::Begin);
         let until = |name: &str| SWITCH.iter().position(|(step, _)| *step == name).unwrap() + 1;
         match self.behaviour {
+            Behaviour::FailsBefore => {
+                plan.steps(&SWITCH[..1]);
+                plan.end(OrderResult {
+                    step: "check".to_owned(),
+                    ..result(
+                        Outcome::FailedNothingChanged,
+                        codes::PREFLIGHT,
+                        "/var has 80 MB free and the package needs 450 MB",
+                    )
+                });
+            }
             Behaviour::Silent => plan.steps(&SWITCH[..until("stop")]),
             Behaviour::RollsBack | Behaviour::Inconsistent => {
                 plan.steps(&SWITCH[..until("stop")]);
@@ -298,14 +335,24 @@ impl Host {
                 plan.steps(&BACK);
                 let dead = self.behaviour == Behaviour::Inconsistent;
                 let (outcome, text) = if dead {
-                    (Outcome::Inconsistent, "dpkg ended with 100, and the old client does not start either")
+                    (
+                        Outcome::Inconsistent,
+                        "dpkg ended with 100, and the old client does not start either",
+                    )
                 } else {
-                    (Outcome::RolledBack, "dpkg ended with 100: the post-installation script failed")
+                    (
+                        Outcome::RolledBack,
+                        "dpkg ended with 100: the post-installation script failed",
+                    )
                 };
                 plan.run(if dead { None } else { Some(self.old) });
                 plan.end(OrderResult {
                     step: "install".to_owned(),
-                    detail: if dead { serde_json::Value::Null } else { detail(Some(self.old), self.old) },
+                    detail: if dead {
+                        serde_json::Value::Null
+                    } else {
+                        detail(Some(self.old), self.old)
+                    },
                     ..result(outcome, codes::INSTALL_FAILED, text)
                 });
             }
@@ -340,7 +387,11 @@ impl Timetable {
     }
 
     fn steps(&mut self, steps: &[(&str, u64)]) {
-        let whole: &[(&str, u64)] = if steps.iter().any(|(step, _)| step.starts_with("back")) { &BACK } else { &SWITCH };
+        let whole: &[(&str, u64)] = if steps.iter().any(|(step, _)| step.starts_with("back")) {
+            &BACK
+        } else {
+            &SWITCH
+        };
         for (step, seconds) in steps {
             let index = whole.iter().position(|(known, _)| known == step).unwrap() + 1;
             self.push(Then::Say(HostEvent::StepStarted {

@@ -48,10 +48,11 @@ fn main() -> ExitCode {
     let mut failures = String::new();
     let mut failed = 0;
     for test in &tests {
+        let begun = std::time::Instant::now();
         let result = catch_unwind(AssertUnwindSafe(&test.run))
             .unwrap_or_else(|_| Err("it panicked; the message stands above".to_owned()));
         match result {
-            Ok(()) => println!("test {} ... ok", test.name),
+            Ok(()) => println!("test {} ... ok ({} ms)", test.name, begun.elapsed().as_millis()),
             Err(why) => {
                 println!("test {} ... FAILED", test.name);
                 failed += 1;
@@ -59,8 +60,15 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("\n{failures}test result: {} passed; {failed} failed\n", tests.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "\n{failures}test result: {} passed; {failed} failed\n",
+        tests.len() - failed
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn directory() -> PathBuf {

@@ -1,7 +1,7 @@
 //! A scenario file: comment, fleet, commands with what they print.
 
 use crate::fleet::Setup;
-use crate::steps::Player;
+use crate::steps::{Player, refused_plan};
 
 /// Plays the commands of a file; the same file with what they print now.
 pub fn played(text: &str) -> Result<String, String> {
@@ -12,14 +12,35 @@ pub fn played(text: &str) -> Result<String, String> {
     if !setup.starts_with("# ") {
         return Err("it does not begin with a comment that says what to look for".to_owned());
     }
-    let mut player = Player::new(Setup::parse(setup)?)?;
+    let fleet = Setup::parse(setup)?;
+    if let Some(refusal) = refused_plan(&fleet) {
+        // A fleet file that is refused is a scenario of its own: nothing follows.
+        let only = commands
+            .lines()
+            .filter(|line| line.starts_with("$ "))
+            .eq(["$ plan"]);
+        let why = format!("the fleet file is refused, and `$ plan` is not the only step:\n{refusal}");
+        return if only {
+            Ok(format!("{setup}$ plan\n{refusal}\n"))
+        } else {
+            Err(why)
+        };
+    }
+    let mut player = Player::new(fleet)?;
     let mut out = setup.to_owned();
     let mut screens = 0;
     for (number, line) in commands.lines().enumerate() {
         if let Some(command) = line.strip_prefix("$ ") {
-            let printed = player.step(command).map_err(|error| format!("`{command}`: {error}"))?;
-            if let Some(bad) = printed.lines().find(|line| line.starts_with("$ ") || line.starts_with("# ")) {
-                return Err(format!("a screen has a line that looks like a step or a comment: {bad}"));
+            let printed = player
+                .step(command)
+                .map_err(|error| format!("`{command}`: {error}"))?;
+            if let Some(bad) = printed
+                .lines()
+                .find(|line| line.starts_with("$ ") || line.starts_with("# "))
+            {
+                return Err(format!(
+                    "a screen has a line that looks like a step or a comment: {bad}"
+                ));
             }
             out.push_str(line);
             out.push('\n');

@@ -53,7 +53,11 @@ impl Server {
             Some(hop) => hop.order = order,
             None => {
                 // An order given again after an answer that left the journal open goes on behind the last step.
-                let step = if order.accept_unsettled || (self.version == order.to) { STEPS.len() } else { 0 };
+                let step = if order.accept_unsettled || (self.version == order.to) {
+                    STEPS.len()
+                } else {
+                    0
+                };
                 self.hop = Some(Hop {
                     order,
                     at: now + 1_000,
@@ -75,7 +79,10 @@ impl Server {
         let nobody = self.nobody;
         let hop = self.hop.as_mut().filter(|hop| hop.at <= now)?;
         let order = hop.order.clone();
-        let fails = self.fails.filter(|(number, _)| *number == order.hop).map(|(_, outcome)| outcome);
+        let fails = self
+            .fails
+            .filter(|(number, _)| *number == order.hop)
+            .map(|(_, outcome)| outcome);
         let stop_at = match fails {
             Some(HopOutcome::Refused) => 1,
             Some(HopOutcome::Restored | HopOutcome::NeedsOperator) => 7,
@@ -94,7 +101,11 @@ impl Server {
             };
             return Some((order.order, event));
         }
-        let outcome = if hop.cancelled { HopOutcome::Restored } else { fails.unwrap_or(HopOutcome::Settled) };
+        let outcome = if hop.cancelled {
+            HopOutcome::Restored
+        } else {
+            fails.unwrap_or(HopOutcome::Settled)
+        };
         let settled = outcome == HopOutcome::Settled;
         if settled && self.version != order.to {
             self.version = order.to;
@@ -103,13 +114,35 @@ impl Server {
         let waits = settled && order.last_of_leg && nobody && !order.accept_unsettled;
         let step = STEPS[hop.step.saturating_sub(1)].0;
         self.hop = None;
-        self.fails = None;
+        if fails.is_some() {
+            self.fails = None;
+        }
         let (code, step, message, hint) = match outcome {
-            _ if waits => ("deadline", "settle", "no client delivered samples within 10m", "check the network between the hosts and the server"),
+            _ if waits => (
+                "deadline",
+                "settle",
+                "no client delivered samples within 10m",
+                "check the network between the hosts and the server",
+            ),
             HopOutcome::Settled => ("", "", "", ""),
-            HopOutcome::Restored => ("migration_failed", step, "the migration of the database stopped with an error; the old container runs again", "read the log that the coordinator kept of the new container"),
-            HopOutcome::Refused => ("disk_space", step, "/srv has 12 GB free and a copy needs 40 GB", "make room, or name another volume for restore points"),
-            HopOutcome::NeedsOperator => ("rollback_failed", step, "the migration failed, and the old container does not start", "look at the container `pmm-server` and at its log"),
+            HopOutcome::Restored => (
+                "migration_failed",
+                step,
+                "the migration of the database stopped with an error; the old container runs again",
+                "read the log that the coordinator kept of the new container",
+            ),
+            HopOutcome::Refused => (
+                "disk_space",
+                step,
+                "/srv has 12 GB free and a copy needs 40 GB",
+                "make room, or name another volume for restore points",
+            ),
+            HopOutcome::NeedsOperator => (
+                "rollback_failed",
+                step,
+                "the migration failed, and the old container does not start",
+                "look at the container `pmm-server` and at its log",
+            ),
         };
         let running = if settled { order.to } else { order.from };
         let result = HopResult {
@@ -119,9 +152,17 @@ impl Server {
             code: Code::new(code),
             step: step.to_owned(),
             message: message.to_owned(),
-            hints: if hint.is_empty() { Vec::new() } else { vec![hint.to_owned()] },
+            hints: if hint.is_empty() {
+                Vec::new()
+            } else {
+                vec![hint.to_owned()]
+            },
             restore_point: (outcome != HopOutcome::Refused).then(|| format!("pmm-restore-{}", order.hop)),
-            downtime_ms: if outcome == HopOutcome::Refused { 0 } else { 140_000 },
+            downtime_ms: if outcome == HopOutcome::Refused {
+                0
+            } else {
+                140_000
+            },
             open: waits,
             leftovers: Vec::new(),
         };

@@ -7,9 +7,7 @@ use crate::world::World;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::server::HopOutcome;
 use pmm_coordinator::cli::screens;
-use pmm_coordinator::operator_api::documents::{
-    EventsDocument, ExplainedDocument, LiveStatus, PlanDocument,
-};
+use pmm_coordinator::operator_api::documents::{EventsDocument, ExplainedDocument, LiveStatus, PlanDocument};
 use pmm_coordinator::problem::Problem;
 use rollout::kernel::{Command, Kernel, Refusal, RolloutPhase};
 use rollout::plan::Plan;
@@ -28,6 +26,14 @@ pub struct Player {
     watch: screens::Lines,
 }
 
+/// What a fleet file that is refused prints instead of a plan.
+pub fn refused_plan(setup: &Setup) -> Option<String> {
+    let errors = setup.draft(&setup.hosts(), setup.server, setup.now).err()?;
+    let problems = pmm_coordinator::pmm::problems(errors);
+    let texts: Vec<String> = problems.errors.iter().map(Problem::render).collect();
+    Some(texts.join("\n"))
+}
+
 impl Player {
     pub fn new(setup: Setup) -> Result<Self, String> {
         let (world, plan) = World::new(setup)?;
@@ -41,7 +47,10 @@ impl Player {
     /// Whether a step shows what the program prints.
     pub fn is_screen(step: &str) -> bool {
         let first = step.split_whitespace().next().unwrap_or_default();
-        matches!(first, "status" | "explain" | "plan" | "report" | "watch" | "events")
+        matches!(
+            first,
+            "status" | "explain" | "plan" | "report" | "watch" | "events"
+        )
     }
 
     /// Does a step; what it prints.
@@ -141,7 +150,11 @@ impl Player {
         let end = self.world.now + PATIENCE;
         while !reached(&self.world.kernel, goal, self.world.now)? {
             if self.world.now > end {
-                return Err(format!("not reached in {} days; the status is\n{}", PATIENCE / 86_400_000, self.status(WIDTH)));
+                return Err(format!(
+                    "not reached in {} days; the status is\n{}",
+                    PATIENCE / 86_400_000,
+                    self.status(WIDTH)
+                ));
             }
             self.advance()?;
         }
@@ -162,7 +175,11 @@ impl Player {
     fn explain(&self, subject: &str) -> Result<String, String> {
         let explained = rollout::explain::explain(&self.world.kernel, subject, self.world.now)
             .ok_or_else(|| format!("the rollout knows no `{subject}`"))?;
-        let about = self.world.events.iter().filter(|event| event.event.subject == explained.subject);
+        let about = self
+            .world
+            .events
+            .iter()
+            .filter(|event| event.event.subject == explained.subject);
         let mut events: Vec<_> = about.rev().take(EVENTS).cloned().collect();
         events.reverse();
         Ok(screens::explain(&ExplainedDocument { explained, events }, WIDTH))
@@ -218,7 +235,11 @@ fn command(words: &[&str]) -> Result<Command, String> {
             name => names.push(name.to_owned()),
         }
     }
-    let reason = options.get("--reason").and_then(|all| all.first()).cloned().unwrap_or_default();
+    let reason = options
+        .get("--reason")
+        .and_then(|all| all.first())
+        .cloned()
+        .unwrap_or_default();
     let has = |option: &str| options.contains_key(option);
     let first = names.first().cloned().unwrap_or_default();
     let second = names.get(1).cloned().unwrap_or_default();
@@ -256,7 +277,11 @@ fn reached(kernel: &Kernel, goal: &[&str], now_ms: u64) -> Result<bool, String> 
         ["checking"] => kernel.phase() == RolloutPhase::Checking,
         ["leg", leg, state] => {
             let leg = LegId::from(*leg);
-            let row = kernel.legs().iter().find(|row| row.leg == leg).ok_or("no such leg")?;
+            let row = kernel
+                .legs()
+                .iter()
+                .find(|row| row.leg == leg)
+                .ok_or("no such leg")?;
             word(row.phase) == *state
         }
         ["group", name, state] => {

@@ -21,7 +21,6 @@ pub struct World {
     pub events: Vec<NumberedEvent>,
     /// Whether PMM answers the coordinator.
     pub sight: bool,
-    /// Whether the network lets orders through before they are needed; those of a cut host are gone.
     bytes: Vec<u8>,
     store: BTreeMap<String, String>,
     want: Option<rollout::kernel::ViewRequest>,
@@ -33,7 +32,9 @@ impl World {
     /// A plan of the setup, not started.
     pub fn new(setup: Setup) -> Result<(Self, rollout::plan::Plan), String> {
         let hosts = setup.hosts();
-        let draft = setup.draft(&hosts, setup.server, setup.now)?;
+        let draft = setup
+            .draft(&hosts, setup.server, setup.now)
+            .map_err(|errors| format!("{errors:?}"))?;
         let plan = draft.plan.clone();
         let (_, bytes) = draft.into_bytes().map_err(|error| error.to_string())?;
         let epoch = Epoch { term: 1, counter: 0 };
@@ -63,17 +64,16 @@ impl World {
         Ok((world, plan))
     }
 
-    pub fn plan_bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// A person's command.
     pub fn command(&mut self, by: &str, command: Command) -> Result<String, Refusal> {
         let output = self.give(Input::Operator {
             by: by.to_owned(),
             command,
         });
-        output.answer.expect("commands are answered").map(|done| done.text)
+        output
+            .answer
+            .expect("commands are answered")
+            .map(|done| done.text)
     }
 
     /// Handle, commit, act.

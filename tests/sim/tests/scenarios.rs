@@ -690,7 +690,9 @@ fn nobody_back_is_waited_for_again_or_accepted_and_nothing_is_done_again() {
             "{told:#?}"
         );
         assert!(
-            told.you_can.iter().any(|way| way.command.contains("--accept-server")),
+            told.you_can
+                .iter()
+                .any(|way| way.command.contains("--accept-server")),
             "{told:#?}"
         );
         let resume = |accept_server| Command::Resume {

@@ -42,7 +42,10 @@ pub(super) fn pause() -> Choice {
 }
 
 pub(super) fn abort() -> Choice {
-    run("abort", "ends it: nothing begins any more, what is under way finishes")
+    run(
+        "abort",
+        "ends it: nothing begins any more, what is under way finishes",
+    )
 }
 
 pub(super) fn force() -> Choice {
@@ -73,7 +76,10 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
             resume("the failures so far are accepted, the rest of the group goes on"),
         ],
         "slots_exhausted" => {
-            let mut choices = vec![run("retry", "after the repair: the hosts that hold the slots are tried again")];
+            let mut choices = vec![run(
+                "retry",
+                "after the repair: the hosts that hold the slots are tried again",
+            )];
             choices.extend(stuck(kernel).into_iter().map(|name| free_slot(&name)));
             choices.push(resume("once a slot is free"));
             choices
@@ -83,7 +89,10 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
             resume("goes on without the hosts that failed the survey"),
         ],
         "bridge_incomplete" => vec![
-            run("retry", "after the repair: the hosts that stayed behind are tried again"),
+            run(
+                "retry",
+                "after the repair: the hosts that stayed behind are tried again",
+            ),
             resume("goes on; the hosts that stayed behind lose the next server"),
         ],
         "repoint" => vec![
@@ -109,7 +118,10 @@ pub(super) fn server(kernel: &Kernel) -> Vec<Choice> {
             "retry --server",
             "nothing is done again: it only waits and looks again, as long as a fleet of this size may take",
         ));
-        choices.push(run("resume --accept-server", "goes on although no client came back"));
+        choices.push(run(
+            "resume --accept-server",
+            "goes on although no client came back",
+        ));
     } else {
         choices.push(run(
             "retry --server",

@@ -29,7 +29,11 @@ pub(super) fn explain(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option
     } else if for_person {
         "you are reminded; no host of it begins before a person says so".to_owned()
     } else if row.phase == GroupPhase::Soaking {
-        "it is done and the next group begins".to_owned()
+        let next = match kernel.rollout().phase {
+            RolloutPhase::Paused => "the next group begins only after `resume`",
+            _ => "the next group may begin",
+        };
+        format!("then it is done and {next}")
     } else {
         then_of_others(kernel)
     };
@@ -49,7 +53,10 @@ fn reason(leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> Stri
         GroupPhase::Ramping => "hosts are let through up to its width",
         GroupPhase::Draining => "no host is left to begin; those under way finish",
         GroupPhase::Soaking => {
-            return format!("every host is through, and it waits {} to see them work; {counts}", duration_text(group.soak_ms));
+            return format!(
+                "every host is through, and it waits {} to see them work; {counts}",
+                duration_text(group.soak_ms)
+            );
         }
         GroupPhase::Breached => "more of its hosts failed than it tolerates",
         GroupPhase::Done => "every host of it has ended, or waits offline for the end of the leg",
@@ -69,12 +76,18 @@ fn rules(kernel: &Kernel, leg: &LegId, row: &GroupRow, group: &PlanGroup, tally:
     let holders = if holders.is_empty() {
         String::new()
     } else {
-        format!(": {}", super::some_of(&holders.iter().map(String::as_str).collect::<Vec<_>>()))
+        format!(
+            ": {}",
+            super::some_of(&holders.iter().map(String::as_str).collect::<Vec<_>>())
+        )
     };
     let mut rules = vec![
-        format!("{} of {} slots taken{holders}", tally.slots, group.max_unavailable),
         format!(
-            "{} failed, {} tolerated; one more than that stops it",
+            "{} of {} slots taken{holders}",
+            tally.slots, group.max_unavailable
+        ),
+        format!(
+            "{} failed; {} are tolerated, one more stops it",
             tally.failures, group.failure_threshold
         ),
     ];

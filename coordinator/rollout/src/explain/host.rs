@@ -54,7 +54,11 @@ fn leg_of<'a>(kernel: &'a Kernel, planned: &PlanHost) -> Option<(LegId, &'a Host
         .legs()
         .first()
         .filter(|leg| leg.phase == LegPhase::Running)
-        .filter(|leg| kernel.host(&leg.leg, &planned.host).is_some_and(|row| !row.phase.is_final()))
+        .filter(|leg| {
+            kernel
+                .host(&leg.leg, &planned.host)
+                .is_some_and(|row| !row.phase.is_final())
+        })
         .map(|leg| leg.leg.clone());
     let following = kernel
         .legs()
@@ -160,7 +164,11 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
         ));
     }
     if !kernel.is_connected(&planned.host) && !row.phase.is_final() {
-        rules.push("its agent is not connected; a permit is only given to a connected host".to_owned());
+        rules.push(if row.phase.in_flight() {
+            "its agent is not connected; what it does there goes on".to_owned()
+        } else {
+            "its agent is not connected; a permit is only given to a connected host".to_owned()
+        });
     }
     rules
 }
@@ -177,10 +185,8 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty) -> String {
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
-        _ if duty.owner == Owner::Operator => {
-            "you are reminded; it does not begin before a person says so"
-        }
-        _ if matches!(duty.code, "backup" | "asked_later") => "it is asked again",
+        _ if duty.owner == Owner::Operator => "you are reminded; it does not begin before a person says so",
+        _ if matches!(duty.code, "backup" | "asked_later") => "then it is asked again",
         _ => return then_of_others(kernel),
     };
     own.to_owned()
@@ -212,7 +218,10 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
         }
         "approval" => {
             return vec![
-                run(format!("approve {}", quoted(planned.group.as_str())), "its group may begin"),
+                run(
+                    format!("approve {}", quoted(planned.group.as_str())),
+                    "its group may begin",
+                ),
                 skip,
             ];
         }
@@ -221,32 +230,50 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
     }
     if rollout.phase == RolloutPhase::Aborting {
         let forced = rollout.abort.as_ref().is_some_and(|abort| abort.force);
-        return if forced { vec![watch()] } else { vec![watch(), force()] };
+        return if forced {
+            vec![watch()]
+        } else {
+            vec![watch(), force()]
+        };
     }
     if let (true, RolloutPhase::Paused, Some(pause)) = (begins, rollout.phase, &rollout.pause) {
         let mut choices = choice::out_of(kernel, pause);
         choices.push(skip);
         return choices;
     }
+    let away = || {
+        work(format!(
+            "on {}: see why its agent is away (`systemctl status pmm-upgrade-agent`)",
+            planned.name
+        ))
+    };
     if !begins {
-        return match row.phase {
-            HostPhase::Settling => vec![watch()],
-            _ => vec![
-                watch(),
-                pause(),
-                run("abort --force", "ends the rollout; this host goes back unless it is verified by then"),
-            ],
-        };
+        let mut choices = vec![watch()];
+        if row.phase == HostPhase::Settling {
+            return choices;
+        }
+        if !kernel.is_connected(&planned.host) {
+            choices = vec![away()];
+        }
+        if rollout.phase != RolloutPhase::Paused {
+            choices.push(pause());
+        }
+        choices.push(run(
+            "abort --force",
+            "ends the rollout; this host goes back unless it is verified by then",
+        ));
+        return choices;
     }
     let mut choices = Vec::new();
     if duty.code == "offline" {
-        choices.push(work(format!(
-            "on {}: see why its agent is away (`systemctl status pmm-upgrade-agent`)",
-            planned.name
-        )));
+        choices.push(away());
     }
     if duty.code == "slots" {
-        let holders = kernel.plan.group(&planned.group).into_iter().flat_map(|group| &group.hosts);
+        let holders = kernel
+            .plan
+            .group(&planned.group)
+            .into_iter()
+            .flat_map(|group| &group.hosts);
         let ended = holders.filter(|host| {
             kernel
                 .host(leg, host)
@@ -280,9 +307,15 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
     );
     let aborted = kernel.rollout().abort.is_some();
     let mut choices = match row.phase {
-        HostPhase::RolledBack => vec![bundle, retry("after the repair: a new attempt; its old client works meanwhile")],
+        HostPhase::RolledBack => vec![
+            bundle,
+            retry("after the repair: a new attempt; its old client works meanwhile"),
+        ],
         HostPhase::Failed | HostPhase::Refused => {
-            vec![bundle, retry("after the repair: a new attempt; nothing was changed so far")]
+            vec![
+                bundle,
+                retry("after the repair: a new attempt; nothing was changed so far"),
+            ]
         }
         HostPhase::Inconsistent => vec![
             work(format!(

@@ -21,7 +21,6 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         RolloutPhase::Paused => {
             if let Some(pause) = &row.pause {
                 answer.reason = format!("paused by {}: {}", pause.by, pause.text);
-                answer.waits_for = vec!["a person".to_owned()];
                 answer.then =
                     "you are reminded; nothing begins before a person says so, what is under way goes on"
                         .to_owned();
@@ -41,14 +40,11 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         RolloutPhase::Checking => {
             answer.reason = "every leg is settled; the PMM Server is asked for the three checks".to_owned();
             answer.rules.push(
-                "all clients on the target, all services there, metrics and Query Analytics arriving".to_owned(),
+                "all clients on the target, all services there, metrics and Query Analytics arriving"
+                    .to_owned(),
             );
-            answer.then = "the rollout ends with what the checks say then".to_owned();
-            answer.you_can = vec![
-                watch(),
-                run("report", "what is missing, by name"),
-                abort(),
-            ];
+            answer.then = "then the rollout ends with what the checks say".to_owned();
+            answer.you_can = vec![watch(), run("report", "what is missing, by name"), abort()];
         }
         RolloutPhase::Aborting => {
             let forced = row.abort.as_ref().is_some_and(|abort| abort.force);
@@ -57,8 +53,15 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 format!("aborted{how} by {}: {}", abort.by, abort.reason)
             });
             answer.rules.extend(hosts_under_way(kernel));
-            answer.then = format!("{}; it is aborted when nothing is under way any more", then_of_others(kernel));
-            answer.you_can = if forced { vec![watch()] } else { vec![watch(), force()] };
+            answer.then = format!(
+                "{}; it is aborted when nothing is under way any more",
+                then_of_others(kernel)
+            );
+            answer.you_can = if forced {
+                vec![watch()]
+            } else {
+                vec![watch(), force()]
+            };
         }
         _ => {
             answer.reason = ended(kernel);
@@ -97,7 +100,9 @@ fn planned(kernel: &Kernel, answer: &mut ExplainDocument) {
             .iter()
             .map(|name| format!("PMM client `{name}` would stay behind")),
     );
-    answer.you_can.push(run("plan show", "what would be done with which host"));
+    answer
+        .you_can
+        .push(run("plan show", "what would be done with which host"));
     if kernel.plan.blockers.is_empty() {
         let accept: String = names
             .iter()
@@ -117,7 +122,10 @@ fn under_way(kernel: &Kernel) -> String {
         return "it was started and no leg is under way yet".to_owned();
     };
     let working = |phase: GroupPhase| {
-        !matches!(phase, GroupPhase::Pending | GroupPhase::Done | GroupPhase::Cancelled)
+        !matches!(
+            phase,
+            GroupPhase::Pending | GroupPhase::Done | GroupPhase::Cancelled
+        )
     };
     let groups: Vec<String> = kernel
         .plan
@@ -125,7 +133,13 @@ fn under_way(kernel: &Kernel) -> String {
         .iter()
         .filter_map(|group| Some((group, kernel.group(&leg.leg, &group.name)?)))
         .filter(|(_, row)| working(row.phase))
-        .map(|(group, row)| format!("group {} is {}", group.name, super::word(row.phase).replace('_', " ")))
+        .map(|(group, row)| {
+            format!(
+                "group {} is {}",
+                group.name,
+                super::word(row.phase).replace('_', " ")
+            )
+        })
         .collect();
     if groups.is_empty() {
         format!("leg {} is under way", leg.leg)

@@ -57,18 +57,28 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer.you_can.extend(choice::server(kernel));
             answer.you_can.push(abort());
         }
-        LegPhase::Running if kernel.rollout().phase == RolloutPhase::Paused && kernel.open_hop().is_none() => {
+        LegPhase::Running
+            if kernel.rollout().phase == RolloutPhase::Paused && kernel.open_hop().is_none() =>
+        {
             paused(kernel, &mut answer);
         }
         LegPhase::Running => {
-            answer.then = "silence past it stops here and asks a person".to_owned();
-            answer
-                .rules
-                .push("each hop starts from its own restore point and goes back to it when it fails".to_owned());
-            answer.you_can.push(run("pause", "this hop finishes, the next one does not begin"));
+            answer.then =
+                "without a word from the driver by then it stops here and a person is asked".to_owned();
+            answer.rules.push(
+                "each hop starts from its own restore point and goes back to it when it fails".to_owned(),
+            );
             answer
                 .you_can
-                .push(run("abort --force", "stops at the next safe point and goes back to where this hop started"));
+                .push(if kernel.rollout().phase == RolloutPhase::Paused {
+                    run("resume", "the next hop begins when this one is settled")
+                } else {
+                    run("pause", "this hop finishes, the next one does not begin")
+                });
+            answer.you_can.push(run(
+                "abort --force",
+                "stops at the next safe point and goes back to where this hop started",
+            ));
         }
         LegPhase::Waiting if kernel.rollout().phase == RolloutPhase::Paused => paused(kernel, &mut answer),
         LegPhase::Waiting => {

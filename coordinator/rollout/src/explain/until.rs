@@ -9,7 +9,7 @@ pub(super) fn next_end(kernel: &Kernel) -> Option<String> {
         for (host, row) in rows.iter().filter(|(_, row)| !row.phase.is_final()) {
             let name = kernel.name(host);
             if let Some(at) = row.deadline_ms {
-                ends.push((at, format!("{name} ({}) is given up in {leg}", words(row.phase))));
+                ends.push((at, format!("{name} ({} in {leg}) is given up", words(row.phase))));
             } else if let Some(at) = row.ask_at_ms {
                 ends.push((at, format!("{name} is asked again")));
             }
@@ -40,8 +40,8 @@ pub(super) fn next_end(kernel: &Kernel) -> Option<String> {
 /// What happens at a deadline that is another one's.
 pub(super) fn then_of_others(kernel: &Kernel) -> String {
     next_end(kernel).map_or_else(
-        || "it is decided again at the next tick".to_owned(),
-        |what| format!("{what} at the latest, and it is decided again"),
+        || "then the coordinator decides anew".to_owned(),
+        |what| format!("then {what}; each change before that is looked at, too"),
     )
 }
 

@@ -24,8 +24,8 @@ mod state;
 mod timers;
 mod waiting;
 
-pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
 pub(crate) use groups::Tally;
+pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 

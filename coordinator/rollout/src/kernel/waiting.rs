@@ -109,7 +109,7 @@ impl Kernel {
                 let leg = self.legs.iter().find(|leg| leg.phase == LegPhase::Running);
                 let text = leg.map_or_else(
                     || "the next decision".to_owned(),
-                    |leg| format!("leg {}", leg.leg),
+                    |leg| format!("leg {} is under way", leg.leg),
                 );
                 Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
             }

@@ -319,10 +319,12 @@ fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
         HostPhase::RolledBack => "its old client works; repair the cause and `retry` it",
         HostPhase::Failed | HostPhase::Refused => "nothing was changed; repair the cause and `retry` it",
         HostPhase::Inconsistent if slot => {
-            "look at the client on the host; then `retry` it or `host free-slot`"
+            "look at the client on the host; then `retry` it, or give its slot back with `host free-slot`"
         }
         HostPhase::Inconsistent => "look at the client on the host; then `retry` it",
-        HostPhase::Lost => "bring the host back and it goes on by itself, or `host free-slot`",
+        HostPhase::Lost => {
+            "bring the host back and it goes on by itself, or give its slot back with `host free-slot`"
+        }
         _ => "",
     }
 }
