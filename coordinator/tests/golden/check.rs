@@ -99,6 +99,37 @@ fn lacks(document: &ExplainDocument, kernel: &Kernel) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the last screen says what, why, since when, until when and what to do.
+pub fn says_everything(played: &str) -> Result<(), String> {
+    let (step, screen) = played
+        .rsplit_once("\n$ ")
+        .and_then(|(_, last)| last.split_once('\n'))
+        .ok_or("it has no step")?;
+    if !step.starts_with("explain") {
+        return Err("its last step is no `explain`".to_owned());
+    }
+    let has = |name: &str| screen.lines().any(|line| line.trim_start().starts_with(name));
+    let ended = ["is lost", "is inconsistent"]
+        .iter()
+        .any(|state| screen.contains(state));
+    let ahead = has("until ") || has("reminder ") || ended;
+    for (there, what) in [
+        (
+            screen.lines().next().is_some_and(|line| line.contains(" is ")),
+            "what",
+        ),
+        (has("why "), "why"),
+        (has("since "), "since when"),
+        (ahead, "until when"),
+        (has("you can "), "what to do"),
+    ] {
+        if !there {
+            return Err(format!("it lacks {what}"));
+        }
+    }
+    Ok(())
+}
+
 /// Whether the command line takes this; each command is looked at once.
 fn typed(command: &str) -> Result<(), String> {
     thread_local! {

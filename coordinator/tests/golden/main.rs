@@ -35,8 +35,12 @@ fn main() -> ExitCode {
     let mut tests = check::tests();
     tests.extend(scenarios().into_iter().map(|path| Test {
         name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-        run: Box::new(move || scenario(&path, accept)),
+        run: Box::new(move || golden(&path, accept, script::played)),
     }));
+    tests.push(Test {
+        name: "explain".to_owned(),
+        run: Box::new(move || golden(&directory().join("explain.txt"), accept, situations)),
+    });
     tests.retain(|test| wanted.is_empty() || wanted.iter().any(|part| test.name.contains(part.as_str())));
     if arguments.iter().any(|text| text == "--list") {
         for test in &tests {
@@ -72,12 +76,12 @@ fn main() -> ExitCode {
 }
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/scenarios")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
 /// Every file of the directory; one that is no scenario is a mistake that shows when it is read.
 fn scenarios() -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory())
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory().join("scenarios"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
@@ -85,9 +89,28 @@ fn scenarios() -> Vec<PathBuf> {
     paths
 }
 
-fn scenario(path: &Path, accept: bool) -> Result<(), String> {
+/// Situations that are explained: many small scenarios in one text, to be read as one.
+fn situations(text: &str) -> Result<String, String> {
+    let line = format!("\n{}\n", "-".repeat(100));
+    let mut all = Vec::new();
+    for part in text.split(&line) {
+        let title = part.lines().next().unwrap_or_default();
+        let played = script::played(part).map_err(|error| format!("{title}: {error}"))?;
+        check::says_everything(&played).map_err(|what| format!("{title}: {what}\n{played}"))?;
+        all.push(played);
+    }
+    match all.len() {
+        0..20 => Err(format!(
+            "{} situations are explained; twenty are the least",
+            all.len()
+        )),
+        _ => Ok(all.join(&line)),
+    }
+}
+
+fn golden(path: &Path, accept: bool, play: fn(&str) -> Result<String, String>) -> Result<(), String> {
     let committed = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let now = script::played(&committed)?;
+    let now = play(&committed)?;
     if now == committed {
         return Ok(());
     }

@@ -80,6 +80,11 @@ impl Player {
             ["run", "until", ref goal @ ..] => self.run_until(goal)?,
             ["offline", ref names @ ..] => self.each(names, World::offline)?,
             ["online", ref names @ ..] => self.each(names, World::online)?,
+            ["held-there", name, reason] => {
+                let id = self.host(name)?;
+                self.world.hold_there(&id, reason);
+                String::new()
+            }
             ["crash"] => {
                 self.world.crash();
                 String::new()

@@ -3,7 +3,8 @@
 use crate::fleet::Setup;
 use crate::host::Host;
 use crate::server::Server;
-use fleet_common::ids::{Epoch, HostId, RolloutId};
+use fleet_common::ids::{Epoch, HostId, OrderId, RolloutId};
+use fleet_common::order::HostEvent;
 use pmm_coordinator::operator_api::documents::NumberedEvent;
 use rollout::kernel::{Command, Input, Kernel, Output, Refusal, Row};
 use std::collections::BTreeMap;
@@ -154,6 +155,18 @@ impl World {
             running_order,
         });
         self.give(Input::Tick);
+    }
+
+    /// A person on the host holds it.
+    pub fn hold_there(&mut self, id: &HostId, reason: &str) {
+        self.give(Input::Host {
+            host: id.clone(),
+            order_id: OrderId::new(""),
+            epoch: self.kernel.epoch(),
+            event: HostEvent::HoldChanged {
+                held: Some(reason.to_owned()),
+            },
+        });
     }
 
     /// The coordinator dies and another one takes over from the store.
