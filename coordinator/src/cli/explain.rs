@@ -69,7 +69,12 @@ pub fn explain_text(document: &ExplainedDocument, width: usize) -> String {
     let explained = &document.explained;
     let now_ms = explained.now_ms;
     let mut text = String::new();
-    let _ = writeln!(text, "{} is {}", explained.name, words(&explained.state));
+    let kind = match explained.subject.split_once(':') {
+        Some((kind, _)) => kind,
+        None => &explained.subject,
+    };
+    let name = format!("{kind} {}", explained.name);
+    let _ = writeln!(text, "{name}: {}", words(&explained.state));
     let since = format!(
         "{} ({})",
         moment(explained.since_ms, now_ms),

@@ -109,13 +109,13 @@ pub fn says_everything(played: &str) -> Result<(), String> {
         return Err("its last step is no `explain`".to_owned());
     }
     let has = |name: &str| screen.lines().any(|line| line.trim_start().starts_with(name));
-    let ended = ["is lost", "is inconsistent"]
+    let ended = [": lost", ": inconsistent"]
         .iter()
         .any(|state| screen.contains(state));
     let ahead = has("until ") || has("reminder ") || ended;
     for (there, what) in [
         (
-            screen.lines().next().is_some_and(|line| line.contains(" is ")),
+            screen.lines().next().is_some_and(|line| line.contains(": ")),
             "what",
         ),
         (has("why "), "why"),

@@ -37,7 +37,7 @@ pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> Expla
     answer.reason = reason(planned, &leg, row);
     answer.rules = rules(kernel, planned, &leg, row, now_ms);
     answer.then = match &duty {
-        Some(duty) => then(kernel, row, duty),
+        Some(duty) => then(kernel, row, duty, now_ms),
         None if row.phase == HostPhase::Lost => "it goes on by itself when its agent returns".to_owned(),
         None => String::new(),
     };
@@ -137,7 +137,7 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
         .plan
         .group(&planned.group)
         .filter(|_| kernel.group(leg, &planned.group).is_some())
-        .filter(|_| row.slot || matches!(row.phase, HostPhase::Ready | HostPhase::Waiting))
+        .filter(|_| row.slot || row.phase == HostPhase::Ready)
     {
         let tally = kernel.tally(leg, group, now_ms);
         let own = if row.slot { ", it holds one of them" } else { "" };
@@ -174,7 +174,7 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
 }
 
 /// What silence leads to.
-fn then(kernel: &Kernel, row: &HostRow, duty: &Duty) -> String {
+fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
     let own = match row.phase {
         HostPhase::Preparing => "without an answer it is asked again, and left out after the third time",
         HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
@@ -182,6 +182,9 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty) -> String {
         }
         HostPhase::Repointing => {
             "without an answer it is asked again; after the third time a person is asked"
+        }
+        HostPhase::Verifying if Kernel::is_unseen(row, now_ms) => {
+            "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
@@ -255,8 +258,13 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
         if !kernel.is_connected(&planned.host) {
             choices = vec![away()];
         }
-        if rollout.phase != RolloutPhase::Paused {
-            choices.push(pause());
+        match &rollout.pause {
+            // What is asked of a person may be what this host waits for.
+            Some(pause) if rollout.phase == RolloutPhase::Paused => {
+                let ways = choice::out_of(kernel, pause);
+                choices.extend(ways.into_iter().filter(|way| way.command != "abort"));
+            }
+            _ => choices.push(pause()),
         }
         choices.push(run(
             "abort --force",

@@ -83,6 +83,9 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
 
 fn planned(kernel: &Kernel, answer: &mut ExplainDocument) {
     answer.reason = "the plan is stored and nothing was started".to_owned();
+    if !kernel.plan.blockers.is_empty() {
+        answer.reason = "the plan is stored; what the server's preflight found blocks its start".to_owned();
+    }
     answer.then = "you are reminded; nothing begins before `start`".to_owned();
     answer.rules.extend(
         kernel

@@ -47,6 +47,11 @@ impl Kernel {
         }
     }
 
+    /// Whether nothing was seen of a verifying host since its switch, or nothing lately.
+    pub(crate) fn is_unseen(row: &HostRow, now_ms: u64) -> bool {
+        row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms
+    }
+
     fn expire_host(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
         let phase = row.phase;
@@ -66,7 +71,7 @@ impl Kernel {
                     });
                 }
             }
-            HostPhase::Verifying if row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms => {
+            HostPhase::Verifying if Self::is_unseen(row, now_ms) => {
                 // Nothing was seen since the switch, or nothing lately: that says nothing about the host. Going back now would need the same
                 // PMM Server that does not answer.
                 let again = now_ms + self.plan.timing.verify_ms;
