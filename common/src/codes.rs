@@ -20,6 +20,8 @@ pub mod exit {
     pub const SERVER_NOT_UPGRADED: i32 = 6;
     /// The coordinator could not be reached.
     pub const UNREACHABLE: i32 = 7;
+    /// The rollout's clients were taken back.
+    pub const ROLLED_BACK: i32 = 8;
 }
 
 /// Why an order, a survey check, an enrolment or a server hop did not end well. Snake case on the wire.
@@ -105,6 +107,8 @@ codes! {
     HOST_UNKNOWN = "host_unknown";
     /// PMM runs a database backup or restore on the host. Nothing was begun; asking again later is worth while.
     BACKUP_RUNNING = "backup_running";
+    /// The coordinator's store is older than what its hosts saw.
+    STORE_RESTORED = "store_restored";
     /// Two machines use one identity.
     FORK = "fork";
     /// The client's configuration can't be changed as the order wants.
@@ -117,6 +121,8 @@ codes! {
     UPDATE_FAILED = "update_failed";
     /// A person or a newer order ended the work before it was done.
     GIVEN_UP = "given_up";
+    /// It can't be taken back or stopped any more: what was saved for the way back is gone, or the work had begun. Nothing was changed.
+    TOO_LATE = "too_late";
     /// Something went wrong inside our own program.
     INTERNAL = "internal";
 }

@@ -4,6 +4,8 @@
 //! directory. It is a library with a small `main`, so that benchmarks and golden screens use the very code of the program; nothing else
 //! should build on it.
 
+pub use fleet_store as store;
+
 pub mod agent_api;
 pub mod artifacts;
 pub mod cli;
@@ -15,5 +17,4 @@ pub mod pki;
 pub mod pmm;
 pub mod problem;
 pub mod sessions;
-pub mod store;
 pub mod telemetry;

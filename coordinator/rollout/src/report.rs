@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The document behind `report --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportDocument {
-    /// `planned`, `running`, `succeeded`, `finished_with_exceptions`, `finished_with_lost`, `paused`, `aborting`, `aborted`, `server_restored`,
+    /// `planned`, `running`, `succeeded`, `finished_with_exceptions`, `finished_with_lost`, `paused`, `aborting`, `aborted`, `rolling_back`, `rolled_back`,
+    /// `server_restored`,
     /// `server_refused`, `server_needs_operator`.
     pub outcome: String,
     /// Why, for people; empty when it succeeded.
@@ -169,6 +170,9 @@ fn reason(kernel: &Kernel, outcome: &str) -> String {
     }
     if let Some(abort) = &kernel.rollout.abort {
         return format!("aborted by {}: {}", abort.by, abort.reason);
+    }
+    if let Some(back) = &kernel.rollout.going_back {
+        return format!("its clients were taken back by {}: {}", back.by, back.reason);
     }
     match outcome {
         "finished_with_lost" => "at least one host has been silent since its permit".to_owned(),
@@ -333,9 +337,6 @@ fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> 
         row.phase,
         HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
     );
-    let took = row.permitted_at_ms.map_or(0, |permitted| {
-        row.ended_at_ms.unwrap_or(row.since_ms).saturating_sub(permitted)
-    });
     HostLegReport {
         leg: leg.to_string(),
         from: entry
@@ -350,12 +351,14 @@ fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> 
             .unwrap_or_default(),
         outcome: if begins {
             "not_started".to_owned()
+        } else if row.made_it() && row.phase != HostPhase::AlreadyCurrent {
+            HostPhase::Upgraded.as_str().to_owned()
         } else {
             row.phase.as_str().to_owned()
         },
         reason: row.reason.clone(),
         attempts: row.attempt,
-        took_s: took.div_ceil(1_000),
+        took_s: row.took_ms().div_ceil(1_000),
         client_gap_ms: row.client_gap_ms,
     }
 }

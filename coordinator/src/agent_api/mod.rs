@@ -8,6 +8,6 @@ mod listener;
 mod session;
 
 pub use enrolment::EnrolmentService;
-pub use ingest::IncomingEvent;
+pub use ingest::incoming;
 pub use listener::{Bound, bind, serve_agents, serve_enrolment};
 pub use session::SessionService;

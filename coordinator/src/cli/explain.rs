@@ -3,7 +3,7 @@
 use super::Ended;
 use super::client::{self, Client};
 use super::output::Output;
-use super::text::{duration, moment, words, wrapped};
+use super::text::{duration, folded, moment, words};
 use crate::clock;
 use crate::operator_api::documents::{EventsDocument, ExplainedDocument};
 use fleet_common::codes::exit;
@@ -64,7 +64,7 @@ pub fn events_text(document: &EventsDocument) -> String {
 /// Width of the names in front.
 const NAMES: usize = 10;
 
-/// The explanation: what, why, since when, until when, what to do. Lines are wrapped at the width.
+/// The explanation: what, why, since when, until when, what to do. Lines are folded at the width.
 pub fn explain_text(document: &ExplainedDocument, width: usize) -> String {
     let explained = &document.explained;
     let now_ms = explained.now_ms;
@@ -147,7 +147,7 @@ fn entry(text: &mut String, width: usize, name: &str, value: &str) {
     }
     let indent = value.len() - value.trim_start().len();
     let left = width.saturating_sub(NAMES + 3 + indent).max(20);
-    for (number, line) in wrapped(value.trim_start(), left).iter().enumerate() {
+    for (number, line) in folded(value.trim_start(), left).iter().enumerate() {
         let name = if number == 0 { name } else { "" };
         let _ = writeln!(text, "  {name:<NAMES$} {:indent$}{line}", "");
     }

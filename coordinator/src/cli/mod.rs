@@ -1,9 +1,11 @@
 //! The command line: one file per noun. Results go to stdout, logs and errors to stderr, the exit status is one of
 //! `fleet_common::codes::exit`.
 
+mod adopt;
 mod client;
 mod doctor;
 mod explain;
+mod fleet;
 mod fleet_file;
 mod generate;
 mod host;
@@ -11,6 +13,8 @@ mod host_action;
 mod init;
 mod output;
 mod plan;
+mod plan_check;
+mod plan_text;
 mod report;
 mod rollout;
 pub mod screens;
@@ -67,7 +71,10 @@ enum Command {
     /// The PMM Server
     #[command(subcommand)]
     Server(server::Command),
-    /// Make a plan from a fleet file, or show one
+    /// The fleet file: its schema, and a first one from PMM's inventory
+    #[command(subcommand)]
+    Fleet(fleet::Command),
+    /// Make a plan from a fleet file, check the file alone, show a plan or compare two
     Plan(plan::Arguments),
     /// Start the rollout of a plan
     Start(rollout::StartArguments),
@@ -81,8 +88,15 @@ enum Command {
     Retry(rollout::RetryArguments),
     /// Let a group begin that needs approval
     Approve(rollout::ApproveArguments),
+    /// Reduce numbers of a group; only a new plan raises them
+    Limit(rollout::LimitArguments),
     /// Leave out a host that did not begin
     Skip(rollout::SkipArguments),
+    /// Let a host pass whose verification came to no verdict
+    Accept(rollout::SkipArguments),
+    /// Take back hosts that were upgraded and whose way back is kept
+    #[command(subcommand)]
+    Rollback(rollout::RollbackCommand),
     /// The rollout at this moment
     Status,
     /// Follow the rollout until it ends or waits for a person
@@ -155,7 +169,11 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
             fleet_file::request(command.file())?;
             client::with(data, async |client| server::run(command, client, output).await)
         }
+        Command::Fleet(command) => fleet::run(command, output),
         Command::Plan(arguments) => {
+            if let Some(file) = arguments.file_to_check() {
+                return plan_check::run(file, output);
+            }
             if let Some(file) = arguments.file() {
                 fleet_file::request(file)?;
             }
@@ -179,8 +197,17 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         Command::Approve(arguments) => client::with(data, async |client| {
             rollout::approve(arguments, client, output).await
         }),
+        Command::Limit(arguments) => client::with(data, async |client| {
+            rollout::limit(arguments, client, output).await
+        }),
         Command::Skip(arguments) => client::with(data, async |client| {
             rollout::skip(arguments, client, output).await
+        }),
+        Command::Accept(arguments) => client::with(data, async |client| {
+            rollout::accept(arguments, client, output).await
+        }),
+        Command::Rollback(command) => client::with(data, async |client| {
+            rollout::rollback(command, client, output).await
         }),
         Command::Status => client::with(data, async |client| status::run(client, output).await),
         Command::Watch => client::with(data, async |client| watch::run(client, data, output).await),

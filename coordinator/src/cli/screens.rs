@@ -1,7 +1,7 @@
 //! What the program prints: documents in, text out. No terminal, no clock, no connection; golden screens call these.
 
 use super::status::Paint;
-use super::{explain, plan, report, status};
+use super::{explain, plan_text, report, status};
 use crate::operator_api::documents::{EventsDocument, ExplainedDocument, LiveStatus, PlanDocument};
 use rollout::report::ReportDocument;
 
@@ -23,8 +23,8 @@ pub fn events(document: &EventsDocument) -> String {
 }
 
 /// `plan` and `plan show`.
-pub fn plan(document: &PlanDocument) -> String {
-    plan::text(document)
+pub fn plan(document: &PlanDocument, width: usize) -> String {
+    plan_text::text(document, width)
 }
 
 /// `report`.

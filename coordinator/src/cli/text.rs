@@ -1,4 +1,4 @@
-//! Small pieces of text: tables, durations, moments.
+//! Small pieces of text: tables, durations.
 
 use crate::clock;
 
@@ -64,19 +64,33 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// Breaks a text at spaces so that no line is wider than `width`, but for a word that is wider itself.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+/// Breaks a text at spaces so that no line is wider, unless one word alone is; later lines are indented by `indent`.
+pub fn fold(text: &str, width: usize, indent: usize) -> String {
+    let mut folded = String::new();
+    let mut column = 0;
+    let leading = text.len() - text.trim_start().len();
+    for (at, word) in text.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if at == 0 {
+            folded.push_str(&" ".repeat(leading));
+            column = leading;
+        } else if column + 1 + length > width {
+            folded.push('\n');
+            folded.push_str(&" ".repeat(indent));
+            column = indent;
+        } else {
+            folded.push(' ');
+            column += 1;
         }
+        folded.push_str(word);
+        column += length;
     }
-    lines
+    folded
+}
+
+/// The lines of [`fold`] without any indent.
+pub fn folded(text: &str, width: usize) -> Vec<String> {
+    fold(text.trim(), width, 0).lines().map(str::to_owned).collect()
 }
 
 /// A moment beside another: `22:17:40 UTC` on the same day, else with its date.
@@ -126,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn texts_break_at_spaces() {
-        assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
-        assert_eq!(wrapped("a-very-long-word b", 4), ["a-very-long-word", "b"]);
-        assert!(wrapped("", 4).is_empty());
+    fn folds_at_spaces() {
+        assert_eq!(fold("  one two three", 9, 4), "  one two\n    three");
+        assert_eq!(fold("unbreakable words", 4, 2), "unbreakable\n  words");
+        assert_eq!(fold("all of it", 80, 2), "all of it");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Orders to single hosts outside of a rollout, for surveys and for what an operator asks of one host. An errand is out until its result comes;
 //! it is sent again when its host connects anew (the agent carries an order id out once), and is given up when its time is over.
 
-use crate::agent_api::IncomingEvent;
+use crate::store::IncomingEvent;
 use fleet_common::ids::{Epoch, HostId};
 use fleet_common::order::{Action, HostEvent, OrderResult};
 use fleet_proto as wire;

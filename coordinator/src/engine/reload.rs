@@ -2,7 +2,7 @@
 
 use super::active::Active;
 use super::dispatcher::Engine;
-use super::intake::Intake;
+use crate::store::intake::Intake;
 use fleet_common::hint::chain;
 use fleet_common::ids::{HostId, OrderId};
 use rollout::kernel::Input;
@@ -12,6 +12,14 @@ impl Engine {
     pub(super) async fn reload(&mut self) {
         match self.deps.store.cursors().await {
             Ok(cursors) => self.intake = Intake::new(cursors),
+            Err(error) => {
+                self.trouble = chain(&error);
+                tracing::error!(error = %self.trouble, "the store can't be read back; trying again");
+                return;
+            }
+        }
+        match self.deps.store.restored().await {
+            Ok(restored) => self.restored = restored,
             Err(error) => {
                 self.trouble = chain(&error);
                 tracing::error!(error = %self.trouble, "the store can't be read back; trying again");
@@ -38,6 +46,7 @@ impl Engine {
         tracing::info!(rollout = %active.kernel.rollout_id(), term = self.deps.term, "taking up the rollout");
         let term = self.deps.term.max(active.kernel.epoch().term + 1);
         self.feed(Input::CoordinatorStarted { term });
+        self.feed_restored();
         self.feed_connected();
     }
 

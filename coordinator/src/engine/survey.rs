@@ -3,7 +3,7 @@
 
 use super::errand::Errand;
 use super::handle::{Answer, SurveyOrders};
-use crate::agent_api::IncomingEvent;
+use crate::store::IncomingEvent;
 use fleet_common::codes;
 use fleet_common::ids::HostId;
 use fleet_common::order::{Action, HostEvent, OrderResult, Outcome};

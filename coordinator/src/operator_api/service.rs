@@ -109,6 +109,11 @@ impl OperatorRpc for OperatorService {
         answer(self.show_plan_document(&request.into_inner().plan_id).await)
     }
 
+    async fn diff_plan(&self, request: Request<wire::PlanDiffRequest>) -> Answer {
+        let wire::PlanDiffRequest { plan_id, other } = request.into_inner();
+        answer(self.plan_diff_document(&plan_id, &other).await)
+    }
+
     async fn start(&self, request: Request<wire::StartRequest>) -> Answer {
         let who = Operator::of(&request);
         answer(self.start_document(who, request.into_inner()).await)
@@ -148,10 +153,38 @@ impl OperatorRpc for OperatorService {
         answer(self.command_document(who, Command::Approve { group }).await)
     }
 
+    async fn limit(&self, request: Request<wire::LimitRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::LimitRequest {
+            group,
+            max_unavailable,
+            failure_threshold,
+            reason,
+        } = request.into_inner();
+        let command = Command::Limit {
+            group,
+            max_unavailable,
+            failure_threshold,
+            reason,
+        };
+        answer(self.command_document(who, command).await)
+    }
+
     async fn skip_host(&self, request: Request<wire::HostRequest>) -> Answer {
         let who = Operator::of(&request);
         let wire::HostRequest { host, reason } = request.into_inner();
         answer(self.command_document(who, Command::Skip { host, reason }).await)
+    }
+
+    async fn rollback(&self, request: Request<wire::RollbackRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.rollback_document(who, request.into_inner()).await)
+    }
+
+    async fn accept_host(&self, request: Request<wire::HostRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::HostRequest { host, reason } = request.into_inner();
+        answer(self.command_document(who, Command::Accept { host, reason }).await)
     }
 
     async fn revoke_host(&self, request: Request<wire::HostRequest>) -> Answer {
@@ -167,6 +200,11 @@ impl OperatorRpc for OperatorService {
     async fn import_artifact(&self, request: Request<Streaming<wire::ArtifactPart>>) -> Answer {
         let who = Operator::of(&request);
         answer(self.import_document(who, request.into_inner()).await)
+    }
+
+    async fn adopt_epoch(&self, request: Request<wire::Empty>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.adopt_document(who).await)
     }
 
     async fn status(&self, _: Request<wire::Empty>) -> Answer {

@@ -9,7 +9,7 @@ use fleet_common::server::HopOutcome;
 use pmm_coordinator::cli::screens;
 use pmm_coordinator::operator_api::documents::{EventsDocument, ExplainedDocument, LiveStatus, PlanDocument};
 use pmm_coordinator::problem::Problem;
-use rollout::kernel::{Command, Kernel, Refusal, RolloutPhase};
+use rollout::kernel::{Command, Kernel, Refusal, RollbackTarget, RolloutPhase};
 use rollout::plan::Plan;
 use std::collections::BTreeMap;
 
@@ -62,11 +62,15 @@ impl Player {
             ["status", width] => self.status(width.parse().map_err(|_| "no width")?),
             ["explain"] => self.explain("rollout")?,
             ["explain", subject] => self.explain(subject)?,
-            ["plan"] => screens::plan(&PlanDocument {
-                plan_id: "plan-1".to_owned(),
-                started: false,
-                plan: self.plan.clone(),
-            }),
+            ["plan"] => {
+                let document = PlanDocument {
+                    plan_id: "plan-1".to_owned(),
+                    started: false,
+                    plan: self.plan.clone(),
+                    against_parent: None,
+                };
+                screens::plan(&document, WIDTH)
+            }
             ["report"] => screens::report(&rollout::report::report(&self.world.kernel, self.world.now)),
             ["watch"] => self.watch(),
             ["events", number] => self.events(number.parse().map_err(|_| "no number")?),
@@ -170,6 +174,7 @@ impl Player {
         LiveStatus {
             status: rollout::progress::view(&self.world.kernel, self.world.now),
             progress: BTreeMap::new(),
+            store_restored: None,
         }
     }
 
@@ -232,7 +237,7 @@ fn command(words: &[&str]) -> Result<Command, String> {
     let mut rest = words[1..].iter();
     while let Some(word) = rest.next() {
         match *word {
-            "--reason" | "--accept-unmatched" => {
+            "--reason" | "--accept-unmatched" | "--max-unavailable" | "--failure-threshold" => {
                 let value = rest.next().copied().unwrap_or_default();
                 options.entry(word).or_default().push(value.to_owned());
             }
@@ -245,6 +250,7 @@ fn command(words: &[&str]) -> Result<Command, String> {
         .and_then(|all| all.first())
         .cloned()
         .unwrap_or_default();
+    let number = |option: &str| options.get(option).and_then(|all| all.first()?.parse().ok());
     let has = |option: &str| options.contains_key(option);
     let first = names.first().cloned().unwrap_or_default();
     let second = names.get(1).cloned().unwrap_or_default();
@@ -267,6 +273,25 @@ fn command(words: &[&str]) -> Result<Command, String> {
         },
         ("approve", _) => Command::Approve { group: first },
         ("skip", _) => Command::Skip { host: first, reason },
+        ("limit", _) => Command::Limit {
+            group: first,
+            max_unavailable: number("--max-unavailable"),
+            failure_threshold: number("--failure-threshold"),
+            reason,
+        },
+        ("accept", _) => Command::Accept { host: first, reason },
+        ("rollback", "host") => Command::Rollback {
+            target: RollbackTarget::Host(second),
+            reason,
+        },
+        ("rollback", "group") => Command::Rollback {
+            target: RollbackTarget::Group(second),
+            reason,
+        },
+        ("rollback", "clients") => Command::Rollback {
+            target: RollbackTarget::Clients,
+            reason,
+        },
         ("host", "hold") => Command::Hold { host: second, reason },
         ("host", "unhold") => Command::Unhold { host: second },
         ("host", "free-slot") => Command::FreeSlot { host: second, reason },

@@ -21,6 +21,7 @@ mod pmm;
 mod product;
 mod proxy;
 mod report;
+mod rollout_real;
 mod scenario;
 mod site;
 mod suite;

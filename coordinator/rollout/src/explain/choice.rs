@@ -75,7 +75,30 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
             ),
             resume("the failures so far are accepted, the rest of the group goes on"),
         ],
-        "slots_exhausted" => {
+        "inconclusive" => vec![work(pause.hint.clone()), resume("looks again, as long as before")],
+        "offline" => vec![
+            work("bring the hosts back that are away"),
+            resume("goes on, without those that are still away"),
+        ],
+        "group_deadline" => vec![
+            run("status", "what its hosts are doing"),
+            resume("the group has the same time again"),
+        ],
+        "rollback" => vec![
+            run(
+                "retry",
+                "after the repair: the hosts that went back are tried again",
+            ),
+            resume("goes on without the hosts that went back"),
+        ],
+        fleet_common::codes::STORE_RESTORED => vec![
+            work(pause.hint.clone()),
+            run(
+                "doctor --adopt-epoch",
+                "takes the store as it is for the truth, after it was looked at",
+            ),
+        ],
+        "slots_exhausted" | "set_exhausted" | "site_exhausted" => {
             let mut choices = vec![run(
                 "retry",
                 "after the repair: the hosts that hold the slots are tried again",

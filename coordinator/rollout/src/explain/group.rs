@@ -23,11 +23,17 @@ pub(super) fn explain(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option
         duty,
     );
     answer.reason = reason(&leg, row, group, &tally);
-    answer.rules = rules(kernel, &leg, row, group, &tally);
+    answer.rules = rules(kernel, &leg, row, group, &tally, now_ms);
     answer.then = if answer.code.is_empty() {
         String::new()
     } else if for_person {
         "you are reminded; no host of it begins before a person says so".to_owned()
+    } else if answer.code == "window" {
+        "then its hosts may begin".to_owned()
+    } else if answer.code == "canary_soak" {
+        "then its other hosts may begin".to_owned()
+    } else if answer.code == "offline" {
+        "then a person is asked".to_owned()
     } else if row.phase == GroupPhase::Soaking {
         let next = match kernel.rollout().phase {
             RolloutPhase::Paused => "the next group begins only after `resume`",
@@ -48,6 +54,9 @@ fn reason(leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> Stri
     );
     let why = match row.phase {
         GroupPhase::Pending => "its turn has not come",
+        GroupPhase::Gated if !group.approval || row.approved_by.is_some() => {
+            "its turn has come; its hosts may begin only in its window"
+        }
         GroupPhase::Gated => "the fleet file wants a person's approval before it begins",
         GroupPhase::Canary => "the first hosts go alone; the others wait for them",
         GroupPhase::Ramping => "hosts are let through up to its width",
@@ -61,11 +70,19 @@ fn reason(leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> Stri
         GroupPhase::Breached => "more of its hosts failed than it tolerates",
         GroupPhase::Done => "every host of it has ended, or waits offline for the end of the leg",
         GroupPhase::Cancelled => "the rollout was aborted",
+        GroupPhase::RolledBack => "its hosts were taken back",
     };
     format!("{why}; {counts}")
 }
 
-fn rules(kernel: &Kernel, leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> Vec<String> {
+fn rules(
+    kernel: &Kernel,
+    leg: &LegId,
+    row: &GroupRow,
+    group: &PlanGroup,
+    tally: &Tally,
+    now_ms: u64,
+) -> Vec<String> {
     let holders: Vec<String> = group
         .hosts
         .iter()
@@ -84,11 +101,13 @@ fn rules(kernel: &Kernel, leg: &LegId, row: &GroupRow, group: &PlanGroup, tally:
     let mut rules = vec![
         format!(
             "{} of {} slots taken{holders}",
-            tally.slots, group.max_unavailable
+            tally.slots,
+            kernel.width(leg, group, tally)
         ),
         format!(
             "{} failed; {} are tolerated, one more stops it",
-            tally.failures, group.failure_threshold
+            tally.failures,
+            kernel.failure_threshold(leg, group)
         ),
     ];
     if row.phase == GroupPhase::Canary {
@@ -98,8 +117,53 @@ fn rules(kernel: &Kernel, leg: &LegId, row: &GroupRow, group: &PlanGroup, tally:
             group.canaries
         ));
     }
+    rules.extend(gates(kernel, leg, group, row, tally, now_ms));
     if let Some(by) = &row.approved_by {
         rules.push(format!("approved by {by}"));
+    }
+    rules
+}
+
+/// What else binds it now: the step of its ramp, a limit, a deadline.
+fn gates(
+    kernel: &Kernel,
+    leg: &LegId,
+    group: &PlanGroup,
+    row: &GroupRow,
+    tally: &Tally,
+    now_ms: u64,
+) -> Vec<String> {
+    let mut rules = Vec::new();
+    rules.extend(kernel.door(group, now_ms).text(now_ms));
+    let (width, full) = (
+        kernel.width(leg, group, tally),
+        kernel.max_unavailable(leg, group),
+    );
+    if width < full {
+        rules.push(format!(
+            "this step of its ramp lets {width} go at once; {full} follow"
+        ));
+    }
+    if full < group.max_unavailable {
+        let planned = group.max_unavailable;
+        rules.push(format!("max_unavailable was limited from {planned} to {full}"));
+    }
+    let tolerated = kernel.failure_threshold(leg, group);
+    if tolerated < group.failure_threshold {
+        let planned = group.failure_threshold;
+        rules.push(format!(
+            "failure_threshold was limited from {planned} to {tolerated}"
+        ));
+    }
+    if let Some(tolerated) = kernel.plan.failure_threshold {
+        let failures = kernel.failures(leg, now_ms);
+        rules.push(format!(
+            "over all groups {failures} failed; {tolerated} are tolerated"
+        ));
+    }
+    if let Some(deadline) = row.deadline_ms.filter(|_| row.phase != GroupPhase::Done) {
+        let left = duration_text(deadline.saturating_sub(now_ms));
+        rules.push(format!("a person is asked if it is not done in {left}"));
     }
     rules
 }
@@ -112,7 +176,7 @@ fn choices(
     answer: &ExplainDocument,
 ) -> Vec<Choice> {
     let rollout = kernel.rollout();
-    if matches!(phase, GroupPhase::Done | GroupPhase::Cancelled) {
+    if answer.code.is_empty() {
         return match phase {
             GroupPhase::Cancelled => vec![new_plan("a new plan starts from what is there now")],
             _ => Vec::new(),
@@ -120,7 +184,7 @@ fn choices(
     }
     if let (RolloutPhase::Paused, Some(pause)) = (rollout.phase, &rollout.pause) {
         let mut choices = choice::out_of(kernel, pause);
-        if phase == GroupPhase::Gated {
+        if answer.code == "approval" {
             choices.insert(0, approve(group));
         }
         return choices;
@@ -132,7 +196,7 @@ fn choices(
         return vec![watch(), choice::force()];
     }
     match phase {
-        GroupPhase::Gated => vec![approve(group), abort()],
+        GroupPhase::Gated if answer.code == "approval" => vec![approve(group), abort()],
         GroupPhase::Pending if answer.code == "earlier_group" => {
             let earlier = kernel
                 .plan

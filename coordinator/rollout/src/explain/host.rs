@@ -114,7 +114,7 @@ fn plain_reason(phase: HostPhase) -> &'static str {
         HostPhase::Permitted => "it has a permit and did not say yet that it began",
         HostPhase::Switching => "its client is being replaced",
         HostPhase::Verifying => "the host says that its new client runs; the PMM Server must see that",
-        HostPhase::Settling => "its new client is verified",
+        HostPhase::Settling => "its new client is verified and works; its way back is kept for now",
         HostPhase::RollingBack => "its old client is being put back",
         HostPhase::Repointing => "its client is told the server's new address",
         HostPhase::Surveyed => "it is ready",
@@ -143,7 +143,20 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
         let own = if row.slot { ", it holds one of them" } else { "" };
         rules.push(format!(
             "{} of {} slots of group {} are taken{own}",
-            tally.slots, group.max_unavailable, group.name
+            tally.slots,
+            kernel.width(leg, group, &tally),
+            group.name
+        ));
+    }
+    if !planned.sets.is_empty() && !row.phase.is_through() {
+        let sets: Vec<&str> = planned.sets.iter().map(String::as_str).collect();
+        let together = kernel
+            .plan
+            .group(&planned.group)
+            .map_or(1, |group| group.together);
+        rules.push(format!(
+            "at most {together} of {} without a working client at once",
+            sets.join(", ")
         ));
     }
     if let Some(repoint) = &planned.repoint {
@@ -187,9 +200,14 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
             "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",
+        HostPhase::Settling if row.rests() && row.back_wanted.is_some() => return then_of_others(kernel),
+        HostPhase::Settling if row.rests() => "then what was saved for its way back is removed",
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
         _ if duty.owner == Owner::Operator => "you are reminded; it does not begin before a person says so",
         _ if matches!(duty.code, "backup" | "asked_later") => "then it is asked again",
+        _ if duty.code == "retry" => "then it is tried again",
+        _ if duty.code == "window" => "then it may begin",
+        _ if duty.code == "canary_soak" => "then it may begin",
         _ => return then_of_others(kernel),
     };
     own.to_owned()
@@ -250,10 +268,25 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
             planned.name
         ))
     };
+    let take_back = || {
+        run(
+            format!("rollback host {name} --reason '...'"),
+            "its old client is put back",
+        )
+    };
     if !begins {
         let mut choices = vec![watch()];
         if row.phase == HostPhase::Settling {
+            if row.rests() && row.back_wanted.is_none() {
+                choices.push(take_back());
+            }
             return choices;
+        }
+        if row.phase == HostPhase::Verifying && row.inconclusive {
+            choices = vec![
+                run(format!("accept {name}"), "it passes without a verdict"),
+                take_back(),
+            ];
         }
         if !kernel.is_connected(&planned.host) {
             choices = vec![away()];
@@ -315,6 +348,7 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
     );
     let aborted = kernel.rollout().abort.is_some();
     let mut choices = match row.phase {
+        HostPhase::RolledBack if row.taken_back => vec![retry("it is tried again after all")],
         HostPhase::RolledBack => vec![
             bundle,
             retry("after the repair: a new attempt; its old client works meanwhile"),

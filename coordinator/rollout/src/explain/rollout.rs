@@ -4,6 +4,7 @@ use super::choice::{self, abort, force, out_of, pause, quoted, run, watch};
 use super::until::then_of_others;
 use super::{ExplainDocument, counted, document};
 use crate::kernel::{GroupPhase, Kernel, LegPhase, RolloutPhase};
+use crate::plan::PlanGroup;
 use crate::progress::outcome;
 
 pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
@@ -34,8 +35,17 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 .rules
                 .push("a leg begins when all earlier ones are settled".to_owned());
             answer.rules.extend(hosts_under_way(kernel));
-            answer.then = then_of_others(kernel);
-            answer.you_can = vec![pause(), abort()];
+            match answer.reminder_ms {
+                Some(_) => {
+                    "you are reminded; nothing begins before a person says so".clone_into(&mut answer.then);
+                }
+                None => answer.then = then_of_others(kernel),
+            }
+            answer.you_can = gated(kernel)
+                .map(|name| run(format!("approve {}", quoted(&name)), "its hosts may begin"))
+                .into_iter()
+                .chain([pause(), abort()])
+                .collect();
         }
         RolloutPhase::Checking => {
             answer.reason = "every leg is settled; the PMM Server is asked for the three checks".to_owned();
@@ -45,6 +55,23 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             );
             answer.then = "then the rollout ends with what the checks say".to_owned();
             answer.you_can = vec![watch(), run("report", "what is missing, by name"), abort()];
+        }
+        RolloutPhase::RollingBack => {
+            answer.reason = row.going_back.as_ref().map_or_else(String::new, |back| {
+                format!("its clients are taken back by {}: {}", back.by, back.reason)
+            });
+            answer.rules.push(
+                "groups go back in reverse, each with at most max_unavailable hosts at once".to_owned(),
+            );
+            answer.rules.extend(hosts_under_way(kernel));
+            answer.then = format!(
+                "{}; it ends when every host that can is back",
+                then_of_others(kernel)
+            );
+            answer.you_can = vec![
+                watch(),
+                run("abort", "those that did not go back yet stay upgraded"),
+            ];
         }
         RolloutPhase::Aborting => {
             let forced = row.abort.as_ref().is_some_and(|abort| abort.force);
@@ -151,10 +178,25 @@ fn under_way(kernel: &Kernel) -> String {
     }
 }
 
+/// The group that waits for approval.
+fn gated(kernel: &Kernel) -> Option<String> {
+    let leg = kernel.legs().iter().find(|leg| leg.phase == LegPhase::Running)?;
+    let waits = |group: &&PlanGroup| {
+        let row = kernel.group(&leg.leg, &group.name);
+        row.is_some_and(|row| row.phase == GroupPhase::Gated && group.approval && row.approved_by.is_none())
+    };
+    kernel
+        .plan
+        .groups
+        .iter()
+        .find(waits)
+        .map(|group| group.name.to_string())
+}
+
 fn hosts_under_way(kernel: &Kernel) -> Option<String> {
     let rows = kernel.hosts.values().flat_map(|rows| rows.iter());
     let names: Vec<&str> = rows
-        .filter(|(_, row)| row.phase.in_flight())
+        .filter(|(_, row)| row.in_flight())
         .map(|(host, _)| kernel.name(host))
         .collect();
     (!names.is_empty()).then(|| {

@@ -2,7 +2,7 @@
 
 use super::rows::Key;
 use super::state::{Abort, GroupPhase, HostPhase, LegPhase, RolloutPhase};
-use super::{Accepted, Command, Kernel, Refusal};
+use super::{Accepted, Command, Kernel, Refusal, RollbackTarget};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
 
@@ -20,10 +20,74 @@ pub(super) fn refused(code: &str, reason: impl Into<String>, hint: impl Into<Str
     })
 }
 
+/// A command as it is typed, for the log.
+fn typed(command: &Command) -> String {
+    let because = |text: String, reason: &str| {
+        if reason.is_empty() {
+            text
+        } else {
+            format!("{text} ({reason})")
+        }
+    };
+    let option = |name: &str, number: &Option<u32>| {
+        number.map_or_else(String::new, |number| format!(" {name} {number}"))
+    };
+    match command {
+        Command::Start { accept_unmatched } => {
+            let accepted = accept_unmatched
+                .iter()
+                .map(|name| format!(" --accept-unmatched {name}"));
+            format!("start{}", accepted.collect::<String>())
+        }
+        Command::Pause { reason } => because("pause".to_owned(), reason),
+        Command::Resume {
+            reason,
+            accept_server,
+        } => {
+            let option = if *accept_server { " --accept-server" } else { "" };
+            because(format!("resume{option}"), reason)
+        }
+        Command::Abort { reason, force } => {
+            let option = if *force { " --force" } else { "" };
+            because(format!("abort{option}"), reason)
+        }
+        Command::Retry { hosts, server } => {
+            let server = if *server { " --server" } else { "" };
+            let hosts: String = hosts.iter().map(|host| format!(" {host}")).collect();
+            format!("retry{server}{hosts}")
+        }
+        Command::Hold { host, reason } => because(format!("host hold {host}"), reason),
+        Command::Unhold { host } => format!("host unhold {host}"),
+        Command::FreeSlot { host, reason } => because(format!("host free-slot {host}"), reason),
+        Command::Approve { group } => format!("approve {group}"),
+        Command::Limit {
+            group,
+            max_unavailable,
+            failure_threshold,
+            reason,
+        } => {
+            let slots = option("--max-unavailable", max_unavailable);
+            let failures = option("--failure-threshold", failure_threshold);
+            because(format!("limit {group}{slots}{failures}"), reason)
+        }
+        Command::Rollback { target, reason } => {
+            let target = match target {
+                RollbackTarget::Host(host) => format!("host {host}"),
+                RollbackTarget::Group(group) => format!("group {group}"),
+                RollbackTarget::Clients => "clients".to_owned(),
+            };
+            because(format!("rollback {target}"), reason)
+        }
+        Command::Accept { host, reason } => because(format!("accept {host}"), reason),
+        Command::Skip { host, reason } => because(format!("skip {host}"), reason),
+    }
+}
+
 impl Kernel {
     pub(super) fn command(&mut self, by: &str, command: Command, now_ms: u64) -> Answer {
-        let what = format!("{by}: {command:?}");
+        let what = format!("{by}: {}", typed(&command));
         let answer = match command {
+            ref begins if self.refuses_while_doubted(begins) => self.not_adopted(),
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),
             Command::Pause { reason } => self.pause_by(by, &reason, now_ms),
             Command::Resume {
@@ -43,9 +107,19 @@ impl Kernel {
                 .find(&host)
                 .and_then(|host| self.free_slot(&host, &reason, now_ms)),
             Command::Approve { group } => self.approve(by, &group, now_ms),
+            Command::Rollback { target, reason } => self.rollback(by, &target, &reason, now_ms),
+            Command::Accept { host, reason } => self
+                .find(&host)
+                .and_then(|host| self.accept_host(by, &host, &reason, now_ms)),
             Command::Skip { host, reason } => self
                 .find(&host)
                 .and_then(|host| self.skip(&host, &reason, now_ms)),
+            Command::Limit {
+                group,
+                max_unavailable,
+                failure_threshold,
+                reason,
+            } => self.limit(&group, max_unavailable, failure_threshold, &reason, now_ms),
         };
         let result = match &answer {
             Ok(done) => done.text.clone(),
@@ -198,6 +272,7 @@ impl Kernel {
             );
         }
         self.accept_failures(&pause.code, now_ms);
+        self.look_again(now_ms);
         self.go_on(&format!("resumed by {by} {reason}"), now_ms);
         accepted("resumed")
     }
@@ -219,13 +294,20 @@ impl Kernel {
         if code == "repoint" {
             self.accept_left_behind(now_ms);
         }
+        if code == "offline" {
+            self.accept_absence(now_ms);
+        }
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {
+            let all = plan
+                .failure_threshold
+                .is_some_and(|tolerated| self.failures(&leg.id, now_ms) > tolerated);
             for group in &plan.groups {
-                if self
-                    .group(&leg.id, &group.name)
-                    .is_none_or(|row| row.phase != GroupPhase::Breached)
-                {
+                let Some(row) = self.group(&leg.id, &group.name) else {
+                    continue;
+                };
+                let breached = row.phase == GroupPhase::Breached;
+                if !all && !breached {
                     continue;
                 }
                 let failed: Vec<HostId> = group
@@ -235,7 +317,9 @@ impl Kernel {
                     .cloned()
                     .collect();
                 self.edit_group(&leg.id, &group.name, |row| row.forgiven.extend(failed));
-                self.set_group(&leg.id, &group.name, GroupPhase::Ramping, now_ms);
+                if breached {
+                    self.set_group(&leg.id, &group.name, GroupPhase::Ramping, now_ms);
+                }
             }
         }
     }
@@ -243,6 +327,7 @@ impl Kernel {
     pub(super) fn go_on(&mut self, text: &str, now_ms: u64) {
         let phase = self.rollout.before_pause.take().unwrap_or(RolloutPhase::Running);
         self.rollout.pause = None;
+        self.extend_deadlines(now_ms);
         self.next_epoch();
         if self
             .legs
@@ -256,7 +341,7 @@ impl Kernel {
         self.set_rollout(phase, text.trim(), now_ms);
     }
 
-    fn abort(&mut self, by: &str, reason: String, force: bool, now_ms: u64) -> Answer {
+    pub(super) fn abort(&mut self, by: &str, reason: String, force: bool, now_ms: u64) -> Answer {
         match (&self.rollout.abort, self.rollout.phase) {
             (_, phase) if phase.is_final() => {
                 return refused("ended", "the rollout has ended", "see `report`");

@@ -1,9 +1,11 @@
 //! What happens next: legs in order, then the three checks, then the end.
 
 use super::Kernel;
+use super::groups::waits_for_approval;
 use super::repoint::asked_by;
 use super::rows::Key;
-use super::state::{HostPhase, LegPhase, Pause, RolloutPhase};
+use super::spread::Census;
+use super::state::{GroupPhase, HostPhase, LegPhase, Pause, RolloutPhase};
 use crate::plan::LegKind;
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::order::Action;
@@ -21,11 +23,19 @@ impl Kernel {
             phase if phase.is_final() => return,
             _ => {}
         }
+        if self.is_doubted() {
+            return self.hold_back(now_ms);
+        }
         self.expire(now_ms);
         self.drive_repoints(now_ms);
         if self.rollout.abort.is_some() {
             return self.drive_abort(now_ms);
         }
+        if self.rollout.going_back.is_some() {
+            self.drive_going_back(now_ms);
+            return self.remind(now_ms);
+        }
+        self.drive_back(now_ms);
         self.return_late_hosts(now_ms);
         let settled = self.legs.iter().all(|leg| leg.phase == LegPhase::Settled);
         if self.rollout.phase == RolloutPhase::Checking && !settled {
@@ -51,7 +61,10 @@ impl Kernel {
         let plan = Arc::clone(&self.plan);
         let kind = &plan.legs[at].kind;
         if self.legs[at].phase == LegPhase::Waiting {
-            if self.rollout.phase != RolloutPhase::Running || !self.may_begin(at, kind, now_ms) {
+            if self.rollout.phase != RolloutPhase::Running
+                || !self.may_begin(at, kind, now_ms)
+                || !self.keep_before(at, now_ms)
+            {
                 return false;
             }
             self.set_leg(at, LegPhase::Running, now_ms);
@@ -75,11 +88,9 @@ impl Kernel {
             .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
             .map(|leg| leg.id.clone());
         let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
-            let made_it =
-                |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
             kernel.hosts[earlier]
                 .iter()
-                .filter(|(_, row)| !made_it(row))
+                .filter(|(_, row)| !row.made_it())
                 .map(|(host, _)| host.clone())
                 .collect()
         };
@@ -153,28 +164,27 @@ impl Kernel {
         }
     }
 
-    /// Asks every host, at most [`PREPARE_WIDTH`] at once.
-    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], now_ms: u64) {
+    /// Asks every host, at most [`PREPARE_WIDTH`] at once. Whoever has to download takes its place in its site before it is asked.
+    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], census: &mut Census, now_ms: u64) {
         if self.rollout.phase != RolloutPhase::Running {
             return;
         }
-        let busy = self.hosts[leg]
-            .values()
-            .filter(|row| row.phase == HostPhase::Preparing)
-            .count();
-        let mut free = PREPARE_WIDTH.saturating_sub(busy);
         for host in hosts {
-            if free == 0 {
+            if census.preparing >= PREPARE_WIDTH {
                 break;
             }
-            if self.hosts[leg]
-                .get(host)
-                .is_some_and(|row| row.phase == HostPhase::Waiting && asked_by(row, now_ms))
+            let Some(row) = self.host(leg, host) else { continue };
+            if row.phase == HostPhase::Waiting
+                && asked_by(row, now_ms)
                 && self.can_be_asked(host)
+                && !self.site_is_full(census, host, row)
             {
+                census.preparing += 1;
+                if !row.staged && !row.slot {
+                    self.count_in(census, host, false);
+                }
                 self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
                 self.give(leg, host, Action::Preflight, now_ms);
-                free -= 1;
             }
         }
     }
@@ -197,7 +207,8 @@ impl Kernel {
             self.dirty.insert(Key::Leg(leg.clone()));
         }
         let hosts: Vec<HostId> = self.plan.hosts.iter().map(|host| host.host.clone()).collect();
-        self.prepare(&leg, &hosts, now_ms);
+        let mut census = self.census();
+        self.prepare(&leg, &hosts, &mut census, now_ms);
         let waits = |kernel: &Self, held: bool| {
             kernel.hosts[&leg]
                 .iter()
@@ -210,7 +221,7 @@ impl Kernel {
             // Those that are away or held are asked again at their turn.
             let away: Vec<HostId> = self.hosts[&leg]
                 .iter()
-                .filter(|(_, row)| row.phase == HostPhase::Waiting)
+                .filter(|(host, row)| row.phase == HostPhase::Waiting && !self.can_be_asked(host))
                 .map(|(host, _)| host.clone())
                 .collect();
             self.skip_left_behind(at, &away, now_ms);
@@ -301,13 +312,26 @@ impl Kernel {
         }
     }
 
-    fn anything_in_flight(&self) -> bool {
+    pub(super) fn anything_in_flight(&self) -> bool {
         self.hosts
             .values()
-            .any(|rows| rows.values().any(|row| row.phase.in_flight()))
+            .any(|rows| rows.values().any(super::HostRow::in_flight))
     }
 
     fn drive_checks(&mut self, now_ms: u64) {
+        let returned = self
+            .hosts
+            .values()
+            .any(|rows| rows.values().any(|row| row.phase.in_flight()));
+        if self.rollout.keeping_since_ms.is_some()
+            && self.rollout.phase == RolloutPhase::Checking
+            && !returned
+        {
+            if self.keep_before(self.legs.len(), now_ms) {
+                self.finish(now_ms);
+            }
+            return;
+        }
         if self.anything_in_flight() {
             if self.rollout.phase == RolloutPhase::Checking {
                 self.set_rollout(RolloutPhase::Running, "a host came back and is under way", now_ms);
@@ -318,6 +342,7 @@ impl Kernel {
             self.verification = None;
             self.dirty.insert(Key::Verification);
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
+            self.rollout.keeping_since_ms = None;
             self.set_rollout(
                 RolloutPhase::Checking,
                 "clients, services, metrics and Query Analytics",
@@ -329,7 +354,11 @@ impl Kernel {
         }
         let over = self.rollout.check_until_ms.is_none_or(|until| until <= now_ms);
         if self.checks_are_as_good_as_they_get() || (over && self.verification.is_some()) {
-            self.finish(now_ms);
+            self.rollout.keeping_since_ms = Some(now_ms);
+            self.dirty.insert(Key::Rollout);
+            if self.keep_before(self.legs.len(), now_ms) {
+                self.finish(now_ms);
+            }
         } else if over {
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
             self.pause(
@@ -344,8 +373,6 @@ impl Kernel {
 
     fn finish(&mut self, now_ms: u64) {
         let lost = self.lost_hosts();
-        let well =
-            |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
         let last: Option<&LegId> = self
             .plan
             .legs
@@ -353,7 +380,7 @@ impl Kernel {
             .rev()
             .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
             .map(|leg| &leg.id);
-        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(well));
+        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(super::HostRow::made_it));
         let holds = self
             .verification
             .as_ref()
@@ -389,7 +416,7 @@ impl Kernel {
         self.set_rollout(phase, &text, now_ms);
     }
 
-    fn drive_abort(&mut self, now_ms: u64) {
+    pub(super) fn drive_abort(&mut self, now_ms: u64) {
         let force = self.rollout.abort.as_ref().is_some_and(|abort| abort.force);
         let all: Vec<(LegId, HostId, HostPhase)> = self
             .hosts
@@ -400,6 +427,7 @@ impl Kernel {
             })
             .collect();
         let mut following = false;
+        self.forget_wanted_back();
         for (leg, host, phase) in all {
             match phase {
                 HostPhase::Waiting if self.keeps_following(&leg, &host) => following = true,
@@ -416,6 +444,9 @@ impl Kernel {
             || self.anything_in_flight()
             || following
         {
+            return;
+        }
+        if !self.keep_before(self.legs.len(), now_ms) {
             return;
         }
         for at in 0..self.legs.len() {
@@ -444,7 +475,10 @@ impl Kernel {
 
     /// Lets nothing begin any more until a person says so. The first reason stands.
     pub(super) fn pause(&mut self, code: &str, text: &str, hint: &str, by: &str, now_ms: u64) -> bool {
-        if !matches!(self.rollout.phase, RolloutPhase::Running | RolloutPhase::Checking) {
+        if !matches!(
+            self.rollout.phase,
+            RolloutPhase::Running | RolloutPhase::Checking | RolloutPhase::RollingBack
+        ) {
             return false;
         }
         self.rollout.before_pause = Some(self.rollout.phase);
@@ -460,8 +494,9 @@ impl Kernel {
         true
     }
 
-    fn remind(&mut self, now_ms: u64) {
+    pub(super) fn remind(&mut self, now_ms: u64) {
         let every = self.plan.timing.reminder_ms.max(1);
+        self.remind_of_approvals(now_ms, every);
         let Some(pause) = self
             .rollout
             .pause
@@ -474,5 +509,29 @@ impl Kernel {
         let text = format!("still paused: {}; {}", pause.text, pause.hint);
         self.dirty.insert(Key::Rollout);
         self.event(now_ms, "rollout", "reminder", text);
+    }
+
+    /// A group that waits for approval is easily forgotten: nothing else says that it waits.
+    fn remind_of_approvals(&mut self, now_ms: u64, every_ms: u64) {
+        if self.rollout.phase != RolloutPhase::Running {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        for leg in &plan.legs {
+            for group in &plan.groups {
+                let due = self.group(&leg.id, &group.name).is_some_and(|row| {
+                    row.phase == GroupPhase::Gated
+                        && waits_for_approval(row, group)
+                        && row.remind_at_ms.unwrap_or(row.since_ms + every_ms) <= now_ms
+                });
+                if due {
+                    self.edit_group(&leg.id, &group.name, |row| {
+                        row.remind_at_ms = Some(now_ms + every_ms)
+                    });
+                    let text = format!("group {0} still waits for `approve {0}`", group.name);
+                    self.event(now_ms, format!("group:{}", group.name), "reminder", text);
+                }
+            }
+        }
     }
 }

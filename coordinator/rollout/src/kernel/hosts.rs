@@ -51,8 +51,11 @@ impl Kernel {
         }
         let phase = row.lost_in.unwrap_or(HostPhase::Switching);
         let step = row.step.clone();
+        let place = step
+            .as_ref()
+            .map_or_else(|| phase.as_str().replace('_', " "), |step| step.step.clone());
         let wait = match phase {
-            HostPhase::Verifying => self.plan.timing.verify_ms,
+            HostPhase::Verifying => self.gate(leg, host).1,
             HostPhase::RollingBack => self.plan.timing.rollback_ms * 2 + GRACE_MS,
             HostPhase::Permitted => self.plan.timing.permit_ms + GRACE_MS,
             _ => self.plan.timing.switch_ms + GRACE_MS,
@@ -62,14 +65,19 @@ impl Kernel {
             row.deadline_ms = Some(now_ms + wait);
             row.reason = "it came back".to_owned();
         });
+        let target = self.name(host).to_owned();
+        self.disturbed(target, format!("{place}: it was lost and came back"), now_ms);
         if self.rollout.phase.is_final() {
             let phase = if self.rollout.abort.is_some() {
                 RolloutPhase::Aborting
+            } else if self.rollout.going_back.is_some() {
+                RolloutPhase::RollingBack
             } else {
                 RolloutPhase::Running
             };
             self.rollout.ended_at_ms = None;
             self.rollout.check_until_ms = None;
+            self.rollout.keeping_since_ms = None;
             self.set_rollout(phase, "a lost host came back", now_ms);
         }
     }
@@ -136,11 +144,20 @@ impl Kernel {
                     .is_some_and(|row| row.phase == HostPhase::Permitted);
                 if begun {
                     let deadline = now_ms + self.plan.timing.switch_ms + GRACE_MS;
+                    let late = self.rollout.abort.is_some();
                     self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
                         row.deadline_ms = Some(deadline);
                         row.backup_since_ms = None;
                         row.backup_answers = 0;
+                        if late {
+                            "it had begun before the abort reached it, and finishes"
+                                .clone_into(&mut row.reason);
+                        }
                     });
+                    if late {
+                        let text = format!("the abort came too late for {}: it had begun", self.name(host));
+                        self.event(now_ms, format!("host:{host}"), codes::TOO_LATE, text);
+                    }
                 }
                 let began = StepRow {
                     step,
@@ -165,7 +182,10 @@ impl Kernel {
                 self.disturbed(target, step, now_ms);
                 self.event(now_ms, format!("host:{host}"), "host_resumed", text);
             }
-            HostEvent::Finished(result) => self.finished(leg, host, &result, now_ms),
+            HostEvent::Finished(result) => {
+                self.finished(leg, host, &result, now_ms);
+                self.try_by_itself(leg, host, now_ms);
+            }
             HostEvent::InventoryChanged { .. } | HostEvent::HoldChanged { .. } => {}
         }
     }
@@ -204,6 +224,11 @@ impl Kernel {
                 self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| row.reason = note);
             }
             (HostPhase::Repointing, Action::Repoint) => self.repoint_done(leg, host, result, now_ms),
+            (HostPhase::RollingBack, Action::Rollback)
+                if self.host(leg, host).is_some_and(|row| row.taken_back) =>
+            {
+                self.taken_back(leg, host, result, now_ms)
+            }
             (HostPhase::RollingBack, Action::Rollback) => {
                 let back = matches!(result.outcome, Outcome::Done | Outcome::RolledBack);
                 let why = self
@@ -298,11 +323,7 @@ impl Kernel {
         match result.outcome {
             Outcome::Done => {
                 let detail = switch_detail(result).unwrap_or_default();
-                let deadline = now_ms
-                    + self
-                        .plan
-                        .entry(leg, host)
-                        .map_or(self.plan.timing.verify_ms, |entry| entry.verify_for_ms);
+                let deadline = now_ms + self.gate(leg, host).1;
                 let marks = self
                     .series(host)
                     .into_iter()
@@ -350,7 +371,12 @@ impl Kernel {
         let aborted = self.rollout.abort.is_some();
         match (result.outcome, result.code.as_str()) {
             (Outcome::Expired, _) | (Outcome::Refused, codes::STALE_EPOCH | codes::PERMIT_EXPIRED) => {
-                let expired = self.host(leg, host).map_or(0, |row| row.expired) + 1;
+                // A permit that a window cut short says nothing about the host.
+                let permit_ms = self.plan.timing.permit_ms;
+                let row = self.host(leg, host);
+                let order = row.and_then(|row| row.order.as_ref());
+                let whole = order.is_none_or(|order| order.start_within_ms >= permit_ms);
+                let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
                 if aborted {
                     self.cancel(leg, host, now_ms);
@@ -409,6 +435,6 @@ impl Kernel {
     }
 }
 
-fn switch_detail(result: &OrderResult) -> Option<SwitchDetail> {
+pub(super) fn switch_detail(result: &OrderResult) -> Option<SwitchDetail> {
     serde_json::from_value(result.detail.clone()).ok()
 }

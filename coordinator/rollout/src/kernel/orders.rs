@@ -30,12 +30,16 @@ impl Kernel {
         row.phase = phase;
         row.since_ms = now_ms;
         row.deadline_ms = None;
+        row.good_views = 0;
+        row.last_good_ms = 0;
+        row.inconclusive = false;
         if phase != HostPhase::Lost {
             row.step = None;
             row.lost_in = None;
         }
         if phase.is_final() {
             row.ended_at_ms = Some(now_ms);
+            row.back_wanted = None;
             if phase != HostPhase::Lost {
                 row.order = None;
                 row.marks.clear();
@@ -82,6 +86,18 @@ impl Kernel {
 
     /// Gives an order and sets the state's deadline to the moment when silence about it ends the state.
     pub(super) fn give(&mut self, leg: &LegId, host: &HostId, action: Action, now_ms: u64) {
+        self.give_within(leg, host, action, u64::MAX, now_ms);
+    }
+
+    /// The same with a bound on the time to begin.
+    pub(super) fn give_within(
+        &mut self,
+        leg: &LegId,
+        host: &HostId,
+        action: Action,
+        within_ms: u64,
+        now_ms: u64,
+    ) {
         let timing = &self.plan.timing;
         let (deadline_for_ms, start_within_ms) = match action {
             Action::Probe | Action::Verify => (PROBE_MS, 0),
@@ -93,6 +109,7 @@ impl Kernel {
             Action::Repoint | Action::RestartClient => (timing.rollback_ms, timing.rollback_ms),
             Action::CollectBundle | Action::Renew | Action::SelfUpdate => (KEEP_MS, 0),
         };
+        let start_within_ms = start_within_ms.min(within_ms);
         let epoch = self.rollout.epoch;
         let rollout = &self.rollout.id;
         let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else {
@@ -195,6 +212,10 @@ impl Kernel {
             row.preflighted = false;
             row.permitted_at_ms = None;
             row.switched_at_ms = None;
+            row.verified_at_ms = None;
+            row.back_wanted = None;
+            row.taken_back = false;
+            row.back_from = None;
             row.ask_at_ms = None;
             reason.clone_into(&mut row.reason);
         });

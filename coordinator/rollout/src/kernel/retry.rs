@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 impl Kernel {
     pub(super) fn retry(&mut self, hosts: &[String], server: bool, now_ms: u64) -> Answer {
-        if self.rollout.phase == RolloutPhase::Planned || self.rollout.abort.is_some() {
+        if self.rollout.phase == RolloutPhase::Planned
+            || self.rollout.abort.is_some()
+            || self.rollout.going_back.is_some()
+        {
             return refused(
                 "not_running",
                 "only a rollout that was started and not aborted can try again",
@@ -59,7 +62,11 @@ impl Kernel {
             let planned = self
                 .planned(host)
                 .is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
-            if !planned || !(row.counts || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused)) {
+            if !planned
+                || !(row.counts
+                    || row.taken_back
+                    || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused))
+            {
                 return refused(
                     "not_failed",
                     format!(
@@ -100,15 +107,18 @@ impl Kernel {
             self.go_on("retried", now_ms);
         } else if self.rollout.phase.is_final() {
             self.rollout.ended_at_ms = None;
+            self.rollout.keeping_since_ms = None;
             self.next_epoch();
             self.set_rollout(RolloutPhase::Running, "retried", now_ms);
         }
-        let server_text = if server_again { "the server leg, " } else { "" };
-        accepted(format!(
-            "a new attempt for {server_text}{} host{}",
-            again.len(),
-            if again.len() == 1 { "" } else { "s" }
-        ))
+        let hosts = match again.len() {
+            0 => None,
+            1 => Some("1 host".to_owned()),
+            number => Some(format!("{number} hosts")),
+        };
+        let server = server_again.then(|| "the server leg".to_owned());
+        let all: Vec<String> = server.into_iter().chain(hosts).collect();
+        accepted(format!("a new attempt for {}", all.join(" and ")))
     }
 
     /// Whoever is tried again in a client leg must have followed the server first.
@@ -137,6 +147,7 @@ impl Kernel {
         self.edit(leg, host, |row| {
             row.staged = false;
             row.expired = 0;
+            row.retried.clear();
         });
         self.rollout.accepted.remove(host);
         self.follow_again(leg, host, now_ms);
@@ -148,7 +159,7 @@ impl Kernel {
         });
         if self
             .group(leg, &group)
-            .is_some_and(|row| matches!(row.phase, GroupPhase::Breached))
+            .is_some_and(|row| matches!(row.phase, GroupPhase::Breached | GroupPhase::RolledBack))
         {
             self.set_group(leg, &group, GroupPhase::Ramping, now_ms);
         }

@@ -1,7 +1,9 @@
 //! Making the first rows, and reading and writing stored ones.
 
+use super::spread::Spread;
 use super::state::{
-    GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow,
+    GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, RolloutPhase,
+    RolloutRow,
 };
 use super::{Kernel, KernelError, Output, Row};
 use crate::plan::{HostAction, LegKind, Plan, PlanHost, plan_id};
@@ -68,12 +70,15 @@ impl Kernel {
             started_at_ms: None,
             ended_at_ms: None,
             abort: None,
+            going_back: None,
             accepted_unmatched: BTreeSet::new(),
             disturbances: Vec::new(),
             accepted: BTreeSet::new(),
             left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
+            keeping_since_ms: None,
+            restored: None,
             illegal: 0,
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
@@ -111,9 +116,11 @@ impl Kernel {
             .enumerate()
             .map(|(at, host)| (host.host.clone(), at))
             .collect();
+        let spread = Arc::new(Spread::of(&plan));
         Self {
             plan,
             index: Arc::new(index),
+            spread,
             plan_id: plan_id(plan_bytes),
             rollout,
             legs: Vec::new(),
@@ -184,6 +191,12 @@ impl Kernel {
                             soak_until_ms: None,
                             approved_by: None,
                             forgiven: BTreeSet::new(),
+                            remind_at_ms: None,
+                            first_permit_ms: None,
+                            canary_soak_until_ms: None,
+                            deadline_ms: None,
+                            offline_until_ms: None,
+                            limits: Limits::default(),
                         };
                         (group.name.clone(), row)
                     }));
@@ -319,7 +332,15 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         ask_at_ms: None,
         backup_since_ms: None,
         backup_answers: 0,
+        retried: BTreeMap::new(),
         side: None,
         left_behind: false,
+        verified_at_ms: None,
+        good_views: 0,
+        last_good_ms: 0,
+        inconclusive: false,
+        back_wanted: None,
+        taken_back: false,
+        back_from: None,
     }
 }

@@ -26,8 +26,8 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
     let in_flight = parts::in_flight(kernel, now_ms);
     let outcome = outcome(kernel);
     let driven = kernel.open_hop().is_some() && !stuck(kernel);
-    let at_rest =
-        kernel.is_final() || (rollout.phase == RolloutPhase::Paused && in_flight.is_empty() && !driven);
+    let at_rest = kernel.is_final()
+        || (rollout.phase == RolloutPhase::Paused && in_flight.iter().all(|host| host.asked) && !driven);
     StatusDocument {
         now_ms,
         rollout: rollout.id.to_string(),
@@ -85,7 +85,7 @@ fn progress(kernel: &Kernel) -> (u32, u32) {
         for (host, row) in kernel.hosts.get(&leg).into_iter().flatten() {
             if kernel.plan.entry_text(&leg, host).is_some() {
                 total += 1;
-                done += u32::from(row.phase.is_final());
+                done += u32::from(row.phase.is_through());
             }
         }
     }
@@ -94,6 +94,10 @@ fn progress(kernel: &Kernel) -> (u32, u32) {
 
 fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
     let hosts = format!("{done} of {total} hosts done");
+    if kernel.rollout.pause.is_some() {
+        // The pause stands below, with its hint.
+        return format!("{hosts}; a person is waited for");
+    }
     match kernel.rollout_duty(now_ms) {
         Some(duty) => format!("{hosts}; {}", duty.text),
         None => format!("{hosts}; ended"),
@@ -116,12 +120,12 @@ fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
     let leg = shown.filter(|leg| !kernel.hosts[leg].is_empty()).or_else(|| {
         client_legs(kernel)
             .into_iter()
-            .find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_final()))
+            .find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_through()))
     });
     let Some(leg) = leg else { return Vec::new() };
     let waiting = kernel.hosts[&leg]
         .iter()
-        .filter(|(_, row)| !row.phase.is_final() && !row.phase.in_flight());
+        .filter(|(_, row)| !row.phase.is_through() && !row.phase.in_flight());
     for (host, _) in waiting {
         let host: &HostId = host;
         if let Some(duty) = kernel.host_duty_at(&leg, host, &moment) {
@@ -160,6 +164,8 @@ pub(crate) fn outcome(kernel: &Kernel) -> String {
         RolloutPhase::Paused => "paused",
         RolloutPhase::Aborting => "aborting",
         RolloutPhase::Aborted => "aborted",
+        RolloutPhase::RollingBack => "rolling_back",
+        RolloutPhase::RolledBack => "rolled_back",
         RolloutPhase::Running | RolloutPhase::Checking => "running",
     };
     word.to_owned()
@@ -171,6 +177,7 @@ pub(crate) fn exit_code(outcome: &str) -> i32 {
         "succeeded" => exit::OK,
         "finished_with_exceptions" | "finished_with_lost" => exit::EXCEPTIONS,
         "aborted" | "aborting" => exit::ABORTED,
+        "rolled_back" | "rolling_back" => exit::ROLLED_BACK,
         "server_restored" | "server_refused" | "server_needs_operator" => exit::SERVER_NOT_UPGRADED,
         "paused" => exit::PAUSED,
         _ => exit::FAILED,

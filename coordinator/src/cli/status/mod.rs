@@ -10,9 +10,9 @@ pub use paint::{Paint, bar, stamp};
 use super::Ended;
 use super::client::{self, Client};
 use super::output::Output;
-use super::text::{cut, duration, words, wrapped};
+use super::text::{cut, duration, folded, words};
 use crate::operator_api::documents::LiveStatus;
-use fleet_common::codes::exit;
+use fleet_common::codes::{self, exit};
 use rollout::kernel::LegPhase;
 use rollout::progress::{HopView, ServerView, StatusDocument};
 
@@ -31,6 +31,15 @@ pub async fn run(client: &mut Client, output: &Output) -> Ended {
 pub fn lines(live: &LiveStatus, width: usize, paint: &Paint) -> Vec<String> {
     let mut all = Vec::new();
     let status = &live.status;
+    // A pause with this reason says it already.
+    let said = status
+        .paused
+        .as_ref()
+        .is_some_and(|pause| pause.code == codes::STORE_RESTORED);
+    if let Some(text) = live.store_restored.as_ref().filter(|_| !said) {
+        all.push(paint.red(&cut(text, width)));
+        all.push(cut(&format!("  hint: {}", crate::store::ADOPT_HINT), width));
+    }
     head(status, width, paint, &mut all);
     for server in &status.server {
         server_lines(server, status.now_ms, width, paint, &mut all);
@@ -68,7 +77,7 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
             duration(status.now_ms.saturating_sub(pause.since_ms)),
             pause.text
         );
-        let lines = wrapped(&line, width.saturating_sub(2));
+        let lines = folded(&line, width.saturating_sub(2));
         all.extend(lines.iter().enumerate().map(|(number, line)| {
             let indent = if number == 0 { "" } else { "  " };
             paint.yellow(&format!("{indent}{line}"))
@@ -93,7 +102,7 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
 /// What to do next, whole: it is what the reader looks for.
 fn hint(text: &str, indent: &str, width: usize) -> Vec<String> {
     let left = width.saturating_sub(indent.len() + 6);
-    wrapped(text, left)
+    folded(text, left)
         .iter()
         .enumerate()
         .map(|(number, line)| {

@@ -1,7 +1,7 @@
 //! An agent that only pretends to switch its client.
 
 use super::world::Fake;
-use crate::agent_api::IncomingEvent;
+use crate::agent_api::incoming;
 use crate::engine::EngineHandle;
 use crate::sessions::{Registered, Sessions};
 use fleet_common::codes::Code;
@@ -73,9 +73,7 @@ impl Agent {
                     at_ms: 0,
                     body: wire::convert::event_body(&event),
                 };
-                engine
-                    .event(IncomingEvent::new(self.host.clone(), first, event))
-                    .await;
+                engine.event(incoming(self.host.clone(), first, event)).await;
                 first = false;
                 sent += 1;
             }
