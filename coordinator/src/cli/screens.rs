@@ -2,7 +2,9 @@
 
 use super::status::Paint;
 use super::{explain, plan_text, report, status};
-use crate::operator_api::documents::{EventsDocument, ExplainedDocument, LiveStatus, PlanDocument};
+use crate::operator_api::documents::{
+    EventsDocument, ExplainedDocument, LiveStatus, PlanDiffDocument, PlanDocument,
+};
 use rollout::report::ReportDocument;
 
 pub use super::watch::Lines;
@@ -23,8 +25,13 @@ pub fn events(document: &EventsDocument) -> String {
 }
 
 /// `plan` and `plan show`.
-pub fn plan(document: &PlanDocument, width: usize) -> String {
-    plan_text::text(document, width)
+pub fn plan(document: &PlanDocument, now_ms: u64, width: usize) -> String {
+    plan_text::text(document, now_ms, width)
+}
+
+/// `plan diff`.
+pub fn plan_diff(document: &PlanDiffDocument, width: usize) -> String {
+    plan_text::diff_text(document, width)
 }
 
 /// `report`.

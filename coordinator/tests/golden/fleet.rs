@@ -168,6 +168,16 @@ impl Setup {
         record.clone()
     }
 
+    /// Another value of a key in the policy of a group.
+    pub fn edit(&mut self, group: &str, line: &str) -> Result<(), String> {
+        let key = line.split(" = ").next().unwrap_or_default().to_owned();
+        let policy = self.groups.iter_mut().find(|found| found.0 == group);
+        let policy = &mut policy.ok_or("there is no such group")?.2;
+        let kept = policy.lines().filter(|known| !known.starts_with(&key));
+        *policy = kept.chain([line]).map(|line| format!("{line}\n")).collect();
+        Ok(())
+    }
+
     /// The fleet file.
     pub fn fleet_text(&self) -> String {
         let table = |name: &str| self.tables.get(&format!("[{name}]")).cloned().unwrap_or_default();

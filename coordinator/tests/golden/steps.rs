@@ -4,12 +4,14 @@ use crate::check;
 use crate::fleet::Setup;
 use crate::host::Behaviour;
 use crate::world::World;
-use fleet_common::ids::{GroupName, HostId, LegId};
+use fleet_common::ids::{Epoch, GroupName, HostId, LegId};
 use fleet_common::server::HopOutcome;
 use pmm_coordinator::cli::screens;
-use pmm_coordinator::operator_api::documents::{EventsDocument, ExplainedDocument, LiveStatus, PlanDocument};
+use pmm_coordinator::operator_api::documents::{
+    EventsDocument, ExplainedDocument, LiveStatus, PlanDiffDocument, PlanDocument,
+};
 use pmm_coordinator::problem::Problem;
-use rollout::kernel::{Command, Kernel, Refusal, RollbackTarget, RolloutPhase};
+use rollout::kernel::{Command, Input, Kernel, Refusal, RollbackTarget, RolloutPhase};
 use rollout::plan::Plan;
 use std::collections::BTreeMap;
 
@@ -69,7 +71,34 @@ impl Player {
                     plan: self.plan.clone(),
                     against_parent: None,
                 };
-                screens::plan(&document, WIDTH)
+                screens::plan(&document, self.world.now, WIDTH)
+            }
+            ["plan", "diff"] => self.diff()?,
+            ["join", name, group] => {
+                self.world.join(name, group);
+                String::new()
+            }
+            ["edit", group, ref line @ ..] => {
+                self.world.setup.edit(group, &line.join(" "))?;
+                String::new()
+            }
+            ["saw-epoch", name, counter] => {
+                let id = self.host(name)?;
+                let epoch = Epoch {
+                    term: 1,
+                    counter: counter.parse().map_err(|_| "no number")?,
+                };
+                self.world.hosts.get_mut(&id).unwrap().meet(epoch);
+                String::new()
+            }
+            ["store-restored", text] => {
+                let text = text.to_owned();
+                self.world.give(Input::StoreRestored { text });
+                String::new()
+            }
+            ["doctor", "--adopt-epoch"] => {
+                self.world.adopt();
+                String::new()
             }
             ["report"] => screens::report(&rollout::report::report(&self.world.kernel, self.world.now)),
             ["watch"] => self.watch(),
@@ -176,6 +205,18 @@ impl Player {
             progress: BTreeMap::new(),
             store_restored: None,
         }
+    }
+
+    fn diff(&self) -> Result<String, String> {
+        let world = &self.world;
+        let draft = world.setup.draft(&world.hosts, world.server.version, world.now);
+        let now = draft.map_err(|errors| format!("{errors:?}"))?.plan;
+        let document = PlanDiffDocument {
+            from: "plan-1".to_owned(),
+            to: "now".to_owned(),
+            diff: rollout::plan::diff(&self.plan, &now),
+        };
+        Ok(screens::plan_diff(&document, WIDTH))
     }
 
     fn status(&self, width: usize) -> String {

@@ -157,6 +157,24 @@ impl World {
         self.give(Input::Tick);
     }
 
+    /// A host joins after the plan was made: it is in no row of the rollout.
+    pub fn join(&mut self, name: &str, group: &str) {
+        let record = self.setup.join_later(name, group, self.now);
+        let host = self.setup.host(&record);
+        self.hosts.insert(record.host_id.clone(), host);
+        self.give(Input::Connected {
+            host: record.host_id,
+            running_order: None,
+        });
+    }
+
+    /// A person takes the store as the truth.
+    pub fn adopt(&mut self) {
+        self.term += 1;
+        self.give(Input::StoreAdopted { term: self.term });
+        self.come_back();
+    }
+
     /// A person on the host holds it.
     pub fn hold_there(&mut self, id: &HostId, reason: &str) {
         self.give(Input::Host {
@@ -182,6 +200,11 @@ impl World {
         self.kernel = Kernel::restore(&self.bytes, &rows).expect("the rows are a rollout");
         self.term += 1;
         self.give(Input::CoordinatorStarted { term: self.term });
+        self.come_back();
+    }
+
+    /// Every host that is there connects again.
+    fn come_back(&mut self) {
         let there: Vec<HostId> = self
             .hosts
             .values()

@@ -161,7 +161,10 @@ fn gates(
             "over all groups {failures} failed; {tolerated} are tolerated"
         ));
     }
-    if let Some(deadline) = row.deadline_ms.filter(|_| row.phase != GroupPhase::Done) {
+    if let Some(deadline) = row
+        .deadline_ms
+        .filter(|at| row.phase != GroupPhase::Done && *at > now_ms)
+    {
         let left = duration_text(deadline.saturating_sub(now_ms));
         rules.push(format!("a person is asked if it is not done in {left}"));
     }

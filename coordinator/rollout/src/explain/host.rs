@@ -57,7 +57,7 @@ fn leg_of<'a>(kernel: &'a Kernel, planned: &PlanHost) -> Option<(LegId, &'a Host
         .filter(|leg| {
             kernel
                 .host(&leg.leg, &planned.host)
-                .is_some_and(|row| !row.phase.is_final())
+                .is_some_and(|row| !row.phase.is_final() || row.counts)
         })
         .map(|leg| leg.leg.clone());
     let following = kernel
@@ -201,7 +201,9 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",
         HostPhase::Settling if row.rests() && row.back_wanted.is_some() => return then_of_others(kernel),
-        HostPhase::Settling if row.rests() => "then what was saved for its way back is removed",
+        HostPhase::Settling if row.rests() => {
+            "it works meanwhile; what was saved for its way back is removed at the end, not before"
+        }
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
         _ if duty.owner == Owner::Operator => "you are reminded; it does not begin before a person says so",
         _ if matches!(duty.code, "backup" | "asked_later") => "then it is asked again",

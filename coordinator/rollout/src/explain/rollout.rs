@@ -39,6 +39,9 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 Some(_) => {
                     "you are reminded; nothing begins before a person says so".clone_into(&mut answer.then);
                 }
+                None if answer.code == "window" => {
+                    "then its hosts may begin".clone_into(&mut answer.then);
+                }
                 None => answer.then = then_of_others(kernel),
             }
             answer.you_can = gated(kernel)

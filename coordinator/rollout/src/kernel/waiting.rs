@@ -104,14 +104,14 @@ impl Kernel {
         match self.rollout.phase {
             RolloutPhase::Planned => Some(person(
                 "start",
-                "a person's `start`",
+                "`start`",
                 self.next_reminder(self.rollout.since_ms, now_ms),
             )),
             RolloutPhase::Paused => {
                 let pause = self.rollout.pause.as_ref()?;
                 Some(person(
                     "paused",
-                    format!("a person, because it is paused: {}", pause.text),
+                    format!("the end of the pause: {}", pause.text),
                     pause.remind_at_ms.max(now_ms),
                 ))
             }
@@ -243,7 +243,10 @@ impl Kernel {
                 return Some(duty(
                     Owner::Coordinator,
                     "soak",
-                    format!("soaks for {} more", duration_text(until.saturating_sub(now_ms))),
+                    format!(
+                        "the end of its soak, {} more",
+                        duration_text(until.saturating_sub(now_ms))
+                    ),
                     until,
                 ));
             }
@@ -308,7 +311,7 @@ impl Kernel {
         }
         if let Some(until) = row.offline_until_ms.filter(|until| *until > now_ms) {
             let text = format!(
-                "waits {} more for hosts that are away",
+                "hosts that are away, {} more",
                 duration_text(until.saturating_sub(now_ms))
             );
             return Some(duty(Owner::Agent, "offline", text, until));
@@ -351,7 +354,7 @@ impl Kernel {
             .unwrap_or_else(|| self.next_reminder(row.since_ms, now_ms));
         person(
             "approval",
-            format!("a person's `approve {}`", group.name),
+            format!("approval (`approve {}`)", group.name),
             reminder,
         )
     }
@@ -675,6 +678,17 @@ impl Kernel {
             .chain(offline)
             .chain(checks)
             .chain(gates);
-        all.min().unwrap_or(0).max(now_ms + 1_000)
+        // Where only a person can move something, the reminder is what comes next.
+        let approvals = || {
+            let legs = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running);
+            let rows = legs.flat_map(|leg| {
+                let groups = self.plan.groups.iter();
+                groups.filter_map(|group| Some((group, self.group(&leg.leg, &group.name)?)))
+            });
+            rows.filter(|(group, row)| row.phase == GroupPhase::Gated && waits_for_approval(row, group))
+                .filter_map(|(group, row)| self.approval_duty(row, group, now_ms).reminder_ms)
+                .min()
+        };
+        all.min().or_else(approvals).unwrap_or(0).max(now_ms + 1_000)
     }
 }

@@ -24,7 +24,7 @@ pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Ve
         let ended = ended(&group.counts);
         let name = cut(&group.name, name_width);
         let mut line = format!(
-            "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<9}",
+            "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<11}",
             bar(ended, group.total, bar_width),
             group.total,
             words(&group.state),
