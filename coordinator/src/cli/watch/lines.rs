@@ -104,7 +104,7 @@ impl Lines {
         );
         let key = format!("{}/{}", group.leg, group.name);
         let changed = self.groups.get(&key) != Some(&text);
-        if changed && !(!self.begun && ended == 0) {
+        if changed && (self.begun || ended > 0) {
             lines.push(format!("{at}  {text}  {}", counts(&group.counts)));
         }
         self.groups.insert(key, text);
