@@ -17,6 +17,7 @@ mod plan_check;
 mod plan_text;
 mod report;
 mod rollout;
+pub mod screens;
 mod serve;
 mod server;
 mod status;
@@ -112,6 +113,14 @@ enum Command {
     Completions(generate::CompletionsArguments),
     /// Write the manual pages, one for each command
     Man(generate::ManArguments),
+}
+
+/// Whether the command line takes these arguments; nothing is run.
+pub fn takes(arguments: &[String]) -> Result<(), String> {
+    let program = "pmm-coordinator".to_owned();
+    Arguments::try_parse_from(std::iter::once(&program).chain(arguments))
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// How a command ended: the exit status, or what to say.

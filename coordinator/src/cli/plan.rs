@@ -5,6 +5,7 @@ use super::client::{self, Client};
 use super::fleet_file;
 use super::output::Output;
 use super::plan_text::{diff_text, text};
+use crate::clock;
 use crate::operator_api::documents::{PlanDiffDocument, PlanDocument};
 use crate::problem::{Problem, Problems};
 use fleet_common::codes::exit;
@@ -78,6 +79,8 @@ pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> 
         }
     };
     let document: PlanDocument = client::read(answer)?;
-    output.document(&document, |document| text(document, output.width()));
+    output.document(&document, |document| {
+        text(document, clock::now_ms(), output.width())
+    });
     Ok(exit::OK)
 }

@@ -2,7 +2,6 @@
 
 use super::survey;
 use super::text::{duration, fold, table};
-use crate::clock;
 use crate::operator_api::documents::{PlanDiffDocument, PlanDocument};
 use ::rollout::fleet::{blackout_text, duration_text, moment_text, window_text};
 use ::rollout::plan::{Change, ChangeKind, HostAction, LeftOut, LegKind, Plan, PlanGroup};
@@ -10,7 +9,7 @@ use ::rollout::policy::{FailureClass, HealthGate, Offline, OnBreach, RetryPolicy
 use ::rollout::windows::{Opening, opening};
 use std::fmt::Write as _;
 
-pub(super) fn text(document: &PlanDocument, width: usize) -> String {
+pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize) -> String {
     let plan = &document.plan;
     let mut text = String::new();
     let started = if document.started { " (started)" } else { "" };
@@ -24,7 +23,7 @@ pub(super) fn text(document: &PlanDocument, width: usize) -> String {
         let _ = writeln!(text, "follows {parent}");
     }
     legs(plan, &mut text);
-    groups(plan, width, &mut text);
+    groups(plan, now_ms, width, &mut text);
     forecast(plan, width, &mut text);
     if let (Some(diff), Some(parent)) = (&document.against_parent, &plan.parent) {
         let lines: Vec<String> = diff.changes.iter().map(change_line).collect();
@@ -131,7 +130,7 @@ fn legs(plan: &Plan, text: &mut String) {
     }
 }
 
-fn groups(plan: &Plan, width: usize, text: &mut String) {
+fn groups(plan: &Plan, now_ms: u64, width: usize, text: &mut String) {
     let _ = writeln!(text, "\ngroups, in this order:");
     let rows: Vec<Vec<String>> = plan
         .groups
@@ -158,7 +157,6 @@ fn groups(plan: &Plan, width: usize, text: &mut String) {
     if let Some(threshold) = plan.failure_threshold {
         let _ = writeln!(text, "  whole rollout: more than {threshold} failures pause it");
     }
-    let now_ms = clock::now_ms();
     for group in &plan.groups {
         let lines = policy_lines(group, now_ms);
         section(text, &format!("group {}", group.name), &lines, width);

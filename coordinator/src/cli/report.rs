@@ -27,7 +27,8 @@ pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> 
     Ok(document.exit_code())
 }
 
-fn text(report: &ReportDocument) -> String {
+/// The report as it is printed.
+pub fn text(report: &ReportDocument) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}: {}", report.rollout, words(&report.outcome));
     if !report.reason.is_empty() {

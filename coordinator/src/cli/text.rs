@@ -1,5 +1,7 @@
 //! Small pieces of text: tables, durations.
 
+use crate::clock;
+
 /// Reads `90s`, `15m`, `24h`, `7d` as milliseconds.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is not a duration such as 90s, 15m, 24h or 7d");
@@ -86,6 +88,27 @@ pub fn fold(text: &str, width: usize, indent: usize) -> String {
     folded
 }
 
+/// The lines of [`fold`] without any indent.
+pub fn folded(text: &str, width: usize) -> Vec<String> {
+    fold(text.trim(), width, 0).lines().map(str::to_owned).collect()
+}
+
+/// A moment beside another: `22:17:40 UTC` on the same day, else with its date.
+pub fn moment(ms: u64, now_ms: u64) -> String {
+    let (then, now) = (clock::rfc3339(ms), clock::rfc3339(now_ms));
+    match (then.split_once('T'), now.split_once('T')) {
+        (Some((day, time)), Some((today, _))) => {
+            let time = time.trim_end_matches('Z');
+            if day == today {
+                format!("{time} UTC")
+            } else {
+                format!("{day} {time} UTC")
+            }
+        }
+        _ => then,
+    }
+}
+
 /// The word of an enum or a code as it stands in documents, with spaces: `needs operator`.
 pub fn words<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
@@ -121,6 +144,13 @@ mod tests {
         assert_eq!(fold("  one two three", 9, 4), "  one two\n    three");
         assert_eq!(fold("unbreakable words", 4, 2), "unbreakable\n  words");
         assert_eq!(fold("all of it", 80, 2), "all of it");
+    }
+
+    #[test]
+    fn moments_name_the_day_only_when_it_is_another() {
+        let day = 86_400_000;
+        assert_eq!(moment(day + 61_000, day), "00:01:01 UTC");
+        assert_eq!(moment(2 * day, day), "1970-01-03 00:00:00 UTC");
     }
 
     #[test]

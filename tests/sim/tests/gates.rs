@@ -392,7 +392,7 @@ fn a_transient_failure_is_tried_again_by_itself_and_counts_for_nothing() {
         (code, text.as_str()),
         (
             "retry",
-            "tried again in 2m, retry 1 of 2: transient failure stage_failed: stage_failed"
+            "tried again after 2m, retry 1 of 2: transient failure stage_failed: stage_failed"
         )
     );
     assert!(!host(&world, 0).counts && !host(&world, 0).slot);

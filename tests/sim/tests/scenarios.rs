@@ -567,8 +567,9 @@ fn a_held_host_is_skipped_and_a_pause_holds_everything() {
     assert_eq!(
         explain::explain(&world.kernel, "node-2", world.now)
             .unwrap()
-            .you_can,
-        ["host unhold node-2"]
+            .you_can[0]
+            .command,
+        "host unhold node-2"
     );
     world
         .command(Command::Resume {
@@ -632,8 +633,8 @@ fn every_subject_can_be_explained_at_every_moment() {
         }
         if second == 200 {
             assert_eq!(
-                explain::explain(&world.kernel, "one", world.now).unwrap().you_can,
-                ["approve one"]
+                explain::explain(&world.kernel, "one", world.now).unwrap().you_can[0].command,
+                "approve one"
             );
             world.command(Command::Approve { group: "one".into() }).unwrap();
         }
@@ -719,7 +720,9 @@ fn nobody_back_is_waited_for_again_or_accepted_and_nothing_is_done_again() {
             "{told:#?}"
         );
         assert!(
-            told.you_can.iter().any(|way| way.contains("--accept-server")),
+            told.you_can
+                .iter()
+                .any(|way| way.command.contains("--accept-server")),
             "{told:#?}"
         );
         let resume = |accept_server| Command::Resume {

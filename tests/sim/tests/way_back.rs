@@ -420,7 +420,10 @@ fn a_host_that_comes_and_goes_is_for_a_person() {
     }
     assert_eq!(phase(&world, 0), HostPhase::Verifying, "a person was asked");
     let told = explain::explain(&world.kernel, "node-0", world.now).unwrap();
-    assert!(told.you_can.iter().any(|way| way == "accept node-0"), "{told:#?}");
+    assert!(
+        told.you_can.iter().any(|way| way.command == "accept node-0"),
+        "{told:#?}"
+    );
     let accept = |number: usize| Command::Accept {
         host: format!("node-{number}"),
         reason: "known".to_owned(),

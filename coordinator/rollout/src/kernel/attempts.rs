@@ -66,7 +66,7 @@ impl Kernel {
         }
         let pause = backoff(retries, earlier);
         let reason = format!(
-            "tried again in {}, retry {} of {}: {} failure {}: {}",
+            "tried again after {}, retry {} of {}: {} failure {}: {}",
             duration_text(pause),
             earlier + 1,
             retries.times,

@@ -2,7 +2,7 @@
 
 use super::rows::Key;
 use super::state::{Abort, GroupPhase, HostPhase, LegPhase, RolloutPhase};
-use super::{Accepted, Command, Kernel, Refusal};
+use super::{Accepted, Command, Kernel, Refusal, RollbackTarget};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
 
@@ -20,9 +20,72 @@ pub(super) fn refused(code: &str, reason: impl Into<String>, hint: impl Into<Str
     })
 }
 
+/// A command as it is typed, for the log.
+fn typed(command: &Command) -> String {
+    let because = |text: String, reason: &str| {
+        if reason.is_empty() {
+            text
+        } else {
+            format!("{text} ({reason})")
+        }
+    };
+    let option = |name: &str, number: &Option<u32>| {
+        number.map_or_else(String::new, |number| format!(" {name} {number}"))
+    };
+    match command {
+        Command::Start { accept_unmatched } => {
+            let accepted = accept_unmatched
+                .iter()
+                .map(|name| format!(" --accept-unmatched {name}"));
+            format!("start{}", accepted.collect::<String>())
+        }
+        Command::Pause { reason } => because("pause".to_owned(), reason),
+        Command::Resume {
+            reason,
+            accept_server,
+        } => {
+            let option = if *accept_server { " --accept-server" } else { "" };
+            because(format!("resume{option}"), reason)
+        }
+        Command::Abort { reason, force } => {
+            let option = if *force { " --force" } else { "" };
+            because(format!("abort{option}"), reason)
+        }
+        Command::Retry { hosts, server } => {
+            let server = if *server { " --server" } else { "" };
+            let hosts: String = hosts.iter().map(|host| format!(" {host}")).collect();
+            format!("retry{server}{hosts}")
+        }
+        Command::Hold { host, reason } => because(format!("host hold {host}"), reason),
+        Command::Unhold { host } => format!("host unhold {host}"),
+        Command::FreeSlot { host, reason } => because(format!("host free-slot {host}"), reason),
+        Command::Approve { group } => format!("approve {group}"),
+        Command::Limit {
+            group,
+            max_unavailable,
+            failure_threshold,
+            reason,
+        } => {
+            let slots = option("--max-unavailable", max_unavailable);
+            let failures = option("--failure-threshold", failure_threshold);
+            because(format!("limit {group}{slots}{failures}"), reason)
+        }
+        Command::Rollback { target, reason } => {
+            let target = match target {
+                RollbackTarget::Host(host) => format!("host {host}"),
+                RollbackTarget::Group(group) => format!("group {group}"),
+                RollbackTarget::Clients => "clients".to_owned(),
+            };
+            because(format!("rollback {target}"), reason)
+        }
+        Command::Accept { host, reason } => because(format!("accept {host}"), reason),
+        Command::Skip { host, reason } => because(format!("skip {host}"), reason),
+    }
+}
+
 impl Kernel {
     pub(super) fn command(&mut self, by: &str, command: Command, now_ms: u64) -> Answer {
-        let what = format!("{by}: {command:?}");
+        let what = format!("{by}: {}", typed(&command));
         let answer = match command {
             ref begins if self.refuses_while_doubted(begins) => self.not_adopted(),
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),

@@ -1,10 +1,11 @@
 //! What happens next: legs in order, then the three checks, then the end.
 
 use super::Kernel;
+use super::groups::waits_for_approval;
 use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::Census;
-use super::state::{HostPhase, LegPhase, Pause, RolloutPhase};
+use super::state::{GroupPhase, HostPhase, LegPhase, Pause, RolloutPhase};
 use crate::plan::LegKind;
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::order::Action;
@@ -495,6 +496,7 @@ impl Kernel {
 
     pub(super) fn remind(&mut self, now_ms: u64) {
         let every = self.plan.timing.reminder_ms.max(1);
+        self.remind_of_approvals(now_ms, every);
         let Some(pause) = self
             .rollout
             .pause
@@ -507,5 +509,29 @@ impl Kernel {
         let text = format!("still paused: {}; {}", pause.text, pause.hint);
         self.dirty.insert(Key::Rollout);
         self.event(now_ms, "rollout", "reminder", text);
+    }
+
+    /// A group that waits for approval is easily forgotten: nothing else says that it waits.
+    fn remind_of_approvals(&mut self, now_ms: u64, every_ms: u64) {
+        if self.rollout.phase != RolloutPhase::Running {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        for leg in &plan.legs {
+            for group in &plan.groups {
+                let due = self.group(&leg.id, &group.name).is_some_and(|row| {
+                    row.phase == GroupPhase::Gated
+                        && waits_for_approval(row, group)
+                        && row.remind_at_ms.unwrap_or(row.since_ms + every_ms) <= now_ms
+                });
+                if due {
+                    self.edit_group(&leg.id, &group.name, |row| {
+                        row.remind_at_ms = Some(now_ms + every_ms)
+                    });
+                    let text = format!("group {0} still waits for `approve {0}`", group.name);
+                    self.event(now_ms, format!("group:{}", group.name), "reminder", text);
+                }
+            }
+        }
     }
 }

@@ -198,12 +198,17 @@ impl Kernel {
         }
     }
 
+    /// Whether nothing was seen of a verifying host since its switch, or nothing lately.
+    pub(crate) fn is_unseen(row: &HostRow, now_ms: u64) -> bool {
+        row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms
+    }
+
     /// The patience with a host ended. Evidence against its client leads back; anything else is for a person.
     pub(super) fn verdict(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
         // Nothing was seen since the switch, or nothing lately: that says nothing about the host. Going back now would need the same PMM
         // Server that does not answer.
-        let blind = row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms;
+        let blind = Self::is_unseen(row, now_ms);
         let flapping =
             row.last_good_ms > 0 && row.last_good_ms + SIGHT_MS >= now_ms && self.rollout.abort.is_none();
         let asked = row.inconclusive && self.rollout.phase == RolloutPhase::Paused;
@@ -415,8 +420,20 @@ fn missing(
         let now = newest(view, series);
         let rose = advanced(*mark, now).rises >= 2;
         if now.is_none_or(|now| !rose && now <= switched.max(mark.before_ms)) {
-            missing.push(format!("no fresh sample of {series}"));
+            missing.push(format!("no fresh sample of {}", series_name(view, series)));
         }
     }
     missing
+}
+
+/// A series as people know it: the name of the service, or the node's own metrics.
+fn series_name(view: &FleetSnapshot, series: &str) -> String {
+    match series.split_once('/') {
+        Some(("service", id)) => view
+            .services
+            .get(id)
+            .map_or_else(|| format!("service {id}"), |service| service.name.clone()),
+        Some(("node", _)) => "the node itself".to_owned(),
+        _ => series.to_owned(),
+    }
 }

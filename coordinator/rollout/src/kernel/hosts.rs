@@ -375,7 +375,8 @@ impl Kernel {
                 let permit_ms = self.plan.timing.permit_ms;
                 let row = self.host(leg, host);
                 let order = row.and_then(|row| row.order.as_ref());
-                let whole = order.is_none_or(|order| order.start_within_ms >= permit_ms);
+                let whole = order
+                    .is_none_or(|order| order.action != Action::Switch || order.start_within_ms >= permit_ms);
                 let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
                 if aborted {

@@ -52,22 +52,21 @@ impl Kernel {
             row.failed_step.clear();
         }
         change(row);
-        let text = if row.reason.is_empty() {
+        let reason = row.reason.clone();
+        let mut text = if before == phase {
+            // Asked for the next thing in the same state, such as the download after the checks.
+            format!("{} in {leg}: still {}", self.name(host), phase.as_str())
+        } else {
             format!(
                 "{} in {leg}: {} -> {}",
-                self.planned(host).map_or(host.as_str(), |found| &found.name),
-                before.as_str(),
-                phase.as_str()
-            )
-        } else {
-            let reason = row.reason.clone();
-            format!(
-                "{} in {leg}: {} -> {}: {reason}",
                 self.name(host),
                 before.as_str(),
                 phase.as_str()
             )
         };
+        if !reason.is_empty() {
+            text.push_str(&format!(": {reason}"));
+        }
         self.dirty.insert(Key::Host(leg.clone(), host.clone()));
         self.event(
             now_ms,

@@ -111,12 +111,14 @@ impl Kernel {
             self.next_epoch();
             self.set_rollout(RolloutPhase::Running, "retried", now_ms);
         }
-        let server_text = if server_again { "the server leg, " } else { "" };
-        accepted(format!(
-            "a new attempt for {server_text}{} host{}",
-            again.len(),
-            if again.len() == 1 { "" } else { "s" }
-        ))
+        let hosts = match again.len() {
+            0 => None,
+            1 => Some("1 host".to_owned()),
+            number => Some(format!("{number} hosts")),
+        };
+        let server = server_again.then(|| "the server leg".to_owned());
+        let all: Vec<String> = server.into_iter().chain(hosts).collect();
+        accepted(format!("a new attempt for {}", all.join(" and ")))
     }
 
     /// Whoever is tried again in a client leg must have followed the server first.

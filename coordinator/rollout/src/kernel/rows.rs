@@ -322,6 +322,7 @@ pub(super) fn fresh_group(now_ms: u64) -> GroupRow {
         soak_until_ms: None,
         approved_by: None,
         forgiven: BTreeSet::new(),
+        remind_at_ms: None,
         first_permit_ms: None,
         canary_soak_until_ms: None,
         deadline_ms: None,

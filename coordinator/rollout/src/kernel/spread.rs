@@ -68,12 +68,15 @@ impl Crowd {
         let state = if self.stuck {
             "ended without a working client"
         } else {
-            "under way"
+            "are under way"
         };
         match self.code {
-            "set" => format!("{} of {} may be down at once and {state}", self.most, self.name),
+            "set" => format!(
+                "only {} of {} may be down at once, and that many {state}",
+                self.most, self.name
+            ),
             _ => format!(
-                "{} of site {} may be busy at once and {state}",
+                "only {} of site {} may be busy at once, and that many {state}",
                 self.most, self.name
             ),
         }

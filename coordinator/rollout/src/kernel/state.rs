@@ -322,6 +322,9 @@ pub struct GroupRow {
     /// End of the wait after the last canary.
     #[serde(default)]
     pub canary_soak_until_ms: Option<u64>,
+    /// While it waits for a person: the next reminder.
+    #[serde(default)]
+    pub remind_at_ms: Option<u64>,
     /// When it must be done; from its first permit, or from the `resume` after it was late.
     #[serde(default)]
     pub deadline_ms: Option<u64>,

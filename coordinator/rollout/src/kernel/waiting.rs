@@ -104,14 +104,14 @@ impl Kernel {
         match self.rollout.phase {
             RolloutPhase::Planned => Some(person(
                 "start",
-                "waits for `start`",
+                "`start`",
                 self.next_reminder(self.rollout.since_ms, now_ms),
             )),
             RolloutPhase::Paused => {
                 let pause = self.rollout.pause.as_ref()?;
                 Some(person(
                     "paused",
-                    pause.text.clone(),
+                    format!("the end of the pause: {}", pause.text),
                     pause.remind_at_ms.max(now_ms),
                 ))
             }
@@ -149,9 +149,9 @@ impl Kernel {
                 let leg = self.legs.iter().find(|leg| leg.phase == LegPhase::Running);
                 let text = leg.map_or_else(
                     || "the next decision".to_owned(),
-                    |leg| format!("leg {}", leg.leg),
+                    |leg| format!("leg {} is under way", leg.leg),
                 );
-                if let Some(shut) = leg.and_then(|leg| self.only_a_window(&leg.leg, now_ms)) {
+                if let Some(shut) = leg.and_then(|leg| self.only_a_gate(&leg.leg, now_ms)) {
                     return Some(shut);
                 }
                 Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
@@ -183,7 +183,7 @@ impl Kernel {
                 || format!("hop {} to {}: its first step", hop.number, hop.to),
                 |step| {
                     format!(
-                        "hop {} to {}: step {} ({} of {}) {}",
+                        "hop {} to {}: step {} ({} of {}): {}",
                         hop.number, hop.to, step.step, step.index, step.of, step.waits_for
                     )
                 },
@@ -191,7 +191,7 @@ impl Kernel {
             return Some(duty(
                 Owner::ServerDriver,
                 "server_step",
-                text.trim_end().to_owned(),
+                text.trim_end_matches([':', ' ']).to_owned(),
                 hop.deadline_ms.unwrap_or(now_ms),
             ));
         }
@@ -236,18 +236,17 @@ impl Kernel {
             GroupPhase::Done | GroupPhase::Cancelled => return None,
             GroupPhase::RolledBack => return self.group_back_duty(leg, group, now_ms),
             GroupPhase::Gated if waits_for_approval(row, group) => {
-                return Some(person(
-                    "approval",
-                    format!("waits for `approve {}`", group.name),
-                    self.next_reminder(row.since_ms, now_ms),
-                ));
+                return Some(self.approval_duty(row, group, now_ms));
             }
             GroupPhase::Soaking if row.soak_until_ms.is_some_and(|until| until > now_ms) => {
                 let until = row.soak_until_ms.unwrap_or(now_ms);
                 return Some(duty(
                     Owner::Coordinator,
                     "soak",
-                    format!("soaks for {} more", duration_text(until.saturating_sub(now_ms))),
+                    format!(
+                        "the end of its soak, {} more",
+                        duration_text(until.saturating_sub(now_ms))
+                    ),
                     until,
                 ));
             }
@@ -312,7 +311,7 @@ impl Kernel {
         }
         if let Some(until) = row.offline_until_ms.filter(|until| *until > now_ms) {
             let text = format!(
-                "waits {} more for hosts that are away",
+                "hosts that are away, {} more",
                 duration_text(until.saturating_sub(now_ms))
             );
             return Some(duty(Owner::Agent, "offline", text, until));
@@ -328,8 +327,8 @@ impl Kernel {
         Some(duty(Owner::Coordinator, "hosts", text, self.next_move_ms(now_ms)))
     }
 
-    /// Where nothing is under way and the group whose turn it is waits for its window, the whole rollout does.
-    fn only_a_window(&self, leg: &LegId, now_ms: u64) -> Option<Duty> {
+    /// Where nothing is under way and the group whose turn it is waits for its window or a person, the whole rollout does.
+    fn only_a_gate(&self, leg: &LegId, now_ms: u64) -> Option<Duty> {
         if self.rollout.phase != RolloutPhase::Running {
             return None;
         }
@@ -341,11 +340,23 @@ impl Kernel {
             .find(|group| self.group(leg, &group.name).is_some_and(|row| !done(row)))?;
         let tally = self.tally(leg, group, now_ms);
         let shut = self.group_duty(leg, group, now_ms);
-        let shut = shut.filter(|duty| duty.code == "window" && tally.in_flight == 0)?;
+        let shut = shut.filter(|duty| matches!(duty.code, "window" | "approval") && tally.in_flight == 0)?;
         Some(Duty {
             text: format!("group {}: {}", group.name, shut.text),
             ..shut
         })
+    }
+
+    fn approval_duty(&self, row: &GroupRow, group: &PlanGroup, now_ms: u64) -> Duty {
+        let reminder = row
+            .remind_at_ms
+            .filter(|at| *at > now_ms)
+            .unwrap_or_else(|| self.next_reminder(row.since_ms, now_ms));
+        person(
+            "approval",
+            format!("approval (`approve {}`)", group.name),
+            reminder,
+        )
     }
 
     /// A window that is closed. One that never opens again waits for a person.
@@ -390,7 +401,18 @@ impl Kernel {
         if row.phase.is_final() {
             return None;
         }
-        let at = row.deadline_ms.unwrap_or(moment.next_ms).max(now_ms);
+        let at = row.deadline_ms.unwrap_or(moment.next_ms);
+        // Whoever is away is lost earlier than whoever only works long.
+        let lost = self
+            .absent_since(host, now_ms)
+            .filter(|_| {
+                matches!(
+                    row.phase,
+                    HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack
+                )
+            })
+            .map(|since| since + self.plan.timing.lost_after_ms);
+        let at = lost.map_or(at, |lost| lost.min(at)).max(now_ms);
         let step = row
             .step
             .as_ref()
@@ -512,11 +534,7 @@ impl Kernel {
                     return duty(Owner::Coordinator, "earlier_group", text, next);
                 }
                 GroupPhase::Gated if waits_for_approval(state, group) => {
-                    return person(
-                        "approval",
-                        format!("waits for `approve {}`", group.name),
-                        self.next_reminder(state.since_ms, now_ms),
-                    );
+                    return self.approval_duty(state, group, now_ms);
                 }
                 _ => {}
             }
@@ -660,6 +678,17 @@ impl Kernel {
             .chain(offline)
             .chain(checks)
             .chain(gates);
-        all.min().unwrap_or(0).max(now_ms + 1_000)
+        // Where only a person can move something, the reminder is what comes next.
+        let approvals = || {
+            let legs = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running);
+            let rows = legs.flat_map(|leg| {
+                let groups = self.plan.groups.iter();
+                groups.filter_map(|group| Some((group, self.group(&leg.leg, &group.name)?)))
+            });
+            rows.filter(|(group, row)| row.phase == GroupPhase::Gated && waits_for_approval(row, group))
+                .filter_map(|(group, row)| self.approval_duty(row, group, now_ms).reminder_ms)
+                .min()
+        };
+        all.min().or_else(approvals).unwrap_or(0).max(now_ms + 1_000)
     }
 }

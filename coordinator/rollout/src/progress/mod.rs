@@ -9,7 +9,7 @@ pub use doc::{
     StatusDocument, StepView, Wait,
 };
 
-pub(crate) use parts::{failure_hint, hop_state};
+pub(crate) use parts::hop_state;
 
 use crate::kernel::{Kernel, LegPhase, Owner, RolloutPhase};
 use fleet_common::codes::exit;
@@ -94,6 +94,10 @@ fn progress(kernel: &Kernel) -> (u32, u32) {
 
 fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
     let hosts = format!("{done} of {total} hosts done");
+    if kernel.rollout.pause.is_some() {
+        // The pause stands below, with its hint.
+        return format!("{hosts}; a person is waited for");
+    }
     match kernel.rollout_duty(now_ms) {
         Some(duty) => format!("{hosts}; {}", duty.text),
         None => format!("{hosts}; ended"),

@@ -314,15 +314,17 @@ pub(super) fn failures(kernel: &Kernel) -> Vec<Failure> {
 }
 
 /// What to do about a host that ended badly.
-pub(crate) fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
+fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
     match phase {
         HostPhase::RolledBack => "its old client works; repair the cause and `retry` it",
         HostPhase::Failed | HostPhase::Refused => "nothing was changed; repair the cause and `retry` it",
         HostPhase::Inconsistent if slot => {
-            "look at the client on the host; then `retry` it or `host free-slot`"
+            "look at the client on the host; then `retry` it, or give its slot back with `host free-slot`"
         }
         HostPhase::Inconsistent => "look at the client on the host; then `retry` it",
-        HostPhase::Lost => "bring the host back and it goes on by itself, or `host free-slot`",
+        HostPhase::Lost => {
+            "bring the host back and it goes on by itself, or give its slot back with `host free-slot`"
+        }
         _ => "",
     }
 }

@@ -23,23 +23,34 @@ pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Ve
         }
         let ended = ended(&group.counts);
         let name = cut(&group.name, name_width);
-        let line = format!(
-            "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<9} {}; slots {}/{}, failures {}/{}",
+        let mut line = format!(
+            "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<11}",
             bar(ended, group.total, bar_width),
             group.total,
             words(&group.state),
+        );
+        let numbers = format!(
+            "{}; slots {}/{}, failures {}/{}",
             counts(&group.counts),
             group.slots_used,
             group.slots_max,
             group.failures,
             group.failure_threshold,
         );
+        // A line of its own rather than numbers that are cut off.
+        let fits = line.chars().count() + 1 + numbers.chars().count() <= width;
+        if fits {
+            line = format!("{line} {numbers}");
+        }
         let line = cut(line.trim_end(), width);
         all.push(match group.state {
             GroupPhase::Breached | GroupPhase::RolledBack => paint.red(&line),
             GroupPhase::Done => paint.green(&line),
             _ => line,
         });
+        if !fits {
+            all.push(cut(&format!("    {numbers}"), width));
+        }
         remark(group, width, all);
     }
 }

@@ -1,7 +1,7 @@
 //! Hosts one by one: failed, in flight, waiting.
 
 use super::paint::Paint;
-use crate::cli::text::{cut, duration, words};
+use crate::cli::text::{cut, duration, folded, words};
 use crate::operator_api::documents::LiveStatus;
 use rollout::progress::StatusDocument;
 
@@ -30,10 +30,11 @@ pub fn failures(status: &StatusDocument, width: usize, paint: &Paint, all: &mut 
                 line.push_str(&format!(": {part}"));
             }
         }
-        all.push(paint.red(&cut(&line, width)));
-        if !failure.hint.is_empty() {
-            all.push(cut(&format!("    hint: {}", failure.hint), width));
+        for (number, line) in folded(&line, width.saturating_sub(4)).iter().enumerate() {
+            let indent = if number == 0 { "  " } else { "    " };
+            all.push(paint.red(&format!("{indent}{line}")));
         }
+        all.extend(super::hint(&failure.hint, "    ", width));
     }
     more(status.failures.len(), all);
 }

@@ -10,7 +10,7 @@ pub use paint::{Paint, bar, stamp};
 use super::Ended;
 use super::client::{self, Client};
 use super::output::Output;
-use super::text::{cut, duration, words};
+use super::text::{cut, duration, folded, words};
 use crate::operator_api::documents::LiveStatus;
 use fleet_common::codes::{self, exit};
 use rollout::kernel::LegPhase;
@@ -77,10 +77,12 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
             duration(status.now_ms.saturating_sub(pause.since_ms)),
             pause.text
         );
-        all.push(paint.yellow(&cut(&line, width)));
-        if !pause.hint.is_empty() {
-            all.push(cut(&format!("  hint: {}", pause.hint), width));
-        }
+        let lines = folded(&line, width.saturating_sub(2));
+        all.extend(lines.iter().enumerate().map(|(number, line)| {
+            let indent = if number == 0 { "" } else { "  " };
+            paint.yellow(&format!("{indent}{line}"))
+        }));
+        all.extend(hint(&pause.hint, "  ", width));
     }
     let legs: Vec<String> = status
         .legs
@@ -95,6 +97,19 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
         })
         .collect();
     all.push(cut(&legs.join(" > "), width));
+}
+
+/// What to do next, whole: it is what the reader looks for.
+fn hint(text: &str, indent: &str, width: usize) -> Vec<String> {
+    let left = width.saturating_sub(indent.len() + 6);
+    folded(text, left)
+        .iter()
+        .enumerate()
+        .map(|(number, line)| {
+            let name = if number == 0 { "hint: " } else { "      " };
+            format!("{indent}{name}{line}")
+        })
+        .collect()
 }
 
 /// Waiting clients that are named on the screen; `--json` has all.

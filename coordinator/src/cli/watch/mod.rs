@@ -1,25 +1,25 @@
 //! `watch`: a redrawn screen on a terminal, a line per change in a pipe, a document per change with `--json`. Ends with the rollout, or
 //! when it waits for a person.
 
+mod lines;
+
+pub use lines::Lines;
+
 use super::Ended;
 use super::client::{self, Client};
 use super::output::Output;
-use super::status::{self, Paint, bar, counts, stamp};
-use super::text::{duration, words};
+use super::status::{self, Paint};
 use crate::config::DataDir;
 use crate::operator_api::documents::{EventsDocument, LiveStatus};
 use crate::problem::Problems;
 use crossterm::{cursor, execute, terminal};
 use fleet_common::codes::exit;
 use fleet_proto::EventsRequest;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_stream::StreamExt as _;
 
 /// A coordinator that is being restarted is waited for this long.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Events from before that a new viewer in a pipe is shown.
-const HISTORY: usize = 20;
 
 pub async fn run(client: &mut Client, data: &DataDir, output: &Output) -> Ended {
     let mut view = View::new(output);
@@ -64,11 +64,12 @@ async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Inst
         *lost = None;
         if view.wants_events() {
             let request = EventsRequest {
-                after: view.seen,
+                after: view.lines.seen(),
                 limit: 0,
             };
             let events: EventsDocument = client::read(client.events(request).await)?;
-            view.events(&events);
+            let lines = view.lines.events(&events);
+            view.print(&lines);
         }
         view.frame(&document);
         if view.output.is_unread() {
@@ -93,13 +94,8 @@ struct View<'a> {
     output: &'a Output,
     screen: bool,
     open: bool,
-    /// Last event that was shown.
-    seen: u64,
-    fresh: bool,
     remarked: bool,
-    steps: BTreeMap<String, String>,
-    groups: BTreeMap<String, String>,
-    leg: String,
+    lines: Lines,
 }
 
 impl<'a> View<'a> {
@@ -108,12 +104,8 @@ impl<'a> View<'a> {
             output,
             screen: !output.is_json() && output.is_terminal(),
             open: false,
-            seen: 0,
-            fresh: true,
             remarked: false,
-            steps: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            leg: String::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -121,19 +113,9 @@ impl<'a> View<'a> {
         !self.screen && !self.output.is_json()
     }
 
-    fn events(&mut self, document: &EventsDocument) {
-        let skip = if self.fresh {
-            document.events.len().saturating_sub(HISTORY)
-        } else {
-            0
-        };
-        for numbered in document.events.iter().skip(skip) {
-            let event = &numbered.event;
-            self.output
-                .line(&format!("{}  {}", stamp(event.at_ms), event.text));
-        }
-        if let Some(last) = document.events.last() {
-            self.seen = last.sequence;
+    fn print(&self, lines: &[String]) {
+        for line in lines {
+            self.output.line(line);
         }
     }
 
@@ -144,66 +126,8 @@ impl<'a> View<'a> {
         } else if self.screen {
             self.draw(document);
         } else {
-            self.lines(document);
-        }
-        self.fresh = false;
-    }
-
-    /// Steps of hosts and bars of groups are no events; they get their lines here.
-    fn lines(&mut self, live: &LiveStatus) {
-        let document = &live.status;
-        let at = stamp(document.now_ms);
-        let mut steps = BTreeMap::new();
-        for host in document.in_flight.iter().filter(|host| !host.step.is_empty()) {
-            let text = format!(
-                "{}: {} step {}/{} {}",
-                host.name,
-                words(&host.state),
-                host.index,
-                host.of,
-                host.step
-            );
-            let key = format!("{}/{}", host.leg, host.host);
-            if self.steps.get(&key) != Some(&text) {
-                self.output.line(&format!("{at}  {text}"));
-            }
-            steps.insert(key, text);
-        }
-        self.steps = steps;
-        for group in &document.groups {
-            let ended = group.total.saturating_sub(
-                group.counts.waiting + group.counts.preparing + group.counts.ready + group.counts.in_flight,
-            );
-            let text = format!(
-                "{} {}  {} {ended}/{}  {}",
-                group.leg,
-                group.name,
-                bar(ended, group.total, 20),
-                group.total,
-                words(&group.state)
-            );
-            let key = format!("{}/{}", group.leg, group.name);
-            let changed = self.groups.get(&key) != Some(&text);
-            if changed && !(self.fresh && ended == 0) {
-                self.output
-                    .line(&format!("{at}  {text}  {}", counts(&group.counts)));
-            }
-            self.groups.insert(key, text);
-        }
-        let leg = document
-            .legs
-            .iter()
-            .map(|leg| format!("{} {}", leg.leg, words(&leg.state)))
-            .collect::<Vec<_>>()
-            .join(" > ");
-        if leg != self.leg {
-            let left = document
-                .estimate
-                .as_ref()
-                .map(|estimate| format!("  about {} left", duration(estimate.remaining_ms)));
-            self.output
-                .line(&format!("{at}  legs: {leg}{}", left.unwrap_or_default()));
-            self.leg = leg;
+            let lines = self.lines.changes(document);
+            self.print(&lines);
         }
     }
 

@@ -1,0 +1,186 @@
+//! What the operator can do, as commands that can be typed as they stand.
+
+use crate::kernel::{Kernel, Pause};
+use serde::{Deserialize, Serialize};
+
+/// Something that the operator can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Arguments of `pmm-coordinator`, complete; empty for what is done elsewhere.
+    pub command: String,
+    /// What follows from it, or what is to be done.
+    pub does: String,
+}
+
+/// A command.
+pub(super) fn run(command: impl Into<String>, does: impl Into<String>) -> Choice {
+    Choice {
+        command: command.into(),
+        does: does.into(),
+    }
+}
+
+/// Work that no command does.
+pub(super) fn work(does: impl Into<String>) -> Choice {
+    run("", does)
+}
+
+/// A name as one word of a shell.
+pub(super) fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
+}
+
+pub(super) fn pause() -> Choice {
+    run(
+        "pause",
+        "no further host and no hop begins; what is under way goes on",
+    )
+}
+
+pub(super) fn abort() -> Choice {
+    run(
+        "abort",
+        "ends it: nothing begins any more, what is under way finishes",
+    )
+}
+
+pub(super) fn force() -> Choice {
+    run(
+        "abort --force",
+        "ends it, and hosts that are not verified go back to their old client",
+    )
+}
+
+pub(super) fn watch() -> Choice {
+    run("watch", "follow it; nothing has to be done")
+}
+
+pub(super) fn new_plan(why: &str) -> Choice {
+    run("plan -f fleet.toml", why)
+}
+
+/// The ways out of a pause, by its reason.
+pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
+    let resume = |does: &str| run("resume", does);
+    let mut choices = match pause.code.as_str() {
+        "operator" => vec![resume("hosts and hops begin again")],
+        "threshold" => vec![
+            run(
+                "retry",
+                "after the repair: the failed hosts are tried again and the rollout goes on",
+            ),
+            resume("the failures so far are accepted, the rest of the group goes on"),
+        ],
+        "inconclusive" => vec![work(pause.hint.clone()), resume("looks again, as long as before")],
+        "offline" => vec![
+            work("bring the hosts back that are away"),
+            resume("goes on, without those that are still away"),
+        ],
+        "group_deadline" => vec![
+            run("status", "what its hosts are doing"),
+            resume("the group has the same time again"),
+        ],
+        "rollback" => vec![
+            run(
+                "retry",
+                "after the repair: the hosts that went back are tried again",
+            ),
+            resume("goes on without the hosts that went back"),
+        ],
+        fleet_common::codes::STORE_RESTORED => vec![
+            work(pause.hint.clone()),
+            run(
+                "doctor --adopt-epoch",
+                "takes the store as it is for the truth, after it was looked at",
+            ),
+        ],
+        "slots_exhausted" | "set_exhausted" | "site_exhausted" => {
+            let mut choices = vec![run(
+                "retry",
+                "after the repair: the hosts that hold the slots are tried again",
+            )];
+            choices.extend(stuck(kernel).into_iter().map(|name| free_slot(&name)));
+            choices.push(resume("once a slot is free"));
+            choices
+        }
+        "survey" => vec![
+            run("retry", "after the repair: the hosts are asked again"),
+            resume("goes on without the hosts that failed the survey"),
+        ],
+        "bridge_incomplete" => vec![
+            run(
+                "retry",
+                "after the repair: the hosts that stayed behind are tried again",
+            ),
+            resume("goes on; the hosts that stayed behind lose the next server"),
+        ],
+        "repoint" => vec![
+            run("retry", "after the repair: the clients are moved again"),
+            resume("goes on without the hosts whose client did not follow"),
+        ],
+        "server_view_missing" => vec![
+            work("make the PMM Server reachable for the coordinator"),
+            resume("it is asked again"),
+        ],
+        code if code.starts_with("server_") => server(kernel),
+        _ => vec![work(pause.hint.clone()), resume("goes on")],
+    };
+    choices.push(abort());
+    choices
+}
+
+/// The ways out of a server leg that did not settle.
+pub(super) fn server(kernel: &Kernel) -> Vec<Choice> {
+    let mut choices = Vec::new();
+    if kernel.waits_for_clients().is_some() {
+        choices.push(run(
+            "retry --server",
+            "nothing is done again: it only waits and looks again, as long as a fleet of this size may take",
+        ));
+        choices.push(run(
+            "resume --accept-server",
+            "goes on although no client came back",
+        ));
+    } else {
+        choices.push(run(
+            "retry --server",
+            "after the repair: the hop is tried again from where it started",
+        ));
+    }
+    choices
+}
+
+pub(super) fn free_slot(name: &str) -> Choice {
+    run(
+        format!("host free-slot {} --reason '...'", quoted(name)),
+        "its slot is free for another host, without its client being repaired",
+    )
+}
+
+/// Hosts that ended and still hold a slot.
+fn stuck(kernel: &Kernel) -> Vec<String> {
+    let holders = kernel
+        .hosts
+        .values()
+        .flat_map(|rows| rows.iter())
+        .filter(|(_, row)| row.slot && row.phase.is_final());
+    holders.map(|(host, _)| kernel.name(host).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn names_are_one_word_for_a_shell() {
+        assert_eq!(quoted("db-03.example.com"), "db-03.example.com");
+        assert_eq!(quoted("my host"), "'my host'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted("--force"), "'--force'");
+        assert_eq!(quoted(""), "''");
+    }
+}

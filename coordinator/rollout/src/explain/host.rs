@@ -1,0 +1,390 @@
+//! A host.
+
+use super::choice::{self, Choice, force, free_slot, new_plan, pause, quoted, run, watch, work};
+use super::until::then_of_others;
+use super::{ExplainDocument, current_leg, document};
+use crate::kernel::{Duty, HostPhase, HostRow, Kernel, LegPhase, Owner, RolloutPhase};
+use crate::plan::{HostAction, PlanHost};
+use fleet_common::ids::LegId;
+
+pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
+    let subject = format!("host:{}", planned.host);
+    let Some((leg, row)) = leg_of(kernel, planned) else {
+        let mut answer = document(
+            now_ms,
+            subject,
+            planned.name.clone(),
+            "not_in_a_leg".to_owned(),
+            kernel.rollout().created_at_ms,
+            None,
+        );
+        answer.reason = "the plan has nothing to do on it".to_owned();
+        if let HostAction::Refuse { reason, hint, .. } = &planned.action {
+            answer.reason = format!("the plan leaves it out: {reason}");
+            answer.you_can = vec![work(hint.clone()), new_plan("after that: a plan with it")];
+        }
+        return answer;
+    };
+    let duty = kernel.host_duty(&leg, &planned.host, now_ms);
+    let mut answer = document(
+        now_ms,
+        subject,
+        planned.name.clone(),
+        row.phase.as_str().to_owned(),
+        row.since_ms,
+        duty.clone(),
+    );
+    answer.reason = reason(planned, &leg, row);
+    answer.rules = rules(kernel, planned, &leg, row, now_ms);
+    answer.then = match &duty {
+        Some(duty) => then(kernel, row, duty, now_ms),
+        None if row.phase == HostPhase::Lost => "it goes on by itself when its agent returns".to_owned(),
+        None => String::new(),
+    };
+    answer.you_can = match &duty {
+        Some(duty) => open_choices(kernel, planned, &leg, row, duty),
+        None => final_choices(kernel, planned, row),
+    };
+    answer
+}
+
+/// The leg in which it matters now: the survey, the server leg that its client follows, or a client leg.
+fn leg_of<'a>(kernel: &'a Kernel, planned: &PlanHost) -> Option<(LegId, &'a HostRow)> {
+    let surveying = kernel
+        .legs()
+        .first()
+        .filter(|leg| leg.phase == LegPhase::Running)
+        .filter(|leg| {
+            kernel
+                .host(&leg.leg, &planned.host)
+                .is_some_and(|row| !row.phase.is_final() || row.counts)
+        })
+        .map(|leg| leg.leg.clone());
+    let following = kernel
+        .legs()
+        .iter()
+        .enumerate()
+        .find(|(at, leg)| {
+            leg.phase != LegPhase::Settled && !leg.hops.is_empty() && kernel.side(*at).is_some()
+        })
+        .map(|(_, leg)| leg.leg.clone())
+        .filter(|leg| {
+            kernel
+                .host(leg, &planned.host)
+                .is_some_and(|row| row.phase != HostPhase::Repointed)
+        });
+    let leg = surveying.or(following).or_else(|| current_leg(kernel))?;
+    let row = kernel.host(&leg, &planned.host)?;
+    Some((leg, row))
+}
+
+fn reason(planned: &PlanHost, leg: &LegId, row: &HostRow) -> String {
+    if let HostAction::Refuse { reason, .. } = &planned.action {
+        return format!("the plan leaves it out: {reason}");
+    }
+    let group = &planned.group;
+    let tried = if row.attempt > 1 {
+        format!(", attempt {}", row.attempt)
+    } else {
+        String::new()
+    };
+    let place = format!("{leg}, group {group}{tried}");
+    if row.reason.is_empty() {
+        return format!("{}; {place}", plain_reason(row.phase));
+    }
+    let step = if row.failed_step.is_empty() || row.reason.contains(&row.failed_step) {
+        String::new()
+    } else {
+        format!("step {}: ", row.failed_step)
+    };
+    let code = if row.code.is_empty() || row.reason == row.code {
+        String::new()
+    } else {
+        format!(" ({})", row.code)
+    };
+    format!("{step}{}{code}; {place}", row.reason)
+}
+
+/// What a state means where no more is known.
+fn plain_reason(phase: HostPhase) -> &'static str {
+    match phase {
+        HostPhase::Waiting => "nothing was ordered yet",
+        HostPhase::Preparing => "it is checked and the new client is downloaded; its old client runs on",
+        HostPhase::Ready => "checked and downloaded; its old client runs until it gets a permit",
+        HostPhase::Permitted => "it has a permit and did not say yet that it began",
+        HostPhase::Switching => "its client is being replaced",
+        HostPhase::Verifying => "the host says that its new client runs; the PMM Server must see that",
+        HostPhase::Settling => "its new client is verified and works; its way back is kept for now",
+        HostPhase::RollingBack => "its old client is being put back",
+        HostPhase::Repointing => "its client is told the server's new address",
+        HostPhase::Surveyed => "it is ready",
+        HostPhase::Repointed => "its client uses the server's new port",
+        HostPhase::Upgraded => "its new client is verified and kept",
+        HostPhase::AlreadyCurrent => "it was on the target before",
+        HostPhase::RolledBack => "its old client is back and verified",
+        HostPhase::Failed => "it failed before anything was changed",
+        HostPhase::Inconsistent => "neither its old nor its new client could be verified",
+        HostPhase::Refused => "a rule keeps it out",
+        HostPhase::Skipped => "it was left out",
+        HostPhase::Cancelled => "the rollout was aborted before it began",
+        HostPhase::Lost => "it was given a permit and has been silent since",
+    }
+}
+
+fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms: u64) -> Vec<String> {
+    let mut rules = Vec::new();
+    if let Some(group) = kernel
+        .plan
+        .group(&planned.group)
+        .filter(|_| kernel.group(leg, &planned.group).is_some())
+        .filter(|_| row.slot || row.phase == HostPhase::Ready)
+    {
+        let tally = kernel.tally(leg, group, now_ms);
+        let own = if row.slot { ", it holds one of them" } else { "" };
+        rules.push(format!(
+            "{} of {} slots of group {} are taken{own}",
+            tally.slots,
+            kernel.width(leg, group, &tally),
+            group.name
+        ));
+    }
+    if !planned.sets.is_empty() && !row.phase.is_through() {
+        let sets: Vec<&str> = planned.sets.iter().map(String::as_str).collect();
+        let together = kernel
+            .plan
+            .group(&planned.group)
+            .map_or(1, |group| group.together);
+        rules.push(format!(
+            "at most {together} of {} without a working client at once",
+            sets.join(", ")
+        ));
+    }
+    if let Some(repoint) = &planned.repoint {
+        let state = if kernel.followed(&planned.host) {
+            "may begin"
+        } else {
+            "does not begin before that"
+        };
+        rules.push(format!(
+            "its client addresses the server's container and is moved from {} to {} when the server is PMM 3; it {state}",
+            repoint.from, repoint.to
+        ));
+    }
+    if row.counts {
+        rules.push(format!(
+            "it counts for the failure threshold of group {}",
+            planned.group
+        ));
+    }
+    if !kernel.is_connected(&planned.host) && !row.phase.is_final() {
+        rules.push(if row.phase.in_flight() {
+            "its agent is not connected; what it does there goes on".to_owned()
+        } else {
+            "its agent is not connected; a permit is only given to a connected host".to_owned()
+        });
+    }
+    rules
+}
+
+/// What silence leads to.
+fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
+    let own = match row.phase {
+        HostPhase::Preparing => "without an answer it is asked again, and left out after the third time",
+        HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
+            "without a word by then it is lost and keeps its slot; it goes on by itself when it returns"
+        }
+        HostPhase::Repointing => {
+            "without an answer it is asked again; after the third time a person is asked"
+        }
+        HostPhase::Verifying if Kernel::is_unseen(row, now_ms) => {
+            "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
+        }
+        HostPhase::Verifying => "without fresh samples by then its old client is put back",
+        HostPhase::Settling if row.rests() && row.back_wanted.is_some() => return then_of_others(kernel),
+        HostPhase::Settling if row.rests() => {
+            "it works meanwhile; what was saved for its way back is removed at the end, not before"
+        }
+        HostPhase::Settling => "without an answer it counts as upgraded, with a note",
+        _ if duty.owner == Owner::Operator => "you are reminded; it does not begin before a person says so",
+        _ if matches!(duty.code, "backup" | "asked_later") => "then it is asked again",
+        _ if duty.code == "retry" => "then it is tried again",
+        _ if duty.code == "window" => "then it may begin",
+        _ if duty.code == "canary_soak" => "then it may begin",
+        _ => return then_of_others(kernel),
+    };
+    own.to_owned()
+}
+
+fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, duty: &Duty) -> Vec<Choice> {
+    let name = quoted(&planned.name);
+    let rollout = kernel.rollout();
+    let begins = matches!(
+        row.phase,
+        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+    );
+    let skip = run(format!("skip {name}"), "it is left out of this rollout");
+    match duty.code {
+        "held" => {
+            let mut choices = Vec::new();
+            let hold = kernel.holds.get(&planned.host);
+            if hold.is_some_and(|hold| hold.operator.is_some()) {
+                choices.push(run(format!("host unhold {name}"), "it may begin at its turn"));
+            }
+            if hold.is_some_and(|hold| hold.host.is_some()) {
+                choices.push(work(format!(
+                    "on {}: `pmm-upgrade-agent unhold`, because it is held there",
+                    planned.name
+                )));
+            }
+            choices.push(skip);
+            return choices;
+        }
+        "approval" => {
+            return vec![
+                run(
+                    format!("approve {}", quoted(planned.group.as_str())),
+                    "its group may begin",
+                ),
+                skip,
+            ];
+        }
+        "start" => return vec![run("explain", "what stands before `start`")],
+        _ => {}
+    }
+    if rollout.phase == RolloutPhase::Aborting {
+        let forced = rollout.abort.as_ref().is_some_and(|abort| abort.force);
+        return if forced {
+            vec![watch()]
+        } else {
+            vec![watch(), force()]
+        };
+    }
+    if let (true, RolloutPhase::Paused, Some(pause)) = (begins, rollout.phase, &rollout.pause) {
+        let mut choices = choice::out_of(kernel, pause);
+        choices.push(skip);
+        return choices;
+    }
+    let away = || {
+        work(format!(
+            "on {}: see why its agent is away (`systemctl status pmm-upgrade-agent`)",
+            planned.name
+        ))
+    };
+    let take_back = || {
+        run(
+            format!("rollback host {name} --reason '...'"),
+            "its old client is put back",
+        )
+    };
+    if !begins {
+        let mut choices = vec![watch()];
+        if row.phase == HostPhase::Settling {
+            if row.rests() && row.back_wanted.is_none() {
+                choices.push(take_back());
+            }
+            return choices;
+        }
+        if row.phase == HostPhase::Verifying && row.inconclusive {
+            choices = vec![
+                run(format!("accept {name}"), "it passes without a verdict"),
+                take_back(),
+            ];
+        }
+        if !kernel.is_connected(&planned.host) {
+            choices = vec![away()];
+        }
+        match &rollout.pause {
+            // What is asked of a person may be what this host waits for.
+            Some(pause) if rollout.phase == RolloutPhase::Paused => {
+                let ways = choice::out_of(kernel, pause);
+                choices.extend(ways.into_iter().filter(|way| way.command != "abort"));
+            }
+            _ => choices.push(pause()),
+        }
+        choices.push(run(
+            "abort --force",
+            "ends the rollout; this host goes back unless it is verified by then",
+        ));
+        return choices;
+    }
+    let mut choices = Vec::new();
+    if duty.code == "offline" {
+        choices.push(away());
+    }
+    if duty.code == "slots" {
+        let holders = kernel
+            .plan
+            .group(&planned.group)
+            .into_iter()
+            .flat_map(|group| &group.hosts);
+        let ended = holders.filter(|host| {
+            kernel
+                .host(leg, host)
+                .is_some_and(|row| row.slot && row.phase.is_final())
+        });
+        choices.extend(ended.take(3).map(|host| free_slot(kernel.name(host))));
+    }
+    if duty.code == "earlier_group" {
+        choices.push(run(
+            format!("explain {}", quoted(planned.group.as_str())),
+            "what its group waits for",
+        ));
+    }
+    choices.push(run(
+        format!("host hold {name}"),
+        "it does not begin before `host unhold`",
+    ));
+    choices.push(skip);
+    choices
+}
+
+fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choice> {
+    let name = quoted(&planned.name);
+    if let HostAction::Refuse { hint, .. } = &planned.action {
+        return vec![work(hint.clone()), new_plan("after that: a plan with it")];
+    }
+    let retry = |does: &str| run(format!("retry {name}"), does);
+    let bundle = run(
+        format!("host collect-bundle {name}"),
+        "its agent writes what is needed to find the fault",
+    );
+    let aborted = kernel.rollout().abort.is_some();
+    let mut choices = match row.phase {
+        HostPhase::RolledBack if row.taken_back => vec![retry("it is tried again after all")],
+        HostPhase::RolledBack => vec![
+            bundle,
+            retry("after the repair: a new attempt; its old client works meanwhile"),
+        ],
+        HostPhase::Failed | HostPhase::Refused => {
+            vec![
+                bundle,
+                retry("after the repair: a new attempt; nothing was changed so far"),
+            ]
+        }
+        HostPhase::Inconsistent => vec![
+            work(format!(
+                "on {}: look at its client (`pmm-admin status`); it may be blind",
+                planned.name
+            )),
+            bundle,
+            retry("after the repair: a new attempt"),
+        ],
+        HostPhase::Lost => vec![work(format!(
+            "bring {} or its agent back; it goes on by itself",
+            planned.name
+        ))],
+        HostPhase::Skipped => vec![retry("it is tried after all")],
+        HostPhase::Cancelled => vec![new_plan("a new plan starts from what is there now")],
+        _ => Vec::new(),
+    };
+    if aborted {
+        choices.retain(|choice| !choice.command.starts_with("retry"));
+        if !choices.is_empty() && row.phase != HostPhase::Cancelled {
+            choices.push(new_plan("the rollout was aborted: a new plan tries it again"));
+        }
+    }
+    if row.slot {
+        choices.push(free_slot(&planned.name));
+    }
+    choices
+}

@@ -1,0 +1,132 @@
+//! Why a host, a group, the server or the rollout is where it is, and what happens next.
+
+mod choice;
+mod group;
+mod host;
+mod rollout;
+mod server;
+mod until;
+
+pub use choice::Choice;
+
+use crate::kernel::{Duty, Kernel, LegPhase};
+use crate::progress::client_legs;
+use fleet_common::ids::{GroupName, LegId};
+use serde::{Deserialize, Serialize};
+
+/// The answer of `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainDocument {
+    /// When it was taken.
+    pub now_ms: u64,
+    /// `rollout`, `server`, `group:<name>` or `host:<id>`; the same as in events, so that their last ones can be added.
+    pub subject: String,
+    /// Name for people.
+    pub name: String,
+    /// State.
+    pub state: String,
+    /// Since when.
+    pub since_ms: u64,
+    /// Who must act: `agent`, `coordinator`, `server_driver`, `pmm_server`, `operator`, `nobody`.
+    pub owner: String,
+    /// Stable name of what it waits for, the same as in `status`; empty when final.
+    pub code: String,
+    /// Why it is in this state.
+    pub reason: String,
+    /// What it waits for; empty when final.
+    pub waits_for: Vec<String>,
+    /// Rules and limits that bind now.
+    pub rules: Vec<String>,
+    /// When this state ends at the latest, or what it waits for moves.
+    pub deadline_ms: Option<u64>,
+    /// When a person is reminded.
+    pub reminder_ms: Option<u64>,
+    /// What happens then.
+    pub then: String,
+    /// What the operator can do.
+    pub you_can: Vec<Choice>,
+}
+
+/// Explains `rollout`, `server`, a group's name, or a host's id or name. `None` when there is no such thing in the plan.
+pub fn explain(kernel: &Kernel, subject: &str, now_ms: u64) -> Option<ExplainDocument> {
+    match subject {
+        "rollout" | "" => return Some(rollout::explain(kernel, now_ms)),
+        "server" => return Some(server::explain(kernel, now_ms)),
+        _ => {}
+    }
+    if let Some(group) = kernel
+        .plan
+        .group(&GroupName::new(subject.strip_prefix("group:").unwrap_or(subject)))
+    {
+        return group::explain(kernel, group, now_ms);
+    }
+    let planned = kernel
+        .plan
+        .find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
+    Some(host::explain(kernel, planned, now_ms))
+}
+
+/// A document with what a duty says; the rest is filled in by the subject.
+fn document(
+    now_ms: u64,
+    subject: String,
+    name: String,
+    state: String,
+    since_ms: u64,
+    duty: Option<Duty>,
+) -> ExplainDocument {
+    ExplainDocument {
+        now_ms,
+        subject,
+        name,
+        state,
+        since_ms,
+        owner: duty
+            .as_ref()
+            .map_or("nobody", |duty| duty.owner.as_str())
+            .to_owned(),
+        code: duty.as_ref().map_or("", |duty| duty.code).to_owned(),
+        reason: String::new(),
+        deadline_ms: duty.as_ref().and_then(|duty| duty.deadline_ms),
+        reminder_ms: duty.as_ref().and_then(|duty| duty.reminder_ms),
+        waits_for: duty.map(|duty| duty.text).into_iter().collect(),
+        rules: Vec::new(),
+        then: String::new(),
+        you_can: Vec::new(),
+    }
+}
+
+fn word<T: Serialize>(state: T) -> String {
+    serde_json::to_value(state)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// `1 host`, `2 hosts`.
+fn counted(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
+}
+
+/// The first names of a list, and how many more there are.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The leg that matters now for hosts: the one under way, or the first to come, or the last.
+fn current_leg(kernel: &Kernel) -> Option<LegId> {
+    let legs = client_legs(kernel);
+    let open = |leg: &&LegId| {
+        kernel
+            .legs()
+            .iter()
+            .any(|row| row.leg == **leg && row.phase != LegPhase::Settled)
+    };
+    legs.iter().find(open).or(legs.last()).cloned()
+}

@@ -1,0 +1,112 @@
+//! `watch` in a pipe: a line for each event, and for what changed and is no event.
+
+use crate::cli::status::{bar, counts, stamp};
+use crate::cli::text::{duration, words};
+use crate::operator_api::documents::{EventsDocument, LiveStatus};
+use rollout::progress::{GroupView, StatusDocument};
+use std::collections::BTreeMap;
+
+/// Events from before that a new viewer is shown.
+const HISTORY: usize = 20;
+
+/// What a viewer was told already.
+#[derive(Default)]
+pub struct Lines {
+    /// Last event that was shown.
+    seen: u64,
+    /// Whether a frame was shown.
+    begun: bool,
+    steps: BTreeMap<String, String>,
+    groups: BTreeMap<String, String>,
+    legs: String,
+}
+
+impl Lines {
+    /// Number of the last event that was shown.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// New events.
+    pub fn events(&mut self, document: &EventsDocument) -> Vec<String> {
+        let skip = if self.begun {
+            0
+        } else {
+            document.events.len().saturating_sub(HISTORY)
+        };
+        if let Some(last) = document.events.last() {
+            self.seen = last.sequence;
+        }
+        let shown = document.events.iter().skip(skip);
+        shown
+            .map(|numbered| format!("{}  {}", stamp(numbered.event.at_ms), numbered.event.text))
+            .collect()
+    }
+
+    /// Steps of hosts and bars of groups are no events; they get their lines here.
+    pub fn changes(&mut self, live: &LiveStatus) -> Vec<String> {
+        let document = &live.status;
+        let at = stamp(document.now_ms);
+        let mut lines = Vec::new();
+        self.hosts(document, &at, &mut lines);
+        for group in &document.groups {
+            self.group(group, &at, &mut lines);
+        }
+        let legs = document
+            .legs
+            .iter()
+            .map(|leg| format!("{} {}", leg.leg, words(&leg.state)))
+            .collect::<Vec<_>>()
+            .join(" > ");
+        if legs != self.legs {
+            let left = document
+                .estimate
+                .as_ref()
+                .map(|estimate| format!("  about {} left", duration(estimate.remaining_ms)));
+            lines.push(format!("{at}  legs: {legs}{}", left.unwrap_or_default()));
+            self.legs = legs;
+        }
+        self.begun = true;
+        lines
+    }
+
+    fn hosts(&mut self, document: &StatusDocument, at: &str, lines: &mut Vec<String>) {
+        let mut steps = BTreeMap::new();
+        for host in document.in_flight.iter().filter(|host| !host.step.is_empty()) {
+            let text = format!(
+                "{}: {} step {}/{} {}",
+                host.name,
+                words(&host.state),
+                host.index,
+                host.of,
+                host.step
+            );
+            let key = format!("{}/{}", host.leg, host.host);
+            if self.steps.get(&key) != Some(&text) {
+                lines.push(format!("{at}  {text}"));
+            }
+            steps.insert(key, text);
+        }
+        self.steps = steps;
+    }
+
+    fn group(&mut self, group: &GroupView, at: &str, lines: &mut Vec<String>) {
+        let ended = group.total.saturating_sub(
+            group.counts.waiting + group.counts.preparing + group.counts.ready + group.counts.in_flight,
+        );
+        let text = format!(
+            "{} {}  {} {ended}/{}  {}",
+            group.leg,
+            group.name,
+            bar(ended, group.total, 20),
+            group.total,
+            words(&group.state)
+        );
+        let key = format!("{}/{}", group.leg, group.name);
+        let changed = self.groups.get(&key) != Some(&text);
+        if changed && (self.begun || ended > 0) {
+            lines.push(format!("{at}  {text}  {}", counts(&group.counts)));
+        }
+        self.groups.insert(key, text);
+    }
+}

@@ -1,0 +1,197 @@
+//! What must hold for every explanation at every moment of every scenario, and tests of the harness itself.
+
+use crate::{Test, script, steps};
+use pmm_coordinator::cli;
+use rollout::explain::{ExplainDocument, explain};
+use rollout::kernel::Kernel;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// States in which nothing is waited for.
+const FINAL: [&str; 18] = [
+    "succeeded",
+    "finished_with_exceptions",
+    "finished_with_lost",
+    "aborted",
+    "settled",
+    "cancelled",
+    "done",
+    "upgraded",
+    "already_current",
+    "rolled_back",
+    "failed",
+    "inconsistent",
+    "refused",
+    "skipped",
+    "lost",
+    "surveyed",
+    "repointed",
+    "not_in_a_leg",
+];
+
+/// Everything that is not final says what, why, since when, until when, and what to do; and `status` counts the same reasons.
+pub fn explained(kernel: &Kernel, now_ms: u64) -> Result<(), String> {
+    let plan = kernel.plan();
+    let groups = plan.groups.iter().map(|group| format!("group:{}", group.name));
+    let hosts = plan.hosts.iter().map(|host| format!("host:{}", host.host));
+    let subjects = ["rollout".to_owned(), "server".to_owned()]
+        .into_iter()
+        .chain(groups)
+        .chain(hosts);
+    let mut waits = BTreeSet::new();
+    for subject in subjects {
+        let Some(document) = explain(kernel, &subject, now_ms) else {
+            continue;
+        };
+        lacks(&document, kernel).map_err(|what| format!("explain {subject}: {what}\n{document:#?}"))?;
+        waits.extend(
+            document
+                .waits_for
+                .iter()
+                .map(|text| (document.code.clone(), text.clone())),
+        );
+    }
+    for wait in rollout::progress::view(kernel, now_ms).waits {
+        let named = (wait.code.clone(), wait.text.clone());
+        if !waits.contains(&named) {
+            return Err(format!(
+                "`status` counts {named:?}, which `explain` says of nobody"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn lacks(document: &ExplainDocument, kernel: &Kernel) -> Result<(), String> {
+    let say = |what: &str| Err(what.to_owned());
+    if document.state.is_empty() || document.reason.trim().is_empty() {
+        return say("it lacks the state or why");
+    }
+    if document.since_ms == 0 || document.since_ms > document.now_ms {
+        return say("it lacks since when");
+    }
+    for choice in &document.you_can {
+        if choice.does.is_empty() {
+            return say("it does not say what a choice does");
+        }
+        if !choice.command.is_empty() {
+            typed(&choice.command)?;
+        }
+    }
+    let ended = FINAL.contains(&document.state.as_str());
+    // What was not begun when the rollout ended waits for nothing.
+    if ended || (kernel.is_final() && document.code.is_empty()) {
+        return Ok(());
+    }
+    if document.waits_for.iter().all(|text| text.is_empty()) || document.code.is_empty() {
+        return say("it lacks what it waits for");
+    }
+    let ahead = document.deadline_ms.or(document.reminder_ms);
+    if ahead.is_none_or(|at| at < document.now_ms) {
+        return say("it lacks a deadline or reminder that is to come");
+    }
+    if document.then.is_empty() {
+        return say("it lacks what happens then");
+    }
+    if document.you_can.is_empty() {
+        return say("it lacks what the operator can do");
+    }
+    Ok(())
+}
+
+/// Whether the last screen says what, why, since when, until when and what to do.
+pub fn says_everything(played: &str) -> Result<(), String> {
+    let (step, screen) = played
+        .rsplit_once("\n$ ")
+        .and_then(|(_, last)| last.split_once('\n'))
+        .ok_or("it has no step")?;
+    if !step.starts_with("explain") {
+        return Err("its last step is no `explain`".to_owned());
+    }
+    let has = |name: &str| screen.lines().any(|line| line.trim_start().starts_with(name));
+    let ended = [": lost", ": inconsistent"]
+        .iter()
+        .any(|state| screen.contains(state));
+    let ahead = has("until ") || has("reminder ") || ended;
+    for (there, what) in [
+        (
+            screen.lines().next().is_some_and(|line| line.contains(": ")),
+            "what",
+        ),
+        (has("why "), "why"),
+        (has("since "), "since when"),
+        (ahead, "until when"),
+        (has("you can "), "what to do"),
+    ] {
+        if !there {
+            return Err(format!("it lacks {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the command line takes this; each command is looked at once.
+fn typed(command: &str) -> Result<(), String> {
+    thread_local! {
+        static KNOWN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+    if KNOWN.with_borrow(|known| known.contains(command)) {
+        return Ok(());
+    }
+    cli::takes(&steps::shell_words(command))?;
+    KNOWN.with_borrow_mut(|known| known.insert(command.to_owned()));
+    Ok(())
+}
+
+/// Tests of the harness.
+pub fn tests() -> Vec<Test> {
+    let test = |name: &str, run: fn() -> Result<(), String>| Test {
+        name: name.to_owned(),
+        run: Box::new(run),
+    };
+    vec![
+        test("harness_refuses_scenarios_that_show_nothing", shows_nothing),
+        test("harness_sees_a_changed_screen", sees_a_change),
+        test("harness_splits_words_like_a_shell", splits_words),
+    ]
+}
+
+fn shows_nothing() -> Result<(), String> {
+    for (text, why) in [
+        ("# a comment\n\ngroup db 1\n", "no step"),
+        ("# a comment\n\ngroup db 1\n\n$ start\nstarted\n", "no screen"),
+        ("group db 1\n\n$ status\n", "comment"),
+        ("# a comment\n\ngruop db 1\n\n$ status\n", "no such line"),
+        ("# a comment\n\ngroup db 1\n\n$ dance\n", "dance"),
+    ] {
+        match script::played(text) {
+            Ok(_) => return Err(format!("taken: {text}")),
+            Err(said) if said.contains(why) => {}
+            Err(said) => return Err(format!("`{said}` does not say `{why}`")),
+        }
+    }
+    Ok(())
+}
+
+fn sees_a_change() -> Result<(), String> {
+    let setup = "# a comment\n\ngroup db 1\n\n";
+    let played = script::played(&format!("{setup}$ start\n\n$ status\n"))?;
+    let again = script::played(&played)?;
+    if played != again {
+        return Err(format!("not stable:\n{}", crate::diff::lines(&played, &again)));
+    }
+    let changed = played.replace("survey", "sruvey");
+    let shown = crate::diff::lines(&changed, &played);
+    if script::played(&changed)? == played && shown.contains("\n- ") && shown.contains("\n+ ") {
+        return Ok(());
+    }
+    Err(format!("the difference is not shown:\n{shown}"))
+}
+
+fn splits_words() -> Result<(), String> {
+    let words = steps::shell_words("host hold 'my host' --reason \"why not\" ''");
+    if words == ["host", "hold", "my host", "--reason", "why not", ""] {
+        return Ok(());
+    }
+    Err(format!("{words:?}"))
+}
