@@ -6,6 +6,7 @@
 pub mod fixture;
 pub mod hosts;
 pub mod rules;
+pub mod run;
 
 use fixture::{GroupSpec, NOW};
 use fleet_common::codes::Code;

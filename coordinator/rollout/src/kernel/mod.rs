@@ -10,6 +10,7 @@
 mod backup;
 mod commands;
 mod decide;
+mod duties;
 mod groups;
 mod health;
 mod hosts;
