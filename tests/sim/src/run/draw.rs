@@ -20,7 +20,7 @@ pub fn plan(rng: &mut Rng, hosts: usize) -> Vec<u8> {
             1 + rng.below((left - (count - at - 1)).max(1) as u64) as usize
         };
         left -= size;
-        groups.push((name, size, policy(rng)));
+        groups.push((name, size, policy(rng, size)));
     }
     let specs: Vec<GroupSpec<'_>> = groups
         .iter()
@@ -36,16 +36,16 @@ pub fn plan(rng: &mut Rng, hosts: usize) -> Vec<u8> {
     draft.into_bytes().map(|(_, bytes)| bytes).unwrap_or_default()
 }
 
-fn policy(rng: &mut Rng) -> String {
+fn policy(rng: &mut Rng, size: usize) -> String {
     let mut text = format!("canaries = {}\n", rng.below(4));
     let width = match rng.below(4) {
-        0 => "1".to_owned(),
-        1 => format!("{}", 2 + rng.below(8)),
-        _ => format!("\"{}%\"", 5 + rng.below(40)),
+        0 => format!("{}", 1 + size / 10),
+        1 => format!("{}", 2 + size / 20 + rng.below(8) as usize),
+        _ => format!("\"{}%\"", 10 + rng.below(50)),
     };
     text.push_str(&format!("max_unavailable = {width}\n"));
     let threshold = match rng.below(3) {
-        0 => format!("{}", rng.below(4)),
+        0 => format!("{}", rng.below(size.min(4) as u64)),
         _ => format!("\"{}%\"", rng.below(30)),
     };
     text.push_str(&format!("failure_threshold = {threshold}\n"));
@@ -59,7 +59,7 @@ fn policy(rng: &mut Rng) -> String {
 }
 
 /// How a host takes what it is told.
-pub fn nature(rng: &mut Rng, faults: FaultSet, bad_percent: u64) -> Nature {
+pub fn nature(rng: &mut Rng, faults: FaultSet, bad_percent: u64) -> (Option<Fault>, Nature) {
     let bad = rng.below(100) < bad_percent;
     let (fault, nature) = match rng.below(14) {
         0..=3 => (Fault::SlowHost, Nature::Slow),
@@ -75,8 +75,8 @@ pub fn nature(rng: &mut Rng, faults: FaultSet, bad_percent: u64) -> Nature {
         _ => (Fault::LyingHost, Nature::MakesUp),
     };
     if bad && faults.has(fault) {
-        nature
+        (Some(fault), nature)
     } else {
-        Nature::Good
+        (None, Nature::Good)
     }
 }

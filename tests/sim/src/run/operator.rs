@@ -84,6 +84,27 @@ impl World {
             })
             .map(|(_, host)| host.host.to_string())
             .collect();
+        // What waits for a person only because of the other operator ends with the troubles.
+        let held: Vec<String> = if self.calm {
+            let open = |leg: &rollout::kernel::LegRow, host: &fleet_common::ids::HostId| {
+                let duty = kernel.host_duty(&leg.leg, host, self.wall());
+                duty.is_some_and(|duty| duty.code == "held")
+            };
+            let running = kernel
+                .legs()
+                .iter()
+                .filter(|leg| leg.phase == rollout::kernel::LegPhase::Running);
+            running
+                .flat_map(|leg| kernel.plan().hosts.iter().map(move |host| (leg, &host.host)))
+                .filter(|(leg, host)| open(leg, host))
+                .map(|(_, host)| host.to_string())
+                .collect()
+        } else {
+            Vec::new()
+        };
+        for host in held {
+            self.order(Command::Unhold { host });
+        }
         for group in gated {
             self.order(Command::Approve { group });
         }

@@ -70,6 +70,8 @@ pub struct Watcher {
     permit_ms: u64,
     looks: u64,
     illegal: u64,
+    /// Hosts whose slot an operator freed: what follows is on the operator.
+    vouched: BTreeSet<HostId>,
     /// Some host says what it likes.
     pub liars: bool,
 }
@@ -127,6 +129,9 @@ impl Watcher {
         self.granted
             .extend(permits.map(|order| (order.leg.clone(), order.host.clone())));
         let freed = matches!(given.what, Seen::Operator(Command::FreeSlot { .. }));
+        if let (Seen::Operator(Command::FreeSlot { host, .. }), Some(Ok(_))) = (&given.what, &out.answer) {
+            self.vouched.insert(HostId::from(host.as_str()));
+        }
         for row in &out.rows {
             self.look_at_row(kernel, row, truth, freed);
         }
@@ -256,7 +261,7 @@ impl Watcher {
             let text = format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts);
             self.broken(rules::COUNTS, text);
         }
-        if old.is_some_and(|old| old.slot) && !new.slot && !freed {
+        if old.is_some_and(|old| old.slot) && !new.slot && !freed && !self.vouched.contains(host) {
             let Some(agent) = truth(host).filter(|agent| !agent.tainted) else {
                 return;
             };

@@ -220,9 +220,11 @@ impl World {
         let mut agents = Vec::new();
         let mut listed = Vec::new();
         let mut machines = BTreeMap::new();
+        let mut natures = Vec::new();
         for (at, planned) in kernel.plan().hosts.iter().enumerate() {
             let from = planned.from.unwrap_or(PmmVersion::new(2, 41, 2));
-            let nature = draw::nature(&mut rng, config.faults, bad);
+            let (fault, nature) = draw::nature(&mut rng, config.faults, bad);
+            natures.extend(fault);
             machines.insert(planned.host.clone(), at);
             listed.push(Listed {
                 agent_id: planned.agent_id.clone(),
