@@ -105,6 +105,8 @@ codes! {
     HOST_UNKNOWN = "host_unknown";
     /// PMM runs a database backup or restore on the host. Nothing was begun; asking again later is worth while.
     BACKUP_RUNNING = "backup_running";
+    /// The coordinator's store is older than what its hosts saw.
+    STORE_RESTORED = "store_restored";
     /// Two machines use one identity.
     FORK = "fork";
     /// The client's configuration can't be changed as the order wants.

@@ -66,6 +66,14 @@ impl Driver {
         })
     }
 
+    /// What PMM has listed, of a server that nothing is to be done with: no journal, no Docker, no samples.
+    pub async fn list(config: &ServerConfig) -> Result<FleetSnapshot, DriverError> {
+        fleet_tls::install_default();
+        let credential = credential::read(&config.credential_file)?;
+        let pmm = Pmm::new(&config.url, trust(&config.trust)?, credential)?;
+        snapshot::list(&pmm).await
+    }
+
     /// PMM's own view of the fleet; works with either major. With `qan_from_ms` 0 nothing is asked about queries.
     pub async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError> {
         snapshot::take(&self.pmm, qan_from_ms).await

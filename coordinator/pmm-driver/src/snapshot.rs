@@ -4,7 +4,7 @@ use crate::clock::now_ms;
 use crate::error::DriverError;
 use crate::pmm::Pmm;
 use crate::pmm::inventory::{Inventory, is_own};
-use fleet_common::verification::FleetSnapshot;
+use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use server_upgrade::baseline::SERVER_ID;
 use std::collections::BTreeMap;
@@ -19,6 +19,31 @@ pub async fn take(pmm: &Pmm, qan_from_ms: u64) -> Result<FleetSnapshot, DriverEr
     from_inventory(pmm, version, inventory, qan_from_ms).await
 }
 
+/// Clients and services of either major, and nothing that has to be asked for one by one.
+pub async fn list(pmm: &Pmm) -> Result<FleetSnapshot, DriverError> {
+    let version = pmm.version().await?.version;
+    let inventory = pmm.inventory(version.major).await?;
+    Ok(listed(now_ms(), version, inventory.clients, inventory.services))
+}
+
+/// A snapshot of an inventory alone; the server's own client and services are left out.
+fn listed(
+    now: u64,
+    version: PmmVersion,
+    mut clients: BTreeMap<String, PmmClient>,
+    mut services: BTreeMap<String, PmmService>,
+) -> FleetSnapshot {
+    clients.retain(|id, client| !is_own(id, client));
+    services.retain(|_, service| service.node_id != SERVER_ID);
+    FleetSnapshot {
+        taken_at_ms: now,
+        server_version: Some(version),
+        clients,
+        services,
+        ..FleetSnapshot::default()
+    }
+}
+
 /// Fills a snapshot around an inventory that was read already.
 pub async fn from_inventory(
     pmm: &Pmm,
@@ -28,18 +53,16 @@ pub async fn from_inventory(
 ) -> Result<FleetSnapshot, DriverError> {
     let major = version.major;
     let now = now_ms();
+    let Inventory {
+        nodes,
+        clients,
+        services,
+        ..
+    } = inventory;
     let mut snapshot = FleetSnapshot {
-        taken_at_ms: now,
-        server_version: Some(version),
         qan_from_ms,
-        ..FleetSnapshot::default()
+        ..listed(now, version, clients, services)
     };
-    snapshot.clients = inventory.clients;
-    snapshot.clients.retain(|id, client| !is_own(id, client));
-    snapshot.services = inventory.services;
-    snapshot
-        .services
-        .retain(|_, service| service.node_id != SERVER_ID);
     pmm.client_versions(major, &mut snapshot.clients).await?;
     let oldest = now.saturating_sub(FRESH_MS);
     let fresh = |mut samples: BTreeMap<String, u64>| {
@@ -53,9 +76,8 @@ pub async fn from_inventory(
     snapshot.node_samples_ms = fresh(pmm.newest_samples("node_id").await?);
     snapshot
         .node_samples_ms
-        .retain(|id, _| id != SERVER_ID && inventory.nodes.contains_key(id));
-    snapshot.node_addresses = inventory
-        .nodes
+        .retain(|id, _| id != SERVER_ID && nodes.contains_key(id));
+    snapshot.node_addresses = nodes
         .iter()
         .filter(|(id, node)| *id != SERVER_ID && !node.address.is_empty())
         .map(|(id, node)| (id.clone(), node.address.clone()))

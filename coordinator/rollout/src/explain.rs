@@ -1,6 +1,8 @@
 //! Why a host, a group, the server or the rollout is where it is, and what happens next.
 
-use crate::kernel::{Duty, GroupPhase, HostPhase, HostRow, Kernel, LegPhase, LegRow, Owner, RolloutPhase};
+use crate::kernel::{
+    Duty, GroupPhase, GroupRow, HostPhase, HostRow, Kernel, LegPhase, LegRow, Owner, RolloutPhase, Tally,
+};
 use crate::plan::{HostAction, PlanGroup, PlanHost};
 use crate::progress::{client_legs, failure_hint, outcome};
 use fleet_common::ids::{GroupName, LegId};
@@ -283,24 +285,78 @@ fn group_document(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option<Exp
         tally.upgraded, tally.in_flight, tally.to_begin, tally.left_behind
     );
     answer.rules = vec![
-        format!("{} of {} slots taken", tally.slots, group.max_unavailable),
+        format!(
+            "{} of {} slots taken",
+            tally.slots,
+            kernel.width(&leg, group, &tally)
+        ),
         format!(
             "{} of {} tolerated failures",
-            tally.failures, group.failure_threshold
+            tally.failures,
+            kernel.failure_threshold(&leg, group)
         ),
     ];
+    answer
+        .rules
+        .extend(gates(kernel, &leg, group, row, &tally, now_ms));
     match row.phase {
         GroupPhase::Canary => answer.rules.push(format!(
             "{} of {} canaries succeeded; the others wait for them",
             tally.upgraded, group.canaries
         )),
-        GroupPhase::Gated => answer.you_can = vec![format!("approve {}", group.name)],
+        GroupPhase::Gated if group.approval && row.approved_by.is_none() => {
+            answer.you_can = vec![format!("approve {}", group.name)];
+        }
         GroupPhase::Breached => {
             answer.you_can = strings(&["retry", "resume (accepts the failures)", "abort"])
         }
         _ => {}
     }
     Some(answer)
+}
+
+/// What else binds a group now: windows, the step of its ramp, a limit, a deadline.
+fn gates(
+    kernel: &Kernel,
+    leg: &LegId,
+    group: &PlanGroup,
+    row: &GroupRow,
+    tally: &Tally,
+    now_ms: u64,
+) -> Vec<String> {
+    let mut rules = Vec::new();
+    rules.extend(kernel.door(group, now_ms).text(now_ms));
+    let (width, full) = (
+        kernel.width(leg, group, tally),
+        kernel.max_unavailable(leg, group),
+    );
+    if width < full {
+        rules.push(format!(
+            "this step of its ramp lets {width} go at once; {full} follow"
+        ));
+    }
+    if full < group.max_unavailable {
+        let planned = group.max_unavailable;
+        rules.push(format!("max_unavailable was limited from {planned} to {full}"));
+    }
+    let tolerated = kernel.failure_threshold(leg, group);
+    if tolerated < group.failure_threshold {
+        let planned = group.failure_threshold;
+        rules.push(format!(
+            "failure_threshold was limited from {planned} to {tolerated}"
+        ));
+    }
+    if let Some(tolerated) = kernel.plan.failure_threshold {
+        let failures = kernel.failures(leg, now_ms);
+        rules.push(format!(
+            "{failures} of {tolerated} tolerated failures over all groups"
+        ));
+    }
+    if let Some(deadline) = row.deadline_ms.filter(|_| row.phase != GroupPhase::Done) {
+        let left = crate::fleet::duration_text(deadline.saturating_sub(now_ms));
+        rules.push(format!("a person is asked if it is not done in {left}"));
+    }
+    rules
 }
 
 fn host(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> ExplainDocument {
@@ -379,8 +435,16 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
         let tally = kernel.tally(leg, group, now_ms);
         rules.push(format!(
             "{} of {} slots of its group are taken",
-            tally.slots, group.max_unavailable
+            tally.slots,
+            kernel.width(leg, group, &tally)
         ));
+        let beside: Vec<&str> = planned.sets.iter().map(String::as_str).collect();
+        if !beside.is_empty() {
+            rules.push(format!(
+                "it does not go together with others of {}",
+                beside.join(", ")
+            ));
+        }
     }
     if let Some(repoint) = &planned.repoint {
         let state = if kernel.followed(&planned.host) {
@@ -413,7 +477,9 @@ fn then(phase: HostPhase) -> &'static str {
             "without an answer it is asked again; after the third time a person is asked"
         }
         HostPhase::Verifying => "without fresh samples by the deadline the way back is ordered",
-        HostPhase::Settling => "without an answer it counts as upgraded, with a note",
+        HostPhase::Settling => {
+            "what was saved for its way back is removed; without an answer it counts as upgraded, with a note"
+        }
         HostPhase::Lost => "it goes on by itself when its agent returns",
         _ => "",
     }

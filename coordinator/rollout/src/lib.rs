@@ -20,3 +20,4 @@ pub mod progress;
 pub mod report;
 pub mod survey;
 pub mod verification;
+pub mod windows;

@@ -333,9 +333,6 @@ fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> 
         row.phase,
         HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
     );
-    let took = row.permitted_at_ms.map_or(0, |permitted| {
-        row.ended_at_ms.unwrap_or(row.since_ms).saturating_sub(permitted)
-    });
     HostLegReport {
         leg: leg.to_string(),
         from: entry
@@ -350,12 +347,14 @@ fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> 
             .unwrap_or_default(),
         outcome: if begins {
             "not_started".to_owned()
+        } else if row.made_it() && row.phase != HostPhase::AlreadyCurrent {
+            HostPhase::Upgraded.as_str().to_owned()
         } else {
             row.phase.as_str().to_owned()
         },
         reason: row.reason.clone(),
         attempts: row.attempt,
-        took_s: took.div_ceil(1_000),
+        took_s: row.took_ms().div_ceil(1_000),
         client_gap_ms: row.client_gap_ms,
     }
 }

@@ -12,7 +12,7 @@ use crate::store::{HelloFacts, Opened, SessionDecision, Store};
 use fleet_common::codes;
 use fleet_common::digest::sha256_hex;
 use fleet_common::ids::{HostId, OrderId, OutboxId};
-use fleet_common::inventory::Inventory;
+use fleet_common::inventory::{Detection, Inventory};
 use fleet_proto::agent_link_server::AgentLink;
 use fleet_proto::coordinator_message::Body;
 use fleet_proto::{
@@ -223,6 +223,8 @@ impl Session {
             agent_version: hello.agent_version.clone(),
             outbox: OutboxId::new(hello.outbox_id.clone()),
             inventory_sha256: hello.inventory_digest.clone(),
+            epoch_seen: hello.highest_epoch.unwrap_or_default().into(),
+            epoch_given: self.service.sessions.epoch(),
             still_there: false,
             now_ms: clock::now_ms(),
         };
@@ -253,6 +255,16 @@ impl Session {
                 // The other side of the fork may be connected right now.
                 self.service.sessions.dismiss(&self.host, message.clone());
                 Err(message)
+            }
+            Ok(SessionDecision::Restored(shown)) => {
+                tracing::error!(host = %self.host, shown, "the store is older than what this host saw; nothing begins before an operator adopts it");
+                self.service.engine.store_restored().await;
+                Err(goodbye(
+                    codes::STORE_RESTORED,
+                    "the coordinator's store is older than what this host saw; an operator of the coordinator must decide",
+                    config::RESTORED_RETRY_MS,
+                    false,
+                ))
             }
             Err(error) => {
                 tracing::error!(host = %self.host, %error, "a session can't be opened");
@@ -334,13 +346,27 @@ impl Session {
         };
         let digest = sha256_hex(&document);
         let name = inventory.hostname.clone();
+        let runs = match &inventory.client {
+            Detection::Installed(found)
+                if found
+                    .running_version
+                    .is_none_or(|running| running == found.version) =>
+            {
+                Some(found.version)
+            }
+            Detection::Installed(_) | Detection::NotInstalled | Detection::Refused { .. } => None,
+        };
         let saved = self
             .service
             .store
             .save_inventory(&self.host, name, digest, document, clock::now_ms())
             .await;
-        if let Err(error) = saved {
-            tracing::error!(host = %self.host, %error, "an inventory could not be stored");
+        match (saved, runs) {
+            (Err(error), _) => {
+                tracing::error!(host = %self.host, %error, "an inventory could not be stored");
+            }
+            (Ok(_), Some(version)) => self.service.engine.host_runs(self.host.clone(), version).await,
+            (Ok(_), None) => {}
         }
     }
 }

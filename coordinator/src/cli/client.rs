@@ -66,7 +66,8 @@ pub fn read<T: DeserializeOwned>(answer: Result<Response<Document>, Status>) -> 
 
 /// What the coordinator refused.
 pub fn refusal(status: &Status) -> Problems {
-    if status.code() == tonic::Code::Unavailable {
+    // What the coordinator itself says has no source: a source is an error of the connection, such as an answer that was cut off in the middle.
+    if status.code() == tonic::Code::Unavailable || std::error::Error::source(status).is_some() {
         let problem = Problem::new("the connection to the coordinator broke")
             .hint("it may have been restarted; give the command again");
         return Problems::from(problem).exit(exit::UNREACHABLE);
@@ -77,4 +78,18 @@ pub fn refusal(status: &Status) -> Problems {
 /// An empty request.
 pub fn empty() -> Empty {
     Empty {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_no_refusal() {
+        let cut = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let problems = refusal(&Status::from_error(Box::new(cut)));
+        assert_eq!(problems.exit, exit::UNREACHABLE);
+        let problems = refusal(&Status::unknown("no such host"));
+        assert_ne!(problems.exit, exit::UNREACHABLE);
+    }
 }

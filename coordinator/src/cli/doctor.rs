@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::DataDir;
 use crate::config::permissions::mode_and_owner;
 use crate::pki;
-use crate::store::Store;
+use crate::store::{ADOPT_HINT, Store};
 use fleet_common::codes::exit;
 use fleet_common::hint::chain;
 use fleet_common::survey::{Finding, Verdict};
@@ -23,6 +23,12 @@ pub struct Arguments {
     /// The static volume helper, if it lies somewhere else
     #[arg(long, env = "PMM_COORDINATOR_VOLUME_HELPER")]
     volume_helper: Option<PathBuf>,
+    /// Go on with a store that is older than what its agents saw, such as one from a backup
+    #[arg(long)]
+    adopt_epoch: bool,
+    /// Do not ask before --adopt-epoch
+    #[arg(long, requires = "adopt_epoch")]
+    yes: bool,
 }
 
 #[derive(Serialize)]
@@ -37,6 +43,9 @@ const DAY_MS: u64 = 24 * 3_600_000;
 const NOT_BEFORE_MS: u64 = 1_763_000_000_000;
 
 pub fn run(arguments: &Arguments, data: &DataDir, output: &Output) -> Ended {
+    if arguments.adopt_epoch {
+        return super::adopt::run(data, arguments.yes, output);
+    }
     let mut doctor = Doctor { findings: Vec::new() };
     doctor.directory(data);
     if data.store().is_file() {
@@ -182,6 +191,22 @@ impl Doctor {
                 Verdict::Fail,
                 chain(&error),
                 "is it the right directory, and the right account?",
+            ),
+        }
+        match Store::restored_in(&data.store()) {
+            Ok(Some(restored)) => self.note("epoch", Verdict::Fail, restored.text(), ADOPT_HINT),
+            Ok(None) => self.note(
+                "epoch",
+                Verdict::Pass,
+                "no agent has seen more than this store gave",
+                "",
+            ),
+            // A store of an older release has no place for it; the next `serve` makes one.
+            Err(error) => self.note(
+                "epoch",
+                Verdict::Warn,
+                chain(&error),
+                "start `pmm-coordinator serve` once",
             ),
         }
         if let Ok(stat) = rustix::fs::statvfs(data.path()) {

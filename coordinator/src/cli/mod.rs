@@ -1,9 +1,11 @@
 //! The command line: one file per noun. Results go to stdout, logs and errors to stderr, the exit status is one of
 //! `fleet_common::codes::exit`.
 
+mod adopt;
 mod client;
 mod doctor;
 mod explain;
+mod fleet;
 mod fleet_file;
 mod generate;
 mod host;
@@ -11,6 +13,8 @@ mod host_action;
 mod init;
 mod output;
 mod plan;
+mod plan_check;
+mod plan_text;
 mod report;
 mod rollout;
 mod serve;
@@ -66,7 +70,10 @@ enum Command {
     /// The PMM Server
     #[command(subcommand)]
     Server(server::Command),
-    /// Make a plan from a fleet file, or show one
+    /// The fleet file: its schema, and a first one from PMM's inventory
+    #[command(subcommand)]
+    Fleet(fleet::Command),
+    /// Make a plan from a fleet file, check the file alone, show a plan or compare two
     Plan(plan::Arguments),
     /// Start the rollout of a plan
     Start(rollout::StartArguments),
@@ -146,7 +153,11 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
             fleet_file::request(command.file())?;
             client::with(data, async |client| server::run(command, client, output).await)
         }
+        Command::Fleet(command) => fleet::run(command, output),
         Command::Plan(arguments) => {
+            if let Some(file) = arguments.file_to_check() {
+                return plan_check::run(file, output);
+            }
             if let Some(file) = arguments.file() {
                 fleet_file::request(file)?;
             }

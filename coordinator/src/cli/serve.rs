@@ -170,7 +170,7 @@ fn raise_descriptor_limit() {
 }
 
 /// One coordinator per data directory. The lock goes with the process, however it ends.
-fn lock(data: &DataDir) -> Result<fs_err::File, Problems> {
+pub(super) fn lock(data: &DataDir) -> Result<fs_err::File, Problems> {
     let shown = data.path().display().to_string();
     let file = fs_err::OpenOptions::new()
         .create(true)

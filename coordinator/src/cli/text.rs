@@ -62,6 +62,30 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
+/// Breaks a text at spaces so that no line is wider, unless one word alone is; later lines are indented by `indent`.
+pub fn fold(text: &str, width: usize, indent: usize) -> String {
+    let mut folded = String::new();
+    let mut column = 0;
+    let leading = text.len() - text.trim_start().len();
+    for (at, word) in text.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if at == 0 {
+            folded.push_str(&" ".repeat(leading));
+            column = leading;
+        } else if column + 1 + length > width {
+            folded.push('\n');
+            folded.push_str(&" ".repeat(indent));
+            column = indent;
+        } else {
+            folded.push(' ');
+            column += 1;
+        }
+        folded.push_str(word);
+        column += length;
+    }
+    folded
+}
+
 /// The word of an enum or a code as it stands in documents, with spaces: `needs operator`.
 pub fn words<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
@@ -90,6 +114,13 @@ mod tests {
     fn tables_line_up() {
         let text = table(&["A", "LONG"], &[vec!["xyz".into(), "1".into()]]);
         assert_eq!(text, "A    LONG\nxyz  1\n");
+    }
+
+    #[test]
+    fn folds_at_spaces() {
+        assert_eq!(fold("  one two three", 9, 4), "  one two\n    three");
+        assert_eq!(fold("unbreakable words", 4, 2), "unbreakable\n  words");
+        assert_eq!(fold("all of it", 80, 2), "all of it");
     }
 
     #[test]

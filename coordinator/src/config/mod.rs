@@ -123,6 +123,9 @@ pub const TLS_LOOK: Duration = Duration::from_secs(2);
 pub const TLS_RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 /// How long a refused machine stays away.
 pub const REFUSED_RETRY_MS: u64 = 60_000;
+/// How long an agent stays away that a restored store can't let in: as long as between two of its own attempts, so that the fleet is back
+/// within the time that the kernel waits for it after the adoption.
+pub const RESTORED_RETRY_MS: u64 = RECONNECT_CAP_MS;
 /// The engine looks at its timers this often.
 pub const TICK: Duration = Duration::from_millis(500);
 /// At most five frames a second for each viewer.

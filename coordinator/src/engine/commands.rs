@@ -211,7 +211,9 @@ impl Engine {
                     active.server.looked(&view);
                 }
             }
-            Message::Begin(_, answer) | Message::Command { answer, .. } => {
+            // In the store already; it is read back with everything else.
+            Message::StoreRestored | Message::HostRuns(..) => {}
+            Message::Begin(_, answer) | Message::Command { answer, .. } | Message::Adopt(_, answer) => {
                 let _ = answer.send(Err(problem().into()));
             }
             Message::Survey(_, answer) => {

@@ -11,7 +11,7 @@ use crate::config;
 use crate::problem::Problems;
 use crate::sessions::{Sessions, goodbye};
 use crate::store::intake::{self, Intake, Sequence};
-use crate::store::{IncomingEvent, RolloutCommit, Store, StoreError};
+use crate::store::{IncomingEvent, Restored, RolloutCommit, Store, StoreError};
 use fleet_common::codes;
 use fleet_common::hint::chain;
 use fleet_common::ids::{Epoch, HostId, OrderId};
@@ -58,6 +58,7 @@ pub async fn start(deps: Deps) -> Result<(EngineHandle, tokio::task::JoinHandle<
         active: None,
         stale: true,
         trouble: String::new(),
+        restored: None,
         surveys: 0,
         survey: None,
         survey_next: BTreeSet::new(),
@@ -90,6 +91,8 @@ pub(super) struct Engine {
     pub(super) stale: bool,
     /// Why it could not be read back.
     pub(super) trouble: String,
+    /// Agents have seen what the store never gave, and nobody adopted it since.
+    pub(super) restored: Option<Restored>,
     pub(super) surveys: u64,
     pub(super) survey: Option<SurveyRun>,
     /// Hosts whose next order of the survey leaves after the commit.
@@ -187,6 +190,17 @@ impl Engine {
                     self.feed(Input::ServerView(snapshot));
                 }
             }
+            Message::StoreRestored => self.store_restored().await,
+            Message::Adopt(by, answer) => {
+                self.settle().await;
+                self.adopt(by, answer).await;
+            }
+            Message::HostRuns(host, version) => {
+                self.feed(Input::HostRuns { host, version });
+            }
+            Message::Begin(_, answer) if self.restored.is_some() => self.not_adopted(answer),
+            Message::Survey(_, answer) if self.restored.is_some() => self.not_adopted(answer),
+            Message::HostAction(_, answer) if self.restored.is_some() => self.not_adopted(answer),
             Message::Begin(begin, answer) => {
                 // One commit belongs to one rollout: what belongs to the last one goes first.
                 self.settle().await;

@@ -7,6 +7,7 @@ use fleet_common::ids::{HostId, OrderId};
 use fleet_common::order::{Action, OrderResult};
 use fleet_common::server::ServerEvent;
 use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
 use rollout::kernel::{Command, Kernel};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,6 +37,12 @@ pub enum Message {
     },
     /// An event of an agent.
     Event(IncomingEvent),
+    /// An agent showed that the store is not the newest one; what it showed is in the store.
+    StoreRestored,
+    /// An operator takes the store as the truth from now on.
+    Adopt(String, Answer<String>),
+    /// An inventory came in: the release that the host's client is on.
+    HostRuns(HostId, PmmVersion),
     /// An event of the server driver.
     Server {
         /// The order it belongs to.
@@ -153,6 +160,21 @@ impl EngineHandle {
     /// An event came in.
     pub async fn event(&self, event: IncomingEvent) {
         self.send(Message::Event(event)).await;
+    }
+
+    /// An agent showed that the store is not the newest one.
+    pub async fn store_restored(&self) {
+        self.send(Message::StoreRestored).await;
+    }
+
+    /// Takes the store as the truth from now on.
+    pub async fn adopt(&self, by: String) -> Result<String, Problems> {
+        self.wish(|answer| Message::Adopt(by, answer)).await
+    }
+
+    /// An inventory came in.
+    pub async fn host_runs(&self, host: HostId, version: PmmVersion) {
+        self.send(Message::HostRuns(host, version)).await;
     }
 
     /// Changes whenever the rollout's state does; the number means nothing.

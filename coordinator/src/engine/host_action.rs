@@ -96,7 +96,7 @@ impl Engine {
             active
                 .kernel
                 .host(&leg.leg, host)
-                .is_some_and(|row| row.phase.in_flight() || row.order.is_some())
+                .is_some_and(|row| row.in_flight() || row.order.is_some())
         })
     }
 

@@ -8,6 +8,7 @@ mod errand;
 mod handle;
 mod host_action;
 mod reload;
+mod restored;
 #[cfg(test)]
 mod rollout_test;
 mod server_leg;
@@ -15,4 +16,5 @@ mod survey;
 
 pub use dispatcher::{Deps, start};
 pub use handle::{Begin, EngineHandle, HostAction, SurveyOrders, SurveyTarget};
+pub use restored::nothing_to_adopt;
 pub use server_leg::{Drivers, ServerDriver};

@@ -18,6 +18,14 @@ impl Engine {
                 return;
             }
         }
+        match self.deps.store.restored().await {
+            Ok(restored) => self.restored = restored,
+            Err(error) => {
+                self.trouble = chain(&error);
+                tracing::error!(error = %self.trouble, "the store can't be read back; trying again");
+                return;
+            }
+        }
         let loaded = match Active::load(&self.deps.store, self.deps.drivers.as_ref()).await {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -38,6 +46,7 @@ impl Engine {
         tracing::info!(rollout = %active.kernel.rollout_id(), term = self.deps.term, "taking up the rollout");
         let term = self.deps.term.max(active.kernel.epoch().term + 1);
         self.feed(Input::CoordinatorStarted { term });
+        self.feed_restored();
         self.feed_connected();
     }
 

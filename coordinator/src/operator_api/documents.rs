@@ -6,7 +6,7 @@ use fleet_common::order::OrderResult;
 use fleet_common::survey::{Finding, HostSurvey};
 use rollout::explain::ExplainDocument;
 use rollout::kernel::FleetEvent;
-use rollout::plan::Plan;
+use rollout::plan::{Plan, PlanDiff};
 use rollout::progress::StatusDocument;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,8 +112,23 @@ pub struct PlanDocument {
     pub plan_id: String,
     /// Whether a rollout of it was started.
     pub started: bool,
+    /// What it does other than its parent, if that one was started: for a plan made while the parent runs, what it adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_parent: Option<PlanDiff>,
     /// The plan.
     pub plan: Plan,
+}
+
+/// What is different between two plans.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PlanDiffDocument {
+    /// The plan that is compared.
+    pub from: String,
+    /// The other plan; `now` for the fleet as it is.
+    pub to: String,
+    /// The differences.
+    #[serde(flatten)]
+    pub diff: PlanDiff,
 }
 
 /// The status with what hosts said last; the latter is never stored.
@@ -124,6 +139,9 @@ pub struct LiveStatus {
     pub status: StatusDocument,
     /// Latest progress by host id.
     pub progress: BTreeMap<String, HostProgress>,
+    /// Agents have seen more than the store gave: nothing begins before an operator adopts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_restored: Option<String>,
 }
 
 /// Events of the newest rollout.

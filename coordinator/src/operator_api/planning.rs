@@ -1,6 +1,6 @@
 //! What comes before a rollout: the server's inspection and preflight, the survey, the plan.
 
-use super::documents::PlanDocument;
+use super::documents::{PlanDiffDocument, PlanDocument};
 use super::service::OperatorService;
 use crate::clock;
 use crate::engine::{SurveyOrders, SurveyTarget};
@@ -16,7 +16,7 @@ use fleet_common::verification::FleetSnapshot;
 use fleet_proto::{FleetRequest, SurveyRequest};
 use pmm_driver::Driver;
 use rollout::fleet::Fleet;
-use rollout::plan::{HostRecord, Plan, ServerInput};
+use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput};
 use rollout::survey::SurveyDocument;
 use server_upgrade::facts::{PreflightReport, ServerFacts};
 use std::sync::Arc;
@@ -93,29 +93,17 @@ impl OperatorService {
         who: String,
         request: FleetRequest,
     ) -> Result<PlanDocument, Problems> {
-        let (checked, driver) = self.checked(&request.path, &request.text)?;
-        let report = preflight(&checked, &driver).await?;
         let now_ms = clock::now_ms();
-        let snapshot = driver
-            .snapshot(now_ms.saturating_sub(QAN_WINDOW_MS))
-            .await
-            .map_err(|error| Problems::from(pmm::driver_problem(&error)))?;
-        let server = ServerInput {
-            running: report.facts.version,
-            findings: report.findings,
-            reach: report.facts.reach,
-        };
-        let records = self.host_records().await?;
-        let draft = rollout::plan::join(
-            &checked.fleet,
-            &records,
-            &snapshot,
-            &server,
-            &checked.table,
-            now_ms,
-        )
-        .map_err(pmm::problems)?;
-        let parent = self.store.newest_plan().await?.map(|row| row.plan);
+        let newest = self.store.newest_plan().await?.map(|row| row.plan);
+        let running = self.running_plan().await?;
+        let parent = running
+            .as_ref()
+            .map(|(id, _)| id.clone())
+            .or_else(|| newest.clone());
+        let running = running.map(|(_, plan)| plan);
+        let draft = self
+            .planned(&request.path, &request.text, running.as_ref())
+            .await?;
         let (plan_id, document) = draft
             .with_parent(parent.clone())
             .into_bytes()
@@ -136,7 +124,7 @@ impl OperatorService {
             what: "plan".to_owned(),
             detail: plan_id.to_string(),
         };
-        if !self.store.save_plan(row, audit).await? {
+        if !self.store.save_plan_after(row, newest, audit).await? {
             return Err(Problem::new("another plan was made at the same time")
                 .hint("make the plan again")
                 .into());
@@ -144,18 +132,89 @@ impl OperatorService {
         Ok(PlanDocument {
             plan_id: plan_id.to_string(),
             started: false,
+            against_parent: running.map(|running| rollout::plan::diff(&running, &plan)),
             plan,
+        })
+    }
+
+    /// A plan of the fleet as it is now. `running` is the plan that it would take over from.
+    async fn planned(&self, path: &str, text: &[u8], running: Option<&Plan>) -> Result<PlanDraft, Problems> {
+        let (checked, driver) = self.checked(path, text)?;
+        let report = preflight(&checked, &driver).await?;
+        let now_ms = clock::now_ms();
+        let snapshot = driver
+            .snapshot(now_ms.saturating_sub(QAN_WINDOW_MS))
+            .await
+            .map_err(|error| Problems::from(pmm::driver_problem(&error)))?;
+        let server = ServerInput {
+            running: report.facts.version,
+            findings: report.findings,
+            reach: report.facts.reach,
+        };
+        let records = self.host_records().await?;
+        rollout::plan::join_child(
+            &checked.fleet,
+            &records,
+            &snapshot,
+            &server,
+            &checked.table,
+            now_ms,
+            running,
+        )
+        .map_err(pmm::problems)
+    }
+
+    /// The plan of the rollout that did not end yet.
+    async fn running_plan(&self) -> Result<Option<(PlanId, Plan)>, Problems> {
+        let Some(row) = self.store.newest_rollout().await? else {
+            return Ok(None);
+        };
+        if row.finished_at_ms.is_some() {
+            return Ok(None);
+        }
+        let stored = self.stored_plan(row.plan.as_str()).await?;
+        Ok(Some((stored.plan.clone(), read_plan(&stored)?)))
+    }
+
+    pub(super) async fn plan_diff_document(
+        &self,
+        plan: &str,
+        other: &str,
+    ) -> Result<PlanDiffDocument, Problems> {
+        let row = self.stored_plan(plan).await?;
+        let from = read_plan(&row)?;
+        let (to, compared) = if matches!(other, "" | "now") {
+            let running = self.running_plan().await?.map(|(_, plan)| plan);
+            let draft = self
+                .planned(&row.fleet_path, &row.fleet_text, running.as_ref())
+                .await?;
+            ("now".to_owned(), draft.plan)
+        } else {
+            let other = self.stored_plan(other).await?;
+            (other.plan.to_string(), read_plan(&other)?)
+        };
+        Ok(PlanDiffDocument {
+            from: row.plan.to_string(),
+            to,
+            diff: rollout::plan::diff(&from, &compared),
         })
     }
 
     pub(super) async fn show_plan_document(&self, wanted: &str) -> Result<PlanDocument, Problems> {
         let row = self.stored_plan(wanted).await?;
         let started = self.store.plan_was_started(&row.plan).await?;
-        let plan =
-            Plan::parse(&row.document).map_err(|error| Problem::because("the plan can't be read", &error))?;
+        let plan = read_plan(&row)?;
+        let against_parent = match &row.parent {
+            Some(parent) if self.store.plan_was_started(parent).await? => {
+                let parent = self.stored_plan(parent.as_str()).await?;
+                Some(rollout::plan::diff(&read_plan(&parent)?, &plan))
+            }
+            _ => None,
+        };
         Ok(PlanDocument {
             plan_id: row.plan.to_string(),
             started,
+            against_parent,
             plan,
         })
     }
@@ -183,6 +242,10 @@ impl OperatorService {
     pub(super) async fn host_records(&self) -> Result<Vec<HostRecord>, Problems> {
         Ok(self.store.hosts().await?.into_iter().filter_map(record).collect())
     }
+}
+
+fn read_plan(row: &PlanRow) -> Result<Plan, Problems> {
+    Plan::parse(&row.document).map_err(|error| Problem::because("the plan can't be read", &error).into())
 }
 
 fn record(row: HostRow) -> Option<HostRecord> {

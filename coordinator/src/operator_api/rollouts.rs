@@ -6,7 +6,7 @@ use crate::config;
 use crate::engine::Begin;
 use crate::pmm;
 use crate::problem::{Problem, Problems};
-use crate::store::StoredEvent;
+use crate::store::{ADOPT_HINT, StoredEvent};
 use fleet_proto as wire;
 use rollout::kernel::Command;
 use rollout::report::ReportDocument;
@@ -65,12 +65,23 @@ impl OperatorService {
         })
     }
 
+    pub(super) async fn adopt_document(&self, who: String) -> Result<DoneDocument, Problems> {
+        Ok(DoneDocument {
+            done: self.engine.adopt(who).await?,
+        })
+    }
+
     pub(super) async fn status_document(&self) -> Result<LiveStatus, Problems> {
         let view = self
             .engine
             .ask(|kernel, now_ms| kernel.map(|kernel| rollout::progress::view(kernel, now_ms)))
             .await?;
-        let status = view.ok_or_else(no_rollout)?;
+        let restored = self.store.restored().await?.map(|restored| restored.text());
+        let status = match (view, &restored) {
+            (Some(status), _) => status,
+            (None, Some(text)) => return Err(Problem::new(text).hint(ADOPT_HINT).into()),
+            (None, None) => return Err(no_rollout()),
+        };
         let mut progress = self.sessions.progress();
         let in_flight: BTreeSet<&str> = status.in_flight.iter().map(|host| host.host.as_str()).collect();
         progress.retain(|host, _| in_flight.contains(host.as_str()));
@@ -78,7 +89,11 @@ impl OperatorService {
             .into_iter()
             .map(|(host, latest)| (host.0, latest))
             .collect();
-        Ok(LiveStatus { status, progress })
+        Ok(LiveStatus {
+            status,
+            progress,
+            store_restored: restored,
+        })
     }
 
     pub(super) async fn report_document(&self) -> Result<ReportDocument, Problems> {

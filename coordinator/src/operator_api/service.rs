@@ -109,6 +109,11 @@ impl OperatorRpc for OperatorService {
         answer(self.show_plan_document(&request.into_inner().plan_id).await)
     }
 
+    async fn diff_plan(&self, request: Request<wire::PlanDiffRequest>) -> Answer {
+        let wire::PlanDiffRequest { plan_id, other } = request.into_inner();
+        answer(self.plan_diff_document(&plan_id, &other).await)
+    }
+
     async fn start(&self, request: Request<wire::StartRequest>) -> Answer {
         let who = Operator::of(&request);
         answer(self.start_document(who, request.into_inner()).await)
@@ -167,6 +172,11 @@ impl OperatorRpc for OperatorService {
     async fn import_artifact(&self, request: Request<Streaming<wire::ArtifactPart>>) -> Answer {
         let who = Operator::of(&request);
         answer(self.import_document(who, request.into_inner()).await)
+    }
+
+    async fn adopt_epoch(&self, request: Request<wire::Empty>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.adopt_document(who).await)
     }
 
     async fn status(&self, _: Request<wire::Empty>) -> Answer {

@@ -250,10 +250,12 @@ mod tests {
             what: String::new(),
             detail: String::new(),
         };
+        store.open_session(&host, hello(0)).await.unwrap();
+        store.confirm_session(&host, 1).await.unwrap();
         let fork = HelloFacts {
             key_sha256: "k".into(),
             still_there: true,
-            ..hello(9)
+            ..hello(0)
         };
         assert!(!matches!(
             store.open_session(&host, fork).await.unwrap(),

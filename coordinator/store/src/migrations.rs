@@ -3,7 +3,11 @@
 use super::StoreError;
 use rusqlite::Connection;
 
-const STEPS: &[&str] = &[include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002.sql"),
+    include_str!("schema/0003.sql"),
+];
 
 /// Brings the schema to the newest step, each step in its own transaction with its number.
 pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

@@ -38,6 +38,17 @@ const COLUMNS: &str = "plan_id, parent, created_at_ms, document, fleet_path, fle
 impl Core {
     /// Keeps a plan, if its parent is still the newest one (compare and set). Says whether it was.
     pub fn save_plan(&self, plan: PlanRow, audit: AuditEntry) -> Result<bool, StoreError> {
+        let newest = plan.parent.clone();
+        self.save_plan_after(plan, newest, audit)
+    }
+
+    /// Keeps a plan, if the newest one is still this (compare and set). Its parent may be another: the one that runs. Says whether it was.
+    pub fn save_plan_after(
+        &self,
+        plan: PlanRow,
+        expected: Option<PlanId>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         let connection = &self.connection;
         let newest: Option<String> = connection
             .query_row(
@@ -46,7 +57,7 @@ impl Core {
                 |row| row.get(0),
             )
             .optional()?;
-        if newest.as_deref() != plan.parent.as_ref().map(PlanId::as_str) {
+        if newest.as_deref() != expected.as_ref().map(PlanId::as_str) {
             return Ok(false);
         }
         connection.execute(
@@ -107,6 +118,17 @@ impl Store {
     /// Keeps a plan, if its parent is still the newest one (compare and set). Says whether it was.
     pub async fn save_plan(&self, plan: PlanRow, audit: AuditEntry) -> Result<bool, StoreError> {
         self.write(move |core| core.save_plan(plan, audit)).await
+    }
+
+    /// See [`Core::save_plan_after`].
+    pub async fn save_plan_after(
+        &self,
+        plan: PlanRow,
+        expected: Option<PlanId>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        self.write(move |core| core.save_plan_after(plan, expected, audit))
+            .await
     }
 
     /// Whether a rollout of this plan was ever started.

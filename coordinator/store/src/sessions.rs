@@ -5,7 +5,8 @@
 use super::audit::{AuditEntry, append};
 use super::keys::{self, Shown};
 use super::{Core, Store, StoreError, int, uint};
-use fleet_common::ids::{HostId, OutboxId};
+use super::{restored, term};
+use fleet_common::ids::{Epoch, HostId, OutboxId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// What a Hello says that matters here.
@@ -23,6 +24,10 @@ pub struct HelloFacts {
     pub outbox: OutboxId,
     /// Digest of the inventory it has.
     pub inventory_sha256: String,
+    /// Highest epoch that it has seen.
+    pub epoch_seen: Epoch,
+    /// Highest epoch that this coordinator gave to anybody.
+    pub epoch_given: Epoch,
     /// The sender was seen to be connected still some time after its Hello.
     pub still_there: bool,
     /// Unix milliseconds, ours.
@@ -54,6 +59,8 @@ pub enum SessionDecision {
     Stale,
     /// Quarantined, now or before; the reason.
     Quarantined(String),
+    /// It has seen what this store never gave: the store is not the newest one. What it showed is written down.
+    Restored(String),
 }
 
 impl Core {
@@ -121,12 +128,13 @@ struct Known {
     confirmed: u64,
     inventory: String,
     name: String,
+    adopted: bool,
 }
 
 fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<SessionDecision, StoreError> {
     let known = connection
         .query_row(
-            "SELECT revoked, quarantined, session_given, session_confirmed, inventory_sha256, name FROM hosts WHERE host_id = ?1",
+            "SELECT revoked, quarantined, session_given, session_confirmed, inventory_sha256, name, adopted FROM hosts WHERE host_id = ?1",
             [id],
             |row| {
                 Ok(Known {
@@ -136,6 +144,7 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
                     confirmed: uint(row.get(3)?),
                     inventory: row.get(4)?,
                     name: row.get(5)?,
+                    adopted: row.get::<_, i64>(6)? != 0,
                 })
             },
         )
@@ -150,8 +159,25 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     if let Some(reason) = known.quarantined {
         return Ok(SessionDecision::Quarantined(reason));
     }
+    let ahead = hello.session_number > known.given;
+    // The term in the store counts, too: an adoption may have raised it while this Hello waited for its turn.
+    let given = hello.epoch_given.max(Epoch {
+        term: term::current(connection)?,
+        counter: 0,
+    });
+    if hello.epoch_seen > given || (ahead && !known.adopted) {
+        let shown = restored::Shown {
+            id,
+            name: &known.name,
+            epoch: hello.epoch_seen,
+            session_number: hello.session_number,
+            session_given: known.given,
+            now_ms: hello.now_ms,
+        };
+        return Ok(SessionDecision::Restored(restored::record(connection, &shown)?));
+    }
     // A number between the confirmed and the given one is a Welcome that got lost on its way, which is normal after a kill.
-    let stale = hello.session_number < known.confirmed || hello.session_number > known.given;
+    let stale = hello.session_number < known.confirmed;
     if stale && !hello.still_there {
         return Ok(SessionDecision::Stale);
     }
@@ -176,9 +202,9 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     if shown == Shown::Candidate {
         keys::promote(connection, id, hello.now_ms)?;
     }
-    let number = known.given + 1;
+    let number = known.given.max(hello.session_number) + 1;
     connection.execute(
-        "UPDATE hosts SET session_given = ?2, session_confirmed = ?3, last_seen_ms = ?4, agent_version = ?5, boot_id = ?6
+        "UPDATE hosts SET adopted = 0, session_given = ?2, session_confirmed = ?3, last_seen_ms = ?4, agent_version = ?5, boot_id = ?6
          WHERE host_id = ?1",
         params![id, int(number), int(hello.session_number), int(hello.now_ms), hello.agent_version, hello.boot_id],
     )?;
@@ -240,6 +266,8 @@ pub(super) mod tests {
             agent_version: "0".into(),
             outbox: OutboxId::new("o"),
             inventory_sha256: String::new(),
+            epoch_seen: Epoch::default(),
+            epoch_given: Epoch::default(),
             still_there: false,
             now_ms: 5,
         }

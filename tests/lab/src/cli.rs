@@ -2,7 +2,7 @@
 
 use crate::fleet::Wishes;
 use crate::scenario::{self, Scenario};
-use crate::{build, hosts, lock, output, suite, verify};
+use crate::{build, hosts, lock, output, rollout_real, suite, verify};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -47,6 +47,9 @@ enum Command {
         /// Only cases whose name contains this.
         #[arg(long)]
         case: Option<String>,
+        /// Seed of random moments; printed by each run that draws some.
+        #[arg(long)]
+        seed: Option<u64>,
         /// Name every suite and case.
         #[arg(long)]
         list: bool,
@@ -83,7 +86,7 @@ pub fn run() -> Result<ExitCode> {
     match args.command {
         Command::Up => {
             hosts::down()?;
-            let fleet = hosts::up(&build::standins()?, "2.41.2", &Wishes::default())?;
+            let fleet = hosts::up(&build::programs()?, "2.41.2", &Wishes::NONE)?;
             output::line(&format!(
                 "the fleet is up; PMM 2.41.2 answers on https://127.0.0.1:{} ({} hosts)",
                 crate::names::PMM_PORT,
@@ -108,10 +111,15 @@ pub fn run() -> Result<ExitCode> {
         }
         Command::Verify => verify::run()?,
         Command::Sim(_) => {}
-        Command::Suite { name, case, .. } => suite::run(
-            &name.context("name a suite; `cargo lab suite --list` shows them")?,
-            case.as_deref(),
-        )?,
+        Command::Suite { name, case, seed, .. } => {
+            if let Some(seed) = seed {
+                rollout_real::choose(seed);
+            }
+            suite::run(
+                &name.context("name a suite; `cargo lab suite --list` shows them")?,
+                case.as_deref(),
+            )?;
+        }
         Command::Down { images } => {
             hosts::down_all()?;
             if images {

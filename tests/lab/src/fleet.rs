@@ -104,7 +104,7 @@ pub const HOSTS: [Host; 6] = [
 ];
 
 /// What a scenario wants other than the demo's fleet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Wishes {
     /// Hosts whose client addresses the PMM Server's container itself, past its published port: the host, and a name of the container.
     pub direct: &'static [(&'static str, &'static str)],
@@ -115,9 +115,20 @@ pub struct Wishes {
     /// Nothing is mounted below the server's data. On an empty volume the engine makes the directory of such a mount as root's, and a fresh PMM 3
     /// stops there instead of becoming healthy.
     pub plain_data: bool,
+    /// Times of the fleet file that are not the product's own.
+    pub timing: &'static [(&'static str, &'static str)],
 }
 
 impl Wishes {
+    /// The demo's fleet.
+    pub const NONE: Self = Self {
+        direct: &[],
+        small_disk: None,
+        backup: None,
+        plain_data: false,
+        timing: &[],
+    };
+
     /// Where a host's client finds the PMM Server of a major.
     pub fn server_address(&self, host: &str, major: u32) -> String {
         let direct = self.direct.iter().find(|(name, _)| *name == host);
@@ -159,6 +170,8 @@ pub struct FileOptions {
     pub failure_threshold: u32,
     /// Pinned digests of the tarballs: file name and SHA-256.
     pub tarballs: Vec<(String, String)>,
+    /// `[timing]`.
+    pub timing: &'static [(&'static str, &'static str)],
 }
 
 /// The fleet file.
@@ -207,6 +220,10 @@ url = "http://repo.lab/downloads"
         "\n[defaults]\nmax_unavailable = 2\nfailure_threshold = {}\non_breach = \"pause\"\n",
         options.failure_threshold
     );
+    text.push_str("\n[timing]\n");
+    for (key, value) in options.timing {
+        let _ = writeln!(text, "{key} = \"{value}\"");
+    }
     for group in GROUPS {
         let _ = write!(
             text,

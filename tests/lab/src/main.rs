@@ -22,6 +22,7 @@ mod pmm;
 mod product;
 mod proxy;
 mod report;
+mod rollout_real;
 mod scenario;
 mod sim;
 mod site;

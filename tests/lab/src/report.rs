@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 /// A report, as printed by `pmm-coordinator report --json`.
 pub struct Report(pub Value);
@@ -36,6 +37,15 @@ impl Report {
         rows.iter()
             .map(|row| row.as_str().map_or_else(|| row.to_string(), str::to_owned))
             .collect()
+    }
+
+    /// How long the rollout took.
+    pub fn lasted(&self) -> Result<Duration> {
+        let at = |key: &str| self.0[key].as_u64();
+        match (at("started_at_ms"), at("ended_at_ms")) {
+            (Some(start), Some(end)) if end > start => Ok(Duration::from_millis(end - start)),
+            times => bail!("the report has no start and end: {times:?}"),
+        }
     }
 
     /// Number at a pointer.

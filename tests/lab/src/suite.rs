@@ -1,7 +1,7 @@
 //! Suites: tables of cases. A case that did not run has failed.
 
 use crate::scenario::{self, Options, Sabotage, Scenario};
-use crate::{lock, maintenance, output, teeth};
+use crate::{lock, maintenance, output, rollout_real, teeth};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -135,7 +135,7 @@ const SABOTAGE: [Case; 9] = [
     ),
 ];
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite {
         name: "short",
         about: "what `cargo test` runs: the main job",
@@ -158,6 +158,14 @@ const SUITES: [Suite; 5] = [
         tables: &[Table {
             jobs: 1,
             cases: maintenance::CASES,
+        }],
+    },
+    Suite {
+        name: "rollout-real",
+        about: "a disturbed rollout ends with the report of an undisturbed one",
+        tables: &[Table {
+            jobs: 1,
+            cases: rollout_real::CASES,
         }],
     },
     Suite {

@@ -15,7 +15,17 @@ fn every_suite_and_case_is_listed_as_json() {
         .flatten()
         .filter_map(|suite| suite["suite"].as_str())
         .collect();
-    assert_eq!(names, ["short", "scenarios", "maintenance", "teeth", "sabotage"]);
+    assert_eq!(
+        names,
+        [
+            "short",
+            "scenarios",
+            "maintenance",
+            "rollout-real",
+            "teeth",
+            "sabotage"
+        ]
+    );
     for suite in suites.as_array().into_iter().flatten() {
         assert!(
             suite["cases"].as_array().is_some_and(|cases| !cases.is_empty()),

@@ -353,7 +353,7 @@ impl Watcher {
 
     /// What a pause did to hosts that were under way.
     pub fn paused(&mut self, before: &Kernel, after: &Kernel) {
-        for (leg, host, row) in each_host(before).filter(|(_, _, row)| row.phase.in_flight()) {
+        for (leg, host, row) in each_host(before).filter(|(_, _, row)| row.in_flight()) {
             let now = after.host(&leg, &host);
             if now.is_none_or(|now| {
                 (now.phase, &now.order, now.deadline_ms) != (row.phase, &row.order, row.deadline_ms)
@@ -427,9 +427,9 @@ impl Watcher {
             self.broken(DUTY, format!("rollout {:?}", kernel.phase()));
         }
         let hosts: Vec<_> = each_host(kernel)
-            .map(|(leg, host, row)| (leg, host, row.phase, row.deadline_ms))
+            .map(|(leg, host, row)| (leg, host, row.phase, row.deadline_ms, row.in_flight()))
             .collect();
-        for (leg, host, phase, deadline) in hosts {
+        for (leg, host, phase, deadline, in_flight) in hosts {
             self.saw("host", phase);
             if phase.is_final() {
                 continue;
@@ -444,13 +444,10 @@ impl Watcher {
                     format!("{host} {phase:?}: {:?}", kernel.host_duty(&leg, &host, now)),
                 );
             }
-            if phase.in_flight() && deadline.is_none() {
+            if in_flight && deadline.is_none() {
                 self.broken(SILENCE, format!("{host} {phase:?} has no deadline"));
             }
-            if phase.in_flight()
-                && deadline.is_some_and(|deadline| deadline + 1_000 < now)
-                && !kernel.is_final()
-            {
+            if in_flight && deadline.is_some_and(|deadline| deadline + 1_000 < now) && !kernel.is_final() {
                 self.broken(SILENCE, format!("{host} {phase:?} is past its deadline"));
             }
         }

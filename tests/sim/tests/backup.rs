@@ -46,7 +46,10 @@ fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
     let end = fleet_sim::fixture::NOW + 2 * hour;
     let mut world = world(&groups, &[(0, Behaviour::Backup(end))]);
     until(&mut world, |world| {
-        outcome(world, 1) == "upgraded" && outcome(world, 2) == "upgraded"
+        let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
+        outcome(world, 1) == "upgraded"
+            && outcome(world, 2) == "upgraded"
+            && row.ask_at_ms.is_some_and(|at| at > world.now)
     });
     let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
     assert!(

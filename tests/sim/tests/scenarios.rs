@@ -309,6 +309,12 @@ fn a_host_that_vanishes_after_its_permit_is_lost_and_goes_on_when_it_returns() {
     world.connect(&"h0".into());
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    let hits = report::report(&world.kernel, world.now).disturbances;
+    assert!(
+        hits.iter()
+            .any(|hit| hit.target == "node-0" && hit.step.contains("lost and came back")),
+        "{hits:?}"
+    );
 }
 
 #[test]
@@ -531,7 +537,7 @@ fn a_held_host_is_skipped_and_a_pause_holds_everything() {
     for _ in 0..600 {
         world.step();
     }
-    assert_eq!(phase(&world, 0), HostPhase::Upgraded, "what is under way goes on");
+    assert_eq!(phase(&world, 0), HostPhase::Settling, "what is under way goes on");
     assert!((1..6).all(|host| world.hosts[&HostId::new(format!("h{host}"))].switches == 0));
     assert!(progress::view(&world.kernel, world.now).at_rest);
     assert_eq!(

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Facts that a group can ask for: ID and VERSION_ID of os-release, machine architecture, install method of the client.
+pub const FACTS: [&str; 4] = ["os", "os_version", "arch", "method"];
+
 /// A group's conditions. All of them must hold; one that is not given always holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matcher {
@@ -10,6 +13,8 @@ pub struct Matcher {
     pub labels: BTreeMap<String, String>,
     /// PMM node names or host names, any of them.
     pub names: BTreeSet<String>,
+    /// What the host says about itself, by [`FACTS`], all of them.
+    pub facts: BTreeMap<String, String>,
     /// PMM's label on a service of the host.
     pub environment: Option<String>,
     /// PMM's label on a service of the host.
@@ -25,6 +30,8 @@ pub struct HostFacts {
     pub labels: BTreeMap<String, String>,
     /// PMM node name and host name.
     pub names: BTreeSet<String>,
+    /// What it says about itself, by [`FACTS`].
+    pub facts: BTreeMap<String, String>,
     /// PMM's labels on the host's services.
     pub environments: BTreeSet<String>,
     /// PMM's labels on the host's services.
@@ -47,6 +54,10 @@ impl Matcher {
         self.labels
             .iter()
             .all(|(key, value)| host.labels.get(key) == Some(value))
+            && self
+                .facts
+                .iter()
+                .all(|(key, value)| host.facts.get(key) == Some(value))
             && (self.names.is_empty() || !self.names.is_disjoint(&host.names))
             && has(&self.environment, &host.environments)
             && has(&self.cluster, &host.clusters)
@@ -82,6 +93,10 @@ impl Matcher {
         self.labels
             .iter()
             .all(|(key, value)| other.labels.get(key) == Some(value))
+            && self
+                .facts
+                .iter()
+                .all(|(key, value)| other.facts.get(key) == Some(value))
             && (self.names.is_empty() || (!other.names.is_empty() && other.names.is_subset(&self.names)))
             && within(&self.environment, &other.environment)
             && within(&self.cluster, &other.cluster)
@@ -101,12 +116,16 @@ mod tests {
     fn matcher() -> impl Strategy<Value = Matcher> {
         let labels = proptest::collection::btree_map(word(), word(), 0..2);
         let names = proptest::collection::btree_set(word(), 0..3);
-        (labels, names, proptest::option::of(word())).prop_map(|(labels, names, environment)| Matcher {
-            labels,
-            names,
-            environment,
-            ..Matcher::default()
-        })
+        let facts = proptest::collection::btree_map(word(), word(), 0..2);
+        (labels, names, facts, proptest::option::of(word())).prop_map(
+            |(labels, names, facts, environment)| Matcher {
+                labels,
+                names,
+                facts,
+                environment,
+                ..Matcher::default()
+            },
+        )
     }
 
     /// A host made to fit a matcher.
@@ -114,6 +133,7 @@ mod tests {
         HostFacts {
             labels: matcher.labels.clone(),
             names: matcher.names.clone(),
+            facts: matcher.facts.clone(),
             environments: matcher.environment.iter().cloned().collect(),
             ..HostFacts::default()
         }

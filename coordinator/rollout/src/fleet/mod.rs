@@ -5,12 +5,20 @@
 
 mod check;
 mod error;
+mod first;
 mod matching;
+mod policy;
 mod raw;
+mod schema;
+mod show;
 mod units;
 
 pub use error::FleetError;
-pub use matching::{HostFacts, Matcher};
+pub use first::{FirstFile, first_file};
+pub use matching::{FACTS, HostFacts, Matcher};
+pub use policy::{Policy, Profile, Ramp};
+pub use schema::json_schema;
+pub use show::{blackout_text, moment_text, window_text};
 pub use units::{Limit, duration_ms, duration_text};
 
 use fleet_common::plan_entry::ClientSource;
@@ -31,6 +39,8 @@ pub struct Fleet {
     pub compatibility_file: Option<String>,
     /// Durations that hold for the whole rollout.
     pub timing: Timing,
+    /// What holds for the whole rollout.
+    pub rollout: RolloutPolicy,
     /// Groups in the order of their turns.
     pub groups: Vec<Group>,
     /// Where things stand in the file.
@@ -101,22 +111,27 @@ pub struct Group {
     pub name: String,
     /// Which hosts belong to it.
     pub matches: Matcher,
-    /// Hosts that go first and alone.
-    pub canaries: Limit,
-    /// Width.
-    pub max_unavailable: Limit,
-    /// Tolerated failures.
-    pub failure_threshold: Limit,
+    /// The profile that it starts from.
+    pub profile: Profile,
+    /// How its hosts are let through.
+    pub policy: Policy,
     /// Whether the threshold stands in the group itself and not in the defaults.
     pub threshold_own: bool,
-    /// Wait after the last host before the next group.
-    pub soak_ms: u64,
-    /// Whether a person must let the group begin.
-    pub approval: bool,
     /// Line of the group.
     pub line: usize,
     /// Line of the threshold, if the group has its own.
     pub threshold_line: Option<usize>,
+}
+
+/// What holds for the whole rollout.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RolloutPolicy {
+    /// Where everything comes from that is not given.
+    pub profile: Profile,
+    /// Tolerated failures over all groups.
+    pub failure_threshold: Option<Limit>,
+    /// Label of our agent that names the site of a host.
+    pub site_label: Option<String>,
 }
 
 /// Durations in milliseconds that hold for the whole rollout.

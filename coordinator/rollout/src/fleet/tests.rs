@@ -51,9 +51,9 @@ fn a_good_file_is_read() {
     );
     assert_eq!(fleet.lines.credential_file, Some(4));
     assert_eq!(fleet.groups.len(), 2);
-    assert_eq!(fleet.groups[0].soak_ms, 900_000);
-    assert_eq!(fleet.groups[0].max_unavailable, Limit::Percent(10));
-    assert_eq!(fleet.groups[1].failure_threshold, Limit::Percent(5));
+    assert_eq!(fleet.groups[0].policy.soak_ms, 900_000);
+    assert_eq!(fleet.groups[0].policy.max_unavailable, Limit::Percent(10));
+    assert_eq!(fleet.groups[1].policy.failure_threshold, Limit::Percent(5));
     assert_eq!(fleet.clients.source.repository_url, "http://repo.lab");
 }
 
@@ -174,7 +174,6 @@ fn other_faults() {
         34,
         "every host",
     );
-    one("approval = true", "window = { days = [\"sat\"] }", 29, "windows");
     one("[server]\n", "[server]\nname = 1\n", 3, "invalid type");
     let missing = parse("", "f").expect_err("empty");
     assert_eq!(missing.len(), 2);

@@ -24,6 +24,7 @@ impl Kernel {
     pub(super) fn command(&mut self, by: &str, command: Command, now_ms: u64) -> Answer {
         let what = format!("{by}: {command:?}");
         let answer = match command {
+            ref begins if self.refuses_while_doubted(begins) => self.not_adopted(),
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),
             Command::Pause { reason } => self.pause_by(by, &reason, now_ms),
             Command::Resume {
@@ -46,6 +47,12 @@ impl Kernel {
             Command::Skip { host, reason } => self
                 .find(&host)
                 .and_then(|host| self.skip(&host, &reason, now_ms)),
+            Command::Limit {
+                group,
+                max_unavailable,
+                failure_threshold,
+                reason,
+            } => self.limit(&group, max_unavailable, failure_threshold, &reason, now_ms),
         };
         let result = match &answer {
             Ok(done) => done.text.clone(),
@@ -219,13 +226,20 @@ impl Kernel {
         if code == "repoint" {
             self.accept_left_behind(now_ms);
         }
+        if code == "offline" {
+            self.accept_absence(now_ms);
+        }
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {
+            let all = plan
+                .failure_threshold
+                .is_some_and(|tolerated| self.failures(&leg.id, now_ms) > tolerated);
             for group in &plan.groups {
-                if self
-                    .group(&leg.id, &group.name)
-                    .is_none_or(|row| row.phase != GroupPhase::Breached)
-                {
+                let Some(row) = self.group(&leg.id, &group.name) else {
+                    continue;
+                };
+                let breached = row.phase == GroupPhase::Breached;
+                if !all && !breached {
                     continue;
                 }
                 let failed: Vec<HostId> = group
@@ -235,7 +249,9 @@ impl Kernel {
                     .cloned()
                     .collect();
                 self.edit_group(&leg.id, &group.name, |row| row.forgiven.extend(failed));
-                self.set_group(&leg.id, &group.name, GroupPhase::Ramping, now_ms);
+                if breached {
+                    self.set_group(&leg.id, &group.name, GroupPhase::Ramping, now_ms);
+                }
             }
         }
     }
@@ -243,6 +259,7 @@ impl Kernel {
     pub(super) fn go_on(&mut self, text: &str, now_ms: u64) {
         let phase = self.rollout.before_pause.take().unwrap_or(RolloutPhase::Running);
         self.rollout.pause = None;
+        self.extend_deadlines(now_ms);
         self.next_epoch();
         if self
             .legs
@@ -256,7 +273,7 @@ impl Kernel {
         self.set_rollout(phase, text.trim(), now_ms);
     }
 
-    fn abort(&mut self, by: &str, reason: String, force: bool, now_ms: u64) -> Answer {
+    pub(super) fn abort(&mut self, by: &str, reason: String, force: bool, now_ms: u64) -> Answer {
         match (&self.rollout.abort, self.rollout.phase) {
             (_, phase) if phase.is_final() => {
                 return refused("ended", "the rollout has ended", "see `report`");

@@ -3,6 +3,7 @@
 use super::Kernel;
 use super::repoint::asked_by;
 use super::rows::Key;
+use super::spread::Census;
 use super::state::{HostPhase, LegPhase, Pause, RolloutPhase};
 use crate::plan::LegKind;
 use fleet_common::ids::{HostId, LegId};
@@ -20,6 +21,9 @@ impl Kernel {
             RolloutPhase::Planned => return self.remind(now_ms),
             phase if phase.is_final() => return,
             _ => {}
+        }
+        if self.is_doubted() {
+            return self.hold_back(now_ms);
         }
         self.expire(now_ms);
         self.drive_repoints(now_ms);
@@ -51,7 +55,10 @@ impl Kernel {
         let plan = Arc::clone(&self.plan);
         let kind = &plan.legs[at].kind;
         if self.legs[at].phase == LegPhase::Waiting {
-            if self.rollout.phase != RolloutPhase::Running || !self.may_begin(at, kind, now_ms) {
+            if self.rollout.phase != RolloutPhase::Running
+                || !self.may_begin(at, kind, now_ms)
+                || !self.keep_before(at, now_ms)
+            {
                 return false;
             }
             self.set_leg(at, LegPhase::Running, now_ms);
@@ -75,11 +82,9 @@ impl Kernel {
             .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
             .map(|leg| leg.id.clone());
         let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
-            let made_it =
-                |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
             kernel.hosts[earlier]
                 .iter()
-                .filter(|(_, row)| !made_it(row))
+                .filter(|(_, row)| !row.made_it())
                 .map(|(host, _)| host.clone())
                 .collect()
         };
@@ -153,28 +158,27 @@ impl Kernel {
         }
     }
 
-    /// Asks every host, at most [`PREPARE_WIDTH`] at once.
-    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], now_ms: u64) {
+    /// Asks every host, at most [`PREPARE_WIDTH`] at once. Whoever has to download takes its place in its site before it is asked.
+    pub(super) fn prepare(&mut self, leg: &LegId, hosts: &[HostId], census: &mut Census, now_ms: u64) {
         if self.rollout.phase != RolloutPhase::Running {
             return;
         }
-        let busy = self.hosts[leg]
-            .values()
-            .filter(|row| row.phase == HostPhase::Preparing)
-            .count();
-        let mut free = PREPARE_WIDTH.saturating_sub(busy);
         for host in hosts {
-            if free == 0 {
+            if census.preparing >= PREPARE_WIDTH {
                 break;
             }
-            if self.hosts[leg]
-                .get(host)
-                .is_some_and(|row| row.phase == HostPhase::Waiting && asked_by(row, now_ms))
+            let Some(row) = self.host(leg, host) else { continue };
+            if row.phase == HostPhase::Waiting
+                && asked_by(row, now_ms)
                 && self.can_be_asked(host)
+                && !self.site_is_full(census, host, row)
             {
+                census.preparing += 1;
+                if !row.staged && !row.slot {
+                    self.count_in(census, host, false);
+                }
                 self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
                 self.give(leg, host, Action::Preflight, now_ms);
-                free -= 1;
             }
         }
     }
@@ -197,7 +201,8 @@ impl Kernel {
             self.dirty.insert(Key::Leg(leg.clone()));
         }
         let hosts: Vec<HostId> = self.plan.hosts.iter().map(|host| host.host.clone()).collect();
-        self.prepare(&leg, &hosts, now_ms);
+        let mut census = self.census();
+        self.prepare(&leg, &hosts, &mut census, now_ms);
         let waits = |kernel: &Self, held: bool| {
             kernel.hosts[&leg]
                 .iter()
@@ -210,7 +215,7 @@ impl Kernel {
             // Those that are away or held are asked again at their turn.
             let away: Vec<HostId> = self.hosts[&leg]
                 .iter()
-                .filter(|(_, row)| row.phase == HostPhase::Waiting)
+                .filter(|(host, row)| row.phase == HostPhase::Waiting && !self.can_be_asked(host))
                 .map(|(host, _)| host.clone())
                 .collect();
             self.skip_left_behind(at, &away, now_ms);
@@ -301,13 +306,26 @@ impl Kernel {
         }
     }
 
-    fn anything_in_flight(&self) -> bool {
+    pub(super) fn anything_in_flight(&self) -> bool {
         self.hosts
             .values()
-            .any(|rows| rows.values().any(|row| row.phase.in_flight()))
+            .any(|rows| rows.values().any(super::HostRow::in_flight))
     }
 
     fn drive_checks(&mut self, now_ms: u64) {
+        let returned = self
+            .hosts
+            .values()
+            .any(|rows| rows.values().any(|row| row.phase.in_flight()));
+        if self.rollout.keeping_since_ms.is_some()
+            && self.rollout.phase == RolloutPhase::Checking
+            && !returned
+        {
+            if self.keep_before(self.legs.len(), now_ms) {
+                self.finish(now_ms);
+            }
+            return;
+        }
         if self.anything_in_flight() {
             if self.rollout.phase == RolloutPhase::Checking {
                 self.set_rollout(RolloutPhase::Running, "a host came back and is under way", now_ms);
@@ -318,6 +336,7 @@ impl Kernel {
             self.verification = None;
             self.dirty.insert(Key::Verification);
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
+            self.rollout.keeping_since_ms = None;
             self.set_rollout(
                 RolloutPhase::Checking,
                 "clients, services, metrics and Query Analytics",
@@ -329,7 +348,11 @@ impl Kernel {
         }
         let over = self.rollout.check_until_ms.is_none_or(|until| until <= now_ms);
         if self.checks_are_as_good_as_they_get() || (over && self.verification.is_some()) {
-            self.finish(now_ms);
+            self.rollout.keeping_since_ms = Some(now_ms);
+            self.dirty.insert(Key::Rollout);
+            if self.keep_before(self.legs.len(), now_ms) {
+                self.finish(now_ms);
+            }
         } else if over {
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
             self.pause(
@@ -344,8 +367,6 @@ impl Kernel {
 
     fn finish(&mut self, now_ms: u64) {
         let lost = self.lost_hosts();
-        let well =
-            |row: &super::HostRow| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent);
         let last: Option<&LegId> = self
             .plan
             .legs
@@ -353,7 +374,7 @@ impl Kernel {
             .rev()
             .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
             .map(|leg| &leg.id);
-        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(well));
+        let all_well = last.is_none_or(|leg| self.hosts[leg].values().all(super::HostRow::made_it));
         let holds = self
             .verification
             .as_ref()
@@ -389,7 +410,7 @@ impl Kernel {
         self.set_rollout(phase, &text, now_ms);
     }
 
-    fn drive_abort(&mut self, now_ms: u64) {
+    pub(super) fn drive_abort(&mut self, now_ms: u64) {
         let force = self.rollout.abort.as_ref().is_some_and(|abort| abort.force);
         let all: Vec<(LegId, HostId, HostPhase)> = self
             .hosts
@@ -416,6 +437,9 @@ impl Kernel {
             || self.anything_in_flight()
             || following
         {
+            return;
+        }
+        if !self.keep_before(self.legs.len(), now_ms) {
             return;
         }
         for at in 0..self.legs.len() {
@@ -460,7 +484,7 @@ impl Kernel {
         true
     }
 
-    fn remind(&mut self, now_ms: u64) {
+    pub(super) fn remind(&mut self, now_ms: u64) {
         let every = self.plan.timing.reminder_ms.max(1);
         let Some(pause) = self
             .rollout

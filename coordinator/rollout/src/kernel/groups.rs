@@ -1,10 +1,13 @@
 //! The groups of a client leg: turns, canaries, slots, thresholds.
 
 use super::Kernel;
+use super::gates::Door;
 use super::repoint::asked_by;
 use super::rows::Key;
-use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, RolloutPhase};
+use super::spread::{Census, Crowd};
+use super::state::{GroupPhase, GroupRow, HostPhase, LegPhase, RolloutPhase};
 use crate::plan::PlanGroup;
+use crate::policy::OnBreach;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::Action;
 use std::sync::Arc;
@@ -26,6 +29,8 @@ pub(crate) struct Tally {
     pub to_begin: u32,
     /// Hosts that can't begin: held or away.
     pub left_behind: u32,
+    /// Hosts of those that wait for their next attempt.
+    pub retried: u32,
 }
 
 impl Kernel {
@@ -36,8 +41,8 @@ impl Kernel {
             let Some(row) = self.host(leg, host) else { continue };
             tally.slots += u32::from(row.slot);
             tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
-            tally.in_flight += u32::from(row.phase.in_flight());
-            tally.upgraded += u32::from(row.phase == HostPhase::Upgraded);
+            tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
+            tally.upgraded += u32::from(row.upgraded());
             tally.failures +=
                 u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
             let begins = matches!(
@@ -47,6 +52,7 @@ impl Kernel {
             let able = row.phase == HostPhase::Preparing || self.can_begin(leg, host, now_ms);
             tally.to_begin += u32::from(begins && able);
             tally.left_behind += u32::from(begins && !able);
+            tally.retried += u32::from(self.is_retried(host, row, now_ms));
         }
         tally
     }
@@ -54,15 +60,29 @@ impl Kernel {
     pub(super) fn drive_clients(&mut self, at: usize, now_ms: u64) {
         let plan = Arc::clone(&self.plan);
         let leg = self.legs[at].leg.clone();
-        let mut earlier_done = true;
-        for group in &plan.groups {
-            let tally = self.tally(&leg, group, now_ms);
-            if self.had_its_turn(&leg, &group.name) && tally.failures > group.failure_threshold {
-                self.breach(&leg, group, &tally, now_ms);
+        let tallies: Vec<Tally> = plan
+            .groups
+            .iter()
+            .map(|group| self.tally(&leg, group, now_ms))
+            .collect();
+        let mut failures = 0;
+        for (group, tally) in plan.groups.iter().zip(&tallies) {
+            if self.had_its_turn(&leg, &group.name) {
+                failures += tally.failures;
+                if tally.failures > self.failure_threshold(&leg, group) {
+                    self.breach(&leg, group, tally, now_ms);
+                }
+                self.look_at_deadline(&leg, group, now_ms);
             }
+        }
+        self.look_at_rollout_threshold(failures, now_ms);
+        let mut census = self.census();
+        let mut earlier_done = true;
+        for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.rollout.phase == RolloutPhase::Running {
-                self.drive_group(&leg, group, &tally, earlier_done, now_ms);
-                self.let_through(&leg, group, now_ms);
+                let door = self.door(group, now_ms);
+                self.drive_group(&leg, group, tally, &door, earlier_done, now_ms);
+                self.let_through(&leg, group, tally, &door, &mut census, now_ms);
             }
             earlier_done &= self
                 .group(&leg, &group.name)
@@ -92,15 +112,54 @@ impl Kernel {
         self.set_group(leg, &group.name, GroupPhase::Breached, now_ms);
         let text = format!(
             "group {}: {} failed, {} tolerated",
-            group.name, tally.failures, group.failure_threshold
+            group.name,
+            tally.failures,
+            self.failure_threshold(leg, group)
         );
+        match group.on_breach {
+            OnBreach::Pause => self.pause_for_failures(&text, now_ms),
+            OnBreach::Rollback => self.breach_rollback(leg, group, &text, now_ms),
+            OnBreach::Abort => {
+                // Refused only where it is being aborted already.
+                let _ = self.abort("coordinator", text, false, now_ms);
+            }
+        }
+    }
+
+    /// The group's upgraded hosts whose way back is still kept go back, then a person is waited for.
+    fn breach_rollback(&mut self, _leg: &LegId, _group: &PlanGroup, text: &str, now_ms: u64) {
+        self.pause_for_failures(text, now_ms);
+    }
+
+    fn pause_for_failures(&mut self, text: &str, now_ms: u64) {
         self.pause(
             "threshold",
-            &text,
+            text,
             "`retry` the hosts after repairing the cause, `resume` to accept the failures, or `abort`",
             "coordinator",
             now_ms,
         );
+    }
+
+    /// All groups of the leg together may be less tolerant than each.
+    fn look_at_rollout_threshold(&mut self, failures: u32, now_ms: u64) {
+        if let Some(tolerated) = self
+            .plan
+            .failure_threshold
+            .filter(|tolerated| failures > *tolerated)
+        {
+            let text = format!("the rollout: {failures} failed over all groups, {tolerated} tolerated");
+            self.pause_for_failures(&text, now_ms);
+        }
+    }
+
+    /// Failures of a leg that count and that nobody accepted, over all groups that had their turn.
+    pub(crate) fn failures(&self, leg: &LegId, now_ms: u64) -> u32 {
+        let groups = self.plan.groups.iter();
+        groups
+            .filter(|group| self.had_its_turn(leg, &group.name))
+            .map(|group| self.tally(leg, group, now_ms).failures)
+            .sum()
     }
 
     /// Moves a group on. One pass per tick is enough; the loop is for empty groups.
@@ -109,15 +168,18 @@ impl Kernel {
         leg: &LegId,
         group: &PlanGroup,
         tally: &Tally,
+        door: &Door,
         earlier_done: bool,
         now_ms: u64,
     ) {
         for _ in 0..6 {
+            self.soak_after_canaries(leg, group, tally, now_ms);
+            let kept = self.kept_by_absence(leg, group, tally, now_ms);
             let Some(row) = self.group(leg, &group.name) else {
                 return;
             };
-            let next = next_phase(row, group, tally, earlier_done, now_ms);
-            if next == row.phase {
+            let next = next_phase(row, group, tally, door.is_open(), earlier_done, now_ms);
+            if next == row.phase || kept {
                 return;
             }
             self.set_group(leg, &group.name, next, now_ms);
@@ -128,13 +190,42 @@ impl Kernel {
         }
     }
 
+    /// The wait after the last canary begins once, and begins anew if a canary is missing again.
+    fn soak_after_canaries(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
+        let Some(row) = self.group(leg, &group.name) else {
+            return;
+        };
+        if row.phase != GroupPhase::Canary || group.canary_soak_ms == 0 {
+            return;
+        }
+        let until = if tally.upgraded >= group.canaries {
+            row.canary_soak_until_ms
+                .or(Some(now_ms.saturating_add(group.canary_soak_ms)))
+        } else {
+            None
+        };
+        if until != row.canary_soak_until_ms {
+            self.edit_group(leg, &group.name, |row| row.canary_soak_until_ms = until);
+        }
+    }
+
     /// Prepares hosts and grants permits. A slot is taken with the permit, in the same commit.
-    fn let_through(&mut self, leg: &LegId, group: &PlanGroup, now_ms: u64) {
-        if !self.had_its_turn(leg, &group.name)
-            || self
-                .group(leg, &group.name)
-                .is_some_and(|row| row.phase == GroupPhase::Breached)
-        {
+    fn let_through(
+        &mut self,
+        leg: &LegId,
+        group: &PlanGroup,
+        tally: &Tally,
+        door: &Door,
+        census: &mut Census,
+        now_ms: u64,
+    ) {
+        let Some(row) = self.group(leg, &group.name) else {
+            return;
+        };
+        let (phase, canary) = (row.phase, row.phase == GroupPhase::Canary);
+        // Whoever only waits for its window is prepared meanwhile.
+        let before_window = phase == GroupPhase::Gated && !waits_for_approval(row, group);
+        if !before_window && !self.had_its_turn(leg, &group.name) || phase == GroupPhase::Breached {
             return;
         }
         let follow: Vec<HostId> = group
@@ -143,49 +234,48 @@ impl Kernel {
             .filter(|host| self.followed(host))
             .cloned()
             .collect();
-        self.prepare(leg, &follow, now_ms);
-        let tally = self.tally(leg, group, now_ms);
-        let canary = self
-            .group(leg, &group.name)
-            .is_some_and(|row| row.phase == GroupPhase::Canary);
-        let mut candidates: Vec<&HostId> = Vec::new();
-        let eligible = |row: &HostRow, host: &HostId| {
-            matches!(
-                row.phase,
-                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-            ) && self.can_begin(leg, host, now_ms)
+        self.prepare(leg, &follow, census, now_ms);
+        let Door::Open { within_ms } = *door else {
+            return;
         };
-        for host in &group.hosts {
-            if self.host(leg, host).is_some_and(|row| eligible(row, host)) {
-                candidates.push(host);
-            }
+        if before_window {
+            return;
         }
+        let (mut candidates, crowds) = self.candidates(leg, group, census, now_ms);
+        let nobody = candidates.is_empty();
         if canary {
             // The next hosts in order, and only as many as canaries are missing.
-            let wanted = group.canaries.saturating_sub(tally.upgraded + tally.in_flight);
+            let gone = tally.upgraded + tally.in_flight + tally.retried;
+            let wanted = group.canaries.saturating_sub(gone);
             candidates.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
         }
-        let ready: Vec<HostId> = candidates
-            .into_iter()
-            .filter(|host| {
-                self.host(leg, host)
-                    .is_some_and(|row| row.phase == HostPhase::Ready)
-            })
-            .cloned()
-            .collect();
+        let width = self.width(leg, group, tally);
         let mut slots = tally.slots;
-        for host in &ready {
-            let has_slot = self.host(leg, host).is_some_and(|row| row.slot);
-            if !has_slot && slots >= group.max_unavailable {
+        let mut ready = false;
+        for host in &candidates {
+            let Some(row) = self.host(leg, host).filter(|row| row.phase == HostPhase::Ready) else {
+                continue;
+            };
+            ready = true;
+            let has_slot = row.slot;
+            if !has_slot && slots >= width {
                 break;
             }
+            // An earlier one of this pass may be its neighbour.
+            if self.crowd(census, host, row).is_some() {
+                continue;
+            }
             slots += u32::from(!has_slot);
-            self.grant(leg, host, now_ms);
+            if !has_slot {
+                self.count_in(census, host, true);
+            }
+            self.began(leg, group, now_ms);
+            self.grant(leg, host, within_ms, now_ms);
         }
-        if !ready.is_empty() && tally.stuck_slots >= group.max_unavailable {
+        if ready && tally.stuck_slots >= width {
             let text = format!(
-                "group {}: all {} slots are held by hosts that ended without a working client",
-                group.name, group.max_unavailable
+                "group {}: all {width} slots are held by hosts that ended without a working client",
+                group.name
             );
             self.pause(
                 "slots_exhausted",
@@ -195,15 +285,70 @@ impl Kernel {
                 now_ms,
             );
         }
+        if nobody && tally.in_flight + tally.retried == 0 {
+            self.look_at_crowds(group, &crowds, now_ms);
+        }
     }
 
-    fn grant(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+    /// Hosts that could begin, in order, without those that others keep from it; and what keeps these.
+    fn candidates(
+        &self,
+        leg: &LegId,
+        group: &PlanGroup,
+        census: &Census,
+        now_ms: u64,
+    ) -> (Vec<HostId>, Vec<Crowd>) {
+        let (mut free, mut crowds) = (Vec::new(), Vec::new());
+        for host in &group.hosts {
+            let Some(row) = self.host(leg, host) else { continue };
+            let begins = matches!(
+                row.phase,
+                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+            );
+            if !begins || !self.can_begin(leg, host, now_ms) {
+                continue;
+            }
+            match self.crowd(census, host, row) {
+                Some(crowd) => crowds.push(crowd),
+                None => free.push(host.clone()),
+            }
+        }
+        (free, crowds)
+    }
+
+    /// Nothing else of the group can begin: if only a person can change that, it is told.
+    fn look_at_crowds(&mut self, group: &PlanGroup, crowds: &[Crowd], now_ms: u64) {
+        let Some(first) = crowds.first().filter(|_| crowds.iter().all(|crowd| crowd.stuck)) else {
+            return;
+        };
+        let code = if first.code == "set" {
+            "set_exhausted"
+        } else {
+            "site_exhausted"
+        };
+        let text = format!(
+            "group {}: nothing can begin any more, {} host{} kept back: {}",
+            group.name,
+            crowds.len(),
+            if crowds.len() == 1 { " is" } else { "s are" },
+            first.text()
+        );
+        self.pause(
+            code,
+            &text,
+            "repair and `retry` the host that holds the others back, `host free-slot` it, or `skip` the others, then `resume`",
+            "coordinator",
+            now_ms,
+        );
+    }
+
+    fn grant(&mut self, leg: &LegId, host: &HostId, within_ms: u64, now_ms: u64) {
         self.no_return(leg, now_ms);
         self.enter(leg, host, HostPhase::Permitted, now_ms, |row| {
             row.slot = true;
             row.permitted_at_ms = Some(now_ms);
         });
-        self.give(leg, host, Action::Switch, now_ms);
+        self.give_within(leg, host, Action::Switch, within_ms, now_ms);
     }
 
     /// A client of the new release can't talk to the old server: with the first permit the legs before it can't be taken back.
@@ -221,7 +366,7 @@ impl Kernel {
         let leg = self.legs[at].leg.clone();
         let open: Vec<HostId> = self.hosts[&leg]
             .iter()
-            .filter(|(_, row)| !row.phase.is_final())
+            .filter(|(_, row)| !row.phase.is_through())
             .map(|(host, _)| host.clone())
             .collect();
         if open.is_empty() {
@@ -258,7 +403,7 @@ impl Kernel {
         }
         let settled = self.hosts[&self.legs[at].leg]
             .values()
-            .all(|row| row.phase.is_final());
+            .all(|row| row.phase.is_through());
         if settled {
             self.set_leg(at, LegPhase::Settled, now_ms);
         }
@@ -314,13 +459,19 @@ impl Kernel {
     }
 }
 
+pub(super) fn waits_for_approval(row: &GroupRow, group: &PlanGroup) -> bool {
+    group.approval && row.approved_by.is_none()
+}
+
 fn next_phase(
     row: &GroupRow,
     group: &PlanGroup,
     tally: &Tally,
+    open: bool,
     earlier_done: bool,
     now_ms: u64,
 ) -> GroupPhase {
+    let left = tally.to_begin + tally.retried;
     let begin = || {
         if group.canaries > 0 && tally.to_begin > 0 {
             GroupPhase::Canary
@@ -328,17 +479,22 @@ fn next_phase(
             GroupPhase::Ramping
         }
     };
+    // A group without hosts to begin needs no window.
+    let shut = !open && row.first_permit_ms.is_none() && tally.to_begin + tally.left_behind > 0;
     match row.phase {
         GroupPhase::Pending if !earlier_done => GroupPhase::Pending,
-        GroupPhase::Pending | GroupPhase::Gated if group.approval && row.approved_by.is_none() => {
+        GroupPhase::Pending | GroupPhase::Gated if waits_for_approval(row, group) => GroupPhase::Gated,
+        GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary | GroupPhase::Ramping if shut => {
             GroupPhase::Gated
         }
         GroupPhase::Pending | GroupPhase::Gated => begin(),
-        GroupPhase::Canary if tally.upgraded >= group.canaries => GroupPhase::Ramping,
-        GroupPhase::Canary if tally.to_begin == 0 && tally.in_flight == 0 => GroupPhase::Ramping,
-        GroupPhase::Ramping if tally.to_begin == 0 => GroupPhase::Draining,
+        GroupPhase::Canary if left == 0 && tally.in_flight == 0 => GroupPhase::Ramping,
+        GroupPhase::Canary if tally.upgraded < group.canaries => GroupPhase::Canary,
+        GroupPhase::Canary if Kernel::canary_soak(row, now_ms).is_some() => GroupPhase::Canary,
+        GroupPhase::Canary => GroupPhase::Ramping,
+        GroupPhase::Ramping if left == 0 => GroupPhase::Draining,
         GroupPhase::Draining if tally.to_begin > 0 => GroupPhase::Ramping,
-        GroupPhase::Draining if tally.in_flight > 0 => GroupPhase::Draining,
+        GroupPhase::Draining if tally.in_flight + tally.retried > 0 => GroupPhase::Draining,
         GroupPhase::Draining if group.soak_ms > 0 && tally.upgraded > 0 => GroupPhase::Soaking,
         GroupPhase::Draining => GroupPhase::Done,
         GroupPhase::Soaking if row.soak_until_ms.is_some_and(|until| until <= now_ms) => GroupPhase::Done,

@@ -9,7 +9,6 @@ use super::{Kernel, ViewRequest};
 use crate::plan::LegKind;
 use crate::verification::{compare, runs};
 use fleet_common::ids::{HostId, LegId};
-use fleet_common::order::Action;
 use fleet_common::verification::{FleetSnapshot, Verification};
 use fleet_common::version::PmmVersion;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +47,7 @@ impl Kernel {
             self.legs.iter().zip(&self.plan.legs).any(|(row, leg)| {
                 row.phase == LegPhase::Running && matches!(leg.kind, LegKind::Clients { .. })
             });
-        if clients || rows().any(|row| row.phase.in_flight()) {
+        if clients || rows().any(HostRow::in_flight) {
             return request(now_ms.saturating_sub(QAN_WINDOW_MS), OTHERWISE_MS);
         }
         None
@@ -166,11 +165,7 @@ impl Kernel {
             row.reason = missing.join("; ");
         });
         if missing.is_empty() {
-            self.enter(leg, host, HostPhase::Settling, now_ms, |row| {
-                row.slot = false;
-                row.broken = false;
-            });
-            self.give(leg, host, Action::Keep, now_ms);
+            self.verified(leg, host, now_ms);
         }
     }
 
@@ -223,7 +218,7 @@ impl Kernel {
             .iter()
             .rev()
             .find_map(|leg| self.host(&leg.leg, &planned.host));
-        last.is_none_or(|row| matches!(row.phase, HostPhase::Upgraded | HostPhase::AlreadyCurrent))
+        last.is_none_or(HostRow::made_it)
     }
 
     /// The three checks as they stand: those that were looked at last, or else a comparison with the newest view.

@@ -51,6 +51,9 @@ impl Kernel {
         }
         let phase = row.lost_in.unwrap_or(HostPhase::Switching);
         let step = row.step.clone();
+        let place = step
+            .as_ref()
+            .map_or_else(|| phase.as_str().replace('_', " "), |step| step.step.clone());
         let wait = match phase {
             HostPhase::Verifying => self.plan.timing.verify_ms,
             HostPhase::RollingBack => self.plan.timing.rollback_ms * 2 + GRACE_MS,
@@ -62,6 +65,8 @@ impl Kernel {
             row.deadline_ms = Some(now_ms + wait);
             row.reason = "it came back".to_owned();
         });
+        let target = self.name(host).to_owned();
+        self.disturbed(target, format!("{place}: it was lost and came back"), now_ms);
         if self.rollout.phase.is_final() {
             let phase = if self.rollout.abort.is_some() {
                 RolloutPhase::Aborting
@@ -70,6 +75,7 @@ impl Kernel {
             };
             self.rollout.ended_at_ms = None;
             self.rollout.check_until_ms = None;
+            self.rollout.keeping_since_ms = None;
             self.set_rollout(phase, "a lost host came back", now_ms);
         }
     }
@@ -165,7 +171,10 @@ impl Kernel {
                 self.disturbed(target, step, now_ms);
                 self.event(now_ms, format!("host:{host}"), "host_resumed", text);
             }
-            HostEvent::Finished(result) => self.finished(leg, host, &result, now_ms),
+            HostEvent::Finished(result) => {
+                self.finished(leg, host, &result, now_ms);
+                self.try_by_itself(leg, host, now_ms);
+            }
             HostEvent::InventoryChanged { .. } | HostEvent::HoldChanged { .. } => {}
         }
     }
@@ -350,7 +359,12 @@ impl Kernel {
         let aborted = self.rollout.abort.is_some();
         match (result.outcome, result.code.as_str()) {
             (Outcome::Expired, _) | (Outcome::Refused, codes::STALE_EPOCH | codes::PERMIT_EXPIRED) => {
-                let expired = self.host(leg, host).map_or(0, |row| row.expired) + 1;
+                // A permit that a window cut short says nothing about the host.
+                let permit_ms = self.plan.timing.permit_ms;
+                let row = self.host(leg, host);
+                let order = row.and_then(|row| row.order.as_ref());
+                let whole = order.is_none_or(|order| order.start_within_ms >= permit_ms);
+                let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
                 if aborted {
                     self.cancel(leg, host, now_ms);

@@ -4,6 +4,7 @@ use fleet_common::ids::{Epoch, HostId, LegId, OrderId, PlanId};
 use fleet_common::order::{Action, HostEvent};
 use fleet_common::server::{ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -54,6 +55,24 @@ pub enum Input {
     CoordinatorStarted {
         /// The new term; higher than every earlier one.
         term: u64,
+    },
+    /// Hosts have seen what this store never gave: it was restored from a backup, or an older copy of it was started. Nothing begins
+    /// before [`Input::StoreAdopted`].
+    StoreRestored {
+        /// Who showed what, for people.
+        text: String,
+    },
+    /// A person takes the store as the truth.
+    StoreAdopted {
+        /// The new term; above everything that any host has seen.
+        term: u64,
+    },
+    /// An inventory came in.
+    HostRuns {
+        /// The host.
+        host: HostId,
+        /// Release of its client, on disk and running.
+        version: PmmVersion,
     },
 }
 
@@ -114,6 +133,17 @@ pub enum Command {
     Approve {
         /// Name.
         group: String,
+    },
+    /// Reduce numbers of a group below the plan's. They can't be raised again; a new plan may.
+    Limit {
+        /// Name.
+        group: String,
+        /// Most hosts that may be without a working client at once.
+        max_unavailable: Option<u32>,
+        /// Tolerated failures.
+        failure_threshold: Option<u32>,
+        /// Why.
+        reason: String,
     },
     /// Leave a host out that did not begin.
     Skip {

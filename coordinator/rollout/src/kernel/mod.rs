@@ -7,31 +7,40 @@
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 
+mod attempts;
 mod backup;
 mod commands;
 mod decide;
 mod duties;
+mod gates;
 mod groups;
 mod health;
 mod hosts;
 mod input;
+mod keep;
+mod limits;
+mod offline;
 mod orders;
+mod ramp;
 mod repoint;
+mod restored;
 mod retry;
 mod rows;
 mod server;
+mod spread;
 mod start;
 mod state;
 mod timers;
 mod waiting;
 
+pub(crate) use groups::Tally;
 pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
 pub use state::{
-    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Mark, OpenOrder,
-    Pause, RolloutPhase, RolloutRow, Side, StepRow,
+    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, Mark,
+    OpenOrder, Pause, RestoredStore, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};
@@ -86,6 +95,8 @@ pub struct Kernel {
     pub(crate) links: BTreeMap<HostId, Link>,
     /// Position of each host in the plan.
     index: Arc<BTreeMap<HostId, usize>>,
+    /// Which hosts don't go together.
+    spread: Arc<spread::Spread>,
     /// Absence before this moment does not count.
     absence_from_ms: u64,
     dirty: BTreeSet<Key>,
@@ -126,6 +137,8 @@ impl Kernel {
                 self.server_event(&order, event, now_ms);
                 self.decide(now_ms);
             }
+            // What is seen belongs to a state that may never have been.
+            Input::ServerView(_) if self.is_doubted() => self.decide(now_ms),
             Input::ServerView(view) => {
                 self.server_view(view, now_ms);
                 self.decide(now_ms);
@@ -136,6 +149,15 @@ impl Kernel {
                 self.decide(now_ms);
             }
             Input::Tick => self.decide(now_ms),
+            Input::StoreRestored { text } => {
+                self.store_restored(text, now_ms);
+                self.decide(now_ms);
+            }
+            Input::StoreAdopted { term } => {
+                self.store_adopted(term, now_ms);
+                self.decide(now_ms);
+            }
+            Input::HostRuns { host, version } => self.host_runs(&host, version, now_ms),
             Input::CoordinatorStarted { term } => {
                 self.coordinator_started(term, now_ms);
                 self.decide(now_ms);

@@ -83,6 +83,18 @@ impl Kernel {
 
     /// Gives an order and sets the state's deadline to the moment when silence about it ends the state.
     pub(super) fn give(&mut self, leg: &LegId, host: &HostId, action: Action, now_ms: u64) {
+        self.give_within(leg, host, action, u64::MAX, now_ms);
+    }
+
+    /// The same with a bound on the time to begin.
+    pub(super) fn give_within(
+        &mut self,
+        leg: &LegId,
+        host: &HostId,
+        action: Action,
+        within_ms: u64,
+        now_ms: u64,
+    ) {
         let timing = &self.plan.timing;
         let (deadline_for_ms, start_within_ms) = match action {
             Action::Probe | Action::Verify => (PROBE_MS, 0),
@@ -94,6 +106,7 @@ impl Kernel {
             Action::Repoint | Action::RestartClient => (timing.rollback_ms, timing.rollback_ms),
             Action::CollectBundle | Action::Renew | Action::SelfUpdate => (KEEP_MS, 0),
         };
+        let start_within_ms = start_within_ms.min(within_ms);
         let epoch = self.rollout.epoch;
         let rollout = &self.rollout.id;
         let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else {
@@ -196,6 +209,7 @@ impl Kernel {
             row.preflighted = false;
             row.permitted_at_ms = None;
             row.switched_at_ms = None;
+            row.verified_at_ms = None;
             row.ask_at_ms = None;
             reason.clone_into(&mut row.reason);
         });

@@ -100,6 +100,7 @@ impl Kernel {
             self.go_on("retried", now_ms);
         } else if self.rollout.phase.is_final() {
             self.rollout.ended_at_ms = None;
+            self.rollout.keeping_since_ms = None;
             self.next_epoch();
             self.set_rollout(RolloutPhase::Running, "retried", now_ms);
         }
@@ -137,6 +138,7 @@ impl Kernel {
         self.edit(leg, host, |row| {
             row.staged = false;
             row.expired = 0;
+            row.retried.clear();
         });
         self.rollout.accepted.remove(host);
         self.follow_again(leg, host, now_ms);

@@ -1,7 +1,9 @@
 //! Making the first rows, and reading and writing stored ones.
 
+use super::spread::Spread;
 use super::state::{
-    GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase, RolloutRow,
+    GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, RolloutPhase,
+    RolloutRow,
 };
 use super::{Kernel, KernelError, Output, Row};
 use crate::plan::{HostAction, LegKind, Plan, PlanHost, plan_id};
@@ -74,6 +76,8 @@ impl Kernel {
             left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
+            keeping_since_ms: None,
+            restored: None,
             illegal: 0,
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
@@ -111,9 +115,11 @@ impl Kernel {
             .enumerate()
             .map(|(at, host)| (host.host.clone(), at))
             .collect();
+        let spread = Arc::new(Spread::of(&plan));
         Self {
             plan,
             index: Arc::new(index),
+            spread,
             plan_id: plan_id(plan_bytes),
             rollout,
             legs: Vec::new(),
@@ -184,6 +190,11 @@ impl Kernel {
                             soak_until_ms: None,
                             approved_by: None,
                             forgiven: BTreeSet::new(),
+                            first_permit_ms: None,
+                            canary_soak_until_ms: None,
+                            deadline_ms: None,
+                            offline_until_ms: None,
+                            limits: Limits::default(),
                         };
                         (group.name.clone(), row)
                     }));
@@ -319,7 +330,9 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         ask_at_ms: None,
         backup_since_ms: None,
         backup_answers: 0,
+        retried: BTreeMap::new(),
         side: None,
         left_behind: false,
+        verified_at_ms: None,
     }
 }

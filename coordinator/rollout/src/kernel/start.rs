@@ -2,9 +2,10 @@
 
 use super::orders::GRACE_MS;
 use super::rows::Key;
-use super::state::{HostPhase, RolloutPhase};
+use super::state::{HostPhase, OpenOrder, RolloutPhase};
 use super::{Kernel, Link};
 use fleet_common::ids::{Epoch, HostId, LegId};
+use fleet_common::order::Action;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Agents try to reconnect at least every 20 s; with 30 s on top every agent that lives has done so. Until then nobody counts as absent.
@@ -68,7 +69,7 @@ impl Kernel {
         }
         let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (host, row) in self.hosts.values().flat_map(|rows| rows.iter()) {
-            if row.phase.in_flight() || row.phase == HostPhase::Preparing {
+            if row.in_flight() || row.phase == HostPhase::Preparing {
                 let step = row
                     .step
                     .as_ref()
@@ -108,7 +109,11 @@ impl Kernel {
                 if let Some(deadline) = &mut row.deadline_ms {
                     *deadline = (*deadline).max(now_ms + ABSENCE_SUSPENDED_MS + GRACE_MS);
                 }
-                if let Some(order) = row.order.as_mut().filter(|_| !aborted) {
+                // What makes an upgrade final or leads back is meant all the more.
+                let meant = |order: &&mut OpenOrder| {
+                    !aborted || matches!(order.action, Action::Keep | Action::Rollback | Action::Repoint)
+                };
+                if let Some(order) = row.order.as_mut().filter(meant) {
                     order.epoch = epoch;
                 }
             });

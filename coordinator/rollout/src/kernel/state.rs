@@ -1,5 +1,6 @@
 //! The state that is stored: one row for the rollout, one per leg, per group of a leg and per host of a leg.
 
+use crate::policy::FailureClass;
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId, RolloutId};
 use fleet_common::order::Action;
 use fleet_common::server::HopResult;
@@ -44,8 +45,9 @@ impl RolloutPhase {
 /// Why the rollout waits for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// `operator`, `threshold`, `slots_exhausted`, `survey`, `server_restored`, `server_refused`, `server_needs_operator`,
-    /// `server_view_missing`, `bridge_incomplete`, `repoint`.
+    /// `operator`, `threshold`, `slots_exhausted`, `set_exhausted`, `site_exhausted`, `group_deadline`, `offline`, `survey`,
+    /// `server_restored`, `server_refused`, `server_needs_operator`, `server_view_missing`, `bridge_incomplete`, `repoint`,
+    /// `store_restored`.
     pub code: String,
     /// For people.
     pub text: String,
@@ -62,7 +64,7 @@ pub struct Pause {
 /// One disturbance that the rollout went through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disturbance {
-    /// `coordinator`, or the name of the host whose agent was hit.
+    /// `coordinator`, or the name of the host whose agent was hit, or that was lost and came back.
     pub target: String,
     /// The step that was hit.
     pub step: String,
@@ -106,8 +108,27 @@ pub struct RolloutRow {
     pub bridge_accepted: bool,
     /// End of the wait for the three checks.
     pub check_until_ms: Option<u64>,
+    /// Since when, at the end, the upgrades are made final: from here on no host goes back.
+    #[serde(default)]
+    pub keeping_since_ms: Option<u64>,
+    /// The store was restored from a backup while the rollout was under way, or before it.
+    #[serde(default)]
+    pub restored: Option<RestoredStore>,
     /// Transitions that were asked for and are not allowed; counted, never a panic.
     pub illegal: u64,
+}
+
+/// What hosts showed of a store that was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredStore {
+    /// Who showed what.
+    pub text: String,
+    /// When the first of them came.
+    pub since_ms: u64,
+    /// Next reminder, until it is adopted.
+    pub remind_at_ms: u64,
+    /// When a person took the store as the truth.
+    pub adopted_at_ms: Option<u64>,
 }
 
 /// An abort.
@@ -238,7 +259,7 @@ pub struct StepRow {
 pub enum GroupPhase {
     /// An earlier group or leg is not done.
     Pending,
-    /// Waits for approval.
+    /// Waits for approval, or before its first permit for its windows.
     Gated,
     /// The first hosts, alone.
     Canary,
@@ -269,6 +290,30 @@ pub struct GroupRow {
     pub approved_by: Option<String>,
     /// Failed hosts that a person accepted by `resume`; they no longer count for the threshold.
     pub forgiven: BTreeSet<HostId>,
+    /// When its first permit was given.
+    #[serde(default)]
+    pub first_permit_ms: Option<u64>,
+    /// End of the wait after the last canary.
+    #[serde(default)]
+    pub canary_soak_until_ms: Option<u64>,
+    /// When it must be done; from its first permit, or from the `resume` after it was late.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// Until when hosts that are away are waited for before it is done.
+    #[serde(default)]
+    pub offline_until_ms: Option<u64>,
+    /// What a person reduced.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Numbers of a group that a person reduced below the plan's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Instead of the plan's `max_unavailable`.
+    pub max_unavailable: Option<u32>,
+    /// Instead of the plan's `failure_threshold`.
+    pub failure_threshold: Option<u32>,
 }
 
 /// State of a host in a leg.
@@ -287,7 +332,7 @@ pub enum HostPhase {
     Switching,
     /// The PMM Server's view is waited for.
     Verifying,
-    /// Verified; what was saved for the way back is being removed.
+    /// Verified, and so it made it. Without an open order its way back is kept; with one, what was saved for it is being removed.
     Settling,
     /// The way back is ordered.
     RollingBack,
@@ -322,17 +367,20 @@ impl HostPhase {
     pub fn is_final(self) -> bool {
         self >= Self::Surveyed
     }
-    /// Whether something may change on the host and has not ended.
+    /// Whether something may change on the host and has not ended. See [`HostRow::in_flight`] for what is waited for.
     pub fn in_flight(self) -> bool {
         matches!(
             self,
-            Self::Permitted
-                | Self::Switching
-                | Self::Verifying
-                | Self::Settling
-                | Self::RollingBack
-                | Self::Repointing
+            Self::Permitted | Self::Switching | Self::Verifying | Self::RollingBack | Self::Repointing
         )
+    }
+    /// Whether it runs the leg's release and that was verified, now or before: what canaries, widths, groups and later legs ask.
+    pub fn made_it(self) -> bool {
+        matches!(self, Self::Settling | Self::Upgraded | Self::AlreadyCurrent)
+    }
+    /// Whether this leg has nothing more to do with it, except removing what was saved for its way back.
+    pub fn is_through(self) -> bool {
+        self.is_final() || self == Self::Settling
     }
     /// The word on screens and in reports.
     pub fn as_str(self) -> &'static str {
@@ -452,10 +500,41 @@ pub struct HostRow {
     /// See [`HostRow::backup_since_ms`].
     #[serde(default)]
     pub backup_answers: u32,
+    /// How often it was tried again by itself, by what made it fail.
+    #[serde(default)]
+    pub retried: BTreeMap<FailureClass, u32>,
     /// Server leg: where its last order leads; `None` when its client is as the plan found it.
     #[serde(default)]
     pub side: Option<Side>,
     /// Server leg: it was held or away and a person went on without it. It still follows when it returns.
     #[serde(default)]
     pub left_behind: bool,
+    /// When it was verified on the leg's release.
+    #[serde(default)]
+    pub verified_at_ms: Option<u64>,
+}
+
+impl HostRow {
+    /// Whether it was verified on the leg's release and its way back is still kept.
+    pub fn rests(&self) -> bool {
+        self.phase == HostPhase::Settling && self.order.is_none()
+    }
+    /// Whether its end is waited for: something may change on it, or what was saved for its way back is being removed.
+    pub fn in_flight(&self) -> bool {
+        self.phase.in_flight() || (self.phase == HostPhase::Settling && self.order.is_some())
+    }
+    /// Whether it runs the leg's release and that was verified.
+    pub fn made_it(&self) -> bool {
+        self.phase.made_it()
+    }
+    /// Whether this leg upgraded it.
+    pub fn upgraded(&self) -> bool {
+        matches!(self.phase, HostPhase::Settling | HostPhase::Upgraded)
+    }
+    /// From its permit to its end, or to now; what was saved for the way back is not waited for.
+    pub fn took_ms(&self) -> u64 {
+        let end = self.verified_at_ms.or(self.ended_at_ms).unwrap_or(self.since_ms);
+        self.permitted_at_ms
+            .map_or(0, |permitted| end.saturating_sub(permitted))
+    }
 }

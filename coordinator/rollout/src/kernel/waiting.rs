@@ -1,10 +1,14 @@
 //! Who must act next, why, and until when: for every state that is not final.
 
 use super::Kernel;
-use super::groups::Tally;
-use super::state::{GroupPhase, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase};
+use super::gates::Door;
+use super::groups::{Tally, waits_for_approval};
+use super::spread::Census;
+use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase};
 use crate::fleet::duration_text;
 use crate::plan::PlanGroup;
+use crate::policy::Offline;
+use fleet_common::codes;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,10 +61,11 @@ pub struct Duty {
 pub(crate) struct Moment {
     pub now_ms: u64,
     next_ms: u64,
-    tallies: BTreeMap<(LegId, GroupName), Tally>,
+    tallies: BTreeMap<(LegId, GroupName), (Tally, Door)>,
+    census: Census,
 }
 
-fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
+pub(super) fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
     Duty {
         owner,
         code,
@@ -70,7 +75,7 @@ fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: 
     }
 }
 
-fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty {
+pub(super) fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty {
     Duty {
         owner: Owner::Operator,
         code,
@@ -80,9 +85,22 @@ fn person(code: &'static str, text: impl Into<String>, reminder_ms: u64) -> Duty
     }
 }
 
+fn canary_soak(until_ms: u64, now_ms: u64) -> Duty {
+    let left = duration_text(until_ms.saturating_sub(now_ms));
+    let text = format!("the canaries are through; the others wait {left} more");
+    duty(Owner::Coordinator, "canary_soak", text, until_ms)
+}
+
 impl Kernel {
     /// What the rollout waits for; `None` when it is final.
     pub fn rollout_duty(&self, now_ms: u64) -> Option<Duty> {
+        if let Some(doubt) = self.doubt().filter(|_| !self.is_final()) {
+            return Some(person(
+                codes::STORE_RESTORED,
+                doubt.text.clone(),
+                doubt.remind_at_ms.max(now_ms),
+            ));
+        }
         match self.rollout.phase {
             RolloutPhase::Planned => Some(person(
                 "start",
@@ -96,6 +114,16 @@ impl Kernel {
                     pause.text.clone(),
                     pause.remind_at_ms.max(now_ms),
                 ))
+            }
+            RolloutPhase::Checking if self.rollout.keeping_since_ms.is_some() => {
+                self.keeping_duty(now_ms).or_else(|| {
+                    Some(duty(
+                        Owner::Coordinator,
+                        "decision",
+                        "the next decision",
+                        self.next_move_ms(now_ms),
+                    ))
+                })
             }
             RolloutPhase::Checking => {
                 let until = self.rollout.check_until_ms.unwrap_or(now_ms);
@@ -111,6 +139,9 @@ impl Kernel {
                     || "the next decision".to_owned(),
                     |leg| format!("leg {}", leg.leg),
                 );
+                if let Some(shut) = leg.and_then(|leg| self.only_a_window(&leg.leg, now_ms)) {
+                    return Some(shut);
+                }
                 Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
             }
             _ => None,
@@ -155,6 +186,11 @@ impl Kernel {
         if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused) {
             return self.rollout_duty(now_ms);
         }
+        if leg.phase == LegPhase::Waiting
+            && let Some(duty) = self.keeping_duty(now_ms)
+        {
+            return Some(duty);
+        }
         if leg.phase == LegPhase::Waiting {
             let before = self
                 .legs
@@ -186,7 +222,7 @@ impl Kernel {
         let row = self.group(leg, &group.name)?;
         match row.phase {
             GroupPhase::Done | GroupPhase::Cancelled => return None,
-            GroupPhase::Gated => {
+            GroupPhase::Gated if waits_for_approval(row, group) => {
                 return Some(person(
                     "approval",
                     format!("waits for `approve {}`", group.name),
@@ -247,8 +283,68 @@ impl Kernel {
             ));
         }
         let tally = self.tally(leg, group, now_ms);
-        let text = format!("{} under way, {} to begin", tally.in_flight, tally.to_begin);
+        let left = tally.to_begin + tally.retried;
+        if let Some(shut) = self
+            .window_duty(row, &self.door(group, now_ms), now_ms)
+            .filter(|_| left > 0 || row.phase == GroupPhase::Gated)
+        {
+            let text = match tally.in_flight {
+                0 => shut.text,
+                under_way => format!("{}; {under_way} under way finish", shut.text),
+            };
+            return Some(Duty { text, ..shut });
+        }
+        if let Some(until) = Self::canary_soak(row, now_ms) {
+            return Some(canary_soak(until, now_ms));
+        }
+        if let Some(until) = row.offline_until_ms.filter(|until| *until > now_ms) {
+            let text = format!(
+                "waits {} more for hosts that are away",
+                duration_text(until.saturating_sub(now_ms))
+            );
+            return Some(duty(Owner::Agent, "offline", text, until));
+        }
+        let mut text = format!("{} under way, {} to begin", tally.in_flight, tally.to_begin);
+        if tally.retried > 0 {
+            text.push_str(&format!(", {} to be tried again", tally.retried));
+        }
+        let width = self.width(leg, group, &tally);
+        if width < self.max_unavailable(leg, group) {
+            text.push_str(&format!(", {width} at once in this step of the ramp"));
+        }
         Some(duty(Owner::Coordinator, "hosts", text, self.next_move_ms(now_ms)))
+    }
+
+    /// Where nothing is under way and the group whose turn it is waits for its window, the whole rollout does.
+    fn only_a_window(&self, leg: &LegId, now_ms: u64) -> Option<Duty> {
+        if self.rollout.phase != RolloutPhase::Running {
+            return None;
+        }
+        let done = |row: &GroupRow| matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled);
+        let group = self
+            .plan
+            .groups
+            .iter()
+            .find(|group| self.group(leg, &group.name).is_some_and(|row| !done(row)))?;
+        let tally = self.tally(leg, group, now_ms);
+        let shut = self.group_duty(leg, group, now_ms);
+        let shut = shut.filter(|duty| duty.code == "window" && tally.in_flight == 0)?;
+        Some(Duty {
+            text: format!("group {}: {}", group.name, shut.text),
+            ..shut
+        })
+    }
+
+    /// A window that is closed. One that never opens again waits for a person.
+    fn window_duty(&self, row: &GroupRow, door: &Door, now_ms: u64) -> Option<Duty> {
+        let Door::Shut { opens_ms, .. } = door else {
+            return None;
+        };
+        let text = door.text(now_ms)?;
+        Some(match opens_ms {
+            Some(at) => duty(Owner::Coordinator, "window", text, *at),
+            None => person("window", text, self.next_reminder(row.since_ms, now_ms)),
+        })
     }
 
     /// What a host waits for in a leg; `None` when it ended there.
@@ -263,7 +359,7 @@ impl Kernel {
             tallies.extend(self.plan.groups.iter().map(|group| {
                 (
                     (leg.leg.clone(), group.name.clone()),
-                    self.tally(&leg.leg, group, now_ms),
+                    (self.tally(&leg.leg, group, now_ms), self.door(group, now_ms)),
                 )
             }));
         }
@@ -271,6 +367,7 @@ impl Kernel {
             now_ms,
             next_ms: self.next_move_ms(now_ms),
             tallies,
+            census: self.census(),
         }
     }
 
@@ -313,6 +410,7 @@ impl Kernel {
                 };
                 duty(Owner::PmmServer, "verifying", text, at)
             }
+            HostPhase::Settling if row.rests() => self.resting_duty(leg, at),
             HostPhase::Settling => duty(
                 Owner::Agent,
                 "settling",
@@ -373,8 +471,10 @@ impl Kernel {
         if let Some(at) = row.ask_at_ms.filter(|at| *at > now_ms) {
             let code = if row.backup_since_ms.is_some() {
                 "backup"
-            } else {
+            } else if row.retried.is_empty() {
                 "asked_later"
+            } else {
+                "retry"
             };
             return duty(Owner::Coordinator, code, row.reason.clone(), at);
         }
@@ -398,7 +498,7 @@ impl Kernel {
                     let text = format!("the turn of group {}", group.name);
                     return duty(Owner::Coordinator, "earlier_group", text, next);
                 }
-                GroupPhase::Gated => {
+                GroupPhase::Gated if waits_for_approval(state, group) => {
                     return person(
                         "approval",
                         format!("waits for `approve {}`", group.name),
@@ -409,13 +509,30 @@ impl Kernel {
             }
         }
         if !self.is_connected(host) {
+            let policy = group.map_or(Offline::CatchUp, |group| group.offline);
+            let waited = group
+                .and_then(|group| self.group(leg, &group.name))
+                .and_then(|state| state.offline_until_ms);
+            if let Some(until) = waited.filter(|until| *until >= now_ms) {
+                let text = format!(
+                    "offline; its group waits for it {} more, then a person is asked",
+                    duration_text(until - now_ms)
+                );
+                return duty(Owner::Agent, "offline", text, until);
+            }
             let until = self
                 .legs
                 .iter()
                 .find(|other| other.leg == *leg)
                 .and_then(|other| other.offline_until_ms);
             let text = until.map_or_else(
-                || "offline; it is caught up when it returns".to_owned(),
+                || match policy {
+                    Offline::CatchUp => "offline; it is caught up when it returns".to_owned(),
+                    Offline::Skip => {
+                        "offline; left out when the other hosts of its group have ended".to_owned()
+                    }
+                    Offline::Wait => "offline; its group is not done before it returns".to_owned(),
+                },
                 |until| {
                     format!(
                         "offline; skipped in {}",
@@ -430,36 +547,57 @@ impl Kernel {
                 until.filter(|until| *until >= now_ms).unwrap_or(next),
             );
         }
-        if let (HostPhase::Ready, Some(group)) = (row.phase, group) {
-            let tally = moment
-                .tallies
-                .get(&(leg.clone(), group.name.clone()))
-                .cloned()
-                .unwrap_or_default();
-            if tally.slots >= group.max_unavailable {
-                return duty(
-                    Owner::Coordinator,
-                    "slots",
-                    format!(
-                        "{} of {} slots of group {} are taken",
-                        tally.slots, group.max_unavailable, group.name
-                    ),
-                    next,
-                );
-            }
-            if self
-                .group(leg, &group.name)
-                .is_some_and(|row| row.phase == GroupPhase::Canary)
-            {
-                return duty(
-                    Owner::Coordinator,
-                    "canary",
-                    format!("the canaries of group {}", group.name),
-                    next,
-                );
-            }
+        if let Some(group) = group
+            && let Some(duty) = self.turn_duty(leg, host, row, group, moment)
+        {
+            return duty;
         }
         duty(Owner::Coordinator, "decision", "the next decision", next)
+    }
+
+    /// What keeps a host whose group has its turn.
+    fn turn_duty(
+        &self,
+        leg: &LegId,
+        host: &HostId,
+        row: &HostRow,
+        group: &PlanGroup,
+        moment: &Moment,
+    ) -> Option<Duty> {
+        let (now_ms, next) = (moment.now_ms, moment.next_ms);
+        let state = self.group(leg, &group.name)?;
+        let (tally, door) = moment.tallies.get(&(leg.clone(), group.name.clone()))?;
+        if row.phase == HostPhase::Waiting && self.site_is_full(&moment.census, host, row) {
+            let crowd = self.crowd(&moment.census, host, row)?;
+            return Some(duty(Owner::Coordinator, crowd.code, crowd.text(), next));
+        }
+        if let Some(shut) = self.window_duty(state, door, now_ms) {
+            return Some(shut);
+        }
+        if row.phase != HostPhase::Ready {
+            return None;
+        }
+        if let Some(until) = Self::canary_soak(state, now_ms) {
+            return Some(canary_soak(until, now_ms));
+        }
+        if let Some(crowd) = self.crowd(&moment.census, host, row) {
+            return Some(duty(Owner::Coordinator, crowd.code, crowd.text(), next));
+        }
+        let (width, full) = (self.width(leg, group, tally), self.max_unavailable(leg, group));
+        if tally.slots >= width && !row.slot {
+            let (slots, name) = (tally.slots, &group.name);
+            return Some(if width < full {
+                let text = format!("{slots} of {width} slots of this step of group {name}'s ramp are taken");
+                duty(Owner::Coordinator, "ramp", text, next)
+            } else {
+                let text = format!("{slots} of {full} slots of group {name} are taken");
+                duty(Owner::Coordinator, "slots", text, next)
+            });
+        }
+        (state.phase == GroupPhase::Canary).then(|| {
+            let text = format!("the canaries of group {}", group.name);
+            duty(Owner::Coordinator, "canary", text, next)
+        })
     }
 
     fn next_reminder(&self, since_ms: u64, now_ms: u64) -> u64 {
@@ -487,6 +625,12 @@ impl Kernel {
             .flat_map(|rows| rows.values())
             .filter(|row| row.phase == GroupPhase::Soaking)
             .filter_map(|row| row.soak_until_ms);
+        let groups = || self.groups.values().flat_map(|rows| rows.values());
+        let canary_soaks = groups().filter_map(|row| Self::canary_soak(row, now_ms));
+        let late = groups()
+            .filter(|row| !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled))
+            .flat_map(|row| [row.deadline_ms, row.offline_until_ms])
+            .flatten();
         let offline = self
             .legs
             .iter()
@@ -496,7 +640,13 @@ impl Kernel {
             .rollout
             .check_until_ms
             .filter(|_| self.rollout.phase == RolloutPhase::Checking);
-        let all = hosts.chain(hops).chain(soaks).chain(offline).chain(checks);
+        let gates = self.doors_ms(now_ms).chain(canary_soaks).chain(late);
+        let all = hosts
+            .chain(hops)
+            .chain(soaks)
+            .chain(offline)
+            .chain(checks)
+            .chain(gates);
         all.min().unwrap_or(0).max(now_ms + 1_000)
     }
 }

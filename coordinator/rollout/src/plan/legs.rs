@@ -1,6 +1,6 @@
 //! The legs: survey, then the server and the clients in turns.
 
-use super::Hop;
+use super::{Hop, LegKind, Plan};
 use crate::fleet::{Fleet, FleetError, Pmm2Clients};
 use fleet_common::compat::{ClientSupport, CompatibilityTable, PathError};
 use fleet_common::ids::LegId;
@@ -24,6 +24,25 @@ pub(super) struct Stage {
     pub clients_to: PmmVersion,
     /// Whether the server of this stage promises nothing to PMM 2 clients.
     pub no_way_back_to_pmm2: bool,
+}
+
+impl Route {
+    /// Gives each stage the number that the parent's stage to the same release has. What is behind is not in this route, so counting
+    /// from one would give the later legs the ids of earlier ones.
+    pub(super) fn number_like(&mut self, parent: &Plan) {
+        for stage in &mut self.stages {
+            let same = parent.legs.iter().find_map(|leg| match &leg.kind {
+                LegKind::Clients { to, .. } if *to == stage.clients_to => {
+                    leg.id.as_str().strip_prefix("clients-").map(str::to_owned)
+                }
+                _ => None,
+            });
+            if let Some(number) = same {
+                stage.server_leg = LegId::new(format!("server-{number}"));
+                stage.clients_leg = LegId::new(format!("clients-{number}"));
+            }
+        }
+    }
 }
 
 /// Finds the way. `pmm2_clients` is the number of clients that run PMM 2 now.

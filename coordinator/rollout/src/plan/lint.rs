@@ -67,7 +67,10 @@ pub(super) fn warnings(
             warn(
                 "canaries_capped",
                 subject(),
-                format!("canaries = {} but there are {upgrades} hosts", group.canaries),
+                format!(
+                    "canaries = {} but there are {upgrades} hosts",
+                    group.policy.canaries
+                ),
             );
         }
     }

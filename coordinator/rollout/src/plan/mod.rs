@@ -2,14 +2,34 @@
 //!
 //! A plan is stored as bytes and named by their hash; nothing is ever encoded again. The part of each host is stored inside as text of
 //! its own, so that an order carries exactly those bytes.
+//!
+//! # Child plans
+//!
+//! A running plan is never widened: operators may only take away from it. What is to be added (hosts that came late, another group, a wider
+//! limit) is a child plan, made by [`join_child`] over the plan that runs. What the kernel can rely on when it takes one over:
+//!
+//! - [`Plan::parent`] is the plan that runs, not merely the newest one; whatever else was planned meanwhile is no ancestor.
+//! - A leg that does what a leg of the parent did has the same id, although the server's legs that are behind it are left out: ids are
+//!   taken from the parent's client leg with the same release. So the state that is kept by leg and host stays where it is.
+//! - Hosts whose upgrade ended before are `already_current`: they have no entry in a leg and take no slot; their rows of the parent
+//!   (and with them the restore points and the report) must be carried over as they are. A host that is switching while the child is made
+//!   may still show its old release: it has an entry that expects that. Its row of the parent has precedence until its attempt ended.
+//! - Hosts of the parent that the child does not have any more (a group that no longer matches them) must be carried over, too, if they
+//!   have begun; else they are left out as skipped.
+//! - Integers are resolved anew over what is left to upgrade: failures before count against the child's threshold only if the kernel adds them,
+//!   and canaries stand for the hosts that are new. Slots that hosts of the parent hold count against the child's widths.
 
+mod diff;
+mod forecast;
 mod groups;
 mod join;
 mod legs;
 mod lint;
+mod lint_policy;
 mod repoint;
 
-pub use join::join;
+pub use diff::{Change, ChangeKind, PlanDiff, diff};
+pub use join::{join, join_child};
 
 use crate::fleet::Timing;
 use crate::policy::{Blackout, HealthGate, Offline, OnBreach, RetryPolicy, Window};

@@ -179,9 +179,9 @@ pub struct Counts {
     pub preparing: u32,
     /// Waits for a permit.
     pub ready: u32,
-    /// Permitted, switching, verifying, settling, rolling back.
+    /// Permitted, switching, verifying, rolling back.
     pub in_flight: u32,
-    /// Upgraded.
+    /// Upgraded, whether their way back is still kept or not.
     pub upgraded: u32,
     /// Was on the target before.
     pub already_current: u32,

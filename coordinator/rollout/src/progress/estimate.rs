@@ -2,7 +2,7 @@
 
 use super::doc::Estimate;
 use crate::fleet::duration_text;
-use crate::kernel::{GroupPhase, HostPhase, Kernel, LegPhase, RolloutPhase};
+use crate::kernel::{GroupPhase, Kernel, LegPhase, RolloutPhase};
 use crate::plan::LegKind;
 
 /// Something is known once a host or a hop is through; before that there is no estimate rather than a guess.
@@ -40,8 +40,8 @@ pub(super) fn estimate(kernel: &Kernel, now_ms: u64) -> Option<Estimate> {
     {
         let rows = kernel.hosts[&leg.leg].values();
         took.extend(
-            rows.filter(|row| row.phase == HostPhase::Upgraded)
-                .filter_map(|row| Some(row.ended_at_ms?.saturating_sub(row.permitted_at_ms?))),
+            rows.filter(|row| row.upgraded() && row.permitted_at_ms.is_some())
+                .map(crate::kernel::HostRow::took_ms),
         );
         to_go |= leg.phase != LegPhase::Settled;
     }
@@ -53,8 +53,8 @@ pub(super) fn estimate(kernel: &Kernel, now_ms: u64) -> Option<Estimate> {
                     continue;
                 };
                 let tally = kernel.tally(&leg.leg, group, now_ms);
-                let left = tally.to_begin + tally.in_flight;
-                let rounds = left.div_ceil(group.max_unavailable.max(1))
+                let left = tally.to_begin + tally.in_flight + tally.retried;
+                let rounds = left.div_ceil(kernel.max_unavailable(&leg.leg, group).max(1))
                     + u32::from(group.canaries > 0 && tally.upgraded == 0 && left > 1);
                 remaining += mean * u64::from(rounds);
                 if row.phase != GroupPhase::Done {

@@ -85,7 +85,7 @@ fn progress(kernel: &Kernel) -> (u32, u32) {
         for (host, row) in kernel.hosts.get(&leg).into_iter().flatten() {
             if kernel.plan.entry_text(&leg, host).is_some() {
                 total += 1;
-                done += u32::from(row.phase.is_final());
+                done += u32::from(row.phase.is_through());
             }
         }
     }
@@ -116,12 +116,12 @@ fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
     let leg = shown.filter(|leg| !kernel.hosts[leg].is_empty()).or_else(|| {
         client_legs(kernel)
             .into_iter()
-            .find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_final()))
+            .find(|leg| kernel.hosts[leg].values().any(|row| !row.phase.is_through()))
     });
     let Some(leg) = leg else { return Vec::new() };
     let waiting = kernel.hosts[&leg]
         .iter()
-        .filter(|(_, row)| !row.phase.is_final() && !row.phase.in_flight());
+        .filter(|(_, row)| !row.phase.is_through() && !row.phase.in_flight());
     for (host, _) in waiting {
         let host: &HostId = host;
         if let Some(duty) = kernel.host_duty_at(&leg, host, &moment) {

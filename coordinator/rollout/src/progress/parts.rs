@@ -32,7 +32,7 @@ pub(super) fn legs(kernel: &Kernel) -> Vec<LegView> {
 
 fn leg_parts(kernel: &Kernel, leg: &Leg, hops: &[HopRow]) -> (&'static str, String, u32, u32) {
     let rows = &kernel.hosts[&leg.id];
-    let ended = count(rows.values().filter(|row| row.phase.is_final()).count());
+    let ended = count(rows.values().filter(|row| row.phase.is_through()).count());
     match &leg.kind {
         LegKind::Survey => (
             "survey",
@@ -207,13 +207,13 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
                 counts,
                 canaries: group.canaries,
                 slots_used: tally.slots,
-                slots_max: group.max_unavailable,
+                slots_max: kernel.width(&leg, group, &tally),
                 slot_holders: rows()
                     .filter(|(_, row)| row.slot)
                     .map(|(host, _)| kernel.name(host).to_owned())
                     .collect(),
                 failures: tally.failures,
-                failure_threshold: group.failure_threshold,
+                failure_threshold: kernel.failure_threshold(&leg, group),
             });
         }
     }
@@ -228,10 +228,9 @@ fn counter(counts: &mut Counts, phase: HostPhase) -> &mut u32 {
         HostPhase::Permitted
         | HostPhase::Switching
         | HostPhase::Verifying
-        | HostPhase::Settling
         | HostPhase::RollingBack
         | HostPhase::Repointing => &mut counts.in_flight,
-        HostPhase::Upgraded => &mut counts.upgraded,
+        HostPhase::Upgraded | HostPhase::Settling => &mut counts.upgraded,
         HostPhase::AlreadyCurrent => &mut counts.already_current,
         HostPhase::RolledBack => &mut counts.rolled_back,
         HostPhase::Failed => &mut counts.failed,
@@ -249,7 +248,7 @@ pub(super) fn in_flight(kernel: &Kernel, now_ms: u64) -> Vec<InFlight> {
     for (leg, rows) in &kernel.hosts {
         for (host, row) in rows
             .iter()
-            .filter(|(_, row)| row.phase.in_flight() || row.phase == HostPhase::Preparing)
+            .filter(|(_, row)| row.in_flight() || row.phase == HostPhase::Preparing)
         {
             let duty = kernel.host_duty_at(leg, host, &moment);
             let step = row.step.as_ref();

@@ -12,7 +12,7 @@ use super::client::{self, Client};
 use super::output::Output;
 use super::text::{cut, duration, words};
 use crate::operator_api::documents::LiveStatus;
-use fleet_common::codes::exit;
+use fleet_common::codes::{self, exit};
 use rollout::kernel::LegPhase;
 use rollout::progress::{HopView, ServerView, StatusDocument};
 
@@ -31,6 +31,15 @@ pub async fn run(client: &mut Client, output: &Output) -> Ended {
 pub fn lines(live: &LiveStatus, width: usize, paint: &Paint) -> Vec<String> {
     let mut all = Vec::new();
     let status = &live.status;
+    // A pause with this reason says it already.
+    let said = status
+        .paused
+        .as_ref()
+        .is_some_and(|pause| pause.code == codes::STORE_RESTORED);
+    if let Some(text) = live.store_restored.as_ref().filter(|_| !said) {
+        all.push(paint.red(&cut(text, width)));
+        all.push(cut(&format!("  hint: {}", crate::store::ADOPT_HINT), width));
+    }
     head(status, width, paint, &mut all);
     for server in &status.server {
         server_lines(server, status.now_ms, width, paint, &mut all);

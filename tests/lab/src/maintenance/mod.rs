@@ -6,10 +6,9 @@ mod certificate;
 mod release;
 
 use crate::cmd::Done;
-use crate::fleet::{self, Host};
+use crate::fleet::{self, Host, Wishes};
 use crate::report::Findings;
-use crate::scenario::run::Road;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::run::{Road, Way};
 use crate::suite::Case;
 use crate::verify::host;
 use crate::wait::{self, Probe};
@@ -69,15 +68,8 @@ impl Held {
         let mut slot = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
             let lock = lock::hold("fleet")?;
-            let options = Options {
-                keep: true,
-                report: None,
-                scenario: Scenario::Plain,
-                sabotage: None,
-                pmm2_update: "image".to_owned(),
-            };
             *slot = Some(Ground {
-                road: Road::prepare(&options)?,
+                road: Road::prepare(&Wishes::NONE, Way::default())?,
                 _lock: lock,
             });
         }

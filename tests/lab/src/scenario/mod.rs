@@ -5,10 +5,10 @@ mod bad_volume;
 mod bridge;
 mod broken_repo;
 mod direct_address;
-mod expect;
+pub mod expect;
 mod full_disk;
 mod kill_agent;
-mod kill_coordinator;
+pub mod kill_coordinator;
 mod reboot;
 pub mod run;
 
@@ -18,6 +18,7 @@ use crate::verify::Snapshot;
 use crate::{hosts, output, verify};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use run::Way;
 use std::path::PathBuf;
 
 /// What happens on the road.
@@ -51,21 +52,21 @@ impl Scenario {
         match self {
             Self::DirectAddress => Wishes {
                 direct: &direct_address::HOSTS,
-                ..Wishes::default()
+                ..Wishes::NONE
             },
             Self::FullDisk => Wishes {
                 small_disk: Some(full_disk::TARGET),
-                ..Wishes::default()
+                ..Wishes::NONE
             },
             Self::Backup => Wishes {
                 backup: Some(backup::TARGET),
-                ..Wishes::default()
+                ..Wishes::NONE
             },
             Self::BadVolume => Wishes {
                 plain_data: true,
-                ..Wishes::default()
+                ..Wishes::NONE
             },
-            _ => Wishes::default(),
+            _ => Wishes::NONE,
         }
     }
 }
@@ -117,7 +118,11 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn go(options: &Options) -> Result<()> {
-    let mut road = run::Road::prepare(options)?;
+    let way = Way {
+        bridge: (options.scenario == Scenario::Bridge).then_some("3.2.0"),
+        by_api: options.pmm2_update == "api",
+    };
+    let mut road = run::Road::prepare(&options.scenario.wishes(), way)?;
     let exit = match options.scenario {
         Scenario::Plain | Scenario::Bridge => road.start_and_watch()?,
         Scenario::BrokenRepo => broken_repo::drive(&mut road)?,

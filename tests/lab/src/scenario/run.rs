@@ -1,8 +1,7 @@
 //! The road of every scenario: fleet up, coordinator up, agents enrolled, the snapshot, survey and plan, which may change nothing; then start,
 //! watch, report.
 
-use super::{Options, Scenario};
-use crate::fleet::{self, FileOptions, HOSTS};
+use crate::fleet::{self, FileOptions, HOSTS, Wishes};
 use crate::product::{Coordinator, EventLog};
 use crate::proxy::Proxy;
 use crate::report::Report;
@@ -30,13 +29,21 @@ pub fn data_dir() -> Result<PathBuf> {
     Ok(build::run_dir()?.join("coordinator"))
 }
 
+/// How the server gets to the target.
+#[derive(Clone, Copy, Default)]
+pub struct Way {
+    /// Over a release that still takes PMM 2 clients.
+    pub bridge: Option<&'static str>,
+    /// PMM 2 reaches its last release by its own update.
+    pub by_api: bool,
+}
+
 impl Road {
     /// Up to and including the plan.
-    pub fn prepare(options: &Options) -> Result<Self> {
+    pub fn prepare(wishes: &Wishes, way: Way) -> Result<Self> {
         hosts::down()?;
         let programs = build::programs()?;
-        let wishes = options.scenario.wishes();
-        let fleet = hosts::up(&programs, "2.41.2", &wishes)?;
+        let fleet = hosts::up(&programs, "2.41.2", wishes)?;
         let state = build::run_dir()?;
         let proxy = Proxy::start(&state.join("docker.sock"))?;
         let mut coordinator = Coordinator::init(&programs, &data_dir()?)?;
@@ -47,20 +54,16 @@ impl Road {
             &credential_file,
             format!("{}:{}\n", pmm::ADMIN, pmm::PASSWORD).as_bytes(),
         )?;
-        let bridge = (options.scenario == Scenario::Bridge).then_some("3.2.0");
         let file = fleet::fleet_file(&FileOptions {
             docker_socket: proxy.socket.display().to_string(),
             fingerprint: pmm::fingerprint()?,
             credential_file: credential_file.display().to_string(),
             target: "3.9.1",
-            bridge,
-            pmm2_update: if options.pmm2_update == "api" {
-                "api"
-            } else {
-                "image"
-            },
+            bridge: way.bridge,
+            pmm2_update: if way.by_api { "api" } else { "image" },
             failure_threshold: 1,
             tarballs: fleet.tarballs.clone(),
+            timing: wishes.timing,
         });
         let path = state.join("fleet.toml");
         fs_err::write(&path, file)?;
@@ -68,7 +71,7 @@ impl Road {
         if wishes.backup.is_some() {
             backups::start(backups::host(wishes.backup)?)?;
         }
-        let before = Snapshot::take(&wishes)?;
+        let before = Snapshot::take(wishes)?;
         before.save()?;
         let mut foretold = String::new();
         for args in [

@@ -40,6 +40,8 @@ pub enum Message {
         by: &'static str,
         command: Command,
     },
+    /// A person adopts a store that was restored.
+    Adopt,
     /// A person lifts the quarantine of a host.
     Lift {
         host: HostId,
@@ -52,6 +54,8 @@ pub struct Hello {
     pub conn: usize,
     pub host: HostId,
     pub session: u64,
+    /// Highest epoch that it has seen.
+    pub epoch: Epoch,
     pub outbox: String,
     pub running: Option<OrderId>,
 }
@@ -140,6 +144,7 @@ pub struct Batch {
     pub gaps: u64,
     pub stale: u64,
     pub rejected: u64,
+    pub restored: bool,
     commit: RolloutCommit,
     orders: Vec<HostOrder>,
     server: Vec<Outgoing>,
@@ -284,6 +289,11 @@ impl Coordinator {
             }
             Message::View(view) => self.feed(batch, Input::ServerView(view), Seen::Other, wall_ms),
             Message::Operator { by, command } => self.operator(batch, by, command, wall_ms),
+            Message::Adopt => {
+                if let Some(term) = core.adopt("uid 0", wall_ms)? {
+                    self.feed(batch, Input::StoreAdopted { term }, Seen::Started, wall_ms);
+                }
+            }
             Message::Lift { host } => {
                 let audit = fleet_store::AuditEntry {
                     at_ms: wall_ms,
@@ -313,6 +323,8 @@ impl Coordinator {
             agent_version: "0.1.0".to_owned(),
             outbox: OutboxId::new(hello.outbox.clone()),
             inventory_sha256: String::new(),
+            epoch_seen: hello.epoch,
+            epoch_given: self.epoch,
             still_there,
             now_ms: wall_ms,
         };
@@ -368,6 +380,14 @@ impl Coordinator {
                     conn,
                     quarantine: true,
                 });
+            }
+            SessionDecision::Restored(text) => {
+                batch.out.push(Outgoing::Goodbye {
+                    conn,
+                    quarantine: false,
+                });
+                batch.restored = true;
+                self.feed(batch, Input::StoreRestored { text }, Seen::Other, wall_ms);
             }
             SessionDecision::Stale | SessionDecision::Unknown => {
                 batch.out.push(Outgoing::Goodbye {

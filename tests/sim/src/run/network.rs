@@ -43,6 +43,7 @@ impl World {
             conn,
             host: agent.host.clone(),
             session: agent.session,
+            epoch: agent.epoch,
             outbox: agent.outbox.clone(),
             running: agent.running.as_ref().map(|running| running.order.order.clone()),
         };

@@ -215,7 +215,7 @@ impl Watcher {
         let new = Known {
             phase: row.phase,
             slot: row.slot,
-            deadline: row.deadline_ms.filter(|_| row.phase.in_flight()),
+            deadline: row.deadline_ms.filter(|_| row.in_flight()),
         };
         let old = self.rows.insert(key.to_owned(), new.clone());
         if old.as_ref() == Some(&new) {
@@ -246,7 +246,7 @@ impl Watcher {
         if row.phase == HostPhase::Lost && row.permitted_at_ms.is_none() {
             self.broken(rules::LOST, host.to_string());
         }
-        if row.phase.in_flight() && row.deadline_ms.is_none() {
+        if row.in_flight() && row.deadline_ms.is_none() {
             self.broken(rules::SILENCE, format!("{host} {:?} has no deadline", row.phase));
         }
         let must = match row.phase {
@@ -604,7 +604,7 @@ impl Watcher {
                 continue;
             }
             let agrees = match row.phase {
-                HostPhase::Upgraded => agent.version == Some(to),
+                HostPhase::Upgraded | HostPhase::Settling => agent.version == Some(to),
                 HostPhase::RolledBack | HostPhase::Failed => {
                     agent.version.is_some_and(|version| version < to)
                 }

@@ -1,13 +1,12 @@
 //! `[clients]`.
 
 use super::super::error::Findings;
-use super::super::raw;
+use super::super::raw::{self, Spanned};
 use super::super::{Clients, Lines};
 use super::{NO_RELEASE, release};
 use fleet_common::plan_entry::ClientSource;
 use fleet_common::version::PmmVersion;
 use std::collections::BTreeMap;
-use toml::Spanned;
 
 const REPOSITORY: &str = "https://repo.percona.com";
 const TARBALLS: &str = "https://downloads.percona.com/downloads";
@@ -18,18 +17,10 @@ pub(super) fn clients(
     lines: &mut Lines,
     found: &mut Findings<'_>,
 ) -> Clients {
-    let raw = raw.map_or(
-        raw::Clients {
-            target: None,
-            source: None,
-            repository_url: None,
-            tarball: None,
-        },
-        Spanned::into_inner,
-    );
+    let raw = raw.map(Spanned::into_inner).unwrap_or_default();
     lines.clients_target = lines.server_target;
     let target = raw.target.map_or(server, |target| {
-        let at = target.span().start;
+        let at = target.at();
         lines.clients_target = Some(found.line(at));
         let version = release(&target, "clients.target", found);
         if version > server && server != NO_RELEASE {
@@ -55,7 +46,7 @@ pub(super) fn clients(
             |text| {
                 if !["release", "testing", "experimental"].contains(&text.get_ref().as_str()) {
                     found.add(
-                        Some(text.span().start),
+                        Some(text.at()),
                         format!("percona_repository = \"{}\" is not known", text.get_ref()),
                         "write release, testing or experimental",
                     );
@@ -69,7 +60,7 @@ pub(super) fn clients(
             Some(text) => {
                 if !schemes.iter().any(|scheme| text.get_ref().starts_with(scheme)) {
                     found.add(
-                        Some(text.span().start),
+                        Some(text.at()),
                         format!("{key} = \"{}\" is not an address", text.get_ref()),
                         format!("begin it with {}", schemes.join(" or ")),
                     );
@@ -84,10 +75,7 @@ pub(super) fn clients(
         &["https://", "http://"],
         found,
     );
-    let tarball = raw.tarball.unwrap_or(raw::Tarball {
-        url: None,
-        sha256: BTreeMap::new(),
-    });
+    let tarball = raw.tarball.unwrap_or_default();
     let tarball_url = address(
         tarball.url,
         "clients.tarball.url",
@@ -100,7 +88,7 @@ pub(super) fn clients(
         let hex = digest.get_ref().to_ascii_lowercase();
         if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             found.add(
-                Some(digest.span().start),
+                Some(digest.at()),
                 format!("the digest of {name} is not a SHA-256"),
                 "write 64 hex digits",
             );

@@ -1,57 +1,48 @@
-//! `[defaults]` and `[[group]]`.
+//! `[rollout]`, `[defaults]` and `[[group]]`.
 
 use super::super::error::Findings;
-use super::super::raw;
-use super::super::units::{Limit, duration_ms};
-use super::super::{Group, Matcher};
-use toml::Spanned;
+use super::super::raw::{self, Spanned};
+use super::super::units::Limit;
+use super::super::{FACTS, Group, Matcher, Profile, RolloutPolicy};
+use super::numbers::{Which, limit, word};
+use super::policy::{Given, given};
+use fleet_common::inventory::Method;
+use std::collections::BTreeMap;
 
-/// Which of the three limits is read: they allow different numbers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    Canaries,
-    Width,
-    Threshold,
-}
+const PROFILES: [(&str, Profile); 3] = [
+    ("cautious", Profile::Cautious),
+    ("standard", Profile::Standard),
+    ("fast", Profile::Fast),
+];
 
-fn limit(value: &Spanned<raw::Number>, key: &str, which: Which, found: &mut Findings<'_>) -> Limit {
-    let at = Some(value.span().start);
-    let example = "write a whole number, or a percentage such as \"10%\"";
-    let limit = match value.get_ref() {
-        raw::Number::Int(count) => match u32::try_from(*count) {
-            Ok(count) => Limit::Count(count),
-            Err(_) => {
-                found.add(at, format!("{key} = {count} is out of range"), example);
-                return Limit::Count(1);
-            }
-        },
-        raw::Number::Text(text) => match Limit::read(text) {
-            Ok(limit) => limit,
-            Err(reason) => {
-                found.add(at, format!("bad percentage: {key} = {reason}"), example);
-                return Limit::Count(1);
-            }
-        },
-    };
-    match (which, limit) {
-        (Which::Width, Limit::Count(0) | Limit::Percent(0)) => {
+/// `[rollout]`.
+pub(super) fn rollout(raw: &raw::Rollout, found: &mut Findings<'_>) -> RolloutPolicy {
+    let site_label = raw.site_label.as_ref().map(|label| {
+        if label.get_ref().trim().is_empty() {
             found.add(
-                at,
-                format!("{key} = {limit} would never let a host begin"),
-                "allow at least one host",
+                Some(label.at()),
+                "rollout.site_label is empty",
+                "name a label that our agents carry, such as \"site\"",
             );
         }
-        (Which::Threshold, Limit::Percent(100)) => {
-            found.add(at, format!("{key} = 100% can never be reached: a threshold of N tolerates N failures and is breached by the next"), "tolerate fewer than all hosts");
-        }
-        _ => {}
+        label.get_ref().trim().to_owned()
+    });
+    RolloutPolicy {
+        profile: word(&raw.profile, "rollout.profile", &PROFILES, found).unwrap_or_default(),
+        failure_threshold: raw
+            .failure_threshold
+            .as_ref()
+            .map(|value| limit(value, "rollout.failure_threshold", Which::Threshold, found)),
+        site_label,
     }
-    limit
 }
 
+/// `[[group]]`, over `[defaults]` and the profiles. `verify_ms` is the patience where nothing names one.
 pub(super) fn groups(
     raw: Vec<Spanned<raw::Group>>,
     defaults: &raw::Policy,
+    rollout: &RolloutPolicy,
+    verify_ms: u64,
     found: &mut Findings<'_>,
 ) -> Vec<Group> {
     if raw.is_empty() {
@@ -61,39 +52,19 @@ pub(super) fn groups(
             "add a group with a name and a match",
         );
     }
-    let read = |value: &Option<Spanned<raw::Number>>, key: &str, which, found: &mut Findings<'_>| {
-        value.as_ref().map(|value| limit(value, key, which, found))
-    };
-    let canaries =
-        read(&defaults.canaries, "defaults.canaries", Which::Canaries, found).unwrap_or(Limit::Count(1));
-    let width = read(
-        &defaults.max_unavailable,
-        "defaults.max_unavailable",
-        Which::Width,
-        found,
-    )
-    .unwrap_or(Limit::Percent(10));
-    let threshold = read(
-        &defaults.failure_threshold,
-        "defaults.failure_threshold",
-        Which::Threshold,
-        found,
-    )
-    .unwrap_or(Limit::Count(0));
-    let soak = soak_of(&defaults.soak, found).unwrap_or(0);
-    on_breach(&defaults.on_breach, found);
-    no_window(defaults.window.as_ref(), found);
+    let sites = rollout.site_label.is_some();
+    let defaults = given(defaults, "defaults.", sites, found);
 
     let mut groups: Vec<Group> = Vec::new();
     for spanned in raw {
-        let at = spanned.span().start;
+        let at = spanned.at();
         let line = found.line(at);
-        let group = spanned.into_inner();
+        let (group, policy) = spanned.into_inner().split();
         let name = match group.name {
             Some(name) if !name.get_ref().trim().is_empty() => {
                 if groups.iter().any(|earlier| earlier.name == *name.get_ref()) {
                     found.add(
-                        Some(name.span().start),
+                        Some(name.at()),
                         format!("there are two groups named `{}`", name.get_ref()),
                         "give each group its own name",
                     );
@@ -115,7 +86,7 @@ pub(super) fn groups(
                     format!("groups before this one: {}", known.join(", "))
                 };
                 found.add(
-                    Some(after.span().start),
+                    Some(after.at()),
                     format!(
                         "group `{name}` comes after an unknown group `{}`",
                         after.get_ref()
@@ -138,50 +109,48 @@ pub(super) fn groups(
                 );
             }
         }
-        let own_threshold = read(
-            &group.failure_threshold,
-            "failure_threshold",
-            Which::Threshold,
-            found,
-        );
-        if let (Some(Limit::Count(count)), true) = (own_threshold, only_names(&matches)) {
-            let hosts = u32::try_from(matches.names.len()).unwrap_or(u32::MAX);
-            if count >= hosts {
-                let reason = format!(
-                    "failure_threshold = {count} can't be reached in group `{name}`: it lists {hosts} host{}",
-                    if hosts == 1 { "" } else { "s" }
-                );
-                let offset = group.failure_threshold.as_ref().map(|value| value.span().start);
-                found.add(
-                    offset,
-                    reason,
-                    format!(
-                        "a threshold of N tolerates N failures; set at most {}",
-                        hosts.saturating_sub(1)
-                    ),
-                );
-            }
-        }
-        on_breach(&group.on_breach, found);
-        no_window(group.window.as_ref(), found);
+        let own = given(&policy, "", sites, found);
+        let threshold_at = policy.failure_threshold.as_ref().map(Spanned::at);
+        check_threshold(&own, &name, &matches, threshold_at, found);
+        let own_profile = word(&group.profile, "profile", &PROFILES, found);
+        let (profile, base) = match own_profile {
+            Some(profile) => (
+                profile,
+                defaults.beside_profiles().over(profile.policy(verify_ms)),
+            ),
+            None => (rollout.profile, defaults.over(rollout.profile.policy(verify_ms))),
+        };
         groups.push(Group {
             matches,
-            canaries: read(&group.canaries, "canaries", Which::Canaries, found).unwrap_or(canaries),
-            max_unavailable: read(&group.max_unavailable, "max_unavailable", Which::Width, found)
-                .unwrap_or(width),
-            failure_threshold: own_threshold.unwrap_or(threshold),
-            threshold_own: own_threshold.is_some(),
-            soak_ms: soak_of(&group.soak, found).unwrap_or(soak),
-            approval: group.approval.or(defaults.approval).unwrap_or(false),
+            profile,
+            policy: own.over(base),
+            threshold_own: own.failure_threshold.is_some(),
             line,
-            threshold_line: group
-                .failure_threshold
-                .as_ref()
-                .map(|value| found.line(value.span().start)),
+            threshold_line: threshold_at.map(|at| found.line(at)),
             name,
         });
     }
     groups
+}
+
+/// A group that lists its hosts by name has no more of them.
+fn check_threshold(own: &Given, name: &str, matches: &Matcher, at: Option<usize>, found: &mut Findings<'_>) {
+    let (Some(Limit::Count(count)), true) = (own.failure_threshold, only_names(matches)) else {
+        return;
+    };
+    let hosts = u32::try_from(matches.names.len()).unwrap_or(u32::MAX);
+    if count >= hosts {
+        let reason = format!(
+            "failure_threshold = {count} can't be reached in group `{name}`: it lists {hosts} host{}",
+            if hosts == 1 { "" } else { "s" }
+        );
+        let most = hosts.saturating_sub(1);
+        found.add(
+            at,
+            reason,
+            format!("a threshold of N tolerates N failures; set at most {most}"),
+        );
+    }
 }
 
 fn only_names(matches: &Matcher) -> bool {
@@ -198,11 +167,12 @@ fn matcher(raw: Option<Spanned<raw::Match>>, name: &str, at: usize, found: &mut 
         found.add(Some(at), format!("group `{name}` has no match"), hint);
         return Matcher::default();
     };
-    let offset = raw.span().start;
+    let offset = raw.at();
     let raw = raw.into_inner();
     let matches = Matcher {
         labels: raw.labels,
         names: raw.names.into_iter().collect(),
+        facts: facts(raw.facts, found),
         environment: raw.environment,
         cluster: raw.cluster,
         replication_set: raw.replication_set,
@@ -217,35 +187,25 @@ fn matcher(raw: Option<Spanned<raw::Match>>, name: &str, at: usize, found: &mut 
     matches
 }
 
-fn soak_of(value: &raw::Text, found: &mut Findings<'_>) -> Option<u64> {
-    let text = value.as_ref()?;
-    let ms = duration_ms(text.get_ref());
-    if ms.is_none() {
-        found.add(
-            Some(text.span().start),
-            format!("soak = \"{}\" is not a duration", text.get_ref()),
-            "write it like \"90s\", \"15m\" or \"2h\"",
-        );
+/// Facts under a name that no host has would silently match nothing.
+fn facts(raw: BTreeMap<String, Spanned<String>>, found: &mut Findings<'_>) -> BTreeMap<String, String> {
+    let methods = [Method::Deb, Method::Rpm, Method::Tarball].map(Method::as_str);
+    let mut facts = BTreeMap::new();
+    for (name, value) in raw {
+        if !FACTS.contains(&name.as_str()) {
+            found.add(
+                Some(value.at()),
+                format!("match.facts: `{name}` is not a fact of a host"),
+                format!("known facts: {}", FACTS.join(", ")),
+            );
+        } else if name == "method" && !methods.contains(&value.get_ref().as_str()) {
+            found.add(
+                Some(value.at()),
+                format!("match.facts: method = \"{}\" is not known", value.get_ref()),
+                format!("write {}", methods.join(" or ")),
+            );
+        }
+        facts.insert(name, value.into_inner());
     }
-    ms
-}
-
-fn on_breach(value: &raw::Text, found: &mut Findings<'_>) {
-    if let Some(text) = value.as_ref().filter(|text| text.get_ref() != "pause") {
-        found.add(
-            Some(text.span().start),
-            format!("on_breach = \"{}\" is not known", text.get_ref()),
-            "write \"pause\"",
-        );
-    }
-}
-
-fn no_window(value: Option<&Spanned<toml::Value>>, found: &mut Findings<'_>) {
-    if let Some(window) = value {
-        found.add(
-            Some(window.span().start),
-            "maintenance windows are not supported yet",
-            "remove window, and pause and resume by hand",
-        );
-    }
+    facts
 }

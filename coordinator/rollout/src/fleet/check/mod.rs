@@ -2,17 +2,18 @@
 
 mod clients;
 mod groups;
+mod numbers;
+mod policy;
 mod server;
+mod times;
 
 use super::error::Findings;
-use super::raw;
+use super::raw::{self, Spanned};
 use super::units::duration_ms;
 use super::{Fleet, FleetError, Lines, Timing};
 use clients::clients;
 use fleet_common::version::PmmVersion;
-use groups::groups;
 use server::server;
-use toml::Spanned;
 
 const NO_RELEASE: PmmVersion = PmmVersion::new(0, 0, 0);
 
@@ -33,7 +34,9 @@ pub(super) fn fleet(text: &str, file: &str) -> Result<Fleet, Vec<FleetError>> {
     let compatibility_file = raw
         .compatibility
         .and_then(|table| text_of(table.file, &mut lines.compatibility_file, &found));
-    let groups = groups(raw.group, &raw.defaults.unwrap_or_default(), &mut found);
+    let rollout = groups::rollout(&raw.rollout.unwrap_or_default(), &mut found);
+    let defaults = raw.defaults.unwrap_or_default();
+    let groups = groups::groups(raw.group, &defaults, &rollout, timing.verify_ms, &mut found);
     if !found.is_empty() {
         return Err(found.into_errors());
     }
@@ -43,6 +46,7 @@ pub(super) fn fleet(text: &str, file: &str) -> Result<Fleet, Vec<FleetError>> {
         clients,
         compatibility_file,
         timing,
+        rollout,
         groups,
         lines,
     })
@@ -71,7 +75,7 @@ fn shape_fault(message: &str) -> (String, String) {
 
 fn text_of(value: raw::Text, line: &mut Option<usize>, found: &Findings<'_>) -> Option<String> {
     value.map(|value| {
-        *line = Some(found.line(value.span().start));
+        *line = Some(found.line(value.at()));
         value.into_inner()
     })
 }
@@ -79,7 +83,7 @@ fn text_of(value: raw::Text, line: &mut Option<usize>, found: &Findings<'_>) -> 
 fn release(value: &Spanned<String>, key: &str, found: &mut Findings<'_>) -> PmmVersion {
     value.get_ref().parse().unwrap_or_else(|_| {
         found.add(
-            Some(value.span().start),
+            Some(value.at()),
             format!("{key} = \"{}\" is not a PMM release", value.get_ref()),
             "write all three numbers, such as \"3.9.1\"",
         );
@@ -94,7 +98,7 @@ fn timing(raw: &raw::Timing, found: &mut Findings<'_>) -> Timing {
         Some(text) => match duration_ms(text.get_ref()) {
             Some(0) | None => {
                 found.add(
-                    Some(text.span().start),
+                    Some(text.at()),
                     format!("timing.{key} = \"{}\" is not a duration", text.get_ref()),
                     "write it like \"90s\", \"15m\" or \"2h\"",
                 );

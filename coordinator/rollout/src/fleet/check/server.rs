@@ -1,20 +1,19 @@
 //! `[server]`.
 
 use super::super::error::Findings;
-use super::super::raw;
+use super::super::raw::{self, Spanned};
 use super::super::{Lines, Pmm2Clients, Server, Trust};
 use super::{NO_RELEASE, release, text_of};
 use fleet_common::server::Pmm2Update;
 use fleet_common::version::PmmVersion;
-use toml::Spanned;
 
 pub(super) fn server(
-    raw: Option<Spanned<raw::OneOrMany>>,
+    raw: Option<Spanned<raw::OneOrMany<raw::Server>>>,
     lines: &mut Lines,
     found: &mut Findings<'_>,
 ) -> Server {
     let (at, mut servers) = match raw {
-        Some(raw) => (Some(raw.span().start), raw.into_inner().0),
+        Some(raw) => (Some(raw.at()), raw.into_inner().0),
         None => (None, Vec::new()),
     };
     lines.server = at.map(|at| found.line(at));
@@ -31,18 +30,7 @@ pub(super) fn server(
             "there is no [server]",
             "add a [server] table with url, credential_file, docker and target",
         );
-        servers.push(raw::Server {
-            name: None,
-            url: None,
-            credential_file: None,
-            ca_file: None,
-            fingerprint: None,
-            docker: None,
-            image_repository: None,
-            target: None,
-            pmm2_update: None,
-            pmm2_clients: None,
-        });
+        servers.push(raw::Server::default());
         return read_server(servers.remove(0), None, lines, &mut Findings::new("", ""));
     }
     read_server(servers.remove(0), at, lines, found)
@@ -53,7 +41,7 @@ fn read_server(raw: raw::Server, at: Option<usize>, lines: &mut Lines, found: &m
         Some(value) if !value.get_ref().trim().is_empty() => Some(value),
         Some(value) => {
             found.add(
-                Some(value.span().start),
+                Some(value.at()),
                 format!("server.{key} is empty"),
                 format!("for example {key} = {example}"),
             );
@@ -72,7 +60,7 @@ fn read_server(raw: raw::Server, at: Option<usize>, lines: &mut Lines, found: &m
         required(raw.url, "url", "\"https://pmm.example.com\"", found).map_or_else(String::new, |url| {
             if !url.get_ref().starts_with("https://") && !url.get_ref().starts_with("http://") {
                 found.add(
-                    Some(url.span().start),
+                    Some(url.at()),
                     format!("server.url = \"{}\" is not an http address", url.get_ref()),
                     "begin it with https://",
                 );
@@ -90,18 +78,18 @@ fn read_server(raw: raw::Server, at: Option<usize>, lines: &mut Lines, found: &m
         found,
     );
     let target = required(raw.target, "target", "\"3.9.1\"", found).map_or(NO_RELEASE, |target| {
-        lines.server_target = Some(found.line(target.span().start));
+        lines.server_target = Some(found.line(target.at()));
         let version = release(&target, "server.target", found);
         if version != NO_RELEASE && !(2..=3).contains(&version.major) {
             found.add(
-                Some(target.span().start),
+                Some(target.at()),
                 format!("no path to server.target = \"{version}\": only PMM 2 and 3 are known"),
                 "set a PMM 3 release",
             );
         }
         version
     });
-    let fingerprint_at = raw.fingerprint.as_ref().map(|text| text.span().start);
+    let fingerprint_at = raw.fingerprint.as_ref().map(|text| text.at());
     let ca_file = text_of(raw.ca_file, &mut lines.ca_file, found);
     let trust = match (ca_file, raw.fingerprint) {
         (Some(_), Some(_)) => {
@@ -130,22 +118,19 @@ fn read_server(raw: raw::Server, at: Option<usize>, lines: &mut Lines, found: &m
         }
         (None, None) => Trust::System,
     };
-    let docker = raw.docker.unwrap_or(raw::Docker {
-        endpoint: None,
-        container: None,
-    });
+    let docker = raw.docker.unwrap_or_default();
     lines.docker = docker
         .endpoint
         .as_ref()
         .or(docker.container.as_ref())
-        .map(|text| found.line(text.span().start))
+        .map(|text| found.line(text.at()))
         .or(lines.server);
     let docker_endpoint = docker.endpoint.map_or_else(
         || "unix:///var/run/docker.sock".to_owned(),
         |endpoint| {
             if !endpoint.get_ref().starts_with("unix://") {
                 found.add(
-                    Some(endpoint.span().start),
+                    Some(endpoint.at()),
                     format!("Docker endpoint \"{}\" is not supported", endpoint.get_ref()),
                     "use unix:///path/to/docker.sock",
                 );
@@ -160,7 +145,7 @@ fn read_server(raw: raw::Server, at: Option<usize>, lines: &mut Lines, found: &m
             "api" => Pmm2Update::Api,
             other => {
                 found.add(
-                    Some(text.span().start),
+                    Some(text.at()),
                     format!("server.pmm2_update = \"{other}\" is not known"),
                     "write \"image\" or \"api\"",
                 );
@@ -205,7 +190,7 @@ fn read_pmm2_clients(
 ) -> Pmm2Clients {
     match (raw.bridge, raw.accept_gap) {
         (Some(bridge), None) => {
-            let at = bridge.span().start;
+            let at = bridge.at();
             lines.pmm2_clients = Some(found.line(at));
             let version = release(&bridge, "server.pmm2_clients.bridge", found);
             if version != NO_RELEASE && target != NO_RELEASE && (version.major != 3 || version >= target) {
@@ -218,12 +203,12 @@ fn read_pmm2_clients(
             Pmm2Clients::Bridge(version)
         }
         (None, Some(gap)) => {
-            lines.pmm2_clients = Some(found.line(gap.span().start));
+            lines.pmm2_clients = Some(found.line(gap.at()));
             Pmm2Clients::AcceptGap(release(&gap, "server.pmm2_clients.accept_gap", found))
         }
         (Some(bridge), Some(_)) => {
             found.add(
-                Some(bridge.span().start),
+                Some(bridge.at()),
                 "both bridge and accept_gap are given",
                 "decide for one of them",
             );

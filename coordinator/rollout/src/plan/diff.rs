@@ -1,0 +1,373 @@
+//! What is different between two plans.
+
+use super::{HostAction, LegKind, Plan, PlanGroup, PlanHost};
+use crate::fleet::{duration_text, window_text};
+use crate::policy::Window;
+use fleet_common::ids::HostId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that differs, in the order server, rollout, legs, groups, hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDiff {
+    /// None where both plans do the same.
+    pub changes: Vec<Change>,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What kind of thing changed.
+    pub kind: ChangeKind,
+    /// `server`, `rollout`, `leg:<id>`, `group:<name>` or `host:<name>`.
+    pub subject: String,
+    /// Which of its values, such as `max_unavailable`; empty for a whole thing.
+    pub what: String,
+    /// Before; `None` where it is new.
+    pub from: Option<String>,
+    /// After; `None` where it is gone.
+    pub to: Option<String>,
+}
+
+/// What kind of thing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// The server's releases or address.
+    Server,
+    /// Something that holds for the whole rollout.
+    Rollout,
+    /// A leg.
+    Leg,
+    /// A group came.
+    GroupAdded,
+    /// A group went.
+    GroupRemoved,
+    /// A number, window or rule of a group.
+    Group,
+    /// A host came.
+    HostAdded,
+    /// A host went.
+    HostRemoved,
+    /// A host is in another group.
+    HostMoved,
+    /// Something else is done with a host.
+    HostAction,
+}
+
+/// What `new` does other than `old`. Times of making, warnings, waves and findings are no part of it: they follow from the rest or from the day.
+pub fn diff(old: &Plan, new: &Plan) -> PlanDiff {
+    let mut changes = Vec::new();
+    let pair = |from: &dyn ToString, to: &dyn ToString| (from.to_string(), to.to_string());
+    for (kind, subject, what, (from, to)) in [
+        (
+            ChangeKind::Server,
+            "server",
+            "url",
+            pair(&old.server.url, &new.server.url),
+        ),
+        (
+            ChangeKind::Server,
+            "server",
+            "from",
+            pair(&old.server.from, &new.server.from),
+        ),
+        (
+            ChangeKind::Server,
+            "server",
+            "to",
+            pair(&old.server.to, &new.server.to),
+        ),
+        (
+            ChangeKind::Rollout,
+            "rollout",
+            "clients_to",
+            pair(&old.clients_to, &new.clients_to),
+        ),
+    ] {
+        if from != to {
+            changes.push(change(kind, subject.to_owned(), what, Some(from), Some(to)));
+        }
+    }
+    fields(
+        ChangeKind::Rollout,
+        "rollout",
+        &rollout_values(old),
+        &rollout_values(new),
+        &mut changes,
+    );
+    keyed(
+        &legs(old),
+        &legs(new),
+        (ChangeKind::Leg, ChangeKind::Leg, ChangeKind::Leg),
+        |id| format!("leg:{id}"),
+        &mut changes,
+    );
+    groups(old, new, &mut changes);
+    hosts(old, new, &mut changes);
+    PlanDiff { changes }
+}
+
+fn change(kind: ChangeKind, subject: String, what: &str, from: Option<String>, to: Option<String>) -> Change {
+    Change {
+        kind,
+        subject,
+        what: what.to_owned(),
+        from,
+        to,
+    }
+}
+
+/// Values by key of a whole document.
+fn values<T: Serialize>(document: &T) -> BTreeMap<String, Value> {
+    match serde_json::to_value(document) {
+        Ok(Value::Object(map)) => map.into_iter().collect(),
+        _ => BTreeMap::new(),
+    }
+}
+
+fn rollout_values(plan: &Plan) -> BTreeMap<String, Value> {
+    let mut values = values(&plan.timing);
+    let names: BTreeSet<&str> = plan.unmatched.iter().map(|client| client.name.as_str()).collect();
+    values.insert("without_agent".to_owned(), serde_json::json!(names));
+    let ungrouped: BTreeSet<&str> = plan.ungrouped.iter().map(|host| host.name.as_str()).collect();
+    values.insert("ungrouped".to_owned(), serde_json::json!(ungrouped));
+    values.insert(
+        "failure_threshold".to_owned(),
+        serde_json::json!(plan.failure_threshold),
+    );
+    values.insert("zone_data".to_owned(), serde_json::json!(plan.zone_data));
+    values
+}
+
+fn fields(
+    kind: ChangeKind,
+    subject: &str,
+    old: &BTreeMap<String, Value>,
+    new: &BTreeMap<String, Value>,
+    changes: &mut Vec<Change>,
+) {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        let (from, to) = (
+            old.get(key).unwrap_or(&Value::Null),
+            new.get(key).unwrap_or(&Value::Null),
+        );
+        if from != to {
+            changes.push(change(
+                kind,
+                subject.to_owned(),
+                key.trim_end_matches("_ms"),
+                Some(shown(key, from)),
+                Some(shown(key, to)),
+            ));
+        }
+    }
+}
+
+/// A value as people write it.
+fn shown(key: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if key.ends_with("_ms") => {
+            number.as_u64().map_or_else(|| number.to_string(), duration_text)
+        }
+        Value::Array(list) if list.is_empty() => "none".to_owned(),
+        Value::Array(list) => {
+            let items: Vec<String> = list
+                .iter()
+                .map(|item| match serde_json::from_value::<Window>(item.clone()) {
+                    Ok(window) => window_text(&window),
+                    Err(_) => shown("", item),
+                })
+                .collect();
+            items.join("; ")
+        }
+        Value::Object(map) if map.is_empty() => "none".to_owned(),
+        Value::Object(map) => {
+            let items: Vec<String> = map
+                .iter()
+                .map(|(key, item)| format!("{} {}", key.trim_end_matches("_ms"), shown(key, item)))
+                .collect();
+            items.join(" ")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn legs(plan: &Plan) -> BTreeMap<String, String> {
+    let text = |kind: &LegKind| match kind {
+        LegKind::Survey => "check and stage".to_owned(),
+        LegKind::Server { hops, repoint, .. } => {
+            let path: Vec<String> = hops
+                .iter()
+                .map(|hop| format!("{} -> {}", hop.from, hop.to))
+                .collect();
+            let follow = match repoint.len() {
+                0 => String::new(),
+                count => format!("; {count} clients follow"),
+            };
+            format!("{}{follow}", path.join(", "))
+        }
+        LegKind::Clients { to, entries, .. } => format!("{} hosts to {to}", entries.len()),
+    };
+    plan.legs
+        .iter()
+        .map(|leg| (leg.id.to_string(), text(&leg.kind)))
+        .collect()
+}
+
+/// Things by name with one text each: come, gone, other.
+fn keyed(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+    (added, removed, changed): (ChangeKind, ChangeKind, ChangeKind),
+    subject: impl Fn(&str) -> String,
+    changes: &mut Vec<Change>,
+) {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let (from, to) = (old.get(name), new.get(name));
+        let kind = match (from, to) {
+            (from, to) if from == to => continue,
+            (None, _) => added,
+            (_, None) => removed,
+            _ => changed,
+        };
+        changes.push(change(kind, subject(name), "", from.cloned(), to.cloned()));
+    }
+}
+
+fn groups(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
+    let by_name = |plan: &Plan| -> BTreeMap<String, PlanGroup> {
+        plan.groups
+            .iter()
+            .map(|group| (group.name.to_string(), group.clone()))
+            .collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let hosts = |group: &PlanGroup| format!("{} hosts", group.hosts.len());
+    let texts = |groups: &BTreeMap<String, PlanGroup>, others: &BTreeMap<String, PlanGroup>| {
+        groups
+            .iter()
+            .filter(|(name, _)| !others.contains_key(*name))
+            .map(|(name, group)| (name.clone(), hosts(group)))
+            .collect::<BTreeMap<_, _>>()
+    };
+    keyed(
+        &texts(&before, &after),
+        &texts(&after, &before),
+        (
+            ChangeKind::GroupAdded,
+            ChangeKind::GroupRemoved,
+            ChangeKind::Group,
+        ),
+        |name| format!("group:{name}"),
+        changes,
+    );
+    for (name, group) in &before {
+        let Some(other) = after.get(name) else { continue };
+        let policy = |group: &PlanGroup| {
+            let mut values = values(group);
+            values.remove("name");
+            values.remove("hosts");
+            values
+        };
+        fields(
+            ChangeKind::Group,
+            &format!("group:{name}"),
+            &policy(group),
+            &policy(other),
+            changes,
+        );
+    }
+    let order = |plan: &Plan, others: &BTreeMap<String, PlanGroup>| -> Vec<String> {
+        plan.groups
+            .iter()
+            .map(|group| group.name.to_string())
+            .filter(|name| others.contains_key(name))
+            .collect()
+    };
+    let (from, to) = (order(old, &after), order(new, &before));
+    if from != to {
+        changes.push(change(
+            ChangeKind::Rollout,
+            "rollout".to_owned(),
+            "order of groups",
+            Some(from.join(", ")),
+            Some(to.join(", ")),
+        ));
+    }
+}
+
+fn hosts(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
+    let by_id = |plan: &Plan| -> BTreeMap<HostId, PlanHost> {
+        plan.hosts
+            .iter()
+            .map(|host| (host.host.clone(), host.clone()))
+            .collect()
+    };
+    let (before, after) = (by_id(old), by_id(new));
+    let ids: BTreeSet<&HostId> = before.keys().chain(after.keys()).collect();
+    for id in ids {
+        match (before.get(id), after.get(id)) {
+            (None, Some(host)) => changes.push(change(
+                ChangeKind::HostAdded,
+                format!("host:{}", host.name),
+                "",
+                None,
+                Some(format!("{} in group {}", action(host), host.group)),
+            )),
+            (Some(host), None) => changes.push(change(
+                ChangeKind::HostRemoved,
+                format!("host:{}", host.name),
+                "",
+                Some(format!("{} in group {}", action(host), host.group)),
+                None,
+            )),
+            (Some(from), Some(to)) => {
+                let subject = || format!("host:{}", to.name);
+                if from.group != to.group {
+                    changes.push(change(
+                        ChangeKind::HostMoved,
+                        subject(),
+                        "group",
+                        Some(from.group.to_string()),
+                        Some(to.group.to_string()),
+                    ));
+                }
+                let (was, is) = (action(from), action(to));
+                if was != is {
+                    changes.push(change(
+                        ChangeKind::HostAction,
+                        subject(),
+                        "action",
+                        Some(was),
+                        Some(is),
+                    ));
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn action(host: &PlanHost) -> String {
+    let release = |version: &Option<_>| -> String {
+        version.as_ref().map_or_else(
+            || "nothing".to_owned(),
+            |version: &fleet_common::version::PmmVersion| version.to_string(),
+        )
+    };
+    let what = match &host.action {
+        HostAction::Upgrade => format!("upgrade {} to {}", release(&host.from), host.to),
+        HostAction::AlreadyCurrent => format!("at {} already", host.to),
+        HostAction::Refuse { code, .. } => format!("refused ({code})"),
+    };
+    match &host.held {
+        Some(reason) => format!("{what}, held ({reason})"),
+        None => what,
+    }
+}

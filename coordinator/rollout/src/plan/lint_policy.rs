@@ -1,0 +1,239 @@
+//! What is worth knowing about policies: limits that bind nothing, times that never come, sites that nobody told.
+
+use super::forecast::{LONG, by_sets, course};
+use super::{HostAction, LegKind, Plan, PlanGroup, PlanHost, Warning};
+use crate::fleet::{Fleet, Ramp, duration_text, window_text};
+use crate::policy::Offline;
+use crate::windows::{Opening, Shut, opening};
+
+/// A group that has to wait longer than this for its first opening was hardly meant so.
+const FAR_MS: u64 = 30 * 24 * 3_600_000;
+/// Names in one message.
+const NAMES: usize = 5;
+
+pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> {
+    let mut found = Vec::new();
+    rollout(plan, &mut found);
+    for group in &plan.groups {
+        let hosts: Vec<&PlanHost> = plan
+            .hosts
+            .iter()
+            .filter(|host| host.group == group.name && host.action == HostAction::Upgrade)
+            .collect();
+        if hosts.is_empty() {
+            continue;
+        }
+        let mut warn = |code: &str, message: String| {
+            found.push(Warning {
+                code: code.to_owned(),
+                subject: format!("group:{}", group.name),
+                message,
+            });
+        };
+        limits(group, &hosts, fleet, &mut warn);
+        times(plan, group, now_ms, &mut warn);
+        if group.offline == Offline::Wait && group.deadline_ms.is_none() {
+            warn(
+                "offline_wait",
+                format!(
+                    "offline = \"wait\" without a deadline: a host that is away holds up all later groups for {}, then a person is asked",
+                    duration_text(plan.timing.offline_for_ms)
+                ),
+            );
+        }
+    }
+    found
+}
+
+fn rollout(plan: &Plan, found: &mut Vec<Warning>) {
+    let Some(threshold) = plan.failure_threshold else {
+        return;
+    };
+    let mut warn = |code: &str, message: String| {
+        found.push(Warning {
+            code: code.to_owned(),
+            subject: "rollout".to_owned(),
+            message,
+        });
+    };
+    let upgrades = plan
+        .hosts
+        .iter()
+        .filter(|host| host.action == HostAction::Upgrade)
+        .count();
+    if upgrades > 0 && usize::try_from(threshold).is_ok_and(|threshold| threshold >= upgrades) {
+        warn(
+            "rollout_threshold_unreachable",
+            format!(
+                "the rollout's failure_threshold of {threshold} can never be reached with {upgrades} host{}",
+                if upgrades == 1 { "" } else { "s" }
+            ),
+        );
+    }
+    let above: Vec<String> = plan
+        .groups
+        .iter()
+        .filter(|group| group.failure_threshold > threshold)
+        .map(|group| format!("{} ({})", group.name, group.failure_threshold))
+        .collect();
+    if !above.is_empty() {
+        warn(
+            "rollout_threshold_below",
+            format!(
+                "the rollout pauses after more than {threshold} failures, before the larger thresholds of {} are reached",
+                above.join(", ")
+            ),
+        );
+    }
+}
+
+fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl FnMut(&str, String)) {
+    let size = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+    let policy = fleet.group(group.name.as_str()).map(|group| &group.policy);
+    if let Some(Ramp::Steps(steps)) = policy.map(|policy| &policy.ramp) {
+        let wide: Vec<String> = steps
+            .iter()
+            .filter(|step| step.max_unavailable(size) > group.max_unavailable)
+            .map(ToString::to_string)
+            .collect();
+        if !wide.is_empty() {
+            warn(
+                "ramp_wide",
+                format!(
+                    "ramp: {} is wider than max_unavailable {} and is left out",
+                    wide.join(", "),
+                    group.max_unavailable
+                ),
+            );
+        }
+    }
+    let (sets, width) = (by_sets(group, hosts), size.div_ceil(group.max_unavailable.max(1)));
+    if sets > width {
+        warn(
+            "sets_slow",
+            format!(
+                "members of one cluster or replication set go {} at a time: at least {sets} rounds, where max_unavailable {} alone would need {width}",
+                group.together, group.max_unavailable
+            ),
+        );
+    }
+    let without: Vec<&str> = hosts
+        .iter()
+        .filter(|host| host.site.is_none())
+        .map(|host| host.name.as_str())
+        .collect();
+    if group.per_site.is_some() && !without.is_empty() {
+        let label = fleet.rollout.site_label.as_deref().unwrap_or_default();
+        warn(
+            "site_missing",
+            format!(
+                "per_site counts sites by the label `{label}`, which {} of its hosts {} not have: {}",
+                without.len(),
+                if without.len() == 1 { "does" } else { "do" },
+                some(&without)
+            ),
+        );
+    }
+}
+
+fn times(plan: &Plan, group: &PlanGroup, now_ms: u64, warn: &mut impl FnMut(&str, String)) {
+    let entries = plan.legs.iter().find_map(|leg| match &leg.kind {
+        LegKind::Clients { entries, .. } => Some(entries),
+        _ => None,
+    });
+    match opening(&group.windows, &group.blackouts, now_ms) {
+        Opening::Closed { opens_ms: None, why } => {
+            let why = match why {
+                Shut::Window => {
+                    "no day or time in its windows ever comes outside of its blackouts".to_owned()
+                }
+                shut => shut.to_string(),
+            };
+            warn("window_never", format!("its hosts can never begin: {why}"));
+            return;
+        }
+        Opening::Closed {
+            opens_ms: Some(at),
+            why,
+        } if at.saturating_sub(now_ms) > FAR_MS => warn(
+            "window_far",
+            format!(
+                "its hosts can begin in {} only: {why}",
+                duration_text(at.saturating_sub(now_ms))
+            ),
+        ),
+        _ => {}
+    }
+    if let Some(past) = group
+        .blackouts
+        .iter()
+        .find(|blackout| blackout.until_ms <= now_ms)
+    {
+        let reason = if past.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", past.reason)
+        };
+        warn(
+            "blackout_past",
+            format!("a blackout{reason} is over already; it can be removed"),
+        );
+    }
+    if let Some(window) = group
+        .windows
+        .iter()
+        .filter(|window| window.for_ms <= group.canary_soak_ms)
+        .max_by_key(|window| window.for_ms)
+        .filter(|_| {
+            group
+                .windows
+                .iter()
+                .all(|window| window.for_ms <= group.canary_soak_ms)
+        })
+    {
+        warn(
+            "canary_soak_window",
+            format!(
+                "canary_soak {} is as long as its window ({}): the others begin in a later one",
+                duration_text(group.canary_soak_ms),
+                window_text(window)
+            ),
+        );
+    }
+    let Some(Some(course)) = entries.and_then(|entries| course(plan, group, entries, now_ms, &LONG)) else {
+        return;
+    };
+    if !group.windows.is_empty() && course.openings > 1 {
+        warn(
+            "window_short",
+            format!(
+                "its {} rounds may need {} openings of its windows; later groups wait for that",
+                course.rounds, course.openings
+            ),
+        );
+    }
+    let begins = match opening(&group.windows, &group.blackouts, now_ms) {
+        Opening::Closed { opens_ms, .. } => opens_ms.unwrap_or(now_ms),
+        Opening::Open { .. } => now_ms,
+    };
+    let needs = course.end_ms.saturating_sub(begins);
+    if let Some(deadline) = group.deadline_ms.filter(|deadline| *deadline < needs) {
+        warn(
+            "deadline_short",
+            format!(
+                "its deadline of {} may pass before it is done: it may need {}",
+                duration_text(deadline),
+                duration_text(needs)
+            ),
+        );
+    }
+}
+
+/// A few names, and how many more.
+fn some(names: &[&str]) -> String {
+    let shown = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,399 @@
+//! The plan and the difference of two plans as text.
+
+use super::survey;
+use super::text::{duration, fold, table};
+use crate::clock;
+use crate::operator_api::documents::{PlanDiffDocument, PlanDocument};
+use ::rollout::fleet::{blackout_text, duration_text, moment_text, window_text};
+use ::rollout::plan::{Change, ChangeKind, HostAction, LeftOut, LegKind, Plan, PlanGroup};
+use ::rollout::policy::{FailureClass, HealthGate, Offline, OnBreach, RetryPolicy, Window};
+use ::rollout::windows::{Opening, opening};
+use std::fmt::Write as _;
+
+pub(super) fn text(document: &PlanDocument, width: usize) -> String {
+    let plan = &document.plan;
+    let mut text = String::new();
+    let started = if document.started { " (started)" } else { "" };
+    let _ = writeln!(text, "{}{started} from {}", document.plan_id, plan.fleet_file);
+    let _ = writeln!(
+        text,
+        "server {} at {}: {} -> {}",
+        plan.server.name, plan.server.url, plan.server.from, plan.server.to
+    );
+    if let Some(parent) = &plan.parent {
+        let _ = writeln!(text, "follows {parent}");
+    }
+    legs(plan, &mut text);
+    groups(plan, width, &mut text);
+    forecast(plan, width, &mut text);
+    if let (Some(diff), Some(parent)) = (&document.against_parent, &plan.parent) {
+        let lines: Vec<String> = diff.changes.iter().map(change_line).collect();
+        let title = if lines.is_empty() {
+            format!("adds nothing to {parent}, which was started")
+        } else {
+            format!("what it does other than {parent}, which was started")
+        };
+        let lines = if lines.is_empty() {
+            vec!["nothing".to_owned()]
+        } else {
+            lines
+        };
+        section(&mut text, &title, &lines, width);
+    }
+    hosts(plan, &mut text);
+    let unmatched: Vec<String> = plan
+        .unmatched
+        .iter()
+        .map(|client| {
+            let beside = if client.beside_server {
+                ", beside the server's container"
+            } else {
+                ""
+            };
+            format!(
+                "{} ({}{beside})",
+                client.name,
+                client.version.as_deref().unwrap_or("release unknown")
+            )
+        })
+        .collect();
+    section(
+        &mut text,
+        "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)",
+        &unmatched,
+        width,
+    );
+    let stranded: Vec<String> = plan
+        .stranded
+        .iter()
+        .map(|client| format!("{} at {}: {}", client.name, client.address, client.reason))
+        .collect();
+    section(
+        &mut text,
+        "clients that would lose the server (block the start unless accepted with --accept-unmatched)",
+        &stranded,
+        width,
+    );
+    left_out(
+        &mut text,
+        "agents whose client PMM does not know",
+        &plan.without_node,
+        width,
+    );
+    left_out(
+        &mut text,
+        "hosts that report to another PMM Server",
+        &plan.other_server,
+        width,
+    );
+    left_out(
+        &mut text,
+        "hosts that no group matches (never touched)",
+        &plan.ungrouped,
+        width,
+    );
+    left_out(
+        &mut text,
+        "hosts without a PMM client",
+        &plan.without_client,
+        width,
+    );
+    if !plan.blockers.is_empty() {
+        let _ = writeln!(text, "\nthese block the start:");
+        survey::findings_text(&mut text, &plan.blockers);
+    }
+    let warnings: Vec<String> = plan
+        .warnings
+        .iter()
+        .map(|warning| format!("{}: {}", warning.subject, warning.message))
+        .collect();
+    section(&mut text, "worth reading", &warnings, width);
+    text
+}
+
+fn legs(plan: &Plan, text: &mut String) {
+    let _ = writeln!(text, "\nlegs, in this order:");
+    for leg in &plan.legs {
+        let what = match &leg.kind {
+            LegKind::Survey => "check and stage on server and hosts; changes nothing that runs".to_owned(),
+            LegKind::Server { hops, repoint, .. } => {
+                let path: Vec<String> = hops.iter().map(|hop| hop.to.to_string()).collect();
+                let first = hops.first().map(|hop| hop.from.to_string()).unwrap_or_default();
+                let then = match repoint.len() {
+                    0 => String::new(),
+                    count => format!("; then {count} clients that address the container follow its port"),
+                };
+                format!("{first} -> {}{then}", path.join(" -> "))
+            }
+            LegKind::Clients { to, entries, .. } => format!("{} hosts to {to}", entries.len()),
+        };
+        let _ = writeln!(text, "  {:<10} {what}", leg.id.to_string());
+    }
+}
+
+fn groups(plan: &Plan, width: usize, text: &mut String) {
+    let _ = writeln!(text, "\ngroups, in this order:");
+    let rows: Vec<Vec<String>> = plan
+        .groups
+        .iter()
+        .map(|group| {
+            vec![
+                format!("  {}", group.name),
+                group.hosts.len().to_string(),
+                group.canaries.to_string(),
+                ramp(&group.ramp),
+                group.max_unavailable.to_string(),
+                group.failure_threshold.to_string(),
+                duration(group.soak_ms),
+                if group.approval { "needed" } else { "no" }.to_owned(),
+            ]
+        })
+        .collect();
+    text.push_str(&table(
+        &[
+            "  GROUP", "HOSTS", "CANARIES", "RAMP", "WIDTH", "FAILURES", "SOAK", "APPROVAL",
+        ],
+        &rows,
+    ));
+    if let Some(threshold) = plan.failure_threshold {
+        let _ = writeln!(text, "  whole rollout: more than {threshold} failures pause it");
+    }
+    let now_ms = clock::now_ms();
+    for group in &plan.groups {
+        let lines = policy_lines(group, now_ms);
+        section(text, &format!("group {}", group.name), &lines, width);
+    }
+    if let Some(zone_data) = &plan.zone_data {
+        let _ = writeln!(text, "  (time zones: data {zone_data})");
+    }
+}
+
+/// What the table does not show; nothing where the policy is the plain one.
+fn policy_lines(group: &PlanGroup, now_ms: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    if group.canary_soak_ms > 0 {
+        lines.push(format!(
+            "after the canaries: {} of watching",
+            duration_text(group.canary_soak_ms)
+        ));
+    }
+    let plain = group.health.as_ref().is_none_or(|health| health.good_views == 1);
+    if let (Some(health), false) = (&group.health, plain) {
+        lines.push(health_line(health));
+    }
+    lines.extend(breach_line(group.on_breach).map(str::to_owned));
+    lines.extend(window_lines(group, now_ms));
+    if let Some(per_site) = group.per_site {
+        lines.push(format!("at most {per_site} at once in one site"));
+    }
+    if group.together > 1 {
+        lines.push(format!(
+            "up to {} members of one cluster or replication set at once",
+            group.together
+        ));
+    }
+    lines.extend(offline_line(group.offline).map(str::to_owned));
+    if let Some(deadline) = group.deadline_ms {
+        lines.push(format!("must be done within {}", duration_text(deadline)));
+    }
+    lines.push(retry_line(&group.retry));
+    lines
+}
+
+pub(super) fn health_line(health: &HealthGate) -> String {
+    format!(
+        "a host passes after {} good view{} of PMM in a row, within {}",
+        health.good_views,
+        if health.good_views == 1 { "" } else { "s" },
+        duration_text(health.patience_ms)
+    )
+}
+
+/// Nothing for the plain way, which is a pause.
+pub(super) fn breach_line(on_breach: OnBreach) -> Option<&'static str> {
+    match on_breach {
+        OnBreach::Pause => None,
+        OnBreach::Rollback => {
+            Some("one failure too many: its upgraded hosts go back, then a person is asked")
+        }
+        OnBreach::Abort => Some("one failure too many: the rollout is aborted"),
+    }
+}
+
+/// Nothing for the plain way, which is to catch them up.
+pub(super) fn offline_line(offline: Offline) -> Option<&'static str> {
+    match offline {
+        Offline::CatchUp => None,
+        Offline::Skip => Some("hosts that are away are left out"),
+        Offline::Wait => Some("hosts that are away are waited for"),
+    }
+}
+
+pub(super) fn retry_line(retry: &RetryPolicy) -> String {
+    let lines: Vec<String> = retry
+        .iter()
+        .map(|(class, retries)| {
+            let class = match class {
+                FailureClass::Transient => "what passes by itself",
+                FailureClass::Install => "a failed installation",
+                FailureClass::Verify => "a failed verification",
+            };
+            let pauses: Vec<String> = retries.backoff_ms.iter().map(|ms| duration_text(*ms)).collect();
+            format!(
+                "{class} up to {} times, after {}",
+                retries.times,
+                pauses.join(", ")
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        "nothing is tried again by itself".to_owned()
+    } else {
+        format!("tried again by itself: {}", lines.join("; "))
+    }
+}
+
+fn window_lines(group: &PlanGroup, now_ms: u64) -> Vec<String> {
+    times_lines(&group.windows, &group.blackouts, now_ms)
+}
+
+/// Windows, blackouts and what they mean at this moment.
+pub(super) fn times_lines(
+    windows: &[Window],
+    blackouts: &[::rollout::policy::Blackout],
+    now_ms: u64,
+) -> Vec<String> {
+    let zone = windows.first().map_or("UTC", |window| window.zone.as_str());
+    let mut lines: Vec<String> = windows
+        .iter()
+        .map(|window| format!("window {}", window_text(window)))
+        .collect();
+    lines.extend(
+        blackouts
+            .iter()
+            .map(|blackout| format!("blackout {}", blackout_text(blackout, zone))),
+    );
+    if lines.is_empty() {
+        return lines;
+    }
+    lines.push(match opening(windows, blackouts, now_ms) {
+        Opening::Open { until_ms: None } => "open now".to_owned(),
+        Opening::Open {
+            until_ms: Some(until),
+        } => format!("open now, until {}", moment_text(until, zone)),
+        Opening::Closed {
+            opens_ms: Some(opens),
+            why,
+        } => format!("closed now ({why}); opens {}", moment_text(opens, zone)),
+        Opening::Closed { opens_ms: None, why } => format!("never opens: {why}"),
+    });
+    lines
+}
+
+fn ramp(widths: &[u32]) -> String {
+    if widths.is_empty() {
+        return "-".to_owned();
+    }
+    let widths: Vec<String> = widths.iter().map(ToString::to_string).collect();
+    widths.join(",")
+}
+
+fn forecast(plan: &Plan, width: usize, text: &mut String) {
+    let Some(forecast) = &plan.forecast else { return };
+    let title = format!(
+        "likely to take {} to {}",
+        duration_text(forecast.low_ms),
+        duration_text(forecast.high_ms)
+    );
+    section(text, &title, &forecast.basis, width);
+}
+
+fn hosts(plan: &Plan, text: &mut String) {
+    let rows: Vec<Vec<String>> = plan
+        .hosts
+        .iter()
+        .map(|host| {
+            let action = match &host.action {
+                HostAction::Upgrade => match &host.repoint {
+                    Some(repoint) => format!("repoint {} -> {}, upgrade", repoint.from, repoint.to),
+                    None => "upgrade".to_owned(),
+                },
+                HostAction::AlreadyCurrent => "nothing to do".to_owned(),
+                HostAction::Refuse { code, reason, .. } => format!("REFUSED {code}: {reason}"),
+            };
+            let held = host
+                .held
+                .as_ref()
+                .map(|reason| format!(" (held: {reason})"))
+                .unwrap_or_default();
+            vec![
+                format!("  {}", host.name),
+                host.group.to_string(),
+                host.wave.to_string(),
+                host.method.map(|method| method.to_string()).unwrap_or_default(),
+                host.from.map(|from| from.to_string()).unwrap_or_default(),
+                host.to.to_string(),
+                format!("{action}{held}"),
+            ]
+        })
+        .collect();
+    let _ = writeln!(text, "\nhosts:");
+    text.push_str(&table(
+        &["  HOST", "GROUP", "WAVE", "METHOD", "FROM", "TO", "ACTION"],
+        &rows,
+    ));
+}
+
+fn left_out(text: &mut String, title: &str, hosts: &[LeftOut], width: usize) {
+    let lines: Vec<String> = hosts
+        .iter()
+        .map(|host| format!("{}: {}", host.name, host.reason))
+        .collect();
+    section(text, title, &lines, width);
+}
+
+fn section(text: &mut String, title: &str, lines: &[String], width: usize) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{}", fold(&format!("{title}:"), width, 0));
+    for line in lines {
+        let _ = writeln!(text, "{}", fold(&format!("  {line}"), width, 4));
+    }
+}
+
+/// The difference of two plans.
+pub(super) fn diff_text(document: &PlanDiffDocument, width: usize) -> String {
+    if document.diff.changes.is_empty() {
+        return format!("{} and {} do the same", document.from, document.to);
+    }
+    let mut text = String::new();
+    let lines: Vec<String> = document.diff.changes.iter().map(change_line).collect();
+    let _ = writeln!(text, "{} -> {}", document.from, document.to);
+    for line in lines {
+        let _ = writeln!(text, "{}", fold(&format!("  {line}"), width, 4));
+    }
+    text
+}
+
+/// `+` for what comes, `-` for what goes, `~` for what is other.
+fn change_line(change: &Change) -> String {
+    let subject = change.subject.replacen(':', " ", 1);
+    let what = if change.what.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", change.what)
+    };
+    match (change.kind, &change.from, &change.to) {
+        (_, None, Some(to)) => format!("+ {subject}{what}: {to}"),
+        (_, Some(from), None) => format!("- {subject}{what}: {from}"),
+        (ChangeKind::HostMoved, Some(from), Some(to)) => {
+            format!("~ {subject}: from group {from} to group {to}")
+        }
+        (_, from, to) => format!(
+            "~ {subject}{what}: {} -> {}",
+            from.as_deref().unwrap_or("none"),
+            to.as_deref().unwrap_or("none")
+        ),
+    }
+}
