@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     hosts: u64,
     /// Minutes of trouble, before all is calm and the rollout must come to its end.
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = 20)]
     minutes: u64,
     /// What may go wrong: `all`, `none`, or names with commas between.
     #[arg(long, default_value = "all")]

@@ -145,6 +145,7 @@ pub struct Batch {
     pub stale: u64,
     pub rejected: u64,
     pub restored: bool,
+    pub lifted: Vec<HostId>,
     commit: RolloutCommit,
     orders: Vec<HostOrder>,
     server: Vec<Outgoing>,
@@ -302,6 +303,7 @@ impl Coordinator {
                     detail: host.to_string(),
                 };
                 core.hold(&host, None, audit)?;
+                batch.lifted.push(host);
             }
         }
         Ok(())
@@ -479,7 +481,12 @@ impl Coordinator {
     }
 
     fn operator(&mut self, batch: &mut Taking<'_>, by: &'static str, command: Command, wall_ms: u64) {
-        let before = matches!(command, Command::Pause { .. }).then(|| Box::new(self.kernel.clone()));
+        // What is due anyway happens before the pause.
+        let before = matches!(command, Command::Pause { .. }).then(|| {
+            let mut before = Box::new(self.kernel.clone());
+            before.handle(Input::Tick, wall_ms);
+            before
+        });
         let input = Input::Operator {
             by: by.to_owned(),
             command: command.clone(),

@@ -53,6 +53,8 @@ faults! {
     BackupRuns = "backup-runs",
     /// Two live copies of one machine.
     Clone = "clone",
+    /// An older copy takes the place of the coordinator's store.
+    StoreRestored = "store-restored",
     ViewLost = "view-lost",
     ViewLate = "view-late",
     HopRestored = "hop-restored",

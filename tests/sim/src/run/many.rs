@@ -137,9 +137,13 @@ pub fn report(template: &Config, seeds: std::ops::Range<u64>, say: &mut dyn FnMu
             say(&story(&small, &life));
         }
     }
-    let others: Vec<String> = lives.broken.keys().skip(1).map(ToString::to_string).collect();
-    if !others.is_empty() {
-        say(&format!("also broken: seeds {}", others.join(", ")));
+    for (seed, rules) in lives.broken.iter().skip(1) {
+        for (rule, found) in rules {
+            say(&format!(
+                "also seed {seed}: `{rule}`: {}",
+                found.first().map_or("", String::as_str)
+            ));
+        }
     }
     let missing = lives.missing();
     if well && !missing.is_empty() {

@@ -16,5 +16,5 @@ mod watch;
 mod world;
 
 pub use faults::{Fault, FaultSet};
-pub use watch::{ENDS, FORK, LEGAL, TRUTH};
+pub use watch::{ENDS, FORK, LEGAL, RESTORABLE, TRUTH};
 pub use world::{Break, Config, Life, live};

@@ -159,9 +159,8 @@ impl World {
             Down::Ack(sequence) => agent.kept.retain(|event| event.sequence > sequence),
             Down::Order(order) => {
                 let Some(session) = agent.live else { return };
-                let server = self.server;
                 if let Some(deed) = agent.take(order, session, self.now) {
-                    self.done(machine, deed, server);
+                    self.done(machine, deed);
                 }
                 self.flush(machine);
             }

@@ -102,6 +102,13 @@ impl World {
         } else {
             Vec::new()
         };
+        for host in if self.calm {
+            self.quarantined.clone()
+        } else {
+            std::collections::BTreeSet::new()
+        } {
+            self.lift(host);
+        }
         for host in held {
             self.order(Command::Unhold { host });
         }

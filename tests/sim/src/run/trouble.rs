@@ -17,7 +17,7 @@ impl World {
         let pause = 200 + self.rng.below(self.wildness * 2);
         self.at(self.now + pause, What::Trouble);
         let machine = self.rng.below(self.agents.len() as u64) as usize;
-        const TROUBLES: [Fault; 14] = [
+        const TROUBLES: [Fault; 15] = [
             Fault::Disconnect,
             Fault::Disconnect,
             Fault::HalfOpen,
@@ -32,6 +32,7 @@ impl World {
             Fault::HoldOnHost,
             Fault::Garbage,
             Fault::Clone,
+            Fault::StoreRestored,
         ];
         let fault = TROUBLES[self.rng.below(TROUBLES.len() as u64) as usize];
         // The grave ones are rarer.
@@ -39,6 +40,7 @@ impl World {
             Fault::Partition | Fault::ClockForward | Fault::ClockBack => 4,
             Fault::CrashBeforeCommit | Fault::CrashAfterCommit | Fault::CrashWhileActing => 3,
             Fault::Clone => 12,
+            Fault::StoreRestored => return self.maybe_restore(),
             _ => 1,
         };
         if self.agents[machine].nature == Nature::MakesUp && self.rng.one_in(2) {
@@ -47,6 +49,22 @@ impl World {
         if self.strikes(fault, one_in) {
             self.note(|| format!("{} (machine {machine})", fault.word()));
             self.strike(fault, machine);
+        }
+    }
+
+    /// Backups are taken often; one rarely takes the place of the store.
+    fn maybe_restore(&mut self) {
+        if !self.faults.has(Fault::StoreRestored) || !self.rng.one_in(if self.has_backup() { 12 } else { 2 })
+        {
+            return;
+        }
+        match self.backup_or_restore() {
+            Ok(true) => {
+                self.count(format!("fault {}", Fault::StoreRestored.word()));
+                self.note(|| "the store is replaced by an older copy".to_owned());
+            }
+            Ok(false) => {}
+            Err(error) => self.watcher.broken(super::RESTORABLE, error),
         }
     }
 
@@ -218,8 +236,7 @@ impl World {
         self.lift(host);
     }
 
-    fn lift(&mut self, host: fleet_common::ids::HostId) {
-        self.quarantined.remove(&host);
+    pub fn lift(&mut self, host: fleet_common::ids::HostId) {
         self.tell_coordinator(Message::Lift { host }, 1_000);
     }
 

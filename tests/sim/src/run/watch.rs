@@ -5,7 +5,7 @@ use super::coordinator::{Given, Seen};
 use crate::rules;
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
-use fleet_common::version::PmmVersion;
+use fleet_common::plan_entry::PlanEntry;
 use rollout::kernel::{
     Command, Duty, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase, Row,
 };
@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const ENDS: &str = "every rollout comes to an end with a patient operator";
 pub const TRUTH: &str = "how a host ended agrees with what runs there";
 pub const FORK: &str = "no order goes to a quarantined host";
+pub const RESTORABLE: &str = "the store can be copied";
 pub const LEGAL: &str = "what honest hosts say is never an illegal transition";
 
 /// What is known of a host in a leg.
@@ -212,33 +213,12 @@ impl Watcher {
         truth: &Truth<'_>,
         freed: bool,
     ) {
-        let new = Known {
-            phase: row.phase,
-            slot: row.slot,
-            deadline: row.deadline_ms.filter(|_| row.in_flight()),
-        };
-        let old = self.rows.insert(key.to_owned(), new.clone());
-        if old.as_ref() == Some(&new) {
+        let Some((old, new)) = self.know(key, leg, host, row) else {
             return;
-        }
+        };
         let before = old.as_ref().map(|old| old.phase);
         if before != Some(row.phase) {
             self.moved("host", before, row.phase);
-        }
-        if let Some(at) = old.as_ref().and_then(|old| old.deadline) {
-            self.deadlines.remove(&(at, key.to_owned()));
-        }
-        if let Some(at) = new.deadline {
-            self.deadlines.insert((at, key.to_owned()));
-        }
-        if let Some((_, group)) = self.planned.get(host) {
-            let count = self.groups.entry((leg.clone(), group.clone())).or_default();
-            if let Some(old) = &old {
-                count.slots -= u32::from(old.slot);
-                count.stuck -= u32::from(old.slot && old.phase.is_final());
-            }
-            count.slots += u32::from(new.slot);
-            count.stuck += u32::from(new.slot && new.phase.is_final());
         }
         if new.slot && !self.granted.contains(&(leg.clone(), host.clone())) {
             self.broken(rules::GRANTED, format!("{host} in {leg} is {:?}", row.phase));
@@ -274,6 +254,41 @@ impl Watcher {
         }
     }
 
+    /// Remembers a row; what it was before and is now, if that is something else.
+    fn know(
+        &mut self,
+        key: &str,
+        leg: &LegId,
+        host: &HostId,
+        row: &HostRow,
+    ) -> Option<(Option<Known>, Known)> {
+        let new = Known {
+            phase: row.phase,
+            slot: row.slot,
+            deadline: row.deadline_ms.filter(|_| row.in_flight()),
+        };
+        let old = self.rows.insert(key.to_owned(), new.clone());
+        if old.as_ref() == Some(&new) {
+            return None;
+        }
+        if let Some(at) = old.as_ref().and_then(|old| old.deadline) {
+            self.deadlines.remove(&(at, key.to_owned()));
+        }
+        if let Some(at) = new.deadline {
+            self.deadlines.insert((at, key.to_owned()));
+        }
+        if let Some((_, group)) = self.planned.get(host) {
+            let count = self.groups.entry((leg.clone(), group.clone())).or_default();
+            if let Some(old) = &old {
+                count.slots -= u32::from(old.slot);
+                count.stuck -= u32::from(old.slot && old.phase.is_final());
+            }
+            count.slots += u32::from(new.slot);
+            count.stuck += u32::from(new.slot && new.phase.is_final());
+        }
+        Some((old, new))
+    }
+
     fn look_at_orders(&mut self, kernel: &Kernel, out: &Output) {
         for order in &out.orders {
             self.count(format!("order {}", order.action.as_str()));
@@ -285,6 +300,23 @@ impl Watcher {
                 self.broken(rules::PLAN_ONLY, format!("order {}", order.order));
                 continue;
             };
+            if order.action == Action::Repoint && self.orders.insert(order.order.clone()) {
+                let entry: Option<PlanEntry> = serde_json::from_slice(&order.entry).ok();
+                let to = entry.and_then(|entry| entry.repoint).map(|repoint| repoint.to);
+                let new = to.is_some_and(|to| to.ends_with(":8443"));
+                let leg = kernel.legs().iter().find(|leg| leg.leg == order.leg);
+                let crossing = leg.and_then(|leg| {
+                    leg.hops
+                        .iter()
+                        .find(|hop| hop.from.major == 2 && hop.to.major > 2)
+                });
+                if crossing.and_then(|hop| hop.published) != Some(new) {
+                    self.broken(
+                        rules::FOLLOW,
+                        format!("{} and the server is elsewhere", order.order),
+                    );
+                }
+            }
             if order.action == Action::Switch && self.orders.insert(order.order.clone()) {
                 self.look_at_permit(kernel, out, order, planned);
             }
@@ -399,6 +431,7 @@ impl Watcher {
     /// What must hold at each tick.
     fn look_at_time(&mut self, kernel: &Kernel, wall_ms: u64) {
         if !kernel.is_final()
+            && !kernel.is_doubted()
             && let Some((at, key)) = self.deadlines.first()
             && at + 1_000 < wall_ms
         {
@@ -521,7 +554,9 @@ impl Watcher {
                     (now.phase, &now.order, now.deadline_ms) == (row.phase, &row.order, row.deadline_ms)
                 });
                 if !same {
-                    self.broken(rules::RUNNING_WORK, format!("{} in {}", host.name, leg.leg));
+                    let now = after.host(&leg.leg, &host.host).map(|now| now.phase);
+                    let text = format!("{} in {}: {:?} -> {now:?}", host.name, leg.leg, row.phase);
+                    self.broken(rules::RUNNING_WORK, text);
                 }
             }
         }
@@ -558,23 +593,10 @@ impl Watcher {
     }
 
     /// A change of a client begins.
-    pub fn begins(&mut self, agent: &Agent, order: &HostOrder, server: PmmVersion, now: u64) {
+    pub fn begins(&mut self, agent: &Agent, order: &HostOrder, now: u64) {
         if order.epoch < agent.epoch {
             let text = format!("{} began {} after {}", agent.host, order.order, agent.epoch);
             self.broken(rules::EPOCH, text);
-        }
-        if order.action == Action::Repoint {
-            let entry: Option<fleet_common::plan_entry::PlanEntry> =
-                serde_json::from_slice(&order.entry).ok();
-            let to = entry.and_then(|entry| entry.repoint).map(|repoint| repoint.to);
-            let new = to.is_some_and(|to| to.ends_with(":8443"));
-            if new != (server.major >= 3) && !agent.tainted {
-                let text = format!(
-                    "{} began {} while the server is {server}",
-                    agent.host, order.order
-                );
-                self.broken(rules::FOLLOW, text);
-            }
         }
         // Half a minute on the way at most, and a permit's time after receipt.
         if order.action == Action::Switch
@@ -613,6 +635,39 @@ impl Watcher {
             if !agrees {
                 let text = format!("{} is {:?} and runs {:?}", host.name, row.phase, agent.version);
                 self.broken(TRUTH, text);
+            }
+        }
+    }
+
+    /// The store is an older one: what was seen since has not happened.
+    pub fn restored(&mut self, kernel: &Kernel) {
+        let fresh = Self::new(kernel);
+        let old = std::mem::replace(self, fresh);
+        self.violations = old.violations;
+        self.counts = old.counts;
+        self.vouched = kernel.plan().hosts.iter().map(|host| host.host.clone()).collect();
+        self.illegal = kernel.rollout().illegal;
+        self.liars = true;
+        self.orders = old.orders;
+        self.server_orders = old.server_orders;
+        self.phase = Some(kernel.phase());
+        for leg in kernel.legs() {
+            self.leg_phases.insert(leg.leg.clone(), leg.phase);
+            self.passed.insert(leg.leg.clone());
+            for group in &kernel.plan().groups {
+                if let Some(row) = kernel.group(&leg.leg, &group.name) {
+                    self.group_phases
+                        .insert(format!("group/{}/{}", leg.leg, group.name), row.phase);
+                }
+            }
+            for host in &kernel.plan().hosts {
+                if let Some(row) = kernel.host(&leg.leg, &host.host) {
+                    if row.slot {
+                        self.granted.insert((leg.leg.clone(), host.host.clone()));
+                    }
+                    let key = format!("host/{}/{}", leg.leg, host.host);
+                    self.know(&key, &leg.leg, &host.host, row);
+                }
             }
         }
     }

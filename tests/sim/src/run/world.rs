@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use crate::Rng;
 
 /// The coordinator looks at what came in so often, milliseconds.
-const QUANTUM: u64 = 500;
+const QUANTUM: u64 = 4_000;
 /// And at the time alone at least so often.
 const IDLE: u64 = 15_000;
 /// A life that did not end so long after the troubles were over never will.
@@ -42,7 +42,7 @@ impl Config {
             seed,
             hosts,
             faults: FaultSet::all(),
-            minutes: 90,
+            minutes: 20,
         }
     }
 
@@ -163,6 +163,10 @@ pub struct World {
     /// The coordinator's wall clock minus true time.
     pub skew: i64,
     core: Core,
+    backup: Option<Core>,
+    /// The store was replaced by an older one, and nobody adopted it yet.
+    doubted: bool,
+    adopted_at: u64,
     inbox: Vec<Message>,
     started: Option<u64>,
     next_batch: u64,
@@ -251,6 +255,9 @@ impl World {
             coordinator_life: 0,
             skew: 0,
             core,
+            backup: None,
+            doubted: false,
+            adopted_at: 0,
             inbox: Vec::new(),
             started: None,
             next_batch: NOW,
@@ -555,6 +562,13 @@ impl World {
                 *self.watcher.counts.entry(name.to_owned()).or_default() += count;
             }
         }
+        if batch.restored && self.adopted_at < self.now {
+            self.adopted_at = self.now + 60_000;
+            self.tell_coordinator(Message::Adopt, 60_000);
+        }
+        for host in std::mem::take(&mut batch.lifted) {
+            self.quarantined.remove(&host);
+        }
         self.quarantined.extend(std::mem::take(&mut batch.quarantined));
         for (by, word, accepted) in std::mem::take(&mut coordinator.answers) {
             let answer = if accepted { "accepted" } else { "refused" };
@@ -567,11 +581,13 @@ impl World {
             Some(Doom::WhileActing) => self.rng.below(out.len() as u64 + 1) as usize,
             Some(_) => 0,
         };
-        let idle = self
+        // What is past already waits for something else.
+        let next = self
             .watcher
             .next_deadline()
-            .map_or(IDLE, |at| at.saturating_sub(wall))
-            .clamp(QUANTUM, IDLE);
+            .filter(|at| *at > wall)
+            .map_or(IDLE, |at| at - wall);
+        let idle = next.clamp(QUANTUM, IDLE);
         let want = coordinator.want_view;
         self.coordinator = Some(coordinator);
         for out in out.into_iter().take(leaves) {
@@ -668,6 +684,29 @@ impl World {
         }
     }
 
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// A backup is taken, or the newest one takes the place of the store.
+    pub fn backup_or_restore(&mut self) -> Result<bool, String> {
+        match self.backup.take() {
+            None => self.backup = Some(self.core.copy().map_err(|error| error.to_string())?),
+            Some(backup) => {
+                self.kill_idle();
+                self.core = backup;
+                self.highest = Epoch::default();
+                for agent in &mut self.agents {
+                    agent.tainted = true;
+                }
+                self.hops.clear();
+                self.doubted = true;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn start_coordinator(&mut self) -> Result<(), String> {
         let text = |error: fleet_store::StoreError| error.to_string();
         self.core.begin().map_err(text)?;
@@ -677,6 +716,10 @@ impl World {
             self.note(|| format!("a coordinator takes over with term {term}"));
             if let Some(breaks) = self.breaks {
                 breaks(&mut coordinator.kernel);
+            }
+            if self.doubted {
+                self.doubted = false;
+                self.watcher.restored(&coordinator.kernel);
             }
             self.coordinator = Some(coordinator);
             self.started = Some(term);
@@ -740,18 +783,18 @@ impl World {
     }
 
     fn work(&mut self, machine: usize, life: u32) {
-        let (now, server) = (self.now, self.server);
+        let now = self.now;
         let agent = &mut self.agents[machine];
         if !agent.up || agent.life != life {
             return;
         }
         let deeds = agent.work(now, &mut self.rng);
         for deed in deeds {
-            self.done(machine, deed, server);
+            self.done(machine, deed);
         }
     }
 
-    pub(super) fn done(&mut self, machine: usize, deed: Deed, server: PmmVersion) {
+    pub(super) fn done(&mut self, machine: usize, deed: Deed) {
         match deed {
             Deed::Wake(after) => {
                 let life = self.agents[machine].life;
@@ -762,8 +805,7 @@ impl World {
                 if order.action == Action::Switch {
                     self.count("switch begun");
                 }
-                self.watcher
-                    .begins(&self.agents[machine], &order, server, self.now);
+                self.watcher.begins(&self.agents[machine], &order, self.now);
             }
         }
     }
