@@ -20,6 +20,8 @@ pub mod exit {
     pub const SERVER_NOT_UPGRADED: i32 = 6;
     /// The coordinator could not be reached.
     pub const UNREACHABLE: i32 = 7;
+    /// The rollout's clients were taken back.
+    pub const ROLLED_BACK: i32 = 8;
 }
 
 /// Why an order, a survey check, an enrolment or a server hop did not end well. Snake case on the wire.
@@ -119,6 +121,8 @@ codes! {
     UPDATE_FAILED = "update_failed";
     /// A person or a newer order ended the work before it was done.
     GIVEN_UP = "given_up";
+    /// It can't be taken back or stopped any more: what was saved for the way back is gone, or the work had begun. Nothing was changed.
+    TOO_LATE = "too_late";
     /// Something went wrong inside our own program.
     INTERNAL = "internal";
 }

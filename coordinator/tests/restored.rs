@@ -122,7 +122,7 @@ async fn a_restored_store_refuses_until_it_is_adopted() {
     }
     // Who saw nothing newer is let in, but nothing begins there.
     let here = away.visit(&coordinator).await;
-    let action = coordinator.command(&["host", "restart-client", "db-2"]);
+    let action = coordinator.command(&["host", "renew", "db-2"]);
     assert!(!action.status.success());
     assert!(
         text(&action.stderr).contains("--adopt-epoch"),

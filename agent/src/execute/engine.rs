@@ -245,7 +245,10 @@ impl Run<'_> {
                 return self.result(Outcome::Refused, StepId::Check, codes::UNEXPECTED_STATE, message);
             }
             Ok(saved) => saved,
-            Err(error) => return self.result(Outcome::Refused, StepId::Check, error.code, error.message),
+            // It was made final: there is nothing to go back to, and nothing was changed.
+            Err(error) => {
+                return self.result(Outcome::Refused, StepId::Check, codes::TOO_LATE, error.message);
+            }
         };
         if !self.changed()
             && let Err(error) = back::prepare(self, &saved)

@@ -121,6 +121,11 @@ impl Outbox {
         self.lock().head.outbox_id.clone()
     }
 
+    /// Highest sequence that is acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.lock().head.acknowledged
+    }
+
     /// Last sequence given.
     pub fn last_sequence(&self) -> u64 {
         let inner = self.lock();

@@ -155,6 +155,7 @@ async fn open(
         highest_epoch: Some(persisted.highest_epoch.into()),
         outbox_id: shared.outbox.id(),
         last_sequence: shared.outbox.last_sequence(),
+        acknowledged: shared.outbox.acknowledged(),
         running_order: shared.running_order(),
         inventory_digest: shared.inventory().1,
     };

@@ -141,6 +141,15 @@ fn rollout(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer.reason = "every leg is settled; the PMM Server is asked for the three checks".to_owned();
             answer.then = "at the deadline the rollout ends with what the checks say then".to_owned();
         }
+        RolloutPhase::RollingBack => {
+            answer.reason = row.going_back.as_ref().map_or_else(String::new, |back| {
+                format!("its clients are taken back by {}: {}", back.by, back.reason)
+            });
+            answer.rules =
+                strings(&["groups go back in reverse, each with at most max_unavailable hosts at once"]);
+            answer.then = "it ends when every host that can is back".to_owned();
+            answer.you_can = strings(&["abort (those that did not go back yet stay upgraded)"]);
+        }
         RolloutPhase::Aborting => {
             answer.reason = row.abort.as_ref().map_or_else(String::new, |abort| {
                 format!("aborted by {}: {}", abort.by, abort.reason)
@@ -491,10 +500,17 @@ fn choices(row: &HostRow, binding: Option<(Owner, &'static str)>, planned: &Plan
         (_, Some((Owner::Operator, "held"))) => vec![format!("host unhold {name}")],
         (_, Some((Owner::Operator, "approval"))) => vec![format!("approve {}", planned.group)],
         (_, Some((Owner::Operator, "start"))) => strings(&["start"]),
+        (HostPhase::Verifying, _) if row.inconclusive => vec![
+            format!("accept {name}"),
+            format!("rollback host {name}"),
+            "resume (looks again as long as before)".to_owned(),
+        ],
+        (HostPhase::Settling, _) if row.rests() => vec![format!("rollback host {name}")],
         (_, Some((Owner::Operator, _))) => strings(&["resume", "abort"]),
         (HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready, _) => {
             vec![format!("host hold {name}"), format!("skip {name}")]
         }
+        (HostPhase::RolledBack, _) if row.taken_back => vec![format!("retry {name}")],
         (HostPhase::Skipped, _) => vec![format!("retry {name}")],
         (phase, _) => Some(failure_hint(phase, row.slot))
             .filter(|hint| !hint.is_empty() && row.counts)

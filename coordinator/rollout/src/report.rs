@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The document behind `report --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportDocument {
-    /// `planned`, `running`, `succeeded`, `finished_with_exceptions`, `finished_with_lost`, `paused`, `aborting`, `aborted`, `server_restored`,
+    /// `planned`, `running`, `succeeded`, `finished_with_exceptions`, `finished_with_lost`, `paused`, `aborting`, `aborted`, `rolling_back`, `rolled_back`,
+    /// `server_restored`,
     /// `server_refused`, `server_needs_operator`.
     pub outcome: String,
     /// Why, for people; empty when it succeeded.
@@ -169,6 +170,9 @@ fn reason(kernel: &Kernel, outcome: &str) -> String {
     }
     if let Some(abort) = &kernel.rollout.abort {
         return format!("aborted by {}: {}", abort.by, abort.reason);
+    }
+    if let Some(back) = &kernel.rollout.going_back {
+        return format!("its clients were taken back by {}: {}", back.by, back.reason);
     }
     match outcome {
         "finished_with_lost" => "at least one host has been silent since its permit".to_owned(),

@@ -223,6 +223,7 @@ impl Session {
             agent_version: hello.agent_version.clone(),
             outbox: OutboxId::new(hello.outbox_id.clone()),
             inventory_sha256: hello.inventory_digest.clone(),
+            acknowledged_seen: hello.acknowledged,
             epoch_seen: hello.highest_epoch.unwrap_or_default().into(),
             epoch_given: self.service.sessions.epoch(),
             still_there: false,

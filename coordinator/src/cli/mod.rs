@@ -87,8 +87,15 @@ enum Command {
     Retry(rollout::RetryArguments),
     /// Let a group begin that needs approval
     Approve(rollout::ApproveArguments),
+    /// Reduce numbers of a group; only a new plan raises them
+    Limit(rollout::LimitArguments),
     /// Leave out a host that did not begin
     Skip(rollout::SkipArguments),
+    /// Let a host pass whose verification came to no verdict
+    Accept(rollout::SkipArguments),
+    /// Take back hosts that were upgraded and whose way back is kept
+    #[command(subcommand)]
+    Rollback(rollout::RollbackCommand),
     /// The rollout at this moment
     Status,
     /// Follow the rollout until it ends or waits for a person
@@ -181,8 +188,17 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         Command::Approve(arguments) => client::with(data, async |client| {
             rollout::approve(arguments, client, output).await
         }),
+        Command::Limit(arguments) => client::with(data, async |client| {
+            rollout::limit(arguments, client, output).await
+        }),
         Command::Skip(arguments) => client::with(data, async |client| {
             rollout::skip(arguments, client, output).await
+        }),
+        Command::Accept(arguments) => client::with(data, async |client| {
+            rollout::accept(arguments, client, output).await
+        }),
+        Command::Rollback(command) => client::with(data, async |client| {
+            rollout::rollback(command, client, output).await
         }),
         Command::Status => client::with(data, async |client| status::run(client, output).await),
         Command::Watch => client::with(data, async |client| watch::run(client, data, output).await),

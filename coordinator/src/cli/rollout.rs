@@ -1,4 +1,4 @@
-//! Commands to the rollout: start, pause, resume, abort, retry, approve, skip.
+//! Commands to the rollout: start, pause, resume, abort, retry, approve, limit, skip, accept, rollback.
 
 use super::Ended;
 use super::client::{self, Client};
@@ -59,12 +59,53 @@ pub struct ApproveArguments {
 }
 
 #[derive(clap::Args)]
+pub struct LimitArguments {
+    /// Group whose numbers are reduced
+    group: String,
+    /// Most hosts that may be without a working client at once
+    #[arg(long, value_name = "N", required_unless_present = "failure_threshold")]
+    max_unavailable: Option<u32>,
+    /// Failures that are tolerated
+    #[arg(long, value_name = "N")]
+    failure_threshold: Option<u32>,
+    /// Why; kept in the log
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+#[derive(clap::Args)]
 pub struct SkipArguments {
     /// Host by id or name
     host: String,
     /// Why; kept in the log
     #[arg(long, default_value = "")]
     reason: String,
+}
+
+#[derive(clap::Subcommand)]
+pub enum RollbackCommand {
+    /// One host
+    Host {
+        /// Host by id or name
+        host: String,
+        /// Why; kept in the log and in the report
+        #[arg(long)]
+        reason: String,
+    },
+    /// A group; its hosts that did not begin are left out
+    Group {
+        /// Name of the group
+        group: String,
+        /// Why; kept in the log and in the report
+        #[arg(long)]
+        reason: String,
+    },
+    /// Every host that the client leg under way upgraded, group by group in reverse; that ends the rollout
+    Clients {
+        /// Why; kept in the log and in the report
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 type Reply = Result<tonic::Response<wire::Document>, tonic::Status>;
@@ -142,6 +183,20 @@ pub async fn approve(arguments: ApproveArguments, client: &mut Client, output: &
     )
 }
 
+pub async fn limit(arguments: LimitArguments, client: &mut Client, output: &Output) -> Ended {
+    done(
+        client
+            .limit(wire::LimitRequest {
+                group: arguments.group,
+                max_unavailable: arguments.max_unavailable,
+                failure_threshold: arguments.failure_threshold,
+                reason: arguments.reason,
+            })
+            .await,
+        output,
+    )
+}
+
 pub async fn skip(arguments: SkipArguments, client: &mut Client, output: &Output) -> Ended {
     done(
         client
@@ -152,4 +207,30 @@ pub async fn skip(arguments: SkipArguments, client: &mut Client, output: &Output
             .await,
         output,
     )
+}
+
+pub async fn accept(arguments: SkipArguments, client: &mut Client, output: &Output) -> Ended {
+    done(
+        client
+            .accept_host(wire::HostRequest {
+                host: arguments.host,
+                reason: arguments.reason,
+            })
+            .await,
+        output,
+    )
+}
+
+pub async fn rollback(command: RollbackCommand, client: &mut Client, output: &Output) -> Ended {
+    use wire::rollback_request::Target;
+    let (target, reason) = match command {
+        RollbackCommand::Host { host, reason } => (Target::Host(host), reason),
+        RollbackCommand::Group { group, reason } => (Target::Group(group), reason),
+        RollbackCommand::Clients { reason } => (Target::Clients(wire::Empty {}), reason),
+    };
+    let request = wire::RollbackRequest {
+        target: Some(target),
+        reason,
+    };
+    done(client.rollback(request).await, output)
 }

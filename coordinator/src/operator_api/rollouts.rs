@@ -8,7 +8,7 @@ use crate::pmm;
 use crate::problem::{Problem, Problems};
 use crate::store::{ADOPT_HINT, StoredEvent};
 use fleet_proto as wire;
-use rollout::kernel::Command;
+use rollout::kernel::{Command, RollbackTarget};
 use rollout::report::ReportDocument;
 use std::collections::BTreeSet;
 use tokio::sync::mpsc;
@@ -69,6 +69,27 @@ impl OperatorService {
         Ok(DoneDocument {
             done: self.engine.adopt(who).await?,
         })
+    }
+
+    pub(super) async fn rollback_document(
+        &self,
+        who: String,
+        request: wire::RollbackRequest,
+    ) -> Result<DoneDocument, Problems> {
+        use wire::rollback_request::Target;
+        let target = match request.target {
+            Some(Target::Host(host)) => RollbackTarget::Host(host),
+            Some(Target::Group(group)) => RollbackTarget::Group(group),
+            Some(Target::Clients(_)) => RollbackTarget::Clients,
+            None => {
+                return Err(Problem::new("the request names nobody to take back")
+                    .hint("give a host, a group, or all clients")
+                    .into());
+            }
+        };
+        let reason = request.reason;
+        self.command_document(who, Command::Rollback { target, reason })
+            .await
     }
 
     pub(super) async fn status_document(&self) -> Result<LiveStatus, Problems> {

@@ -153,10 +153,38 @@ impl OperatorRpc for OperatorService {
         answer(self.command_document(who, Command::Approve { group }).await)
     }
 
+    async fn limit(&self, request: Request<wire::LimitRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::LimitRequest {
+            group,
+            max_unavailable,
+            failure_threshold,
+            reason,
+        } = request.into_inner();
+        let command = Command::Limit {
+            group,
+            max_unavailable,
+            failure_threshold,
+            reason,
+        };
+        answer(self.command_document(who, command).await)
+    }
+
     async fn skip_host(&self, request: Request<wire::HostRequest>) -> Answer {
         let who = Operator::of(&request);
         let wire::HostRequest { host, reason } = request.into_inner();
         answer(self.command_document(who, Command::Skip { host, reason }).await)
+    }
+
+    async fn rollback(&self, request: Request<wire::RollbackRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.rollback_document(who, request.into_inner()).await)
+    }
+
+    async fn accept_host(&self, request: Request<wire::HostRequest>) -> Answer {
+        let who = Operator::of(&request);
+        let wire::HostRequest { host, reason } = request.into_inner();
+        answer(self.command_document(who, Command::Accept { host, reason }).await)
     }
 
     async fn revoke_host(&self, request: Request<wire::HostRequest>) -> Answer {

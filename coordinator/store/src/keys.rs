@@ -160,8 +160,8 @@ pub(super) fn is_former(connection: &Connection, key: &str) -> Result<bool, Stor
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::sessions::tests::{enrolled, hello};
     use super::*;
+    use crate::testing::{enrolled, hello};
     use crate::{HelloFacts, SessionDecision, testing};
 
     fn renewal(shown: &str, new: &str) -> Renewal {

@@ -171,6 +171,8 @@ pub mod testing {
     #![allow(clippy::unwrap_used)]
     //! A store in a temporary directory.
     use super::Store;
+    use super::{AuditEntry, HelloFacts, JoinTicket, NewToken};
+    use fleet_common::ids::{Epoch, HostId, OutboxId};
 
     /// The directory must be kept alive as long as the store.
     pub fn store() -> (tempfile::TempDir, Store) {
@@ -179,5 +181,50 @@ pub mod testing {
         Store::create(&path).unwrap();
         let store = Store::open(&path).unwrap();
         (dir, store)
+    }
+
+    /// A host with key `k` that has enrolled.
+    pub async fn enrolled(store: &Store) -> HostId {
+        let token = NewToken {
+            token_id: "t".into(),
+            secret_sha256: "s".into(),
+            group_label: "g".into(),
+            uses: 1,
+            created_at_ms: 0,
+            expires_at_ms: 10,
+        };
+        let audit = AuditEntry {
+            at_ms: 0,
+            who: String::new(),
+            what: String::new(),
+            detail: String::new(),
+        };
+        store.create_token(token, audit).await.unwrap();
+        let ticket = JoinTicket {
+            token_id: "t".into(),
+            secret_sha256: "s".into(),
+            key_sha256: "k".into(),
+            hostname: "db-1".into(),
+            new_host: HostId::new("h"),
+            now_ms: 1,
+        };
+        store.enrol(ticket).await.unwrap().unwrap().host
+    }
+
+    /// Its greeting.
+    pub fn hello(session_number: u64) -> HelloFacts {
+        HelloFacts {
+            session_number,
+            key_sha256: "k".into(),
+            boot_id: "b".into(),
+            agent_version: "0".into(),
+            outbox: OutboxId::new("o"),
+            inventory_sha256: String::new(),
+            acknowledged_seen: 0,
+            epoch_seen: Epoch::default(),
+            epoch_given: Epoch::default(),
+            still_there: false,
+            now_ms: 5,
+        }
     }
 }

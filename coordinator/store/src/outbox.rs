@@ -52,6 +52,16 @@ impl Store {
     }
 }
 
+/// Moves the cursor of an outbox over events that a restored store will never get.
+pub(super) fn lose(connection: &Connection, host: &str, outbox: &str, up_to: u64) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT INTO outboxes (host_id, outbox_id, acknowledged) VALUES (?1, ?2, ?3)
+         ON CONFLICT (host_id, outbox_id) DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
+        params![host, outbox, int(up_to)],
+    )?;
+    Ok(())
+}
+
 /// Appends events and moves the cursors, inside the caller's savepoint.
 pub(super) fn append_events(connection: &Connection, events: &[NewEvent]) -> Result<(), StoreError> {
     for event in events {

@@ -1,5 +1,5 @@
-//! A store that was restored from a backup, or of which an older copy was started. Agents show it: they have seen an epoch or a session
-//! number that this store never gave. That is written down, and nothing begins until a person adopts the store as it is.
+//! A store that was restored from a backup, or of which an older copy was started. Agents show it: they have seen an epoch, a session number
+//! or an acknowledgement that this store never gave. That is written down, and nothing begins until a person adopts the store as it is.
 
 use super::audit::{AuditEntry, append};
 use super::{Core, Store, StoreError, int, term, uint};
@@ -44,6 +44,8 @@ pub(super) struct Shown<'a> {
     pub epoch: Epoch,
     pub session_number: u64,
     pub session_given: u64,
+    pub events_seen: u64,
+    pub events_known: u64,
     pub now_ms: u64,
 }
 
@@ -60,8 +62,13 @@ pub(super) fn record(connection: &Connection, shown: &Shown<'_>) -> Result<Strin
         ],
     )?;
     let text = format!(
-        "host {} has seen epoch {} and session {}, this store gave it session {} last",
-        shown.name, shown.epoch, shown.session_number, shown.session_given
+        "host {} has seen epoch {}, session {} and {} acknowledged events; this store knows session {} and {} events of it",
+        shown.name,
+        shown.epoch,
+        shown.session_number,
+        shown.events_seen,
+        shown.session_given,
+        shown.events_known
     );
     if known == 0 {
         connection.execute(
@@ -154,8 +161,8 @@ fn summary(connection: &Connection) -> Result<Option<Restored>, StoreError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::sessions::tests::{enrolled, hello};
     use crate::testing;
+    use crate::testing::{enrolled, hello};
     use crate::{HelloFacts, SessionDecision};
     use fleet_common::ids::HostId;
 
@@ -215,6 +222,26 @@ mod tests {
             assert!(!quarantined(&store).await);
             let restored = store.restored().await.unwrap().unwrap();
             assert_eq!((restored.hosts, restored.highest), (1, shown.epoch_seen));
+        }
+    }
+
+    #[tokio::test]
+    async fn events_that_somebody_else_acknowledged_are_evidence() {
+        let (_dir, store) = testing::store();
+        let host = enrolled(&store).await;
+        // It was connected all the time, so that neither number nor term show anything.
+        let hello = |session| HelloFacts {
+            acknowledged_seen: 12,
+            ..seen(session, GIVEN)
+        };
+        let decision = decide(&store, &host, hello(0)).await;
+        assert!(matches!(decision, SessionDecision::Restored(_)), "{decision:?}");
+        store.adopt("test".into(), 9).await.unwrap().unwrap();
+        for session in [0, 1] {
+            let SessionDecision::Open(opened) = decide(&store, &host, hello(session)).await else {
+                panic!("not let in")
+            };
+            assert_eq!(opened.acknowledged, 12, "what is lost is not asked for");
         }
     }
 

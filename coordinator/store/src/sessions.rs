@@ -5,7 +5,7 @@
 use super::audit::{AuditEntry, append};
 use super::keys::{self, Shown};
 use super::{Core, Store, StoreError, int, uint};
-use super::{restored, term};
+use super::{outbox, restored, term};
 use fleet_common::ids::{Epoch, HostId, OutboxId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -24,6 +24,8 @@ pub struct HelloFacts {
     pub outbox: OutboxId,
     /// Digest of the inventory it has.
     pub inventory_sha256: String,
+    /// Highest sequence of its outbox that it saw acknowledged.
+    pub acknowledged_seen: u64,
     /// Highest epoch that it has seen.
     pub epoch_seen: Epoch,
     /// Highest epoch that this coordinator gave to anybody.
@@ -154,7 +156,15 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     if let Some(reason) = known.quarantined {
         return Ok(SessionDecision::Quarantined(reason));
     }
-    let ahead = hello.session_number > known.given;
+    let acknowledged = connection
+        .query_row(
+            "SELECT acknowledged FROM outboxes WHERE host_id = ?1 AND outbox_id = ?2",
+            [id, hello.outbox.as_str()],
+            |row| row.get::<_, i64>(0),
+        )
+        .optional()?
+        .map_or(0, uint);
+    let ahead = hello.session_number > known.given || hello.acknowledged_seen > acknowledged;
     // The term in the store counts, too: an adoption may have raised it while this Hello waited for its turn.
     let given = hello.epoch_given.max(Epoch {
         term: term::current(connection)?,
@@ -167,6 +177,8 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
             epoch: hello.epoch_seen,
             session_number: hello.session_number,
             session_given: known.given,
+            events_seen: hello.acknowledged_seen,
+            events_known: acknowledged,
             now_ms: hello.now_ms,
         };
         return Ok(SessionDecision::Restored(restored::record(connection, &shown)?));
@@ -200,67 +212,23 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     connection.prepare_cached("UPDATE hosts SET adopted = 0, session_given = ?2, session_confirmed = ?3, last_seen_ms = ?4, agent_version = ?5, boot_id = ?6
          WHERE host_id = ?1")?.execute(params![id, int(number), int(hello.session_number), int(hello.now_ms), hello.agent_version, hello.boot_id],
     )?;
-    let acknowledged = connection
-        .prepare_cached("SELECT acknowledged FROM outboxes WHERE host_id = ?1 AND outbox_id = ?2")?
-        .query_row([id, hello.outbox.as_str()], |row| row.get::<_, i64>(0))
-        .optional()?
-        .map_or(0, uint);
+    if hello.acknowledged_seen > acknowledged {
+        // Adopted: the events in between are lost, and the host does not have them any more.
+        outbox::lose(connection, id, hello.outbox.as_str(), hello.acknowledged_seen)?;
+    }
     Ok(SessionDecision::Open(Opened {
         session_number: number,
-        acknowledged,
+        acknowledged: acknowledged.max(hello.acknowledged_seen),
         inventory_wanted: known.inventory != hello.inventory_sha256,
         name: known.name,
     }))
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing;
-    use crate::{JoinTicket, NewToken};
-
-    pub async fn enrolled(store: &Store) -> HostId {
-        let token = NewToken {
-            token_id: "t".into(),
-            secret_sha256: "s".into(),
-            group_label: "g".into(),
-            uses: 1,
-            created_at_ms: 0,
-            expires_at_ms: 10,
-        };
-        let audit = AuditEntry {
-            at_ms: 0,
-            who: String::new(),
-            what: String::new(),
-            detail: String::new(),
-        };
-        store.create_token(token, audit).await.unwrap();
-        let ticket = JoinTicket {
-            token_id: "t".into(),
-            secret_sha256: "s".into(),
-            key_sha256: "k".into(),
-            hostname: "db-1".into(),
-            new_host: HostId::new("h"),
-            now_ms: 1,
-        };
-        store.enrol(ticket).await.unwrap().unwrap().host
-    }
-
-    pub fn hello(session_number: u64) -> HelloFacts {
-        HelloFacts {
-            session_number,
-            key_sha256: "k".into(),
-            boot_id: "b".into(),
-            agent_version: "0".into(),
-            outbox: OutboxId::new("o"),
-            inventory_sha256: String::new(),
-            epoch_seen: Epoch::default(),
-            epoch_given: Epoch::default(),
-            still_there: false,
-            now_ms: 5,
-        }
-    }
+    use crate::testing::{self, enrolled, hello};
 
     fn number(decision: &SessionDecision) -> u64 {
         match decision {

@@ -1,17 +1,17 @@
 //! A real coordinator process on its own data directory and ports, and a minimal agent that talks to it over real TLS sockets.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
-pub mod agent;
 pub mod fake_pmm;
+
+#[allow(unused_imports)]
+pub use fake_agent as agent;
+pub use fake_agent::{PATIENCE, Token};
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-/// Longest wait for anything in these tests.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pmm-coordinator");
@@ -186,26 +186,6 @@ pub fn run_with(data: &Path, arguments: &[&str]) -> Output {
         .env("NO_COLOR", "1")
         .output()
         .unwrap()
-}
-
-/// The parts of a join token.
-#[derive(Clone, Debug)]
-pub struct Token {
-    pub id: String,
-    pub secret: String,
-    pub ca_key: String,
-}
-
-impl Token {
-    fn parse(text: &str) -> Self {
-        let parts: Vec<&str> = text.split('.').collect();
-        assert_eq!(parts.len(), 3, "id.secret.sha256");
-        Self {
-            id: parts[0].to_owned(),
-            secret: parts[1].to_owned(),
-            ca_key: parts[2].to_owned(),
-        }
-    }
 }
 
 /// Polls until it holds.

@@ -9,7 +9,7 @@ use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use rollout::fleet;
 use rollout::kernel::Kernel;
-use rollout::plan::{HostRecord, PlanDraft, ServerInput, join};
+use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput, join};
 use std::collections::BTreeMap;
 
 pub const NOW: u64 = 1_700_000_000_000;
@@ -204,8 +204,18 @@ pub fn draft_with(groups: &[GroupSpec<'_>], decision: &str, direct: &[usize]) ->
     .unwrap()
 }
 
-pub fn kernel(groups: &[GroupSpec<'_>], decision: &str, direct: &[usize]) -> (Vec<u8>, Kernel) {
-    let (_, bytes) = draft_with(groups, decision, direct).into_bytes().unwrap();
+/// A change of the plan before it is stored.
+pub type Edit<'a> = &'a dyn Fn(&mut Plan);
+
+pub fn kernel(
+    groups: &[GroupSpec<'_>],
+    decision: &str,
+    direct: &[usize],
+    edit: Edit<'_>,
+) -> (Vec<u8>, Kernel) {
+    let mut draft = draft_with(groups, decision, direct);
+    edit(&mut draft.plan);
+    let (_, bytes) = draft.into_bytes().unwrap();
     let kernel = Kernel::new(RolloutId::new("r1"), &bytes, Epoch { term: 1, counter: 0 }, NOW).unwrap();
     (bytes, kernel)
 }

@@ -28,6 +28,8 @@ pub enum Behaviour {
     NoSamples,
     /// Its client stays at the old address.
     StaysBehind,
+    /// Upgraded, but its samples come and go.
+    Flaps,
     /// PMM runs a database backup there until this moment.
     Backup(u64),
 }
@@ -146,7 +148,8 @@ impl SimHost {
             custom_labels: BTreeMap::new(),
         };
         view.services.insert(service.clone(), described);
-        if self.version.is_some() && self.samples && self.reaches(server) {
+        let gone = self.behaviour == Behaviour::Flaps && self.changed && now.is_multiple_of(2_000);
+        if self.version.is_some() && self.samples && self.reaches(server) && !gone {
             view.node_samples_ms.insert(self.node_id.clone(), now - 500);
             view.service_samples_ms.insert(service.clone(), now - 500);
             view.qan_active.insert(service);
@@ -358,6 +361,9 @@ impl SimHost {
                 self.version = Some(to);
                 self.samples = behaviour != Behaviour::NoSamples;
                 self.answer(order, Outcome::Done, "", detail(to));
+            }
+            (Action::Rollback, _) if !self.changed => {
+                self.answer(order, Outcome::Refused, codes::TOO_LATE, null)
             }
             (Action::Rollback, _) => {
                 self.version = Some(self.old);

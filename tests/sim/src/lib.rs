@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod fixture;
+pub mod gates;
 pub mod hosts;
 pub mod rules;
 pub mod run;
@@ -15,7 +16,7 @@ use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use hosts::{Behaviour, SimHost};
-use rollout::kernel::{Command, Input, Kernel, Output, Row};
+use rollout::kernel::{Command, Input, Kernel, Output, RollbackTarget, Row};
 use rules::Watcher;
 use std::collections::BTreeMap;
 
@@ -109,7 +110,7 @@ pub struct World {
     pub fail_published: bool,
     hops: BTreeMap<OrderId, Hop>,
     term: u64,
-    next_view: u64,
+    last_view: u64,
     paused_since: Option<u64>,
 }
 
@@ -145,7 +146,27 @@ impl World {
         faults: Faults,
         direct: &[usize],
     ) -> Self {
-        let (bytes, kernel) = fixture::kernel(groups, decision, direct);
+        Self::with_plan(seed, groups, decision, faults, direct, &|_| {})
+    }
+
+    /// A fleet whose plan was changed before it was stored.
+    pub fn with_plan(
+        seed: u64,
+        groups: &[GroupSpec<'_>],
+        decision: &str,
+        faults: Faults,
+        direct: &[usize],
+        edit: fixture::Edit<'_>,
+    ) -> Self {
+        let mut draft = fixture::draft_with(groups, decision, direct);
+        edit(&mut draft.plan);
+        Self::of_plan(seed, draft, faults)
+    }
+
+    /// A fleet with a plan that the fleet file can't say.
+    pub fn of_plan(seed: u64, draft: rollout::plan::PlanDraft, faults: Faults) -> Self {
+        let (_, bytes) = draft.into_bytes().expect("a plan");
+        let kernel = Kernel::new("r1".into(), &bytes, Epoch { term: 1, counter: 0 }, NOW).expect("a kernel");
         let mut rng = Rng(seed);
         let hosts = kernel
             .plan()
@@ -175,7 +196,7 @@ impl World {
             fail_published: false,
             hops: BTreeMap::new(),
             term: 1,
-            next_view: 0,
+            last_view: 0,
             paused_since: None,
         };
         for host in world.hosts.keys().cloned().collect::<Vec<_>>() {
@@ -407,9 +428,9 @@ impl World {
             self.crash();
         }
         if let Some(request) = self.last.want_server_view
-            && self.next_view <= self.now
+            && self.last_view + request.every_ms <= self.now
         {
-            self.next_view = self.now + request.every_ms;
+            self.last_view = self.now;
             if !self.rng.one_in(self.faults.view_lost) {
                 let view = self.view();
                 self.give(Input::ServerView(view));
@@ -521,7 +542,7 @@ impl World {
             let pick = self.rng.below(hosts.len() as u64) as usize;
             let host = hosts[pick].to_string();
             let reason = "because".to_owned();
-            let command = match self.rng.below(24) {
+            let command = match self.rng.below(28) {
                 0..=3 => Command::Pause { reason },
                 4..=7 => Command::Resume {
                     reason,
@@ -541,6 +562,19 @@ impl World {
                 21 => Command::Skip { host, reason },
                 22 => Command::Approve {
                     group: "two".to_owned(),
+                },
+                23 => Command::Accept { host, reason },
+                24 => Command::Rollback {
+                    target: RollbackTarget::Host(host),
+                    reason,
+                },
+                25 => Command::Rollback {
+                    target: RollbackTarget::Group("one".to_owned()),
+                    reason,
+                },
+                26 => Command::Rollback {
+                    target: RollbackTarget::Clients,
+                    reason,
                 },
                 _ => Command::Abort {
                     reason,

@@ -45,17 +45,19 @@ pub struct Watcher {
     was_paused: bool,
     aborted_at: Option<u64>,
     permit_ms: u64,
+    pub gates: super::gates::Gates,
 }
 
 impl Watcher {
     pub fn new(kernel: &Kernel) -> Self {
         Self {
             permit_ms: kernel.plan().timing.permit_ms,
+            gates: super::gates::Gates::of(kernel.plan()),
             ..Self::default()
         }
     }
 
-    fn broken(&mut self, rule: &'static str, what: String) {
+    pub(super) fn broken(&mut self, rule: &'static str, what: String) {
         self.violations.entry(rule).or_default().push(what);
     }
 
@@ -86,6 +88,9 @@ impl Watcher {
                     order.order, order.epoch
                 ),
             );
+        }
+        if let Some(what) = self.gates.began(host, order, now) {
+            self.broken(super::gates::CLOSE, what);
         }
         // Two seconds on the way, and a permit's time after receipt.
         if self
@@ -125,6 +130,10 @@ impl Watcher {
             self.aborted_at = Some(now);
         }
         self.look_at_orders(kernel, out);
+        let found = self.gates.look(kernel, out, now, tick);
+        for (rule, what) in found {
+            self.broken(rule, what);
+        }
         self.look_at_slots(kernel, hosts, freed);
         self.look_at_counts(kernel, out);
         if tick {
@@ -261,7 +270,8 @@ impl Watcher {
             let before = self.rows.get(&(leg.clone(), host.clone())).copied();
             if before.is_some_and(|(_, slot)| slot) && !row.slot && !freed {
                 let truth = &hosts[&host];
-                let verified = matches!(row.phase, HostPhase::Settling) && truth.version.is_some();
+                let verified =
+                    matches!(row.phase, HostPhase::Settling | HostPhase::Upgraded) && truth.version.is_some();
                 let unchanged = !truth.changed && truth.version == Some(truth.old);
                 if !verified && !unchanged {
                     self.broken(
@@ -284,11 +294,15 @@ impl Watcher {
                     .iter()
                     .filter(|host| kernel.host(&leg.id, host).is_some_and(|row| row.slot))
                     .count();
-                if slots > group.max_unavailable as usize {
-                    self.broken(
-                        SLOT_MAX,
-                        format!("{slots} of {} in {}", group.max_unavailable, group.name),
-                    );
+                // A limit may come below what is taken; then it only must not grow.
+                let most = self.gates.most(kernel, &leg.id, group);
+                let before = group.hosts.iter().filter(|host| {
+                    self.rows
+                        .get(&(leg.id.clone(), (*host).clone()))
+                        .is_some_and(|(_, slot)| *slot)
+                });
+                if slots > most as usize && slots > before.count() {
+                    self.broken(SLOT_MAX, format!("{slots} of {most} in {}", group.name));
                 }
             }
         }
@@ -304,6 +318,8 @@ impl Watcher {
                 self.broken(GRANTED, format!("{host} in {leg} is {:?}", row.phase));
             }
             let must = match row.phase {
+                // Whom the operator or its group's policy took back did not fail.
+                HostPhase::RolledBack if row.taken_back => Some(false),
                 HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
                     Some(true)
                 }
@@ -344,7 +360,8 @@ impl Watcher {
                             .host_duty(&leg.leg, host, 0)
                             .is_some_and(|duty| duty.code == "slots")
                 });
-                if turn && ready && able && stuck >= group.max_unavailable as usize {
+                let most = self.gates.most(kernel, &leg.leg, group);
+                if turn && ready && able && stuck >= most as usize {
                     self.broken(EXHAUSTED, format!("group {} in {}", group.name, leg.leg));
                 }
             }
@@ -393,8 +410,10 @@ impl Watcher {
                     continue;
                 };
                 self.saw("group", row.phase);
-                let open =
-                    !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled) && !kernel.is_final();
+                let open = !matches!(
+                    row.phase,
+                    GroupPhase::Done | GroupPhase::Cancelled | GroupPhase::RolledBack
+                ) && !kernel.is_final();
                 if open
                     && kernel
                         .group_duty(&leg.leg, group, now)
@@ -412,10 +431,10 @@ impl Watcher {
                     .count();
                 let had_turn = !matches!(
                     row.phase,
-                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
                 );
                 if had_turn
-                    && failures > group.failure_threshold as usize
+                    && failures > self.gates.tolerated(kernel, &leg.leg, group) as usize
                     && matches!(kernel.phase(), RolloutPhase::Running)
                     && leg.phase == LegPhase::Running
                 {

@@ -44,6 +44,10 @@ impl Kernel {
                 .find(&host)
                 .and_then(|host| self.free_slot(&host, &reason, now_ms)),
             Command::Approve { group } => self.approve(by, &group, now_ms),
+            Command::Rollback { target, reason } => self.rollback(by, &target, &reason, now_ms),
+            Command::Accept { host, reason } => self
+                .find(&host)
+                .and_then(|host| self.accept_host(by, &host, &reason, now_ms)),
             Command::Skip { host, reason } => self
                 .find(&host)
                 .and_then(|host| self.skip(&host, &reason, now_ms)),
@@ -205,6 +209,7 @@ impl Kernel {
             );
         }
         self.accept_failures(&pause.code, now_ms);
+        self.look_again(now_ms);
         self.go_on(&format!("resumed by {by} {reason}"), now_ms);
         accepted("resumed")
     }

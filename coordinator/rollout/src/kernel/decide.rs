@@ -30,6 +30,11 @@ impl Kernel {
         if self.rollout.abort.is_some() {
             return self.drive_abort(now_ms);
         }
+        if self.rollout.going_back.is_some() {
+            self.drive_going_back(now_ms);
+            return self.remind(now_ms);
+        }
+        self.drive_back(now_ms);
         self.return_late_hosts(now_ms);
         let settled = self.legs.iter().all(|leg| leg.phase == LegPhase::Settled);
         if self.rollout.phase == RolloutPhase::Checking && !settled {
@@ -424,6 +429,7 @@ impl Kernel {
             })
             .collect();
         let mut following = false;
+        self.forget_wanted_back();
         for (leg, host, phase) in all {
             match phase {
                 HostPhase::Waiting if self.keeps_following(&leg, &host) => following = true,
@@ -471,7 +477,10 @@ impl Kernel {
 
     /// Lets nothing begin any more until a person says so. The first reason stands.
     pub(super) fn pause(&mut self, code: &str, text: &str, hint: &str, by: &str, now_ms: u64) -> bool {
-        if !matches!(self.rollout.phase, RolloutPhase::Running | RolloutPhase::Checking) {
+        if !matches!(
+            self.rollout.phase,
+            RolloutPhase::Running | RolloutPhase::Checking | RolloutPhase::RollingBack
+        ) {
             return false;
         }
         self.rollout.before_pause = Some(self.rollout.phase);

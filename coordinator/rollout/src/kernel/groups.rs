@@ -86,7 +86,7 @@ impl Kernel {
             }
             earlier_done &= self
                 .group(&leg, &group.name)
-                .is_some_and(|row| row.phase == GroupPhase::Done);
+                .is_some_and(|row| matches!(row.phase, GroupPhase::Done | GroupPhase::RolledBack));
         }
         if earlier_done {
             self.drive_end(at, now_ms);
@@ -97,7 +97,7 @@ impl Kernel {
         self.group(leg, group).is_some_and(|row| {
             !matches!(
                 row.phase,
-                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
             )
         })
     }
@@ -118,17 +118,15 @@ impl Kernel {
         );
         match group.on_breach {
             OnBreach::Pause => self.pause_for_failures(&text, now_ms),
-            OnBreach::Rollback => self.breach_rollback(leg, group, &text, now_ms),
+            OnBreach::Rollback => {
+                self.take_group_back(leg, group, &text, now_ms);
+                self.pause_for_failures(&text, now_ms);
+            }
             OnBreach::Abort => {
                 // Refused only where it is being aborted already.
                 let _ = self.abort("coordinator", text, false, now_ms);
             }
         }
-    }
-
-    /// The group's upgraded hosts whose way back is still kept go back, then a person is waited for.
-    fn breach_rollback(&mut self, _leg: &LegId, _group: &PlanGroup, text: &str, now_ms: u64) {
-        self.pause_for_failures(text, now_ms);
     }
 
     fn pause_for_failures(&mut self, text: &str, now_ms: u64) {
@@ -450,7 +448,12 @@ impl Kernel {
             .groups
             .iter()
             .flat_map(|(leg, rows)| rows.iter().map(move |(group, row)| (leg, group, row)))
-            .filter(|(_, _, row)| row.phase != GroupPhase::Done && row.phase != GroupPhase::Cancelled)
+            .filter(|(_, _, row)| {
+                !matches!(
+                    row.phase,
+                    GroupPhase::Done | GroupPhase::Cancelled | GroupPhase::RolledBack
+                )
+            })
             .map(|(leg, group, _)| (leg.clone(), group.clone()))
             .collect();
         for (leg, group) in open {

@@ -3,6 +3,7 @@
 //! `connected` is a hint, a fresh sample is proof. A sample is fresh when it is newer than everything from before the end of the switch; a
 //! host whose clock is behind is believed once its samples rose twice between views taken after the switch.
 
+use super::commands::{Answer, accepted, refused};
 use super::rows::Key;
 use super::state::{HostPhase, HostRow, LegPhase, Mark, RolloutPhase};
 use super::{Kernel, ViewRequest};
@@ -15,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the fleet is asked for while hosts verify.
 pub(super) const VERIFYING_MS: u64 = 3_000;
+/// A view this old says nothing about a host any more: ten times the time between views while hosts verify.
+const SIGHT_MS: u64 = 10 * VERIFYING_MS;
 /// How often it is asked for otherwise.
 const OTHERWISE_MS: u64 = 60_000;
 /// How often it is asked for around the baseline and the three checks.
@@ -158,15 +161,135 @@ impl Kernel {
             .iter()
             .map(|(series, mark)| (series.clone(), advanced(*mark, newest(view, series))))
             .collect();
+        let (needed, _) = self.gate(leg, host);
+        let good = if missing.is_empty() { row.good_views + 1 } else { 0 };
         self.edit(leg, host, |row| {
             row.views += 1;
             row.last_view_ms = view.taken_at_ms;
             row.marks = marks;
-            row.reason = missing.join("; ");
+            row.good_views = good;
+            if good > 0 {
+                row.last_good_ms = view.taken_at_ms;
+            }
+            row.reason = if good > 0 {
+                format!("{good} of {needed} good views in a row")
+            } else {
+                missing.join("; ")
+            };
         });
-        if missing.is_empty() {
+        if good >= needed {
             self.verified(leg, host, now_ms);
         }
+    }
+
+    /// Good views in a row that a host of a leg needs, and the time until its verdict.
+    pub(super) fn gate(&self, leg: &LegId, host: &HostId) -> (u32, u64) {
+        let group = self
+            .planned(host)
+            .and_then(|planned| self.plan.group(&planned.group));
+        match group.and_then(|group| group.health.as_ref()) {
+            Some(gate) => (gate.good_views.max(1), gate.patience_ms),
+            None => (
+                1,
+                self.plan
+                    .entry(leg, host)
+                    .map_or(self.plan.timing.verify_ms, |entry| entry.verify_for_ms),
+            ),
+        }
+    }
+
+    /// The patience with a host ended. Evidence against its client leads back; anything else is for a person.
+    pub(super) fn verdict(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        let Some(row) = self.host(leg, host) else { return };
+        // Nothing was seen since the switch, or nothing lately: that says nothing about the host. Going back now would need the same PMM
+        // Server that does not answer.
+        let blind = row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms;
+        let flapping =
+            row.last_good_ms > 0 && row.last_good_ms + SIGHT_MS >= now_ms && self.rollout.abort.is_none();
+        let asked = row.inconclusive && self.rollout.phase == RolloutPhase::Paused;
+        let (reason, name) = (row.reason.clone(), self.name(host).to_owned());
+        if !blind && !flapping && !asked {
+            return self.go_back(leg, host, &format!("not verified in time: {reason}"), now_ms);
+        }
+        let (needed, patience) = self.gate(leg, host);
+        self.edit(leg, host, |row| {
+            row.deadline_ms = Some(now_ms + patience);
+            row.inconclusive = true;
+        });
+        if asked {
+            return;
+        }
+        let (code, text) = if blind {
+            (
+                "server_view_missing",
+                format!("the PMM Server can't be asked while {name} waits for its verification"),
+            )
+        } else {
+            (
+                "inconclusive",
+                format!("{name} comes and goes, {needed} good views in a row are needed: {reason}"),
+            )
+        };
+        let hint = if blind {
+            format!(
+                "make the PMM Server reachable for the coordinator, then `resume`; or `accept {name}`, or `rollback host {name}`"
+            )
+        } else {
+            format!(
+                "`accept {name}` lets it pass, `rollback host {name}` takes it back, `resume` looks again as long as before"
+            )
+        };
+        self.pause(code, &text, &hint, "coordinator", now_ms);
+    }
+
+    /// `resume`: whoever came to no verdict gets its time again.
+    pub(super) fn look_again(&mut self, now_ms: u64) {
+        for (leg, host) in self.inconclusive() {
+            let (_, patience) = self.gate(&leg, &host);
+            self.edit(&leg, &host, |row| {
+                row.inconclusive = false;
+                row.good_views = 0;
+                row.last_good_ms = 0;
+                row.deadline_ms = Some(now_ms + patience);
+            });
+        }
+    }
+
+    fn inconclusive(&self) -> Vec<(LegId, HostId)> {
+        let rows = self
+            .hosts
+            .iter()
+            .flat_map(|(leg, rows)| rows.iter().map(move |(host, row)| (leg, host, row)));
+        rows.filter(|(_, _, row)| row.phase == HostPhase::Verifying && row.inconclusive)
+            .map(|(leg, host, _)| (leg.clone(), host.clone()))
+            .collect()
+    }
+
+    /// A person lets a host pass that came to no verdict.
+    pub(super) fn accept_host(&mut self, by: &str, host: &HostId, reason: &str, now_ms: u64) -> Answer {
+        let open = self.inconclusive();
+        let Some((leg, _)) = open.iter().find(|(_, found)| found == host) else {
+            return refused(
+                "no_verdict_open",
+                format!("{} does not wait for a person's verdict", self.name(host)),
+                "see `explain`; `accept` is for hosts whose verification came to no verdict",
+            );
+        };
+        self.verified(leg, host, now_ms);
+        let text = format!("{} was accepted by {by} {reason}", self.name(host))
+            .trim_end()
+            .to_owned();
+        self.edit(leg, host, |row| row.reason = format!("{text}; {}", row.reason));
+        self.event(now_ms, format!("host:{host}"), "host_accepted", text.clone());
+        let paused_for_it = self
+            .rollout
+            .pause
+            .as_ref()
+            .is_some_and(|pause| matches!(pause.code.as_str(), "inconclusive" | "server_view_missing"));
+        if open.len() == 1 && paused_for_it && !self.checking() {
+            self.go_on("the host was accepted", now_ms);
+        }
+        accepted(text)
     }
 
     pub(crate) fn leg_target(&self, leg: &LegId) -> Option<PmmVersion> {
@@ -291,7 +414,7 @@ fn missing(
     for (series, mark) in &row.marks {
         let now = newest(view, series);
         let rose = advanced(*mark, now).rises >= 2;
-        if !rose && now.is_none_or(|now| now <= switched.max(mark.before_ms)) {
+        if now.is_none_or(|now| !rose && now <= switched.max(mark.before_ms)) {
             missing.push(format!("no fresh sample of {series}"));
         }
     }

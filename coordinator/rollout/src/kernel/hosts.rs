@@ -55,7 +55,7 @@ impl Kernel {
             .as_ref()
             .map_or_else(|| phase.as_str().replace('_', " "), |step| step.step.clone());
         let wait = match phase {
-            HostPhase::Verifying => self.plan.timing.verify_ms,
+            HostPhase::Verifying => self.gate(leg, host).1,
             HostPhase::RollingBack => self.plan.timing.rollback_ms * 2 + GRACE_MS,
             HostPhase::Permitted => self.plan.timing.permit_ms + GRACE_MS,
             _ => self.plan.timing.switch_ms + GRACE_MS,
@@ -70,6 +70,8 @@ impl Kernel {
         if self.rollout.phase.is_final() {
             let phase = if self.rollout.abort.is_some() {
                 RolloutPhase::Aborting
+            } else if self.rollout.going_back.is_some() {
+                RolloutPhase::RollingBack
             } else {
                 RolloutPhase::Running
             };
@@ -142,11 +144,20 @@ impl Kernel {
                     .is_some_and(|row| row.phase == HostPhase::Permitted);
                 if begun {
                     let deadline = now_ms + self.plan.timing.switch_ms + GRACE_MS;
+                    let late = self.rollout.abort.is_some();
                     self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
                         row.deadline_ms = Some(deadline);
                         row.backup_since_ms = None;
                         row.backup_answers = 0;
+                        if late {
+                            "it had begun before the abort reached it, and finishes"
+                                .clone_into(&mut row.reason);
+                        }
                     });
+                    if late {
+                        let text = format!("the abort came too late for {}: it had begun", self.name(host));
+                        self.event(now_ms, format!("host:{host}"), codes::TOO_LATE, text);
+                    }
                 }
                 let began = StepRow {
                     step,
@@ -213,6 +224,11 @@ impl Kernel {
                 self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| row.reason = note);
             }
             (HostPhase::Repointing, Action::Repoint) => self.repoint_done(leg, host, result, now_ms),
+            (HostPhase::RollingBack, Action::Rollback)
+                if self.host(leg, host).is_some_and(|row| row.taken_back) =>
+            {
+                self.taken_back(leg, host, result, now_ms)
+            }
             (HostPhase::RollingBack, Action::Rollback) => {
                 let back = matches!(result.outcome, Outcome::Done | Outcome::RolledBack);
                 let why = self
@@ -307,11 +323,7 @@ impl Kernel {
         match result.outcome {
             Outcome::Done => {
                 let detail = switch_detail(result).unwrap_or_default();
-                let deadline = now_ms
-                    + self
-                        .plan
-                        .entry(leg, host)
-                        .map_or(self.plan.timing.verify_ms, |entry| entry.verify_for_ms);
+                let deadline = now_ms + self.gate(leg, host).1;
                 let marks = self
                     .series(host)
                     .into_iter()
@@ -423,6 +435,6 @@ impl Kernel {
     }
 }
 
-fn switch_detail(result: &OrderResult) -> Option<SwitchDetail> {
+pub(super) fn switch_detail(result: &OrderResult) -> Option<SwitchDetail> {
     serde_json::from_value(result.detail.clone()).ok()
 }

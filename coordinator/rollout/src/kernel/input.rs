@@ -76,6 +76,17 @@ pub enum Input {
     },
 }
 
+/// Whom [`Command::Rollback`] takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RollbackTarget {
+    /// One host, by id or name.
+    Host(String),
+    /// A group, by name.
+    Group(String),
+    /// Every host that the client leg under way upgraded; the rollout ends with that.
+    Clients,
+}
+
 /// A person's command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -142,6 +153,20 @@ pub enum Command {
         max_unavailable: Option<u32>,
         /// Tolerated failures.
         failure_threshold: Option<u32>,
+        /// Why.
+        reason: String,
+    },
+    /// Take hosts back that were upgraded and whose way back is kept.
+    Rollback {
+        /// Whom.
+        target: RollbackTarget,
+        /// Why.
+        reason: String,
+    },
+    /// Let a host pass whose verification came to no verdict.
+    Accept {
+        /// Id or name.
+        host: String,
         /// Why.
         reason: String,
     },

@@ -1,6 +1,6 @@
 //! A verified host's way back: kept until the next leg begins, the three checks are over, or an abort ends.
 
-use super::state::{HostPhase, RolloutPhase};
+use super::state::{HostPhase, HostRow, RolloutPhase};
 use super::waiting::{duty, person};
 use super::{Duty, Kernel, Owner};
 use fleet_common::ids::{HostId, LegId};
@@ -30,7 +30,7 @@ impl Kernel {
             let settling: Vec<(HostId, bool)> = self.hosts[&leg]
                 .iter()
                 .filter(|(_, row)| row.phase == HostPhase::Settling)
-                .map(|(host, row)| (host.clone(), row.rests()))
+                .map(|(host, row)| (host.clone(), row.rests() && row.back_wanted.is_none()))
                 .collect();
             open |= !settling.is_empty();
             for (host, _) in settling.into_iter().filter(|(_, rests)| *rests) {
@@ -71,7 +71,11 @@ impl Kernel {
     }
 
     /// What a host waits for whose way back is kept.
-    pub(super) fn resting_duty(&self, leg: &LegId, at_ms: u64) -> Duty {
+    pub(super) fn resting_duty(&self, leg: &LegId, row: &HostRow, at_ms: u64) -> Duty {
+        if let Some(why) = &row.back_wanted {
+            let text = format!("a slot of its group to go back in: {why}");
+            return duty(Owner::Coordinator, "slots", text, at_ms);
+        }
         let text = format!("its way back is kept until {}", self.kept_until(leg));
         match &self.rollout.pause {
             Some(pause) if self.rollout.phase == RolloutPhase::Paused => person(

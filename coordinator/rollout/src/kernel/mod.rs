@@ -25,6 +25,7 @@ mod ramp;
 mod repoint;
 mod restored;
 mod retry;
+mod rollback;
 mod rows;
 mod server;
 mod spread;
@@ -34,13 +35,15 @@ mod timers;
 mod waiting;
 
 pub(crate) use groups::Tally;
-pub use input::{Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, Row, ViewRequest};
+pub use input::{
+    Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, RollbackTarget, Row, ViewRequest,
+};
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
 pub use state::{
-    Abort, Disturbance, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, Mark,
-    OpenOrder, Pause, RestoredStore, RolloutPhase, RolloutRow, Side, StepRow,
+    Abort, Disturbance, GoingBack, GroupPhase, GroupRow, HopRow, HostPhase, HostRow, LegPhase, LegRow,
+    Limits, Mark, OpenOrder, Pause, RestoredStore, RolloutPhase, RolloutRow, Side, StepRow,
 };
 
 use crate::plan::{Plan, PlanError, PlanHost};

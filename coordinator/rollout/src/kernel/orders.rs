@@ -30,12 +30,16 @@ impl Kernel {
         row.phase = phase;
         row.since_ms = now_ms;
         row.deadline_ms = None;
+        row.good_views = 0;
+        row.last_good_ms = 0;
+        row.inconclusive = false;
         if phase != HostPhase::Lost {
             row.step = None;
             row.lost_in = None;
         }
         if phase.is_final() {
             row.ended_at_ms = Some(now_ms);
+            row.back_wanted = None;
             if phase != HostPhase::Lost {
                 row.order = None;
                 row.marks.clear();
@@ -210,6 +214,9 @@ impl Kernel {
             row.permitted_at_ms = None;
             row.switched_at_ms = None;
             row.verified_at_ms = None;
+            row.back_wanted = None;
+            row.taken_back = false;
+            row.back_from = None;
             row.ask_at_ms = None;
             reason.clone_into(&mut row.reason);
         });

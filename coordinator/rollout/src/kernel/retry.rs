@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 impl Kernel {
     pub(super) fn retry(&mut self, hosts: &[String], server: bool, now_ms: u64) -> Answer {
-        if self.rollout.phase == RolloutPhase::Planned || self.rollout.abort.is_some() {
+        if self.rollout.phase == RolloutPhase::Planned
+            || self.rollout.abort.is_some()
+            || self.rollout.going_back.is_some()
+        {
             return refused(
                 "not_running",
                 "only a rollout that was started and not aborted can try again",
@@ -59,7 +62,11 @@ impl Kernel {
             let planned = self
                 .planned(host)
                 .is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
-            if !planned || !(row.counts || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused)) {
+            if !planned
+                || !(row.counts
+                    || row.taken_back
+                    || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused))
+            {
                 return refused(
                     "not_failed",
                     format!(
@@ -150,7 +157,7 @@ impl Kernel {
         });
         if self
             .group(leg, &group)
-            .is_some_and(|row| matches!(row.phase, GroupPhase::Breached))
+            .is_some_and(|row| matches!(row.phase, GroupPhase::Breached | GroupPhase::RolledBack))
         {
             self.set_group(leg, &group, GroupPhase::Ramping, now_ms);
         }

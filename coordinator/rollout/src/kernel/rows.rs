@@ -70,6 +70,7 @@ impl Kernel {
             started_at_ms: None,
             ended_at_ms: None,
             abort: None,
+            going_back: None,
             accepted_unmatched: BTreeSet::new(),
             disturbances: Vec::new(),
             accepted: BTreeSet::new(),
@@ -334,5 +335,11 @@ fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         side: None,
         left_behind: false,
         verified_at_ms: None,
+        good_views: 0,
+        last_good_ms: 0,
+        inconclusive: false,
+        back_wanted: None,
+        taken_back: false,
+        back_from: None,
     }
 }

@@ -22,6 +22,8 @@ pub enum RolloutPhase {
     Checking,
     /// Hosts that were under way finish, no other begins.
     Aborting,
+    /// The hosts that the client leg under way upgraded go back, group by group in reverse.
+    RollingBack,
     /// Every host upgraded and all checks hold.
     Succeeded,
     /// It ended, but not every host is upgraded or not every check holds.
@@ -30,6 +32,8 @@ pub enum RolloutPhase {
     FinishedWithLost,
     /// Ended by the operator.
     Aborted,
+    /// Ended by the operator; its clients went back as far as they could.
+    RolledBack,
 }
 
 impl RolloutPhase {
@@ -37,7 +41,11 @@ impl RolloutPhase {
     pub fn is_final(self) -> bool {
         matches!(
             self,
-            Self::Succeeded | Self::FinishedWithExceptions | Self::FinishedWithLost | Self::Aborted
+            Self::Succeeded
+                | Self::FinishedWithExceptions
+                | Self::FinishedWithLost
+                | Self::Aborted
+                | Self::RolledBack
         )
     }
 }
@@ -47,7 +55,7 @@ impl RolloutPhase {
 pub struct Pause {
     /// `operator`, `threshold`, `slots_exhausted`, `set_exhausted`, `site_exhausted`, `group_deadline`, `offline`, `survey`,
     /// `server_restored`, `server_refused`, `server_needs_operator`, `server_view_missing`, `bridge_incomplete`, `repoint`,
-    /// `store_restored`.
+    /// `store_restored`, `rollback`, `inconclusive`.
     pub code: String,
     /// For people.
     pub text: String,
@@ -95,6 +103,9 @@ pub struct RolloutRow {
     pub ended_at_ms: Option<u64>,
     /// Why and by whom it was aborted.
     pub abort: Option<Abort>,
+    /// Why and by whom its clients are taken back.
+    #[serde(default)]
+    pub going_back: Option<GoingBack>,
     /// Unmatched PMM clients that were accepted.
     pub accepted_unmatched: BTreeSet<String>,
     /// What it went through.
@@ -140,6 +151,19 @@ pub struct Abort {
     pub reason: String,
     /// Whether hosts that are not verified yet go back.
     pub force: bool,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// The way back of all clients of a leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoingBack {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The client leg.
+    pub leg: LegId,
     /// When.
     pub at_ms: u64,
 }
@@ -273,6 +297,8 @@ pub enum GroupPhase {
     Done,
     /// More failures than tolerated.
     Breached,
+    /// Taken back by the operator; none of its hosts begins any more.
+    RolledBack,
     /// Ended by an abort.
     Cancelled,
 }
@@ -512,6 +538,24 @@ pub struct HostRow {
     /// When it was verified on the leg's release.
     #[serde(default)]
     pub verified_at_ms: Option<u64>,
+    /// Good views of the PMM Server in a row, while verifying.
+    #[serde(default)]
+    pub good_views: u32,
+    /// When the newest good one was taken, Unix milliseconds; 0 without one.
+    #[serde(default)]
+    pub last_good_ms: u64,
+    /// Its patience ended without a verdict, and a person is asked.
+    #[serde(default)]
+    pub inconclusive: bool,
+    /// It is to go back for this reason as soon as its group has a slot for that.
+    #[serde(default)]
+    pub back_wanted: Option<String>,
+    /// It was taken back, by the operator or by its group's policy: that is no failure of its own.
+    #[serde(default)]
+    pub taken_back: bool,
+    /// What it was when it was taken back.
+    #[serde(default)]
+    pub back_from: Option<HostPhase>,
 }
 
 impl HostRow {

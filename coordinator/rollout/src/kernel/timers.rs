@@ -6,9 +6,6 @@ use super::state::{HostPhase, HostRow, LegPhase};
 use fleet_common::codes;
 use fleet_common::ids::{HostId, LegId};
 
-/// A view this old says nothing about a host any more: ten times the time between views while hosts verify.
-const SIGHT_MS: u64 = 10 * super::health::VERIFYING_MS;
-
 impl Kernel {
     pub(super) fn expire(&mut self, now_ms: u64) {
         let mut due: Vec<(LegId, HostId)> = Vec::new();
@@ -66,27 +63,7 @@ impl Kernel {
                     });
                 }
             }
-            HostPhase::Verifying if row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms => {
-                // Nothing was seen since the switch, or nothing lately: that says nothing about the host. Going back now would need the same
-                // PMM Server that does not answer.
-                let again = now_ms + self.plan.timing.verify_ms;
-                self.edit(leg, host, |row| row.deadline_ms = Some(again));
-                let text = format!(
-                    "the PMM Server can't be asked while {} waits for its verification",
-                    self.name(host)
-                );
-                self.pause(
-                    "server_view_missing",
-                    &text,
-                    "make the PMM Server reachable for the coordinator, then `resume`",
-                    "coordinator",
-                    now_ms,
-                );
-            }
-            HostPhase::Verifying => {
-                let missing = row.reason.clone();
-                self.go_back(leg, host, &format!("not verified in time: {missing}"), now_ms);
-            }
+            HostPhase::Verifying => self.verdict(leg, host, now_ms),
             HostPhase::Settling => self.enter(leg, host, HostPhase::Upgraded, now_ms, |row| {
                 "upgraded; the host did not say whether the files saved for the way back are removed"
                     .clone_into(&mut row.reason);

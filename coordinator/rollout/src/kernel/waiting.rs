@@ -133,6 +133,18 @@ impl Kernel {
                 );
                 Some(duty(Owner::PmmServer, "checks", missing, until))
             }
+            RolloutPhase::RollingBack => {
+                let text = self.rollout.going_back.as_ref().map_or_else(
+                    || "the next decision".to_owned(),
+                    |back| format!("the clients of {} to go back: {}", back.leg, back.reason),
+                );
+                Some(duty(
+                    Owner::Coordinator,
+                    "rolling_back",
+                    text,
+                    self.next_move_ms(now_ms),
+                ))
+            }
             RolloutPhase::Running | RolloutPhase::Aborting => {
                 let leg = self.legs.iter().find(|leg| leg.phase == LegPhase::Running);
                 let text = leg.map_or_else(
@@ -222,6 +234,7 @@ impl Kernel {
         let row = self.group(leg, &group.name)?;
         match row.phase {
             GroupPhase::Done | GroupPhase::Cancelled => return None,
+            GroupPhase::RolledBack => return self.group_back_duty(leg, group, now_ms),
             GroupPhase::Gated if waits_for_approval(row, group) => {
                 return Some(person(
                     "approval",
@@ -410,7 +423,7 @@ impl Kernel {
                 };
                 duty(Owner::PmmServer, "verifying", text, at)
             }
-            HostPhase::Settling if row.rests() => self.resting_duty(leg, at),
+            HostPhase::Settling if row.rests() => self.resting_duty(leg, row, at),
             HostPhase::Settling => duty(
                 Owner::Agent,
                 "settling",

@@ -257,6 +257,9 @@ pub struct InFlight {
     pub deadline_ms: Option<u64>,
     /// What it waits for.
     pub waits_for: String,
+    /// Whether a person is asked for its verdict.
+    #[serde(default)]
+    pub asked: bool,
     /// Whether its session is up.
     pub connected: bool,
     /// Attempt.

@@ -26,8 +26,8 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
     let in_flight = parts::in_flight(kernel, now_ms);
     let outcome = outcome(kernel);
     let driven = kernel.open_hop().is_some() && !stuck(kernel);
-    let at_rest =
-        kernel.is_final() || (rollout.phase == RolloutPhase::Paused && in_flight.is_empty() && !driven);
+    let at_rest = kernel.is_final()
+        || (rollout.phase == RolloutPhase::Paused && in_flight.iter().all(|host| host.asked) && !driven);
     StatusDocument {
         now_ms,
         rollout: rollout.id.to_string(),
@@ -160,6 +160,8 @@ pub(crate) fn outcome(kernel: &Kernel) -> String {
         RolloutPhase::Paused => "paused",
         RolloutPhase::Aborting => "aborting",
         RolloutPhase::Aborted => "aborted",
+        RolloutPhase::RollingBack => "rolling_back",
+        RolloutPhase::RolledBack => "rolled_back",
         RolloutPhase::Running | RolloutPhase::Checking => "running",
     };
     word.to_owned()
@@ -171,6 +173,7 @@ pub(crate) fn exit_code(outcome: &str) -> i32 {
         "succeeded" => exit::OK,
         "finished_with_exceptions" | "finished_with_lost" => exit::EXCEPTIONS,
         "aborted" | "aborting" => exit::ABORTED,
+        "rolled_back" | "rolling_back" => exit::ROLLED_BACK,
         "server_restored" | "server_refused" | "server_needs_operator" => exit::SERVER_NOT_UPGRADED,
         "paused" => exit::PAUSED,
         _ => exit::FAILED,

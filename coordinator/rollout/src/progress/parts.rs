@@ -270,6 +270,7 @@ pub(super) fn in_flight(kernel: &Kernel, now_ms: u64) -> Vec<InFlight> {
                 since_ms: row.since_ms,
                 deadline_ms: row.deadline_ms,
                 waits_for: duty.map(|duty| duty.text).unwrap_or_default(),
+                asked: row.inconclusive,
                 connected: kernel.is_connected(host),
                 attempt: row.attempt,
             });

@@ -36,7 +36,7 @@ pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Ve
         );
         let line = cut(line.trim_end(), width);
         all.push(match group.state {
-            GroupPhase::Breached => paint.red(&line),
+            GroupPhase::Breached | GroupPhase::RolledBack => paint.red(&line),
             GroupPhase::Done => paint.green(&line),
             _ => line,
         });

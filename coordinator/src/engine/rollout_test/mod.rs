@@ -8,8 +8,12 @@ mod world;
 use super::{Begin, Deps, EngineHandle, start};
 use crate::sessions::Sessions;
 use crate::store::testing;
-use crate::store::{PlanRow, Store};
+use crate::store::testing::{enrolled, hello};
+use crate::store::{HelloFacts, PlanRow, SessionDecision, Store};
 use agent::Agent;
+use fleet_common::codes;
+use fleet_common::ids::Epoch;
+use rollout::kernel::Command;
 use rollout::progress::StatusDocument;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -237,6 +241,56 @@ async fn a_store_that_cannot_write_for_a_while_costs_only_time() {
     let world = fake.0.lock().unwrap();
     assert!(
         world.switches.values().all(|times| *times == 1),
+        "each effect once"
+    );
+}
+
+#[tokio::test]
+async fn a_restored_store_holds_the_rollout_over_restarts_until_it_is_adopted() {
+    let (_dir, store) = testing::store();
+    let fake = Fake::new(4);
+    let plan = plan(&store, &fake).await;
+    let stranger = enrolled(&store).await;
+    let life = Life::begin(&store, &fake).await;
+    let agents = during(&life, agents(&fake), &fake, async |life| {
+        begin(life, plan, &fake).await;
+        life.until("the first group", |status| {
+            status.groups.iter().any(|group| group.counts.upgraded > 0)
+        })
+        .await;
+        let ahead = HelloFacts {
+            epoch_seen: Epoch { term: 40, counter: 1 },
+            ..hello(0)
+        };
+        let decision = store.open_session(&stranger, ahead).await.unwrap();
+        assert!(matches!(decision, SessionDecision::Restored(_)));
+        life.engine.store_restored().await;
+        let status = life.until("the pause", |status| status.paused.is_some()).await;
+        assert_eq!(status.paused.unwrap().code, codes::STORE_RESTORED);
+    })
+    .await;
+    let life = Life::begin(&store, &fake).await;
+    during(&life, agents, &fake, async |life| {
+        let resume = || Command::Resume {
+            reason: String::new(),
+            accept_server: false,
+        };
+        let refused = life.engine.command("test".into(), resume()).await.unwrap_err();
+        assert!(
+            refused.errors[0].hints[0].contains("--adopt-epoch"),
+            "{refused:?}"
+        );
+        life.engine.adopt("test".into()).await.unwrap();
+        assert!(life.sessions.epoch().term > 40, "above what was seen");
+        assert!(life.engine.adopt("test".into()).await.is_err(), "once is enough");
+        life.engine.command("test".into(), resume()).await.unwrap();
+        let status = life.until("the end", |status| status.at_rest).await;
+        assert_eq!(status.exit_code, 0, "{status:#?}");
+    })
+    .await;
+    let world = fake.0.lock().unwrap();
+    assert!(
+        world.switches.len() == 4 && world.switches.values().all(|times| *times == 1),
         "each effect once"
     );
 }

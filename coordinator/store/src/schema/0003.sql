@@ -11,5 +11,5 @@ CREATE TABLE restored_evidence (
     last_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The host may show once a session number that this store does not know: an operator adopted the store since the host was last here.
+-- The host may show once a session number or acknowledgements that this store does not know: an operator adopted the store since the host was last here.
 ALTER TABLE hosts ADD COLUMN adopted INTEGER NOT NULL DEFAULT 0;

@@ -57,6 +57,8 @@ pub struct Hello {
     /// Highest epoch that it has seen.
     pub epoch: Epoch,
     pub outbox: String,
+    /// What it no longer has.
+    pub acknowledged: u64,
     pub running: Option<OrderId>,
 }
 
@@ -325,6 +327,7 @@ impl Coordinator {
             agent_version: "0.1.0".to_owned(),
             outbox: OutboxId::new(hello.outbox.clone()),
             inventory_sha256: String::new(),
+            acknowledged_seen: hello.acknowledged,
             epoch_seen: hello.epoch,
             epoch_given: self.epoch,
             still_there,

@@ -45,6 +45,10 @@ impl World {
             session: agent.session,
             epoch: agent.epoch,
             outbox: agent.outbox.clone(),
+            acknowledged: agent
+                .kept
+                .front()
+                .map_or(agent.last_sequence, |event| event.sequence - 1),
             running: agent.running.as_ref().map(|running| running.order.order.clone()),
         };
         self.send_up(conn, Message::Hello(hello));

@@ -1,6 +1,7 @@
-//! The agent's side of the wire.
+//! The agent's side of the wire, for tests of the coordinator and for benchmarks: real TLS and gRPC, nothing behind it.
 
-use super::{PATIENCE, Token};
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
 use fleet_proto::agent_link_client::AgentLinkClient;
 use fleet_proto::agent_message::Body as Up;
 use fleet_proto::coordinator_message::Body as Down;
@@ -10,12 +11,36 @@ use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+
+/// Longest wait for anything in a test.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The parts of a join token.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub id: String,
+    pub secret: String,
+    pub ca_key: String,
+}
+
+impl Token {
+    pub fn parse(text: &str) -> Self {
+        let parts: Vec<&str> = text.split('.').collect();
+        assert_eq!(parts.len(), 3, "id.secret.sha256");
+        Self {
+            id: parts[0].to_owned(),
+            secret: parts[1].to_owned(),
+            ca_key: parts[2].to_owned(),
+        }
+    }
+}
 
 /// A key and its certificate request.
 pub struct Key {
@@ -112,6 +137,7 @@ impl Identity {
             highest_epoch: None,
             outbox_id: "outbox".to_owned(),
             last_sequence: 0,
+            acknowledged: 0,
             running_order: String::new(),
             inventory_digest: String::new(),
         }
@@ -163,6 +189,12 @@ impl Session {
             down,
             _channel: channel,
         })
+    }
+
+    /// The next message, however long it takes; `None` when the coordinator closed the stream.
+    pub async fn message(&mut self) -> Option<Down> {
+        let message = self.down.message().await;
+        message.ok().flatten().and_then(|message| message.body)
     }
 
     /// The next message; `None` when the coordinator closed the stream.

@@ -1,0 +1,336 @@
+//! A client wave of many agents over real TLS and sockets: the delay of orders, the overhead of the whole wave, and an abort in the middle.
+//!
+//! The end of the program is 1 when a switch began after the permit's time, or when a rollout did not end as it should; the figures
+//! themselves only print.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use anyhow::{Context as _, ensure};
+use bench::agent::{Agent, Notes, Pace, lock};
+use bench::coordinator::{Coordinator, raise_descriptor_limit};
+use bench::figures::{mean, percentile};
+use bench::fleet::{self, Member, Pmm};
+use clap::Parser;
+use fake_agent::Identity;
+use fleet_common::ids::{HostId, LegId};
+use fleet_proto::InventoryWanted;
+use fleet_proto::coordinator_message::Body;
+use futures_util::{StreamExt as _, stream};
+use pmm_coordinator::engine::Begin;
+use pmm_coordinator::store::PlanRow;
+use rollout::kernel::{Command, HostPhase, RolloutPhase};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Simulated agents
+    #[arg(long, default_value_t = 1000)]
+    agents: usize,
+    /// Hosts that may switch at once
+    #[arg(long, default_value_t = 100)]
+    width: usize,
+    /// Mean time of a switch on a host, milliseconds
+    #[arg(long, default_value_t = 30_000)]
+    step_ms: u64,
+    /// Decides how long each host takes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Longest wait for anything but a wave.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    raise_descriptor_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Bench {
+    coordinator: Coordinator,
+    pmm: Pmm,
+    notes: Arc<Notes>,
+    members: Vec<Member>,
+    width: usize,
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let bench = Bench::connect(arguments).await?;
+    let baseline = bench.ping().await?;
+    println!("\nidle session, {} messages at once, baseline", bench.width);
+    println!(
+        "  delivery  p50 {:.2} ms  p99 {:.2} ms",
+        percentile(&baseline, 50.0),
+        percentile(&baseline, 99.0)
+    );
+    bench.whole_wave(arguments.step_ms, &baseline).await?;
+    bench.abort_in_the_middle(arguments.step_ms / 6).await
+}
+
+impl Bench {
+    async fn connect(arguments: &Arguments) -> anyhow::Result<Self> {
+        let pmm = Pmm::default();
+        let coordinator = Coordinator::start(&pmm).await?;
+        let token = coordinator.token(arguments.agents as u64).await?;
+        let begun = Instant::now();
+        let enrol = |number: usize| {
+            let (token, address) = (token.clone(), coordinator.enrolment);
+            async move {
+                let name = format!("db-{number:05}");
+                let identity = Identity::enrol(address, &token, &name).await;
+                (number, name, identity)
+            }
+        };
+        let enrolled: Vec<_> = stream::iter(0..arguments.agents)
+            .map(enrol)
+            .buffer_unordered(8)
+            .collect()
+            .await;
+        println!(
+            "enrolled {} agents in {:.1} s",
+            enrolled.len(),
+            begun.elapsed().as_secs_f64()
+        );
+        let pace = Pace {
+            step_ms: arguments.step_ms,
+            checks_ms: 0,
+        };
+        let notes = Arc::new(Notes::new(pmm.clone(), arguments.seed, pace));
+        let (up, mut welcomed) = mpsc::channel(64);
+        let begun = Instant::now();
+        let mut members = Vec::new();
+        for (number, name, identity) in enrolled {
+            let member = Member {
+                name,
+                host: HostId::new(identity.host.clone()),
+            };
+            members.push(member.clone());
+            let agent = Agent::new(number as u64, member, notes.clone());
+            let (address, up) = (coordinator.agents, up.clone());
+            tokio::spawn(async move {
+                if let Err(error) = agent.run(identity, address, up).await {
+                    eprintln!("agent: {error:#}");
+                }
+            });
+        }
+        for at in 0..arguments.agents {
+            tokio::time::timeout(PATIENCE, welcomed.recv())
+                .await
+                .with_context(|| format!("only {at} agents came up"))?;
+        }
+        println!(
+            "connected {} agents in {:.1} s",
+            arguments.agents,
+            begun.elapsed().as_secs_f64()
+        );
+        members.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Self {
+            coordinator,
+            pmm,
+            notes,
+            members,
+            width: arguments.width,
+        })
+    }
+
+    /// Messages of the coordinator to idle agents, as many at once as a wave has.
+    async fn ping(&self) -> anyhow::Result<Vec<f64>> {
+        for members in self.members.chunks(self.width) {
+            for member in members {
+                lock(&self.notes.pinged).insert(member.host.clone(), Instant::now());
+                self.coordinator
+                    .sessions
+                    .send(&member.host, Body::InventoryWanted(InventoryWanted {}));
+            }
+            let begun = Instant::now();
+            while !lock(&self.notes.pinged).is_empty() {
+                ensure!(begun.elapsed() < PATIENCE, "an idle agent does not answer");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(lock(&self.notes.pongs_ms).clone())
+    }
+
+    async fn begin(&self, pace: Pace) -> anyhow::Result<PlanRow> {
+        self.notes.clear(pace);
+        let plan = fleet::plan(&self.coordinator.store, &self.pmm, &self.members, self.width).await?;
+        let begin = Begin {
+            by: "bench".to_owned(),
+            plan: plan.clone(),
+            driver: Arc::new(self.pmm.clone()),
+            accept_unmatched: Vec::new(),
+        };
+        let begun = self.coordinator.engine.begin(begin).await;
+        begun.map_err(|problems| anyhow::anyhow!("not started: {problems:?}"))?;
+        Ok(plan)
+    }
+
+    async fn phase(&self) -> anyhow::Result<RolloutPhase> {
+        let phase = self
+            .coordinator
+            .engine
+            .ask(|kernel, _| kernel.map(rollout::kernel::Kernel::phase))
+            .await;
+        phase.ok().flatten().context("no rollout")
+    }
+
+    async fn ended(&self, limit: Duration) -> anyhow::Result<RolloutPhase> {
+        let begun = Instant::now();
+        loop {
+            let phase = self.phase().await?;
+            if phase.is_final() {
+                return Ok(phase);
+            }
+            ensure!(phase != RolloutPhase::Paused, "the rollout paused");
+            ensure!(begun.elapsed() < limit, "the rollout does not end");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Grant, end of the switch and end of the slot of each host, Unix milliseconds.
+    async fn hosts(&self) -> anyhow::Result<Vec<(HostId, u64, u64, u64)>> {
+        let members = self.members.clone();
+        let rows = self.coordinator.engine.ask(move |kernel, _| {
+            let kernel = kernel?;
+            let leg: LegId = "clients-1".into();
+            let rows = members.iter().filter_map(|member| {
+                let row = kernel.host(&leg, &member.host)?;
+                let upgraded = row.phase == HostPhase::Upgraded;
+                Some((
+                    member.host.clone(),
+                    row.permitted_at_ms?,
+                    row.switched_at_ms?,
+                    row.ended_at_ms.filter(|_| upgraded)?,
+                ))
+            });
+            Some(rows.collect())
+        });
+        rows.await.ok().flatten().context("no rollout")
+    }
+
+    async fn whole_wave(&self, step_ms: u64, baseline: &[f64]) -> anyhow::Result<()> {
+        self.begin(Pace {
+            step_ms,
+            checks_ms: 0,
+        })
+        .await?;
+        let rounds = self.members.len().div_ceil(self.width) as u64;
+        let phase = self
+            .ended(Duration::from_millis(rounds * step_ms * 3) + PATIENCE)
+            .await?;
+        ensure!(phase == RolloutPhase::Succeeded, "the rollout ended as {phase:?}");
+        let hosts = self.hosts().await?;
+        ensure!(
+            hosts.len() == self.members.len(),
+            "only {} hosts were upgraded",
+            hosts.len()
+        );
+        let received = lock(&self.notes.received_ms).clone();
+        let delays: Vec<f64> = hosts
+            .iter()
+            .filter_map(|(host, granted, ..)| Some(received.get(host)?.saturating_sub(*granted) as f64))
+            .collect();
+        let (p50, p99) = (percentile(&delays, 50.0), percentile(&delays, 99.0));
+        println!(
+            "\nwave of {} agents, width {}, {step_ms} ms a switch",
+            hosts.len(),
+            self.width
+        );
+        println!(
+            "  delivery of permits, from the decision over the commit to the receipt  p50 {p50:.0} ms  p99 {p99:.0} ms  = {:.1} x the baseline's p99 (target: p99 < 250 ms)",
+            p99 / percentile(baseline, 99.0).max(0.001)
+        );
+        let first = hosts.iter().map(|host| host.1).min().unwrap_or(0);
+        let last = hosts.iter().map(|host| host.3).max().unwrap_or(0);
+        let ideal = self.notes.worked_ms.load(Ordering::SeqCst) as f64 / self.width as f64;
+        let took = (last - first) as f64;
+        println!(
+            "  took {:.1} s, ideal {:.1} s (sum of step times / width): overhead {:.3} x (target: 1.05 x)",
+            took / 1000.0,
+            ideal / 1000.0,
+            took / ideal
+        );
+        let seen: Vec<f64> = hosts.iter().map(|host| (host.3 - host.2) as f64).collect();
+        println!(
+            "  of it per host: {:.0} ms from the end of the switch to kept, verification by PMM's view and the keep order",
+            mean(&seen)
+        );
+        Ok(())
+    }
+
+    async fn abort_in_the_middle(&self, step_ms: u64) -> anyhow::Result<()> {
+        let plan = self
+            .begin(Pace {
+                step_ms,
+                checks_ms: 3_000,
+            })
+            .await?;
+        let permit_ms = rollout::plan::Plan::parse(&plan.document)?.timing.permit_ms;
+        let half = self.members.len() as u64 / 2;
+        let begun = Instant::now();
+        while (lock(&self.notes.begun).len() as u64) < half {
+            ensure!(
+                begun.elapsed() < Duration::from_secs(600),
+                "the wave does not get to its middle"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let asked = Instant::now();
+        let command = Command::Abort {
+            reason: "in the middle".to_owned(),
+            force: false,
+        };
+        let done = self.coordinator.engine.command("bench".to_owned(), command).await;
+        done.map_err(|problems| anyhow::anyhow!("not aborted: {problems:?}"))?;
+        let answered = asked.elapsed();
+        let phase = self
+            .ended(Duration::from_millis(permit_ms + step_ms * 3) + PATIENCE)
+            .await?;
+        ensure!(phase == RolloutPhase::Aborted, "the rollout ended as {phase:?}");
+        let begun: Vec<Duration> = lock(&self.notes.begun)
+            .iter()
+            .filter_map(|begun| begun.at.checked_duration_since(asked))
+            .collect();
+        let last = begun.iter().max().copied().unwrap_or_default();
+        let late = begun
+            .iter()
+            .filter(|after| **after > Duration::from_millis(permit_ms))
+            .count();
+        println!(
+            "\nabort in the middle, {} switches begun",
+            lock(&self.notes.begun).len()
+        );
+        println!(
+            "  committed and answered after {:.0} ms",
+            answered.as_secs_f64() * 1000.0
+        );
+        println!(
+            "  {} switches began after the command was given, the last {:.0} ms after it; a permit lasts {permit_ms} ms: {late} later (must be 0)",
+            begun.len(),
+            last.as_secs_f64() * 1000.0
+        );
+        println!(
+            "  permits that arrived and were not used: {:?}",
+            lock(&self.notes.unused)
+        );
+        ensure!(late == 0, "{late} switches began later than their permit");
+        Ok(())
+    }
+}
