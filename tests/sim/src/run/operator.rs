@@ -3,7 +3,8 @@
 use super::coordinator::Message;
 use super::faults::Fault;
 use super::world::{What, World};
-use rollout::kernel::{Command, RolloutPhase};
+use rollout::kernel::{Command, LegPhase, RolloutPhase};
+use std::collections::BTreeSet;
 
 impl World {
     /// The restless one.
@@ -86,27 +87,21 @@ impl World {
             .collect();
         // What waits for a person only because of the other operator ends with the troubles.
         let held: Vec<String> = if self.calm {
-            let open = |leg: &rollout::kernel::LegRow, host: &fleet_common::ids::HostId| {
-                let duty = kernel.host_duty(&leg.leg, host, self.wall());
-                duty.is_some_and(|duty| duty.code == "held")
-            };
-            let running = kernel
-                .legs()
-                .iter()
-                .filter(|leg| leg.phase == rollout::kernel::LegPhase::Running);
+            let running = kernel.legs().iter().filter(|leg| leg.phase == LegPhase::Running);
             running
-                .flat_map(|leg| kernel.plan().hosts.iter().map(move |host| (leg, &host.host)))
-                .filter(|(leg, host)| open(leg, host))
-                .map(|(_, host)| host.to_string())
+                .flat_map(|leg| kernel.host_duties(&leg.leg, self.wall()))
+                .filter(|(_, duty)| duty.as_ref().is_some_and(|duty| duty.code == "held"))
+                .map(|(host, _)| host.to_string())
                 .collect()
         } else {
             Vec::new()
         };
-        for host in if self.calm {
+        let forked = if self.calm {
             self.quarantined.clone()
         } else {
-            std::collections::BTreeSet::new()
-        } {
+            BTreeSet::new()
+        };
+        for host in forked {
             self.lift(host);
         }
         for host in held {

@@ -464,15 +464,11 @@ impl Watcher {
                 let key = (leg.leg.clone(), group.name.clone());
                 let stuck = self.groups.get(&key).map_or(0, |count| count.stuck);
                 if state.phase == GroupPhase::Ramping && stuck >= group.max_unavailable {
-                    let waits_for_slots = |host: &&HostId| {
-                        kernel
-                            .host(&leg.leg, host)
-                            .is_some_and(|row| row.phase == HostPhase::Ready)
-                            && kernel
-                                .host_duty(&leg.leg, host, wall_ms)
-                                .is_some_and(|duty| duty.code == "slots")
-                    };
-                    if group.hosts.iter().any(|host| waits_for_slots(&host)) {
+                    let duties = kernel.host_duties(&leg.leg, wall_ms);
+                    let waits = duties.iter().any(|(host, duty)| {
+                        group.hosts.contains(host) && duty.as_ref().is_some_and(|duty| duty.code == "slots")
+                    });
+                    if waits {
                         self.broken(rules::EXHAUSTED, format!("group {} in {}", group.name, leg.leg));
                     }
                 }
