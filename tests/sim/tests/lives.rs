@@ -10,7 +10,7 @@ fn every_rule_holds_in_every_life() {
     let lives = std::env::var("LIVES")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(150);
+        .unwrap_or(120);
     let mut told = String::new();
     let mut say = |text: &str| {
         println!("{text}");

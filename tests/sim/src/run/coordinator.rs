@@ -96,8 +96,8 @@ pub struct Given {
     pub what: Seen,
     /// What the same event would do if it were of the newest epoch.
     pub as_if_new: Option<Output>,
-    /// Before a pause by the operator.
-    pub before: Option<Box<Kernel>>,
+    /// Before a pause by the operator, and what would have happened at that moment without it.
+    pub before: Option<Box<(Kernel, Kernel)>>,
 }
 
 /// What the watcher must know of an input.
@@ -484,11 +484,10 @@ impl Coordinator {
     }
 
     fn operator(&mut self, batch: &mut Taking<'_>, by: &'static str, command: Command, wall_ms: u64) {
-        // What is due anyway happens before the pause.
         let before = matches!(command, Command::Pause { .. }).then(|| {
-            let mut before = Box::new(self.kernel.clone());
-            before.handle(Input::Tick, wall_ms);
-            before
+            let mut ticked = self.kernel.clone();
+            ticked.handle(Input::Tick, wall_ms);
+            Box::new((self.kernel.clone(), ticked))
         });
         let input = Input::Operator {
             by: by.to_owned(),

@@ -119,7 +119,7 @@ impl Watcher {
             self.aborted_at = Some(now);
         }
         if let (Some(before), Some(_)) = (&given.before, &out.answer) {
-            self.paused(before, kernel);
+            self.paused(&before.0, &before.1, kernel);
         }
         if let (Some(new), Seen::OldEvent(order)) = (&given.as_if_new, &given.what)
             && new.rows != out.rows
@@ -537,7 +537,7 @@ impl Watcher {
         }
     }
 
-    fn paused(&mut self, before: &Kernel, after: &Kernel) {
+    fn paused(&mut self, before: &Kernel, ticked: &Kernel, after: &Kernel) {
         for leg in before.legs() {
             for host in &before.plan().hosts {
                 let Some(row) = before
@@ -546,6 +546,10 @@ impl Watcher {
                 else {
                     continue;
                 };
+                // What was due anyway is not the pause's doing.
+                if ticked.host(&leg.leg, &host.host) != Some(row) {
+                    continue;
+                }
                 let same = after.host(&leg.leg, &host.host).is_some_and(|now| {
                     (now.phase, &now.order, now.deadline_ms) == (row.phase, &row.order, row.deadline_ms)
                 });

@@ -291,6 +291,9 @@ impl World {
         world
             .enrol(&plan, kernel, &id)
             .map_err(|error| error.to_string())?;
+        for fault in natures {
+            world.count(format!("fault {}", fault.word()));
+        }
         world.set_out();
         Ok(world)
     }
@@ -541,7 +544,8 @@ impl World {
         let mut batch = taken.map_err(text)?;
         if doom == Some(Doom::BeforeCommit) {
             self.core.undo().map_err(text)?;
-            return Ok(self.crashed());
+            self.crashed();
+            return Ok(());
         }
         self.core.end().map_err(text)?;
         if self.batches.is_multiple_of(211) || doom.is_some() {
@@ -594,7 +598,8 @@ impl World {
             self.act(out);
         }
         if doom.is_some() {
-            return Ok(self.crashed());
+            self.crashed();
+            return Ok(());
         }
         self.next_batch = self.now + idle;
         if let Some(request) = want
