@@ -69,10 +69,7 @@ impl Store {
 }
 
 fn admission(connection: &Connection, id: &str, key: &str) -> Result<Admission, StoreError> {
-    let row: Option<(bool, Option<String>)> = connection
-        .query_row(
-            "SELECT revoked, quarantined FROM hosts WHERE host_id = ?1 AND (key_sha256 = ?2 OR candidate_key_sha256 = ?2)",
-            [id, key],
+    let row: Option<(bool, Option<String>)> = connection.prepare_cached("SELECT revoked, quarantined FROM hosts WHERE host_id = ?1 AND (key_sha256 = ?2 OR candidate_key_sha256 = ?2)")?.query_row([id, key],
             |row| Ok((row.get::<_, i64>(0)? != 0, row.get(1)?)),
         )
         .optional()?;
@@ -93,21 +90,21 @@ fn renew(connection: &Connection, id: &str, renewal: &Renewal) -> Result<Admissi
         return Ok(Admission::Unknown);
     }
     let taken = connection
-        .query_row(
+        .prepare_cached(
             "SELECT 1 FROM hosts WHERE key_sha256 = ?1 OR (candidate_key_sha256 = ?1 AND host_id <> ?2)
              UNION SELECT 1 FROM former_keys WHERE key_sha256 = ?1",
-            [&renewal.new_sha256, id],
-            |_| Ok(()),
-        )
+        )?
+        .query_row([&renewal.new_sha256, id], |_| Ok(()))
         .optional()?
         .is_some();
     if taken {
         return Ok(Admission::Unknown);
     }
-    connection.execute(
-        "UPDATE hosts SET candidate_key_sha256 = ?2, candidate_serial = ?3 WHERE host_id = ?1",
-        params![id, renewal.new_sha256, renewal.serial],
-    )?;
+    connection
+        .prepare_cached(
+            "UPDATE hosts SET candidate_key_sha256 = ?2, candidate_serial = ?3 WHERE host_id = ?1",
+        )?
+        .execute(params![id, renewal.new_sha256, renewal.serial])?;
     append(
         connection,
         &AuditEntry {
@@ -123,11 +120,8 @@ fn renew(connection: &Connection, id: &str, renewal: &Renewal) -> Result<Admissi
 /// Which of the host's keys this is.
 pub(super) fn shown(connection: &Connection, id: &str, key: &str) -> Result<Shown, StoreError> {
     let row: Option<(String, Option<String>)> = connection
-        .query_row(
-            "SELECT key_sha256, candidate_key_sha256 FROM hosts WHERE host_id = ?1",
-            [id],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
+        .prepare_cached("SELECT key_sha256, candidate_key_sha256 FROM hosts WHERE host_id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     Ok(match row {
         Some((current, _)) if current == key => Shown::Current,
@@ -138,14 +132,10 @@ pub(super) fn shown(connection: &Connection, id: &str, key: &str) -> Result<Show
 
 /// The candidate was used: it is the host's key from now on, and the old one is accepted no longer.
 pub(super) fn promote(connection: &Connection, id: &str, now_ms: u64) -> Result<(), StoreError> {
-    connection.execute(
-        "INSERT INTO former_keys (key_sha256, host_id, until_ms) SELECT key_sha256, host_id, ?2 FROM hosts WHERE host_id = ?1",
-        params![id, int(now_ms)],
+    connection.prepare_cached("INSERT INTO former_keys (key_sha256, host_id, until_ms) SELECT key_sha256, host_id, ?2 FROM hosts WHERE host_id = ?1")?.execute(params![id, int(now_ms)],
     )?;
-    connection.execute(
-        "UPDATE hosts SET key_sha256 = candidate_key_sha256, certificate_serial = candidate_serial, candidate_key_sha256 = NULL,
-         candidate_serial = NULL WHERE host_id = ?1",
-        [id],
+    connection.prepare_cached("UPDATE hosts SET key_sha256 = candidate_key_sha256, certificate_serial = candidate_serial, candidate_key_sha256 = NULL,
+         candidate_serial = NULL WHERE host_id = ?1")?.execute([id],
     )?;
     append(
         connection,
@@ -161,9 +151,8 @@ pub(super) fn promote(connection: &Connection, id: &str, now_ms: u64) -> Result<
 /// Whether a key was a host's before.
 pub(super) fn is_former(connection: &Connection, key: &str) -> Result<bool, StoreError> {
     Ok(connection
-        .query_row("SELECT 1 FROM former_keys WHERE key_sha256 = ?1", [key], |_| {
-            Ok(())
-        })
+        .prepare_cached("SELECT 1 FROM former_keys WHERE key_sha256 = ?1")?
+        .query_row([key], |_| Ok(()))
         .optional()?
         .is_some())
 }

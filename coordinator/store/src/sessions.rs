@@ -77,10 +77,11 @@ impl Core {
     pub fn confirm_session(&self, host: &HostId, number: u64) -> Result<(), StoreError> {
         let connection = &self.connection;
         let id = host.as_str();
-        connection.execute(
-            "UPDATE hosts SET session_confirmed = ?2 WHERE host_id = ?1 AND session_confirmed < ?2",
-            params![id, int(number)],
-        )?;
+        connection
+            .prepare_cached(
+                "UPDATE hosts SET session_confirmed = ?2 WHERE host_id = ?1 AND session_confirmed < ?2",
+            )?
+            .execute(params![id, int(number)])?;
         Ok(())
     }
 
@@ -89,11 +90,8 @@ impl Core {
         let connection = &self.connection;
         let id = host.as_str();
         Ok(connection
-            .query_row(
-                "SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0",
-                [id],
-                |_| Ok(()),
-            )
+            .prepare_cached("SELECT 1 FROM hosts WHERE host_id = ?1 AND revoked = 0")?
+            .query_row([id], |_| Ok(()))
             .optional()?
             .is_some())
     }
@@ -134,10 +132,7 @@ struct Known {
 }
 
 fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<SessionDecision, StoreError> {
-    let known = connection
-        .query_row(
-            "SELECT revoked, quarantined, session_given, session_confirmed, inventory_sha256, name, adopted FROM hosts WHERE host_id = ?1",
-            [id],
+    let known = connection.prepare_cached("SELECT revoked, quarantined, session_given, session_confirmed, inventory_sha256, name, adopted FROM hosts WHERE host_id = ?1")?.query_row([id],
             |row| {
                 Ok(Known {
                     revoked: row.get::<_, i64>(0)? != 0,
@@ -198,10 +193,9 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
             "session number {} was presented, but {} is known to be in use: two machines share this identity",
             hello.session_number, known.confirmed
         );
-        connection.execute(
-            "UPDATE hosts SET quarantined = ?2 WHERE host_id = ?1",
-            params![id, reason],
-        )?;
+        connection
+            .prepare_cached("UPDATE hosts SET quarantined = ?2 WHERE host_id = ?1")?
+            .execute(params![id, reason])?;
         let entry = AuditEntry {
             at_ms: hello.now_ms,
             who: "coordinator".to_owned(),
@@ -215,10 +209,8 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
         keys::promote(connection, id, hello.now_ms)?;
     }
     let number = known.given.max(hello.session_number) + 1;
-    connection.execute(
-        "UPDATE hosts SET adopted = 0, session_given = ?2, session_confirmed = ?3, last_seen_ms = ?4, agent_version = ?5, boot_id = ?6
-         WHERE host_id = ?1",
-        params![id, int(number), int(hello.session_number), int(hello.now_ms), hello.agent_version, hello.boot_id],
+    connection.prepare_cached("UPDATE hosts SET adopted = 0, session_given = ?2, session_confirmed = ?3, last_seen_ms = ?4, agent_version = ?5, boot_id = ?6
+         WHERE host_id = ?1")?.execute(params![id, int(number), int(hello.session_number), int(hello.now_ms), hello.agent_version, hello.boot_id],
     )?;
     if hello.acknowledged_seen > acknowledged {
         // Adopted: the events in between are lost, and the host does not have them any more.

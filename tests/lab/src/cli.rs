@@ -57,6 +57,8 @@ enum Command {
         #[arg(long, requires = "list")]
         json: bool,
     },
+    /// Live whole fleets in virtual time around the real kernel and store; see `tests/sim`.
+    Sim(crate::sim::Args),
     /// Remove everything the lab created.
     Down {
         /// Also remove the images it built, which otherwise stay as a cache.
@@ -71,6 +73,9 @@ pub fn run() -> Result<ExitCode> {
     if let Command::Suite { list: true, json, .. } = args.command {
         output::line(&suite::list(json));
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Sim(args) = args.command {
+        return crate::sim::run(&args);
     }
     // The fleet's containers and ports have fixed names. Suites that need the fleet take this lock themselves.
     let _lock = if matches!(args.command, Command::Suite { .. }) {
@@ -105,6 +110,7 @@ pub fn run() -> Result<ExitCode> {
             scenario::run(&options)?;
         }
         Command::Verify => verify::run()?,
+        Command::Sim(_) => {}
         Command::Suite { name, case, seed, .. } => {
             if let Some(seed) = seed {
                 rollout_real::choose(seed);

@@ -1,7 +1,8 @@
 //! `cargo lab`: brings up a fleet of real containers around the real programs, runs the migration and checks it from outside.
 //!
 //! Two things are stand-ins (the PMM Server image and the PMM client programs, see `tests/standins`); everything else is real. Nothing
-//! here links product code: the lab runs the programs as a person would and reads what Docker, dpkg, rpm, systemd, `/proc` and PMM say.
+//! here uses product code: the lab runs the programs as a person would and reads what Docker, dpkg, rpm, systemd, `/proc` and PMM say.
+//! Only `cargo lab sim` has none of that: it is the command line of the simulator in `tests/sim`.
 
 mod agent_package;
 mod backups;
@@ -23,6 +24,7 @@ mod proxy;
 mod report;
 mod rollout_real;
 mod scenario;
+mod sim;
 mod site;
 mod suite;
 mod teeth;

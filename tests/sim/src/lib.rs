@@ -7,6 +7,7 @@ pub mod fixture;
 pub mod gates;
 pub mod hosts;
 pub mod rules;
+pub mod run;
 
 use fixture::{GroupSpec, NOW};
 use fleet_common::codes::Code;

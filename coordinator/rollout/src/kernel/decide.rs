@@ -183,7 +183,10 @@ impl Kernel {
                 if !row.staged && !row.slot {
                     self.count_in(census, host, false);
                 }
-                self.enter(leg, host, HostPhase::Preparing, now_ms, |_| {});
+                // Asked now; a clock that is set back must not make it wait once more.
+                self.enter(leg, host, HostPhase::Preparing, now_ms, |row| {
+                    row.ask_at_ms = None
+                });
                 self.give(leg, host, Action::Preflight, now_ms);
             }
         }

@@ -12,6 +12,7 @@ mod attempts;
 mod backup;
 mod commands;
 mod decide;
+mod duties;
 mod gates;
 mod groups;
 mod health;

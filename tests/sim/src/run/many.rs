@@ -1,0 +1,188 @@
+//! Many lives at once, and what they went through.
+
+use super::shrink::shrink;
+use super::world::{Break, Config, Life, live};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What a row of lives came to.
+#[derive(Debug, Default)]
+pub struct Lives {
+    pub lives: u64,
+    pub counts: BTreeMap<String, u64>,
+    /// Seeds that broke a rule, with the rules.
+    pub broken: BTreeMap<u64, BTreeMap<&'static str, Vec<String>>>,
+    /// Virtual hours.
+    pub hours: u64,
+}
+
+/// Lives from a range of seeds on every core. Stops early once some broke a rule.
+pub fn many(template: &Config, seeds: std::ops::Range<u64>, breaks: Option<Break>) -> Lives {
+    let next = AtomicU64::new(seeds.start);
+    let stop = AtomicBool::new(false);
+    let all = Mutex::new(Lives::default());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut own = Lives::default();
+                let mut lasted = 0;
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let life = live(&Config { seed, ..*template }, breaks, false);
+                    lasted += life.lasted;
+                    own.take(seed, life);
+                    if own.broken.len() > 4 {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+                own.hours = lasted / 3_600_000;
+                let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                all.merge(own);
+            });
+        }
+    });
+    all.into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Lives {
+    fn take(&mut self, seed: u64, life: Life) {
+        self.lives += 1;
+        for (name, count) in life.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+        if !life.violations.is_empty() {
+            self.broken.insert(seed, life.violations);
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.lives += other.lives;
+        self.hours += other.hours;
+        for (name, count) in other.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+        self.broken.extend(other.broken);
+    }
+
+    /// What was expected and never happened.
+    pub fn missing(&self) -> Vec<String> {
+        super::expected::all()
+            .into_iter()
+            .filter(|name| !self.counts.contains_key(name))
+            .collect()
+    }
+
+    /// The counts as a table of three columns.
+    pub fn table(&self) -> String {
+        let missing = self.missing();
+        let mut rows: BTreeMap<&str, u64> = self
+            .counts
+            .iter()
+            .map(|(name, count)| (name.as_str(), *count))
+            .collect();
+        rows.extend(missing.iter().map(|name| (name.as_str(), 0)));
+        let cells: Vec<String> = rows
+            .iter()
+            .map(|(name, count)| format!("{name:<44}{count:>11}"))
+            .collect();
+        let height = cells.len().div_ceil(3);
+        let mut text = String::new();
+        for line in 0..height {
+            let row: Vec<&str> = (0..3)
+                .filter_map(|column| cells.get(line + column * height))
+                .map(String::as_str)
+                .collect();
+            let _ = writeln!(text, "{}", row.join("   "));
+        }
+        text
+    }
+}
+
+/// The work of `cargo lab sim --seeds`. Prints to `say`; true when everything held and everything was exercised.
+pub fn report(template: &Config, seeds: std::ops::Range<u64>, say: &mut dyn FnMut(&str)) -> bool {
+    let begun = Instant::now();
+    let lives = many(template, seeds, None);
+    say(&lives.table());
+    say(&format!(
+        "{} lives of {} hosts, {} virtual hours, in {:.1} s",
+        lives.lives,
+        template.hosts,
+        lives.hours,
+        begun.elapsed().as_secs_f64()
+    ));
+    let mut well = true;
+    for (seed, rules) in lives.broken.iter().take(1) {
+        well = false;
+        let config = Config {
+            seed: *seed,
+            ..*template
+        };
+        for (rule, found) in rules {
+            say(&format!(
+                "seed {seed} breaks the rule `{rule}`: {}",
+                found.join("; ")
+            ));
+        }
+        if let Some((rule, _)) = rules.first_key_value() {
+            say("making it smaller ...");
+            let (small, life) = shrink(&config, rule, None);
+            say(&story(&small, &life));
+        }
+    }
+    for (seed, rules) in lives.broken.iter().skip(1) {
+        for (rule, found) in rules {
+            say(&format!(
+                "also seed {seed}: `{rule}`: {}",
+                found.first().map_or("", String::as_str)
+            ));
+        }
+    }
+    let missing = lives.missing();
+    if well && !missing.is_empty() {
+        well = false;
+        say(&format!("never exercised: {}", missing.join(", ")));
+    }
+    well
+}
+
+/// The work of `cargo lab sim --seed`.
+pub fn replay(config: &Config, small: bool, say: &mut dyn FnMut(&str)) -> bool {
+    let life = live(config, None, true);
+    if life.violations.is_empty() {
+        say(&format!(
+            "seed {} with {} hosts: every rule held for {} virtual minutes",
+            config.seed,
+            config.hosts,
+            life.lasted / 60_000
+        ));
+        return true;
+    }
+    say(&story(config, &life));
+    if small && let Some((rule, _)) = life.violations.first_key_value() {
+        say("making it smaller ...");
+        let (small, life) = shrink(config, rule, None);
+        say(&story(&small, &life));
+    }
+    false
+}
+
+fn story(config: &Config, life: &Life) -> String {
+    let mut text = String::new();
+    let from = life.trace.len().saturating_sub(60);
+    for line in &life.trace[from..] {
+        let _ = writeln!(text, "{line}");
+    }
+    for (rule, found) in &life.violations {
+        let _ = writeln!(text, "broken: {rule}\n  {}", found.join("\n  "));
+    }
+    let _ = write!(text, "again: {}", config.command());
+    text
+}

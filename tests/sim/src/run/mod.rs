@@ -1,0 +1,20 @@
+//! Whole fleets in virtual time: the real kernel, the real store core and the real intake of events against hundreds of hosts, with
+//! everything that can go wrong. A life follows from its [`Config`] alone.
+
+mod agent;
+mod coordinator;
+mod draw;
+pub mod expected;
+mod faults;
+pub mod many;
+mod network;
+mod operator;
+mod pmm;
+pub mod shrink;
+mod trouble;
+mod watch;
+mod world;
+
+pub use faults::{Fault, FaultSet};
+pub use watch::{ENDS, FORK, LEGAL, RESTORABLE, TRUTH};
+pub use world::{Break, Config, Life, live};

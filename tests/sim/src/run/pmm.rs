@@ -1,0 +1,252 @@
+//! The PMM Server: the driver of its hops with a journal, and what it knows of the fleet.
+
+use super::agent::Agent;
+use super::coordinator::Message;
+use super::faults::Fault;
+use super::world::{What, World};
+use fleet_common::codes::{self, Code};
+use fleet_common::ids::OrderId;
+use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
+use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
+use fleet_common::version::PmmVersion;
+use std::collections::{BTreeMap, BTreeSet};
+
+const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
+
+/// The driver's journal of a hop.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    order: ServerOrder,
+    step: usize,
+    outcome: HopOutcome,
+    /// A failed hop fails after its publication.
+    late: bool,
+    published: bool,
+    /// Looks for clients that find nobody.
+    nobody: u32,
+    /// It says nothing more until it is asked again.
+    silent: bool,
+    waits: bool,
+    done: Option<HopResult>,
+}
+
+/// What the server knows of one client, prepared once.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub agent_id: String,
+    pub node_id: String,
+    pub service_id: String,
+    pub direct: bool,
+}
+
+impl World {
+    pub fn server_order(&mut self, order: ServerOrder) {
+        let id = order.order.clone();
+        let life = self.coordinator_life;
+        if let Some(hop) = self.hops.get_mut(&id) {
+            (hop.order, hop.silent, hop.waits) = (order, false, false);
+            let at = self.now + 1_000;
+            if let Some(result) = hop.done.clone() {
+                return self.tell_coordinator(
+                    Message::Server {
+                        order: id,
+                        event: ServerEvent::Finished(result),
+                    },
+                    500,
+                );
+            }
+            let (step, published) = (STEPS[hop.step.min(3)].to_owned(), hop.published);
+            self.tell_coordinator(
+                Message::Server {
+                    order: id.clone(),
+                    event: ServerEvent::Resumed { step },
+                },
+                300,
+            );
+            if published {
+                self.tell_coordinator(
+                    Message::Server {
+                        order: id.clone(),
+                        event: ServerEvent::Published,
+                    },
+                    301,
+                );
+            }
+            return self.at(at, What::Hop { order: id, life });
+        }
+        let drawn = self.rng.below(3);
+        let mut outcome = HopOutcome::Settled;
+        for (fault, bad) in [
+            (Fault::HopRestored, HopOutcome::Restored),
+            (Fault::HopRefused, HopOutcome::Refused),
+            (Fault::HopStuck, HopOutcome::NeedsOperator),
+        ] {
+            if self.strikes(fault, 8) {
+                outcome = bad;
+            }
+        }
+        let nobody = if order.last_of_leg && self.strikes(Fault::NobodyBack, 8) {
+            1
+        } else {
+            0
+        };
+        let silent = self.strikes(Fault::HopSilent, 16);
+        let hop = Hop {
+            order,
+            step: 0,
+            outcome,
+            late: drawn == 0,
+            published: false,
+            nobody,
+            silent,
+            waits: false,
+            done: None,
+        };
+        self.hops.insert(id.clone(), hop);
+        self.at(self.now + 1_000, What::Hop { order: id, life });
+    }
+
+    pub fn cancel_hop(&mut self, order: &OrderId) {
+        if let Some(hop) = self.hops.get_mut(order).filter(|hop| hop.done.is_none()) {
+            hop.outcome = HopOutcome::Restored;
+        }
+    }
+
+    /// The driver does its next step.
+    pub fn drive_hop(&mut self, id: OrderId) {
+        let pause = 2_000 + self.rng.below(20_000);
+        let Some(hop) = self
+            .hops
+            .get_mut(&id)
+            .filter(|hop| hop.done.is_none() && !hop.waits)
+        else {
+            return;
+        };
+        if hop.silent && hop.step == 2 {
+            return;
+        }
+        let refused = hop.outcome == HopOutcome::Refused && hop.step >= 1;
+        let event = if let Some(step) = STEPS.get(hop.step).filter(|_| !refused) {
+            hop.step += 1;
+            if hop.step > 1 {
+                self.pmm_up = false;
+            }
+            ServerEvent::StepStarted {
+                step: (*step).to_owned(),
+                index: hop.step as u32,
+                of: 4,
+                waits_for: String::new(),
+                deadline_for_ms: 60_000,
+            }
+        } else if !hop.published && !refused && (hop.outcome == HopOutcome::Settled || hop.late) {
+            hop.published = true;
+            (self.pmm_up, self.server) = (true, hop.order.to);
+            ServerEvent::Published
+        } else {
+            let settled = hop.outcome == HopOutcome::Settled;
+            let result = if settled && hop.nobody > 0 && !hop.order.accept_unsettled {
+                hop.nobody -= 1;
+                hop.waits = true;
+                nobody_is_back(&hop.order)
+            } else {
+                let result = ended(&hop.order, hop.outcome);
+                self.server = result.running.unwrap_or(hop.order.from);
+                hop.done = Some(result.clone());
+                result
+            };
+            self.pmm_up = true;
+            ServerEvent::Finished(result)
+        };
+        let life = self.coordinator_life;
+        self.at(
+            self.now + pause,
+            What::Hop {
+                order: id.clone(),
+                life,
+            },
+        );
+        self.tell_coordinator(Message::Server { order: id, event }, 10);
+    }
+
+    /// PMM's inventory as it is; `wall_ms` is the coordinator's clock, samples carry the server's.
+    pub fn snapshot(&self, wall_ms: u64) -> FleetSnapshot {
+        let mut view = FleetSnapshot {
+            taken_at_ms: wall_ms,
+            server_version: Some(self.server),
+            qan_from_ms: wall_ms.saturating_sub(3_600_000),
+            ..FleetSnapshot::default()
+        };
+        let mut clients = Vec::with_capacity(self.listed.len());
+        let mut services = Vec::with_capacity(self.listed.len());
+        let (mut nodes, mut samples, mut active) = (Vec::new(), Vec::new(), Vec::new());
+        for (listed, agent) in self.listed.iter().zip(&self.agents) {
+            let reaches = reaches(listed, agent, self.server);
+            clients.push((
+                listed.agent_id.clone(),
+                PmmClient {
+                    node_id: listed.node_id.clone(),
+                    node_name: listed.agent_id.replace("agent", "node"),
+                    connected: agent.version.is_some() && reaches,
+                    version: agent.version.map(|version| version.to_string()),
+                },
+            ));
+            services.push((
+                listed.service_id.clone(),
+                PmmService {
+                    name: format!("mysql-{}", listed.node_id),
+                    service_type: "mysql".to_owned(),
+                    node_id: listed.node_id.clone(),
+                    environment: String::new(),
+                    cluster: String::new(),
+                    replication_set: String::new(),
+                    address: String::new(),
+                    custom_labels: BTreeMap::new(),
+                },
+            ));
+            if agent.version.is_some() && agent.samples && reaches {
+                nodes.push((listed.node_id.clone(), self.now - 500));
+                samples.push((listed.service_id.clone(), self.now - 500));
+                active.push(listed.service_id.clone());
+            }
+        }
+        view.clients = clients.into_iter().collect();
+        view.services = services.into_iter().collect();
+        view.node_samples_ms = nodes.into_iter().collect();
+        view.service_samples_ms = samples.into_iter().collect();
+        view.qan_active = active.into_iter().collect::<BTreeSet<_>>();
+        view
+    }
+}
+
+fn reaches(listed: &Listed, agent: &Agent, server: PmmVersion) -> bool {
+    !listed.direct || agent.follows == (server.major >= 3)
+}
+
+/// What the driver answers when no client came back: its journal stays open.
+fn nobody_is_back(order: &ServerOrder) -> HopResult {
+    HopResult {
+        outcome: HopOutcome::NeedsOperator,
+        code: Code::new(codes::DEADLINE),
+        step: "settle".to_owned(),
+        message: "3 of 3 services have no fresh samples yet".to_owned(),
+        open: true,
+        ..ended(order, HopOutcome::Settled)
+    }
+}
+
+fn ended(order: &ServerOrder, outcome: HopOutcome) -> HopResult {
+    let settled = outcome == HopOutcome::Settled;
+    HopResult {
+        outcome,
+        from: order.from,
+        running: Some(if settled { order.to } else { order.from }),
+        code: Code::new(if settled { "" } else { "fresh_instance" }),
+        step: if settled { "" } else { "migrate" }.to_owned(),
+        message: "as it went".to_owned(),
+        hints: Vec::new(),
+        restore_point: Some(format!("restore-{}", order.hop)),
+        downtime_ms: 1_500,
+        open: false,
+        leftovers: Vec::new(),
+    }
+}

@@ -1,0 +1,691 @@
+//! The rules, looked at after every output of the kernel; only what changed is looked at, and everything now and then.
+
+use super::agent::Agent;
+use super::coordinator::{Given, Seen};
+use crate::rules;
+use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
+use fleet_common::order::Action;
+use fleet_common::plan_entry::PlanEntry;
+use rollout::kernel::{
+    Command, Duty, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase, Row,
+};
+use rollout::plan::{LegKind, PlanHost};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const ENDS: &str = "every rollout comes to an end with a patient operator";
+pub const TRUTH: &str = "how a host ended agrees with what runs there";
+pub const FORK: &str = "no order goes to a quarantined host";
+pub const RESTORABLE: &str = "the store can be copied";
+pub const LEGAL: &str = "what honest hosts say is never an illegal transition";
+
+/// What is known of a host in a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    phase: HostPhase,
+    slot: bool,
+    deadline: Option<u64>,
+}
+
+/// A group in a leg, counted along.
+#[derive(Clone, Debug, Default)]
+struct Count {
+    slots: u32,
+    stuck: u32,
+}
+
+/// What the watcher looks with.
+pub struct Eyes<'a> {
+    pub watcher: &'a mut Watcher,
+    pub machines: &'a BTreeMap<HostId, usize>,
+    pub agents: &'a [Agent],
+    pub now: u64,
+}
+
+impl Eyes<'_> {
+    pub fn look(&mut self, kernel: &Kernel, given: &Given, out: &Output, wall_ms: u64) {
+        let truth = |host: &HostId| self.machines.get(host).and_then(|at| self.agents.get(*at));
+        self.watcher.look(kernel, given, out, &truth, self.now, wall_ms);
+    }
+}
+
+type Truth<'a> = dyn Fn(&HostId) -> Option<&'a Agent> + 'a;
+
+#[derive(Debug, Default)]
+pub struct Watcher {
+    pub violations: BTreeMap<&'static str, Vec<String>>,
+    pub counts: BTreeMap<String, u64>,
+    planned: BTreeMap<HostId, (usize, GroupName)>,
+    rows: BTreeMap<String, Known>,
+    groups: BTreeMap<(LegId, GroupName), Count>,
+    group_phases: BTreeMap<String, GroupPhase>,
+    leg_phases: BTreeMap<LegId, LegPhase>,
+    phase: Option<RolloutPhase>,
+    deadlines: BTreeSet<(u64, String)>,
+    orders: BTreeSet<OrderId>,
+    server_orders: BTreeSet<OrderId>,
+    passed: BTreeSet<LegId>,
+    no_return: BTreeSet<LegId>,
+    granted: BTreeSet<(LegId, HostId)>,
+    was_paused: bool,
+    aborted_at: Option<u64>,
+    permit_ms: u64,
+    looks: u64,
+    illegal: u64,
+    /// Hosts whose slot an operator freed: what follows is on the operator.
+    vouched: BTreeSet<HostId>,
+    /// Some host says what it likes.
+    pub liars: bool,
+}
+
+impl Watcher {
+    pub fn new(kernel: &Kernel) -> Self {
+        let hosts = kernel.plan().hosts.iter().enumerate();
+        Self {
+            permit_ms: kernel.plan().timing.permit_ms,
+            planned: hosts
+                .map(|(at, host)| (host.host.clone(), (at, host.group.clone())))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    pub fn broken(&mut self, rule: &'static str, what: String) {
+        let found = self.violations.entry(rule).or_default();
+        if found.len() < 20 {
+            found.push(what);
+        }
+    }
+
+    pub fn count(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    /// The earliest moment (the coordinator's clock) at which silence ends something.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn look(
+        &mut self,
+        kernel: &Kernel,
+        given: &Given,
+        out: &Output,
+        truth: &Truth<'_>,
+        now: u64,
+        wall_ms: u64,
+    ) {
+        self.looks += 1;
+        if self.aborted_at.is_none() && kernel.rollout().abort.is_some() {
+            self.aborted_at = Some(now);
+        }
+        if let (Some(before), Some(_)) = (&given.before, &out.answer) {
+            self.paused(&before.0, &before.1, kernel);
+        }
+        if let (Some(new), Seen::OldEvent(order)) = (&given.as_if_new, &given.what)
+            && new.rows != out.rows
+        {
+            self.broken(rules::OLD_EVENTS, order.to_string());
+        }
+        let permits = out.orders.iter().filter(|order| order.action == Action::Switch);
+        self.granted
+            .extend(permits.map(|order| (order.leg.clone(), order.host.clone())));
+        let freed = matches!(given.what, Seen::Operator(Command::FreeSlot { .. }));
+        if let (Seen::Operator(Command::FreeSlot { host, .. }), Some(Ok(_))) = (&given.what, &out.answer) {
+            self.vouched.insert(HostId::from(host.as_str()));
+        }
+        for row in &out.rows {
+            self.look_at_row(kernel, row, truth, freed);
+        }
+        self.look_at_orders(kernel, out);
+        if kernel.rollout().illegal > self.illegal {
+            let more = kernel.rollout().illegal - self.illegal;
+            *self.counts.entry("illegal transition".to_owned()).or_default() += more;
+            self.illegal = kernel.rollout().illegal;
+        }
+        if given.what == Seen::Tick {
+            self.look_at_time(kernel, wall_ms);
+            if self.looks.is_multiple_of(97) {
+                self.look_at_everything(kernel, wall_ms);
+            }
+        }
+        self.was_paused = kernel.phase() == RolloutPhase::Paused;
+    }
+
+    fn look_at_row(&mut self, kernel: &Kernel, row: &Row, truth: &Truth<'_>, freed: bool) {
+        let mut parts = row.key.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("rollout"), ..) => {
+                let phase = kernel.phase();
+                if self.phase != Some(phase) {
+                    self.moved("rollout", self.phase, phase);
+                    self.phase = Some(phase);
+                    if let Some(pause) = &kernel.rollout().pause {
+                        self.count(format!("pause {}", pause.code));
+                    }
+                }
+            }
+            (Some("leg"), Some(leg), _) => {
+                let Some(found) = kernel.legs().iter().find(|found| found.leg.as_str() == leg) else {
+                    return;
+                };
+                let before = self.leg_phases.insert(found.leg.clone(), found.phase);
+                if before != Some(found.phase) {
+                    self.moved("leg", before, found.phase);
+                }
+            }
+            (Some("group"), Some(leg), Some(group)) => {
+                let Some(found) = kernel.group(&LegId::from(leg), &GroupName::from(group)) else {
+                    return;
+                };
+                let before = self.group_phases.insert(row.key.clone(), found.phase);
+                if before != Some(found.phase) {
+                    self.moved("group", before, found.phase);
+                }
+            }
+            (Some("host"), Some(leg), Some(host)) => {
+                let (leg, host) = (LegId::from(leg), HostId::from(host));
+                if let Some(found) = kernel.host(&leg, &host) {
+                    self.look_at_host(&row.key, &leg, &host, found, truth, freed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn moved<T: serde::Serialize>(&mut self, kind: &str, before: Option<T>, after: T) {
+        let word = |state: &T| {
+            let value = serde_json::to_value(state).unwrap_or_default();
+            value.as_str().unwrap_or_default().to_owned()
+        };
+        let after = word(&after);
+        if let Some(before) = before {
+            self.count(format!("{kind} {} -> {after}", word(&before)));
+        }
+        self.count(format!("{kind} {after}"));
+    }
+
+    fn look_at_host(
+        &mut self,
+        key: &str,
+        leg: &LegId,
+        host: &HostId,
+        row: &HostRow,
+        truth: &Truth<'_>,
+        freed: bool,
+    ) {
+        let Some((old, new)) = self.know(key, leg, host, row) else {
+            return;
+        };
+        let before = old.as_ref().map(|old| old.phase);
+        if before != Some(row.phase) {
+            self.moved("host", before, row.phase);
+        }
+        if new.slot && !self.granted.contains(&(leg.clone(), host.clone())) {
+            self.broken(rules::GRANTED, format!("{host} in {leg} is {:?}", row.phase));
+        }
+        if row.phase == HostPhase::Lost && row.permitted_at_ms.is_none() {
+            self.broken(rules::LOST, host.to_string());
+        }
+        if row.in_flight() && row.deadline_ms.is_none() {
+            self.broken(rules::SILENCE, format!("{host} {:?} has no deadline", row.phase));
+        }
+        let must = match row.phase {
+            HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
+                Some(true)
+            }
+            // Refused by the plan or after the survey it does not count, refused at its turn it does.
+            HostPhase::Refused => None,
+            _ => Some(false),
+        };
+        if must.is_some_and(|must| must != row.counts) {
+            let text = format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts);
+            self.broken(rules::COUNTS, text);
+        }
+        if old.is_some_and(|old| old.slot) && !new.slot && !freed && !self.vouched.contains(host) {
+            let Some(agent) = truth(host).filter(|agent| !agent.tainted) else {
+                return;
+            };
+            let verified = row.phase == HostPhase::Settling && agent.version.is_some();
+            let unchanged = !agent.changed && agent.version == Some(agent.old);
+            if !verified && !unchanged {
+                let text = format!("{host} is {:?} with {:?}", row.phase, agent.version);
+                self.broken(rules::SLOT_FREED, text);
+            }
+        }
+    }
+
+    /// Remembers a row; what it was before and is now, if that is something else.
+    fn know(
+        &mut self,
+        key: &str,
+        leg: &LegId,
+        host: &HostId,
+        row: &HostRow,
+    ) -> Option<(Option<Known>, Known)> {
+        let new = Known {
+            phase: row.phase,
+            slot: row.slot,
+            deadline: row.deadline_ms.filter(|_| row.in_flight()),
+        };
+        let old = self.rows.insert(key.to_owned(), new.clone());
+        if old.as_ref() == Some(&new) {
+            return None;
+        }
+        if let Some(at) = old.as_ref().and_then(|old| old.deadline) {
+            self.deadlines.remove(&(at, key.to_owned()));
+        }
+        if let Some(at) = new.deadline {
+            self.deadlines.insert((at, key.to_owned()));
+        }
+        if let Some((_, group)) = self.planned.get(host) {
+            let count = self.groups.entry((leg.clone(), group.clone())).or_default();
+            if let Some(old) = &old {
+                count.slots -= u32::from(old.slot);
+                count.stuck -= u32::from(old.slot && old.phase.is_final());
+            }
+            count.slots += u32::from(new.slot);
+            count.stuck += u32::from(new.slot && new.phase.is_final());
+        }
+        Some((old, new))
+    }
+
+    fn look_at_orders(&mut self, kernel: &Kernel, out: &Output) {
+        for order in &out.orders {
+            self.count(format!("order {}", order.action.as_str()));
+            let planned = self
+                .planned
+                .get(&order.host)
+                .and_then(|(at, _)| kernel.plan().hosts.get(*at));
+            let Some(planned) = planned.filter(|_| !order.entry.is_empty()) else {
+                self.broken(rules::PLAN_ONLY, format!("order {}", order.order));
+                continue;
+            };
+            if order.action == Action::Repoint && self.orders.insert(order.order.clone()) {
+                let entry: Option<PlanEntry> = serde_json::from_slice(&order.entry).ok();
+                let to = entry.and_then(|entry| entry.repoint).map(|repoint| repoint.to);
+                let new = to.is_some_and(|to| to.ends_with(":8443"));
+                let leg = kernel.legs().iter().find(|leg| leg.leg == order.leg);
+                let crossing = leg.and_then(|leg| {
+                    leg.hops
+                        .iter()
+                        .find(|hop| hop.from.major == 2 && hop.to.major > 2)
+                });
+                if crossing.and_then(|hop| hop.published) != Some(new) {
+                    self.broken(
+                        rules::FOLLOW,
+                        format!("{} and the server is elsewhere", order.order),
+                    );
+                }
+            }
+            if order.action == Action::Switch && self.orders.insert(order.order.clone()) {
+                self.look_at_permit(kernel, out, order, planned);
+            }
+        }
+        for order in out
+            .cancel_server
+            .iter()
+            .chain(out.server.iter().map(|order| &order.order))
+        {
+            let of = |leg: &&rollout::kernel::LegRow| order.as_str().contains(&format!("/{}/", leg.leg));
+            if kernel
+                .legs()
+                .iter()
+                .find(of)
+                .is_some_and(|leg| leg.no_return_since_ms.is_some())
+            {
+                self.broken(rules::NO_RETURN, order.to_string());
+            }
+        }
+        for order in &out.server {
+            if self.server_orders.insert(order.order.clone()) && kernel.phase() != RolloutPhase::Running {
+                self.broken(rules::PAUSE, order.order.to_string());
+            }
+        }
+    }
+
+    fn look_at_permit(&mut self, kernel: &Kernel, out: &Output, order: &HostOrder, planned: &PlanHost) {
+        let Some(row) = kernel.host(&order.leg, &order.host) else {
+            return self.broken(rules::PLAN_ONLY, order.order.to_string());
+        };
+        let key = format!("host/{}/{}", order.leg, order.host);
+        let stored = out.rows.iter().any(|row| row.key == key);
+        if !row.slot || !stored || row.phase != HostPhase::Permitted {
+            self.broken(rules::SLOT_WITH_GRANT, order.order.to_string());
+        }
+        let group = kernel
+            .plan()
+            .groups
+            .iter()
+            .find(|group| group.name == planned.group);
+        let taken = self.groups.get(&(order.leg.clone(), planned.group.clone()));
+        if let (Some(group), Some(taken)) = (group, taken)
+            && taken.slots > group.max_unavailable
+        {
+            let text = format!("{} of {} in {}", taken.slots, group.max_unavailable, group.name);
+            self.broken(rules::SLOT_MAX, text);
+        }
+        // A pause of the coordinator's own may follow permits of the same tick.
+        let pause = kernel.rollout().pause.as_ref();
+        let by_operator = pause.is_some_and(|pause| pause.code == "operator");
+        if kernel.phase() == RolloutPhase::Paused && (self.was_paused || by_operator)
+            || kernel.rollout().abort.is_some()
+        {
+            self.broken(rules::PAUSE, order.order.to_string());
+        }
+        self.look_at_turn(kernel, order, planned);
+        if planned.repoint.is_some() {
+            let mut rows = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
+            let followed = |leg: &rollout::kernel::LegRow| {
+                let row = kernel.host(&leg.leg, &order.host);
+                row.is_none_or(|row| row.phase == HostPhase::Repointed)
+            };
+            if !rows.all(followed) {
+                self.broken(
+                    rules::FOLLOW,
+                    format!("{} before its client followed", order.order),
+                );
+            }
+        }
+        let first = self.passed.insert(order.leg.clone());
+        let earlier = kernel.legs().iter().take_while(|leg| leg.leg != order.leg);
+        for leg in earlier.filter(|leg| !leg.hops.is_empty()) {
+            let stored = out.rows.iter().any(|row| row.key == format!("leg/{}", leg.leg));
+            let new = first && self.no_return.insert(leg.leg.clone());
+            if leg.no_return_since_ms.is_none() || new && !stored {
+                self.broken(rules::NO_RETURN, format!("{} without {}", order.order, leg.leg));
+            }
+        }
+    }
+
+    fn look_at_turn(&mut self, kernel: &Kernel, order: &HostOrder, planned: &PlanHost) {
+        let mut earlier = kernel.legs().iter().take_while(|leg| leg.leg != order.leg);
+        if earlier.any(|leg| leg.phase != LegPhase::Settled) {
+            self.broken(rules::TURN, format!("{} before an earlier leg", order.order));
+        }
+        for group in &kernel.plan().groups {
+            let Some(row) = kernel.group(&order.leg, &group.name) else {
+                continue;
+            };
+            if group.name == planned.group {
+                if matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated) {
+                    self.broken(rules::TURN, format!("{} in a group that waits", order.order));
+                }
+                if group.approval && row.approved_by.is_none() {
+                    self.broken(rules::TURN, format!("{} without approval", order.order));
+                }
+                break;
+            }
+            // A breached or draining earlier group may be late hosts' only while it was done before.
+            if matches!(
+                row.phase,
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary
+            ) {
+                self.broken(
+                    rules::TURN,
+                    format!("{} before group {}", order.order, group.name),
+                );
+            }
+        }
+    }
+
+    /// What must hold at each tick.
+    fn look_at_time(&mut self, kernel: &Kernel, wall_ms: u64) {
+        if !kernel.is_final()
+            && !kernel.is_doubted()
+            && let Some((at, key)) = self.deadlines.first()
+            && at + 1_000 < wall_ms
+        {
+            let text = format!("{key} is past its deadline by {} ms", wall_ms - at);
+            self.broken(rules::SILENCE, text);
+        }
+        if kernel.phase() != RolloutPhase::Running {
+            return;
+        }
+        for leg in kernel.legs().iter().filter(|leg| leg.phase == LegPhase::Running) {
+            for group in &kernel.plan().groups {
+                let Some(state) = kernel.group(&leg.leg, &group.name) else {
+                    continue;
+                };
+                let turn = !matches!(
+                    state.phase,
+                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                );
+                if !turn {
+                    continue;
+                }
+                let failed = |host: &&HostId| {
+                    kernel.host(&leg.leg, host).is_some_and(|row| row.counts)
+                        && !state.forgiven.contains(*host)
+                };
+                let failures = group.hosts.iter().filter(failed).count();
+                if failures > group.failure_threshold as usize {
+                    self.broken(rules::THRESHOLD, format!("{failures} failed in {}", group.name));
+                }
+                let key = (leg.leg.clone(), group.name.clone());
+                let stuck = self.groups.get(&key).map_or(0, |count| count.stuck);
+                if state.phase == GroupPhase::Ramping && stuck >= group.max_unavailable {
+                    let duties = kernel.host_duties(&leg.leg, wall_ms);
+                    let waits = duties.iter().any(|(host, duty)| {
+                        group.hosts.contains(host) && duty.as_ref().is_some_and(|duty| duty.code == "slots")
+                    });
+                    if waits {
+                        self.broken(rules::EXHAUSTED, format!("group {} in {}", group.name, leg.leg));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything, as it is too dear to look at each time.
+    pub fn look_at_everything(&mut self, kernel: &Kernel, wall_ms: u64) {
+        if !kernel.is_final() {
+            if kernel
+                .rollout_duty(wall_ms)
+                .is_none_or(|duty| !complete(&duty, wall_ms))
+            {
+                self.broken(rules::DUTY, format!("rollout {:?}", kernel.phase()));
+            }
+            for leg in kernel.legs() {
+                self.look_at_duties(kernel, leg, wall_ms);
+            }
+        }
+        let report = rollout::report::report(kernel, wall_ms);
+        let listed: Vec<&str> = report.hosts.iter().map(|host| host.host.as_str()).collect();
+        let planned: Vec<&str> = kernel
+            .plan()
+            .hosts
+            .iter()
+            .map(|host| host.host.as_str())
+            .collect();
+        let is_clients = |leg: &&rollout::plan::Leg| matches!(leg.kind, LegKind::Clients { .. });
+        let legs = kernel.plan().legs.iter().filter(is_clients).count();
+        let incomplete =
+            |host: &rollout::report::HostReport| host.outcome.is_empty() || host.legs.len() != legs;
+        if listed != planned || report.hosts.iter().any(incomplete) {
+            self.broken(rules::REPORT, format!("{listed:?}"));
+        }
+    }
+
+    fn look_at_duties(&mut self, kernel: &Kernel, leg: &rollout::kernel::LegRow, wall_ms: u64) {
+        let open = !matches!(leg.phase, LegPhase::Settled | LegPhase::Cancelled);
+        if open
+            && kernel
+                .leg_duty(leg, wall_ms)
+                .is_none_or(|duty| !complete(&duty, wall_ms))
+        {
+            let text = format!("{} {:?}: {:?}", leg.leg, leg.phase, kernel.leg_duty(leg, wall_ms));
+            self.broken(rules::DUTY, text);
+        }
+        for group in &kernel.plan().groups {
+            let Some(row) = kernel.group(&leg.leg, &group.name) else {
+                continue;
+            };
+            let open = !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled);
+            let duty = kernel.group_duty(&leg.leg, group, wall_ms);
+            if open && duty.is_none_or(|duty| !complete(&duty, wall_ms)) {
+                self.broken(rules::DUTY, format!("group {} {:?}", group.name, row.phase));
+            }
+        }
+        for (host, duty) in kernel.host_duties(&leg.leg, wall_ms) {
+            if duty.as_ref().is_none_or(|duty| !complete(duty, wall_ms)) {
+                let phase = kernel.host(&leg.leg, host).map(|row| row.phase);
+                self.broken(
+                    rules::DUTY,
+                    format!("{host} in {} is {phase:?}: {duty:?}", leg.leg),
+                );
+            }
+        }
+    }
+
+    fn paused(&mut self, before: &Kernel, ticked: &Kernel, after: &Kernel) {
+        for leg in before.legs() {
+            for host in &before.plan().hosts {
+                let Some(row) = before
+                    .host(&leg.leg, &host.host)
+                    .filter(|row| row.phase.in_flight())
+                else {
+                    continue;
+                };
+                // What was due anyway is not the pause's doing.
+                if ticked.host(&leg.leg, &host.host) != Some(row) {
+                    continue;
+                }
+                let same = after.host(&leg.leg, &host.host).is_some_and(|now| {
+                    (now.phase, &now.order, now.deadline_ms) == (row.phase, &row.order, row.deadline_ms)
+                });
+                if !same {
+                    let now = after.host(&leg.leg, &host.host).map(|now| now.phase);
+                    let text = format!("{} in {}: {:?} -> {now:?}", host.name, leg.leg, row.phase);
+                    self.broken(rules::RUNNING_WORK, text);
+                }
+            }
+        }
+    }
+
+    /// Memory against what a start would read from the store.
+    pub fn compare(&mut self, memory: &Kernel, read: &Kernel) {
+        let differs = |leg: &LegId, host: &HostId| memory.host(leg, host) != read.host(leg, host);
+        for leg in memory.legs() {
+            for host in &memory.plan().hosts {
+                if differs(&leg.leg, &host.host) {
+                    self.broken(rules::RESTORE, format!("{} in {} differs", host.name, leg.leg));
+                }
+            }
+            for group in &memory.plan().groups {
+                if memory.group(&leg.leg, &group.name) != read.group(&leg.leg, &group.name) {
+                    self.broken(
+                        rules::RESTORE,
+                        format!("group {} in {} differs", group.name, leg.leg),
+                    );
+                }
+            }
+        }
+        if memory.legs() != read.legs()
+            || memory.rollout() != read.rollout()
+            || memory.baseline() != read.baseline()
+            || memory.verification() != read.verification()
+        {
+            self.broken(
+                rules::RESTORE,
+                "rollout, legs, baseline or verification differ".to_owned(),
+            );
+        }
+    }
+
+    /// A change of a client begins.
+    pub fn begins(&mut self, agent: &Agent, order: &HostOrder, now: u64) {
+        if order.epoch < agent.epoch {
+            let text = format!("{} began {} after {}", agent.host, order.order, agent.epoch);
+            self.broken(rules::EPOCH, text);
+        }
+        // Half a minute on the way at most, and a permit's time after receipt.
+        if order.action == Action::Switch
+            && self
+                .aborted_at
+                .is_some_and(|at| now > at + self.permit_ms + 30_000)
+        {
+            self.broken(
+                rules::ABORT,
+                format!("{} began {} too late", agent.host, order.order),
+            );
+        }
+    }
+
+    /// The end of a life.
+    pub fn ended(&mut self, kernel: &Kernel, truth: &Truth<'_>) {
+        let last = kernel.plan().legs.iter().rev().find_map(|leg| match &leg.kind {
+            LegKind::Clients { to, .. } => Some((&leg.id, *to)),
+            LegKind::Survey | LegKind::Server { .. } => None,
+        });
+        let Some((leg, to)) = last else { return };
+        for host in &kernel.plan().hosts {
+            let (Some(row), Some(agent)) = (kernel.host(leg, &host.host), truth(&host.host)) else {
+                continue;
+            };
+            if agent.tainted {
+                continue;
+            }
+            let agrees = match row.phase {
+                HostPhase::Upgraded | HostPhase::Settling => agent.version == Some(to),
+                HostPhase::RolledBack | HostPhase::Failed => {
+                    agent.version.is_some_and(|version| version < to)
+                }
+                _ => true,
+            };
+            if !agrees {
+                let text = format!("{} is {:?} and runs {:?}", host.name, row.phase, agent.version);
+                self.broken(TRUTH, text);
+            }
+        }
+    }
+
+    /// The store is an older one: what was seen since has not happened.
+    pub fn restored(&mut self, kernel: &Kernel) {
+        let fresh = Self::new(kernel);
+        let old = std::mem::replace(self, fresh);
+        self.violations = old.violations;
+        self.counts = old.counts;
+        self.vouched = kernel.plan().hosts.iter().map(|host| host.host.clone()).collect();
+        self.illegal = kernel.rollout().illegal;
+        self.liars = true;
+        self.orders = old.orders;
+        self.server_orders = old.server_orders;
+        self.phase = Some(kernel.phase());
+        for leg in kernel.legs() {
+            self.leg_phases.insert(leg.leg.clone(), leg.phase);
+            self.passed.insert(leg.leg.clone());
+            for group in &kernel.plan().groups {
+                if let Some(row) = kernel.group(&leg.leg, &group.name) {
+                    self.group_phases
+                        .insert(format!("group/{}/{}", leg.leg, group.name), row.phase);
+                }
+            }
+            for host in &kernel.plan().hosts {
+                if let Some(row) = kernel.host(&leg.leg, &host.host) {
+                    if row.slot {
+                        self.granted.insert((leg.leg.clone(), host.host.clone()));
+                    }
+                    let key = format!("host/{}/{}", leg.leg, host.host);
+                    self.know(&key, &leg.leg, &host.host, row);
+                }
+            }
+        }
+    }
+
+    /// An order leaves for a host that two machines claim to be.
+    pub fn forked(&mut self, host: &HostId, order: &OrderId) {
+        self.broken(FORK, format!("{order} to {host}"));
+    }
+
+    /// The highest epoch that a coordinator has given so far; none may be lower later.
+    pub fn epoch(&mut self, before: Epoch, now: Epoch) {
+        if now < before {
+            self.broken(rules::EPOCH, format!("{now} after {before}"));
+        }
+    }
+}
+
+fn complete(duty: &Duty, now: u64) -> bool {
+    let until = duty.deadline_ms.or(duty.reminder_ms);
+    !duty.text.is_empty() && !duty.code.is_empty() && until.is_some_and(|until| until + 1_000 >= now)
+}
