@@ -293,7 +293,7 @@ fn two_replicas_of_one_set_never_go_together_and_another_host_goes_instead() {
     };
     until(&mut world, |world| waits(world).is_some());
     let (_, kept) = waits(&world).unwrap();
-    let text = "1 of set/rs0 may be down at once and under way".to_owned();
+    let text = "only 1 of set/rs0 may be down at once, and that many are under way".to_owned();
     assert_eq!(duty(&world, kept), ("set", text));
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
