@@ -106,6 +106,9 @@ impl Active {
         commit
             .rows
             .extend(output.rows.into_iter().map(|row| (row.key, row.json)));
+        if output.plan.is_some() {
+            commit.plan = output.plan;
+        }
         commit.log.extend(
             output
                 .events

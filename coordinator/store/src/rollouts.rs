@@ -37,6 +37,8 @@ pub struct RolloutCommit {
     pub begin: Option<RolloutRow>,
     /// The rollout that rows and log belong to.
     pub rollout: Option<RolloutId>,
+    /// The plan that the rows belong to from now on.
+    pub plan: Option<PlanId>,
     /// State rows that changed: key and JSON.
     pub rows: BTreeMap<String, String>,
     /// Log entries, JSON.
@@ -61,6 +63,7 @@ impl RolloutCommit {
             && self.events.is_empty()
             && self.surveys.is_empty()
             && self.audit.is_empty()
+            && self.plan.is_none()
             && self.begin.is_none()
             && self.finished.is_none()
             && !self.reopened
@@ -214,6 +217,12 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
         connection.execute(
             "INSERT INTO rollouts (rollout_id, plan_id, started_at_ms) VALUES (?1, ?2, ?3)",
             params![begin.rollout.0, begin.plan.0, int(begin.started_at_ms)],
+        )?;
+    }
+    if let Some(plan) = &commit.plan {
+        connection.execute(
+            "UPDATE rollouts SET plan_id = ?2 WHERE rollout_id = ?1",
+            params![rollout.0, plan.0],
         )?;
     }
     for (key, json) in &commit.rows {

@@ -224,6 +224,24 @@ impl World {
             .map_err(|refusal| refusal.code)
     }
 
+    /// Lets a child plan take over; hosts that came late connect. Ok is what was said, Err the code of the refusal.
+    pub fn adopt(&mut self, draft: rollout::plan::PlanDraft) -> Result<String, String> {
+        let (_, bytes) = draft.into_bytes().expect("a plan");
+        let planned = rollout::plan::Plan::parse(&bytes).expect("reads").hosts;
+        let by = "ann".to_owned();
+        self.give(Input::Adopt { by, bytes });
+        let answer = self.answer.take().expect("is answered");
+        let text = answer.map(|done| done.text).map_err(|refusal| refusal.code)?;
+        for planned in planned {
+            if !self.hosts.contains_key(&planned.host) {
+                let host = SimHost::new(&planned, Behaviour::Good);
+                self.hosts.insert(planned.host.clone(), host);
+                self.connect(&planned.host);
+            }
+        }
+        Ok(text)
+    }
+
     /// One input: handle, commit, act. Sometimes the coordinator dies after the commit and before acting.
     pub fn give(&mut self, input: Input) {
         let tick = matches!(input, Input::Tick);
@@ -243,6 +261,10 @@ impl World {
         );
         let before = pauses.then(|| self.kernel.clone());
         let older = self.as_if_new(&input);
+        let adopting = match &input {
+            Input::Adopt { bytes, .. } => Some(bytes.clone()),
+            _ => None,
+        };
         let output = self.kernel.handle(input, self.now);
         if let Some(before) = before {
             self.watcher.paused(&before, &self.kernel);
@@ -252,6 +274,10 @@ impl World {
         }
         self.store
             .extend(output.rows.iter().map(|row| (row.key.clone(), row.json.clone())));
+        if output.plan.is_some() {
+            self.bytes = adopting.unwrap_or_default();
+            self.watcher.adopted(&self.kernel);
+        }
         self.events.extend(output.events.iter().cloned());
         self.watcher
             .look(&self.kernel, &output, &self.hosts, self.now, tick, freed);

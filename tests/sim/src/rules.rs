@@ -57,6 +57,12 @@ impl Watcher {
         }
     }
 
+    /// From now on another plan's numbers count.
+    pub fn adopted(&mut self, kernel: &Kernel) {
+        self.permit_ms = kernel.plan().timing.permit_ms;
+        self.gates = super::gates::Gates::of(kernel.plan());
+    }
+
     pub(super) fn broken(&mut self, rule: &'static str, what: String) {
         self.violations.entry(rule).or_default().push(what);
     }

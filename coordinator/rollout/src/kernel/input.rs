@@ -49,6 +49,13 @@ pub enum Input {
         /// What.
         command: Command,
     },
+    /// A person lets a child plan take over: its parent must be the plan that runs. Answered like a command.
+    Adopt {
+        /// Who.
+        by: String,
+        /// The plan as stored.
+        bytes: Vec<u8>,
+    },
     /// Time passed. Give one at least every second, and one after each batch of other inputs: decisions are made here.
     Tick,
     /// A coordinator took over; the first input after [`super::Kernel::restore`].
@@ -184,6 +191,8 @@ pub enum Command {
 pub struct Output {
     /// Changed state.
     pub rows: Vec<Row>,
+    /// The plan that the rows belong to from now on, if that changed; must be committed with them.
+    pub plan: Option<PlanId>,
     /// Orders to hosts. Sending one again is always safe.
     pub orders: Vec<HostOrder>,
     /// Orders to the server driver. Giving one again continues it.
@@ -194,7 +203,7 @@ pub struct Output {
     pub want_server_view: Option<ViewRequest>,
     /// What happened, for the log. The store numbers them.
     pub events: Vec<FleetEvent>,
-    /// Answer to [`Input::Operator`].
+    /// Answer to [`Input::Operator`] and [`Input::Adopt`].
     pub answer: Option<Result<Accepted, Refusal>>,
 }
 

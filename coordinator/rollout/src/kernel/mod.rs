@@ -7,6 +7,7 @@
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 
+mod adopt;
 mod attempts;
 mod backup;
 mod commands;
@@ -68,6 +69,14 @@ pub enum KernelError {
         #[source]
         source: serde_json::Error,
     },
+    /// The rows belong to another plan.
+    #[error("the stored rows belong to {rows} and not to {plan}")]
+    OtherPlan {
+        /// Of the rows.
+        rows: PlanId,
+        /// That was given.
+        plan: PlanId,
+    },
     /// There is no row `rollout`.
     #[error("the stored rows hold no rollout")]
     NoRollout,
@@ -85,6 +94,9 @@ pub(crate) struct Link {
 pub struct Kernel {
     pub(crate) plan: Arc<Plan>,
     pub(crate) plan_id: PlanId,
+    /// What stays of earlier plans, once a child plan was adopted.
+    pub(crate) adopted: Option<adopt::Adopted>,
+    pub(crate) kept: BTreeMap<HostId, adopt::Kept>,
     pub(crate) rollout: RolloutRow,
     pub(crate) legs: Vec<LegRow>,
     pub(crate) groups: BTreeMap<LegId, BTreeMap<GroupName, GroupRow>>,
@@ -147,6 +159,11 @@ impl Kernel {
             }
             Input::Operator { by, command } => {
                 let answer = self.command(&by, command, now_ms);
+                self.out.answer = Some(answer);
+                self.decide(now_ms);
+            }
+            Input::Adopt { by, bytes } => {
+                let answer = self.adopt(&by, &bytes, now_ms);
                 self.out.answer = Some(answer);
                 self.decide(now_ms);
             }

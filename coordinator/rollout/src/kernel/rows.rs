@@ -1,5 +1,6 @@
 //! Making the first rows, and reading and writing stored ones.
 
+use super::adopt::{Adopted, Kept, lay_over};
 use super::spread::Spread;
 use super::state::{
     GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, RolloutPhase,
@@ -23,6 +24,8 @@ pub(super) enum Key {
     Hold(HostId),
     Baseline,
     Verification,
+    Adopted,
+    Kept(HostId),
 }
 
 impl std::fmt::Display for Key {
@@ -35,6 +38,8 @@ impl std::fmt::Display for Key {
             Self::Hold(host) => write!(f, "hold/{host}"),
             Self::Baseline => f.write_str("baseline"),
             Self::Verification => f.write_str("verification"),
+            Self::Adopted => f.write_str("adopted"),
+            Self::Kept(host) => write!(f, "kept/{host}"),
         }
     }
 }
@@ -110,18 +115,14 @@ impl Kernel {
     }
 
     fn empty(plan: Arc<Plan>, plan_bytes: &[u8], rollout: RolloutRow) -> Self {
-        let index = plan
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(at, host)| (host.host.clone(), at))
-            .collect();
         let spread = Arc::new(Spread::of(&plan));
         Self {
+            index: Arc::new(index(&plan)),
             plan,
-            index: Arc::new(index),
             spread,
             plan_id: plan_id(plan_bytes),
+            adopted: None,
+            kept: BTreeMap::new(),
             rollout,
             legs: Vec::new(),
             groups: BTreeMap::new(),
@@ -184,21 +185,11 @@ impl Kernel {
                             .iter()
                             .map(|host| (host.host.clone(), client_row(host, entries, now_ms))),
                     );
-                    groups.extend(plan.groups.iter().map(|group| {
-                        let row = GroupRow {
-                            phase: GroupPhase::Pending,
-                            since_ms: now_ms,
-                            soak_until_ms: None,
-                            approved_by: None,
-                            forgiven: BTreeSet::new(),
-                            first_permit_ms: None,
-                            canary_soak_until_ms: None,
-                            deadline_ms: None,
-                            offline_until_ms: None,
-                            limits: Limits::default(),
-                        };
-                        (group.name.clone(), row)
-                    }));
+                    groups.extend(
+                        plan.groups
+                            .iter()
+                            .map(|group| (group.name.clone(), fresh_group(now_ms))),
+                    );
                 }
             }
             self.legs.push(LegRow {
@@ -215,7 +206,31 @@ impl Kernel {
     }
 
     pub(super) fn from_rows(plan_bytes: &[u8], rows: &[Row]) -> Result<Self, KernelError> {
-        let plan = Arc::new(Plan::parse(plan_bytes)?);
+        let mut plan = Plan::parse(plan_bytes)?;
+        let adopted: Option<Adopted> = rows
+            .iter()
+            .find(|row| row.key == "adopted")
+            .map(read)
+            .transpose()?;
+        let mut kept = BTreeMap::new();
+        for row in rows {
+            if let Some(host) = row.key.strip_prefix("kept/")
+                && let Some(part) = read::<Option<Kept>>(row)?
+            {
+                kept.insert(HostId::from(host), part);
+            }
+        }
+        if let Some(adopted) = &adopted {
+            let id = plan_id(plan_bytes);
+            if adopted.plan != id {
+                return Err(KernelError::OtherPlan {
+                    rows: adopted.plan.clone(),
+                    plan: id,
+                });
+            }
+            plan = lay_over(plan, adopted, &kept);
+        }
+        let plan = Arc::new(plan);
         let rollout: RolloutRow = read(
             rows.iter()
                 .find(|row| row.key == "rollout")
@@ -224,6 +239,12 @@ impl Kernel {
         let created = rollout.created_at_ms;
         let mut kernel = Self::empty(plan, plan_bytes, rollout);
         kernel.fill(created);
+        if adopted.is_some() {
+            // Every row was stored when it was made; the plan alone does not tell which hosts came after the survey.
+            kernel.hosts.values_mut().for_each(BTreeMap::clear);
+            kernel.groups.values_mut().for_each(BTreeMap::clear);
+        }
+        (kernel.adopted, kernel.kept) = (adopted, kept);
         for row in rows {
             let parts: Vec<&str> = row.key.splitn(3, '/').collect();
             match parts[..] {
@@ -268,6 +289,9 @@ impl Kernel {
                     Key::Hold(host) => json(self.holds.get(host)?),
                     Key::Baseline => json(&self.baseline),
                     Key::Verification => json(&self.verification),
+                    Key::Adopted => json(self.adopted.as_ref()?),
+                    // `null` where a later plan speaks for it again.
+                    Key::Kept(host) => json(&self.kept.get(host)),
                 };
                 Some(Row {
                     key: key.to_string(),
@@ -286,7 +310,27 @@ impl Kernel {
     }
 }
 
-fn client_row(host: &PlanHost, entries: &BTreeMap<HostId, String>, now_ms: u64) -> HostRow {
+pub(super) fn index(plan: &Plan) -> BTreeMap<HostId, usize> {
+    let hosts = plan.hosts.iter().enumerate();
+    hosts.map(|(at, host)| (host.host.clone(), at)).collect()
+}
+
+pub(super) fn fresh_group(now_ms: u64) -> GroupRow {
+    GroupRow {
+        phase: GroupPhase::Pending,
+        since_ms: now_ms,
+        soak_until_ms: None,
+        approved_by: None,
+        forgiven: BTreeSet::new(),
+        first_permit_ms: None,
+        canary_soak_until_ms: None,
+        deadline_ms: None,
+        offline_until_ms: None,
+        limits: Limits::default(),
+    }
+}
+
+pub(super) fn client_row(host: &PlanHost, entries: &BTreeMap<HostId, String>, now_ms: u64) -> HostRow {
     match &host.action {
         HostAction::Upgrade if entries.contains_key(&host.host) => fresh(HostPhase::Waiting, now_ms),
         HostAction::Upgrade => HostRow {
@@ -302,7 +346,7 @@ fn client_row(host: &PlanHost, entries: &BTreeMap<HostId, String>, now_ms: u64) 
     }
 }
 
-fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
+pub(super) fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
     HostRow {
         phase,
         since_ms: now_ms,
