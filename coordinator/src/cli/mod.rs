@@ -77,6 +77,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Start the rollout of a plan
     Start(rollout::StartArguments),
+    /// Let a plan made while the rollout runs take over
+    Adopt(rollout::AdoptArguments),
     /// Let no further host or hop begin
     Pause(rollout::ReasonArguments),
     /// Go on after a pause; failures so far are accepted
@@ -172,6 +174,9 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         }
         Command::Start(arguments) => client::with(data, async |client| {
             rollout::start(arguments, client, output).await
+        }),
+        Command::Adopt(arguments) => client::with(data, async |client| {
+            rollout::adopt(arguments, client, output).await
         }),
         Command::Pause(arguments) => client::with(data, async |client| {
             rollout::pause(arguments, client, output).await

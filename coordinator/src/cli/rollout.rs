@@ -1,4 +1,4 @@
-//! Commands to the rollout: start, pause, resume, abort, retry, approve, limit, skip, accept, rollback.
+//! Commands to the rollout: start, adopt, pause, resume, abort, retry, approve, limit, skip, accept, rollback.
 
 use super::Ended;
 use super::client::{self, Client};
@@ -14,6 +14,12 @@ pub struct StartArguments {
     /// Accept a PMM client without our agent, by its node name; repeat for several
     #[arg(long = "accept-unmatched", value_name = "NODE")]
     accept_unmatched: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct AdoptArguments {
+    /// Plan to adopt, made while the rollout runs; the newest one if not given
+    plan: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -122,6 +128,13 @@ pub async fn start(arguments: StartArguments, client: &mut Client, output: &Outp
         accept_unmatched: arguments.accept_unmatched,
     };
     done(client.start(request).await, output)
+}
+
+pub async fn adopt(arguments: AdoptArguments, client: &mut Client, output: &Output) -> Ended {
+    let request = wire::PlanRequest {
+        plan_id: arguments.plan.unwrap_or_default(),
+    };
+    done(client.adopt(request).await, output)
 }
 
 pub async fn pause(arguments: ReasonArguments, client: &mut Client, output: &Output) -> Ended {

@@ -7,7 +7,7 @@ use super::survey::SurveyRun;
 use crate::clock;
 use crate::problem::Problem;
 use crate::sessions::goodbye;
-use crate::store::{AuditEntry, RolloutCommit, RolloutRow};
+use crate::store::{AuditEntry, PlanRow, RolloutCommit, RolloutRow};
 use fleet_common::codes;
 use fleet_common::ids::{Epoch, HostId, RolloutId};
 use fleet_proto::coordinator_message::Body;
@@ -21,13 +21,14 @@ impl Engine {
                 .into()));
             return;
         }
-        if self
-            .active
-            .as_ref()
-            .is_some_and(|active| !active.kernel.is_final())
-        {
-            let problem = Problem::new("a rollout is under way; only one can be")
-                .hint("see `pmm-coordinator status`; `abort` ends it");
+        if let Some(running) = self.active.as_ref().filter(|active| !active.kernel.is_final()) {
+            let id = running.kernel.plan_id();
+            let problem = Problem::new(format!("a rollout of {id} is under way; only one can be"));
+            let problem = if begin.plan.parent.as_ref() == Some(id) {
+                problem.hint("`pmm-coordinator adopt` lets this plan, which follows it, take over; see `status`; `abort` ends the rollout")
+            } else {
+                problem.hint("see `pmm-coordinator status`; a plan made now follows the running one and can be adopted; `abort` ends the rollout")
+            };
             let _ = answer.send(Err(problem.into()));
             return;
         }
@@ -129,6 +130,36 @@ impl Engine {
         }
     }
 
+    pub(super) fn adopt_plan(&mut self, by: String, plan: PlanRow, answer: Answer<String>) {
+        if self.active.is_none() {
+            let problem =
+                Problem::new("no rollout is under way that a plan could take over").hint("`start` the plan");
+            let _ = answer.send(Err(problem.into()));
+            return;
+        }
+        let input = Input::Adopt {
+            by: by.clone(),
+            bytes: plan.document,
+        };
+        match self.feed(input) {
+            Some(Err(refused)) => {
+                let _ = answer.send(Err(active::refusal(refused).into()));
+            }
+            accepted => {
+                self.commit.audit.push(AuditEntry {
+                    at_ms: clock::now_ms(),
+                    who: by,
+                    what: "adopt".to_owned(),
+                    detail: plan.plan.to_string(),
+                });
+                // Hosts that came late are connected already.
+                self.feed_connected();
+                let text = accepted.and_then(Result::ok).map(|done| done.text);
+                self.reply(answer, text.unwrap_or_default());
+            }
+        }
+    }
+
     /// Answers after the commit.
     pub(super) fn reply<T: Send + 'static>(&mut self, answer: Answer<T>, value: T) {
         self.replies.push(Box::new(move |committed| {
@@ -213,7 +244,10 @@ impl Engine {
             }
             // In the store already; it is read back with everything else.
             Message::StoreRestored | Message::HostRuns(..) => {}
-            Message::Begin(_, answer) | Message::Command { answer, .. } | Message::Adopt(_, answer) => {
+            Message::Begin(_, answer)
+            | Message::Command { answer, .. }
+            | Message::AdoptPlan(_, _, answer)
+            | Message::Adopt(_, answer) => {
                 let _ = answer.send(Err(problem().into()));
             }
             Message::Survey(_, answer) => {

@@ -199,6 +199,7 @@ impl Engine {
                 self.feed(Input::HostRuns { host, version });
             }
             Message::Begin(_, answer) if self.restored.is_some() => self.not_adopted(answer),
+            Message::AdoptPlan(_, _, answer) if self.restored.is_some() => self.not_adopted(answer),
             Message::Survey(_, answer) if self.restored.is_some() => self.not_adopted(answer),
             Message::HostAction(_, answer) if self.restored.is_some() => self.not_adopted(answer),
             Message::Begin(begin, answer) => {
@@ -212,6 +213,7 @@ impl Engine {
                 optional,
                 answer,
             } => self.command(by, command, optional, answer),
+            Message::AdoptPlan(by, plan, answer) => self.adopt_plan(by, *plan, answer),
             Message::Survey(orders, answer) => self.begin_survey(orders, answer),
             Message::HostAction(wish, answer) => self.begin_host_action(*wish, answer),
             Message::Ask(question) => question(

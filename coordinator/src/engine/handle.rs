@@ -67,6 +67,8 @@ pub enum Message {
         /// What was accepted.
         answer: Answer<String>,
     },
+    /// An operator lets a child plan take over.
+    AdoptPlan(String, Box<PlanRow>, Answer<String>),
     /// Orders of a survey.
     Survey(SurveyOrders, Answer<()>),
     /// An action on one host outside of a rollout.
@@ -193,6 +195,12 @@ impl EngineHandle {
     /// Begins a rollout.
     pub async fn begin(&self, begin: Begin) -> Result<String, Problems> {
         self.wish(|answer| Message::Begin(Box::new(begin), answer)).await
+    }
+
+    /// Lets a child plan take over the rollout under way.
+    pub async fn adopt_plan(&self, by: String, plan: PlanRow) -> Result<String, Problems> {
+        self.wish(|answer| Message::AdoptPlan(by, Box::new(plan), answer))
+            .await
     }
 
     /// Commands the rollout under way; without one it is refused.

@@ -65,6 +65,17 @@ impl OperatorService {
         })
     }
 
+    pub(super) async fn adopt_plan_document(
+        &self,
+        who: String,
+        plan: String,
+    ) -> Result<DoneDocument, Problems> {
+        let plan = self.stored_plan(&plan).await?;
+        Ok(DoneDocument {
+            done: self.engine.adopt_plan(who, plan).await?,
+        })
+    }
+
     pub(super) async fn adopt_document(&self, who: String) -> Result<DoneDocument, Problems> {
         Ok(DoneDocument {
             done: self.engine.adopt(who).await?,

@@ -202,6 +202,11 @@ impl OperatorRpc for OperatorService {
         answer(self.import_document(who, request.into_inner()).await)
     }
 
+    async fn adopt(&self, request: Request<wire::PlanRequest>) -> Answer {
+        let who = Operator::of(&request);
+        answer(self.adopt_plan_document(who, request.into_inner().plan_id).await)
+    }
+
     async fn adopt_epoch(&self, request: Request<wire::Empty>) -> Answer {
         let who = Operator::of(&request);
         answer(self.adopt_document(who).await)

@@ -294,3 +294,51 @@ async fn a_restored_store_holds_the_rollout_over_restarts_until_it_is_adopted() 
         "each effect once"
     );
 }
+
+#[tokio::test]
+async fn an_adopted_plan_is_stored_with_its_rows_and_read_after_a_crash() {
+    let (_dir, store) = testing::store();
+    let fake = Fake::new(4);
+    let first = plan(&store, &fake).await;
+    let mut document = rollout::plan::Plan::parse(&first.document).unwrap();
+    document.parent = Some(first.plan.clone());
+    let (id, bytes) = rollout::plan::PlanDraft { plan: document }.into_bytes().unwrap();
+    let child = PlanRow {
+        plan: id.clone(),
+        parent: Some(first.plan.clone()),
+        document: bytes,
+        created_at_ms: first.created_at_ms + 1,
+        ..first.clone()
+    };
+    let audit = crate::store::AuditEntry {
+        at_ms: 0,
+        who: "test".into(),
+        what: "plan".into(),
+        detail: String::new(),
+    };
+    assert!(store.save_plan(child.clone(), audit).await.unwrap());
+    let life = Life::begin(&store, &fake).await;
+    let none = life.engine.adopt_plan("ann".into(), child.clone()).await;
+    assert!(none.unwrap_err().to_string().contains("no rollout is under way"));
+    begin(&life, first.clone(), &fake).await;
+    let second = Begin {
+        by: "bob".into(),
+        plan: child.clone(),
+        driver: Arc::new(fake.clone()),
+        accept_unmatched: Vec::new(),
+    };
+    let refused = life.engine.begin(second).await.unwrap_err().to_string();
+    assert!(refused.contains(first.plan.as_str()), "{refused}");
+    life.engine.adopt_plan("ann".into(), child.clone()).await.unwrap();
+    let row = store.newest_rollout().await.unwrap().unwrap();
+    assert_eq!(row.plan, id);
+    let again = life.engine.adopt_plan("bob".into(), child).await;
+    assert!(again.unwrap_err().to_string().contains("already"));
+    life.stop.cancel();
+    let life = Life::begin(&store, &fake).await;
+    let read = life
+        .engine
+        .ask(|kernel, _| kernel.map(|kernel| kernel.plan_id().clone()));
+    assert_eq!(read.await.unwrap(), Some(id));
+    life.stop.cancel();
+}
