@@ -10,14 +10,14 @@ fn every_rule_holds_in_every_life() {
     let lives = std::env::var("LIVES")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(120);
+        .unwrap_or(60);
     let mut told = String::new();
     let mut say = |text: &str| {
         println!("{text}");
         told.push_str(text);
         told.push('\n');
     };
-    assert!(many::report(&Config::new(0, 200), 0..lives, &mut say), "{told}");
+    assert!(many::report(&Config::new(0, 100), 0..lives, &mut say), "{told}");
 }
 
 /// A seed is one life: the same steps each time.
