@@ -416,7 +416,12 @@ impl Kernel {
                 "see `status`",
             );
         };
-        if !row.phase.is_final() {
+        // One that is to be tried again keeps its slot from before and has not begun anew; held or away it might wait for ever.
+        let begun_anew = !matches!(
+            row.phase,
+            HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+        );
+        if begun_anew && !row.phase.is_final() {
             return refused(
                 "under_way",
                 format!("{} is {}", self.name(host), row.phase.as_str()),

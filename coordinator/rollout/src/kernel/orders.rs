@@ -151,7 +151,10 @@ impl Kernel {
             return;
         };
         let stopped = order.action == Action::Switch && self.rollout.abort.is_some();
-        let left = (order.given_at_ms + order.start_within_ms).saturating_sub(now_ms);
+        // A clock that was set back gives nobody more time than the permit says.
+        let left = (order.given_at_ms + order.start_within_ms)
+            .saturating_sub(now_ms)
+            .min(order.start_within_ms);
         let entry_leg = self
             .entry_leg(host)
             .filter(|_| self.plan.entry_text(leg, host).is_none())
