@@ -155,6 +155,7 @@ pub fn report(kernel: &Kernel, now_ms: u64) -> ReportDocument {
             .plan
             .hosts
             .iter()
+            .skip(usize::from(kernel.breaks(crate::kernel::Mutant::ReportForgets)))
             .map(|planned| host(kernel, planned))
             .collect(),
         accepted_unmatched: kernel.rollout.accepted_unmatched.iter().cloned().collect(),

@@ -85,6 +85,8 @@ pub struct SimHost {
     pub direct: bool,
     pub follows: bool,
     pub repoints: u32,
+    /// A broken agent: it takes orders of any epoch.
+    pub deaf_to_epochs: bool,
     agent_id: String,
     node_id: String,
     name: String,
@@ -111,6 +113,7 @@ impl SimHost {
             direct: planned.repoint.is_some(),
             follows: false,
             repoints: 0,
+            deaf_to_epochs: false,
             agent_id: planned.agent_id.clone(),
             node_id: planned.node_id.clone(),
             name: planned.name.clone(),
@@ -199,7 +202,7 @@ impl SimHost {
             self.epoch = self.epoch.max(order.epoch);
             return;
         }
-        if order.epoch < self.epoch {
+        if order.epoch < self.epoch && !self.deaf_to_epochs {
             return self.answer(
                 &order,
                 Outcome::Refused,
@@ -207,7 +210,7 @@ impl SimHost {
                 serde_json::Value::Null,
             );
         }
-        self.epoch = order.epoch;
+        self.epoch = self.epoch.max(order.epoch);
         if order.action == Action::Probe {
             if self
                 .active
@@ -268,7 +271,7 @@ impl SimHost {
         let Some(active) = self.active.clone() else { return };
         let order = active.order.clone();
         if !active.begun && active.begin_at <= now {
-            if order.epoch < self.epoch && order.action == Action::Switch {
+            if order.epoch < self.epoch && order.action == Action::Switch && !self.deaf_to_epochs {
                 return self.answer(
                     &order,
                     Outcome::Refused,

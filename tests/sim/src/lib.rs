@@ -112,6 +112,9 @@ pub struct World {
     term: u64,
     last_view: u64,
     paused_since: Option<u64>,
+    /// The rule that every kernel of this world breaks on purpose.
+    #[cfg(feature = "mutants")]
+    mutant: Option<rollout::kernel::Mutant>,
 }
 
 const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
@@ -198,12 +201,21 @@ impl World {
             term: 1,
             last_view: 0,
             paused_since: None,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         for host in world.hosts.keys().cloned().collect::<Vec<_>>() {
             world.connect(&host);
         }
         world.give(Input::Tick);
         world
+    }
+
+    /// From now on the kernel, also the one of a later coordinator, breaks a rule.
+    #[cfg(feature = "mutants")]
+    pub fn break_rule(&mut self, mutant: rollout::kernel::Mutant) {
+        self.mutant = Some(mutant);
+        self.kernel.break_rule(mutant);
     }
 
     pub fn start(&mut self) {
@@ -362,6 +374,10 @@ impl World {
             })
             .collect();
         self.kernel = Kernel::restore(&self.bytes, &rows).expect("restores");
+        #[cfg(feature = "mutants")]
+        if let Some(mutant) = self.mutant {
+            self.kernel.break_rule(mutant);
+        }
         self.watcher.restored(&self.kernel);
         self.term += 1;
         for host in self.hosts.values_mut() {

@@ -61,7 +61,7 @@ impl Kernel {
             return;
         };
         let earlier = row.retried.get(&class).copied().unwrap_or(0);
-        if earlier >= retries.times {
+        if earlier >= retries.times && !self.breaks(super::Mutant::RetriesWithoutEnd) {
             return;
         }
         let pause = backoff(retries, earlier);

@@ -225,6 +225,11 @@ impl Kernel {
             reason
         };
         if self.pause("operator", text, "`resume` or `abort`", by, now_ms) {
+            if self.breaks(super::Mutant::PauseTouchesWork) {
+                let rows = self.hosts.values_mut().flat_map(|rows| rows.values_mut());
+                rows.filter(|row| row.phase.in_flight())
+                    .for_each(|row| row.deadline_ms = None);
+            }
             return accepted("no host and no hop begins; what is under way goes on");
         }
         refused(

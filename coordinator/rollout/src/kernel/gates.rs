@@ -41,6 +41,9 @@ impl Door {
 impl Kernel {
     pub(crate) fn door(&self, group: &PlanGroup, now_ms: u64) -> Door {
         let permit_ms = self.plan.timing.permit_ms;
+        if self.breaks(super::Mutant::WindowIgnored) {
+            return Door::Open { within_ms: permit_ms };
+        }
         match opening(&group.windows, &group.blackouts, now_ms) {
             Opening::Open { until_ms: None } => Door::Open { within_ms: permit_ms },
             Opening::Open {
@@ -97,7 +100,7 @@ impl Kernel {
         let canary = self
             .group(leg, &group.name)
             .is_some_and(|row| row.phase == GroupPhase::Canary);
-        if canary {
+        if canary || self.breaks(super::Mutant::RampIgnored) {
             return full;
         }
         ramp::width(&group.ramp, tally.upgraded.saturating_sub(group.canaries), full)

@@ -69,7 +69,8 @@ impl Kernel {
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.had_its_turn(&leg, &group.name) {
                 failures += tally.failures;
-                if tally.failures > self.failure_threshold(&leg, group) {
+                let one_more = u32::from(self.breaks(super::Mutant::ThresholdOffByOne));
+                if tally.failures > self.failure_threshold(&leg, group) + one_more {
                     self.breach(&leg, group, tally, now_ms);
                 }
                 self.look_at_deadline(&leg, group, now_ms);
@@ -79,9 +80,10 @@ impl Kernel {
         let mut census = self.census();
         let mut earlier_done = true;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
-            if self.rollout.phase == RolloutPhase::Running {
+            if self.rollout.phase == RolloutPhase::Running || self.breaks(super::Mutant::PauseGrants) {
                 let door = self.door(group, now_ms);
-                self.drive_group(&leg, group, tally, &door, earlier_done, now_ms);
+                let turn = earlier_done || self.breaks(super::Mutant::OutOfTurn);
+                self.drive_group(&leg, group, tally, &door, turn, now_ms);
                 self.let_through(&leg, group, tally, &door, &mut census, now_ms);
             }
             earlier_done &= self
@@ -141,6 +143,9 @@ impl Kernel {
 
     /// All groups of the leg together may be less tolerant than each.
     fn look_at_rollout_threshold(&mut self, failures: u32, now_ms: u64) {
+        if self.breaks(super::Mutant::RolloutThresholdIgnored) {
+            return;
+        }
         if let Some(tolerated) = self
             .plan
             .failure_threshold
@@ -256,7 +261,7 @@ impl Kernel {
             };
             ready = true;
             let has_slot = row.slot;
-            if !has_slot && slots >= width {
+            if !has_slot && slots >= width && !self.breaks(super::Mutant::TooWide) {
                 break;
             }
             // An earlier one of this pass may be its neighbour.
@@ -270,7 +275,7 @@ impl Kernel {
             self.began(leg, group, now_ms);
             self.grant(leg, host, within_ms, now_ms);
         }
-        if ready && tally.stuck_slots >= width {
+        if ready && tally.stuck_slots >= width && !self.breaks(super::Mutant::ExhaustedGoesOn) {
             let text = format!(
                 "group {}: all {width} slots are held by hosts that ended without a working client",
                 group.name
@@ -342,8 +347,9 @@ impl Kernel {
 
     fn grant(&mut self, leg: &LegId, host: &HostId, within_ms: u64, now_ms: u64) {
         self.no_return(leg, now_ms);
+        let slot = !self.breaks(super::Mutant::GrantWithoutSlot);
         self.enter(leg, host, HostPhase::Permitted, now_ms, |row| {
-            row.slot = true;
+            row.slot = slot;
             row.permitted_at_ms = Some(now_ms);
         });
         self.give_within(leg, host, Action::Switch, within_ms, now_ms);
@@ -351,8 +357,9 @@ impl Kernel {
 
     /// A client of the new release can't talk to the old server: with the first permit the legs before it can't be taken back.
     fn no_return(&mut self, leg: &LegId, now_ms: u64) {
+        let kept = self.breaks(super::Mutant::NoPointOfNoReturn);
         for row in self.legs.iter_mut().take_while(|row| row.leg != *leg) {
-            if !row.hops.is_empty() && row.no_return_since_ms.is_none() {
+            if !row.hops.is_empty() && row.no_return_since_ms.is_none() && !kept {
                 row.no_return_since_ms = Some(now_ms);
                 self.dirty.insert(Key::Leg(row.leg.clone()));
             }

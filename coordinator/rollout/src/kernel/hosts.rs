@@ -313,7 +313,8 @@ impl Kernel {
         } else {
             HostPhase::Ready
         };
-        self.enter(leg, host, phase, now_ms, |_| {});
+        let early = !survey && self.breaks(super::Mutant::SlotBeforePermit);
+        self.enter(leg, host, phase, now_ms, |row| row.slot |= early);
         if survey && let Some(next) = self.entry_leg(host).cloned() {
             self.edit(&next, host, |row| row.staged = true);
         }
@@ -412,6 +413,7 @@ impl Kernel {
             .map(|detail| detail.to)
             .filter(|to| !to.is_empty());
         let keeps_slot = phase == HostPhase::Inconsistent;
+        let forgotten = self.breaks(super::Mutant::FailuresForgotten);
         self.enter(leg, host, phase, now_ms, |row| {
             row.counts = true;
             row.broken = match phase {
@@ -419,6 +421,7 @@ impl Kernel {
                 HostPhase::RolledBack => false,
                 _ => row.broken,
             };
+            row.counts = !forgotten;
             row.slot = row.slot && (keeps_slot || row.broken);
             row.code = result.code.as_str().to_owned();
             row.reason.clone_from(&result.message);

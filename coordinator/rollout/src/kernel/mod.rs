@@ -20,6 +20,7 @@ mod hosts;
 mod input;
 mod keep;
 mod limits;
+mod mutants;
 mod offline;
 mod orders;
 mod ramp;
@@ -39,6 +40,10 @@ pub(crate) use groups::Tally;
 pub use input::{
     Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, RollbackTarget, Row, ViewRequest,
 };
+#[cfg(not(feature = "mutants"))]
+pub(crate) use mutants::Mutant;
+#[cfg(feature = "mutants")]
+pub use mutants::Mutant;
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 
@@ -114,6 +119,9 @@ pub struct Kernel {
     spread: Arc<spread::Spread>,
     /// Absence before this moment does not count.
     absence_from_ms: u64,
+    /// The rule that it breaks on purpose.
+    #[cfg(feature = "mutants")]
+    mutant: Option<Mutant>,
     dirty: BTreeSet<Key>,
     out: Output,
 }
@@ -132,6 +140,8 @@ impl Kernel {
     /// Takes one input. The rows of the output must be committed before anything else of it leaves.
     pub fn handle(&mut self, input: Input, now_ms: u64) -> Output {
         match input {
+            Input::Host { epoch, .. }
+                if epoch < self.rollout.epoch && self.breaks(Mutant::OldEventsDropped) => {}
             Input::Host {
                 host,
                 order_id,

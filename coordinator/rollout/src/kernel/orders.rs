@@ -150,7 +150,8 @@ impl Kernel {
         else {
             return;
         };
-        let stopped = order.action == Action::Switch && self.rollout.abort.is_some();
+        let kept = self.breaks(super::Mutant::AbortKeepsPermits);
+        let stopped = order.action == Action::Switch && self.rollout.abort.is_some() && !kept;
         // A clock that was set back gives nobody more time than the permit says.
         let left = (order.given_at_ms + order.start_within_ms)
             .saturating_sub(now_ms)
@@ -170,19 +171,26 @@ impl Kernel {
         let message = HostOrder {
             host: host.clone(),
             order: order.id.clone(),
-            epoch: order.epoch,
+            epoch: if kept { self.rollout.epoch } else { order.epoch },
             plan_id: self.plan_id.clone(),
             leg: leg.clone(),
             entry: entry.unwrap_or_default().as_bytes().to_vec(),
             action: order.action,
             deadline_for_ms: order.deadline_for_ms,
-            start_within_ms: if stopped { 0 } else { left },
+            start_within_ms: match (stopped, kept) {
+                (true, _) => 0,
+                (_, true) => order.start_within_ms,
+                _ => left,
+            },
         };
         self.out.orders.push(message);
     }
 
     /// Raises the epoch on a host that may hold a permit of an older one: nothing of the old epoch begins there any more.
     pub(super) fn raise_epoch(&mut self, leg: &LegId, host: &HostId) {
+        if self.breaks(super::Mutant::AbortKeepsPermits) {
+            return;
+        }
         let Epoch { term, counter } = self.rollout.epoch;
         let message = HostOrder {
             host: host.clone(),
@@ -196,6 +204,7 @@ impl Kernel {
             entry: self
                 .plan
                 .entry_text(leg, host)
+                .filter(|_| !self.breaks(super::Mutant::NoPlanEntry))
                 .unwrap_or_default()
                 .as_bytes()
                 .to_vec(),

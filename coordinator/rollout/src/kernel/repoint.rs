@@ -17,6 +17,9 @@ impl Kernel {
     /// Where clients must look for the server of a leg: at PMM 3's port, back at PMM 2's, or nothing has changed.
     pub(crate) fn side(&self, at: usize) -> Option<Side> {
         let crossing = self.legs[at].hops.iter().find(|hop| crosses(hop))?;
+        if self.breaks(super::Mutant::FollowsTooEarly) {
+            return Some(Side::New);
+        }
         crossing
             .published
             .map(|stands| if stands { Side::New } else { Side::Old })

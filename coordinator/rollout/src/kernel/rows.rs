@@ -133,6 +133,8 @@ impl Kernel {
             last_view: None,
             links: BTreeMap::new(),
             absence_from_ms: 0,
+            #[cfg(feature = "mutants")]
+            mutant: None,
             dirty: BTreeSet::new(),
             out: Output::default(),
         }
@@ -275,11 +277,18 @@ impl Kernel {
         Ok(kernel)
     }
 
+    fn forgets(&self, key: &Key) -> bool {
+        let Key::Host(leg, host) = key else { return false };
+        let ready = |row: &HostRow| row.phase == HostPhase::Ready;
+        self.breaks(super::Mutant::RowNotStored) && self.host(leg, host).is_some_and(ready)
+    }
+
     /// The changed rows.
     pub(super) fn changed_rows(&mut self) -> Vec<Row> {
         let dirty = std::mem::take(&mut self.dirty);
         dirty
             .iter()
+            .filter(|key| !self.forgets(key))
             .filter_map(|key| {
                 let json = match key {
                     Key::Rollout => json(&self.rollout),

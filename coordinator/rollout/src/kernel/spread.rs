@@ -194,6 +194,14 @@ impl Kernel {
             .map(|at| ("site", &self.spread.sites[*at], census.sites[*at], own_place));
         sets.chain(site)
             .filter(|(_, circle, busy, own)| busy.now.saturating_sub(*own) >= circle.most)
+            .filter(|(code, ..)| {
+                let ignored = if *code == "set" {
+                    super::Mutant::SetsTogether
+                } else {
+                    super::Mutant::SitesIgnored
+                };
+                !self.breaks(ignored)
+            })
             .map(|(code, circle, busy, _)| Crowd {
                 code,
                 name: circle.name.clone(),
@@ -210,6 +218,8 @@ impl Kernel {
             return false;
         };
         let own = u32::from(is_down(row));
-        !row.staged && census.sites[site].now.saturating_sub(own) >= self.spread.sites[site].most
+        !self.breaks(super::Mutant::SitesIgnored)
+            && !row.staged
+            && census.sites[site].now.saturating_sub(own) >= self.spread.sites[site].most
     }
 }

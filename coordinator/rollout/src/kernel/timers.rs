@@ -26,12 +26,18 @@ impl Kernel {
         if row.phase.is_final() {
             return false;
         }
-        let absent = matches!(
-            row.phase,
-            HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack
-        ) && self
-            .absent_since(host, now_ms)
-            .is_some_and(|since| since + self.plan.timing.lost_after_ms <= now_ms);
+        if self.breaks(super::Mutant::DeafToDeadlines) && row.phase == HostPhase::Switching {
+            return false;
+        }
+        let early = self.breaks(super::Mutant::LostBeforePermit) && row.phase == HostPhase::Ready;
+        let absent = (early
+            || matches!(
+                row.phase,
+                HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack
+            ))
+            && self
+                .absent_since(host, now_ms)
+                .is_some_and(|since| early || since + self.plan.timing.lost_after_ms <= now_ms);
         absent || row.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
     }
 
@@ -72,6 +78,9 @@ impl Kernel {
             HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack => {
                 self.lose(leg, host, phase, now_ms)
             }
+            HostPhase::Ready if self.breaks(super::Mutant::LostBeforePermit) => {
+                self.lose(leg, host, phase, now_ms)
+            }
             _ => {}
         }
     }
@@ -87,7 +96,9 @@ impl Kernel {
         } else {
             format!("step {step}")
         };
+        let frees = self.breaks(super::Mutant::LostFreesSlot);
         self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
+            row.slot = row.slot && !frees;
             row.lost_in = Some(phase);
             row.counts = true;
             codes::DEADLINE.clone_into(&mut row.code);

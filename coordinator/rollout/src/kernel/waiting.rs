@@ -398,7 +398,7 @@ impl Kernel {
     pub(crate) fn host_duty_at(&self, leg: &LegId, host: &HostId, moment: &Moment) -> Option<Duty> {
         let now_ms = moment.now_ms;
         let row = self.host(leg, host)?;
-        if row.phase.is_final() {
+        if row.phase.is_final() || self.breaks(super::Mutant::NoReason) && row.phase == HostPhase::Ready {
             return None;
         }
         let at = row.deadline_ms.unwrap_or(moment.next_ms);

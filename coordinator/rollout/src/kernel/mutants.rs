@@ -1,0 +1,82 @@
+//! Deliberate faults, one for each rule, to show that the rule is really looked at. Only with the feature `mutants`, which nothing but the
+//! fleet simulator's tests turns on; without it the questions are constants and compile to nothing.
+
+use super::Kernel;
+
+/// A fault that breaks one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Hosts that are ready name no reason.
+    NoReason,
+    /// A switch that stays silent is waited for without an end.
+    DeafToDeadlines,
+    /// A permit takes no slot.
+    GrantWithoutSlot,
+    /// A lost host gives its slot back.
+    LostFreesSlot,
+    /// The width is not looked at.
+    TooWide,
+    /// A host takes its slot before its permit.
+    SlotBeforePermit,
+    /// Slots that are all held by failures stop nobody.
+    ExhaustedGoesOn,
+    /// A failure whose slot is freed does not count.
+    FailuresForgotten,
+    /// One failure more than tolerated is tolerated.
+    ThresholdOffByOne,
+    /// Who is away before its permit is lost.
+    LostBeforePermit,
+    /// A group does not wait for those before it.
+    OutOfTurn,
+    /// A pause stops no permits.
+    PauseGrants,
+    /// A pause takes the deadlines of what is under way.
+    PauseTouchesWork,
+    /// Events of older epochs are dropped.
+    OldEventsDropped,
+    /// An abort leaves permits as they are: each repetition gives the whole time again, under the newest epoch.
+    AbortKeepsPermits,
+    /// An order carries no plan entry.
+    NoPlanEntry,
+    /// Who addresses the container is moved to the new port before that serves.
+    FollowsTooEarly,
+    /// The point of no return is not marked.
+    NoPointOfNoReturn,
+    /// The report leaves a host out.
+    ReportForgets,
+    /// Rows of hosts are not stored when they become ready.
+    RowNotStored,
+    /// Windows are always open.
+    WindowIgnored,
+    /// Members of one set go together.
+    SetsTogether,
+    /// Sites are not counted.
+    SitesIgnored,
+    /// The ramp is not looked at.
+    RampIgnored,
+    /// Failures over all groups are not counted.
+    RolloutThresholdIgnored,
+    /// Trying again by itself never ends.
+    RetriesWithoutEnd,
+}
+
+impl Kernel {
+    /// From now on this kernel breaks a rule.
+    #[cfg(feature = "mutants")]
+    pub fn break_rule(&mut self, mutant: Mutant) {
+        self.mutant = Some(mutant);
+    }
+
+    /// Whether it breaks this one.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn breaks(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// It never does.
+    #[cfg(not(feature = "mutants"))]
+    #[inline(always)]
+    pub(crate) fn breaks(&self, _: Mutant) -> bool {
+        false
+    }
+}
