@@ -5,11 +5,12 @@ use super::gates::Door;
 use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::{Census, Crowd};
-use super::state::{GroupPhase, GroupRow, HostPhase, LegPhase, RolloutPhase};
+use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, RolloutPhase};
 use crate::plan::PlanGroup;
 use crate::policy::OnBreach;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::Action;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A group's hosts by what they need next.
@@ -37,34 +38,73 @@ impl Kernel {
     pub(crate) fn tally(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Tally {
         let mut tally = Tally::default();
         let forgiven = self.group(leg, &group.name).map(|row| &row.forgiven);
+        let Some(rows) = self.hosts.get(leg) else {
+            return tally;
+        };
         for host in &group.hosts {
-            let Some(row) = self.host(leg, host) else { continue };
-            tally.slots += u32::from(row.slot);
-            tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
-            tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
-            tally.upgraded += u32::from(row.upgraded());
-            tally.failures +=
-                u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
-            let begins = matches!(
-                row.phase,
-                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-            );
-            let able = row.phase == HostPhase::Preparing || self.can_begin(leg, host, now_ms);
-            tally.to_begin += u32::from(begins && able);
-            tally.left_behind += u32::from(begins && !able);
-            tally.retried += u32::from(self.is_retried(host, row, now_ms));
+            if let Some(row) = rows.get(host) {
+                self.count_row(&mut tally, host, row, forgiven, now_ms);
+            }
         }
         tally
+    }
+
+    /// The same of every group, in the plan's order and in one walk: rows and the plan's index are sorted alike.
+    pub(crate) fn tallies(&self, leg: &LegId, now_ms: u64) -> Vec<Tally> {
+        let groups = &self.plan.groups;
+        let mut tallies = vec![Tally::default(); groups.len()];
+        let Some(rows) = self.hosts.get(leg) else {
+            return tallies;
+        };
+        let forgiven: Vec<_> = groups
+            .iter()
+            .map(|group| self.group(leg, &group.name).map(|row| &row.forgiven))
+            .collect();
+        let mut places = self.index.iter().peekable();
+        for (host, row) in rows {
+            while places.next_if(|(known, _)| *known < host).is_some() {}
+            let Some((_, at)) = places.next_if(|(known, _)| *known == host) else {
+                continue;
+            };
+            let group = self.spread.group_of.get(*at).copied().flatten();
+            if let Some(at) = group {
+                self.count_row(&mut tallies[at], host, row, forgiven[at], now_ms);
+            }
+        }
+        tallies
+    }
+
+    fn count_row(
+        &self,
+        tally: &mut Tally,
+        host: &HostId,
+        row: &HostRow,
+        forgiven: Option<&BTreeSet<HostId>>,
+        now_ms: u64,
+    ) {
+        tally.slots += u32::from(row.slot);
+        tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
+        tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
+        tally.upgraded += u32::from(row.upgraded());
+        tally.failures += u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
+        let begins = matches!(
+            row.phase,
+            HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
+        );
+        // Most hosts of a large group have begun or ended, and what keeps the others is dear to find out.
+        if !begins {
+            return;
+        }
+        let able = row.phase == HostPhase::Preparing || self.may_begin_now(host, row, now_ms);
+        tally.to_begin += u32::from(able);
+        tally.left_behind += u32::from(!able);
+        tally.retried += u32::from(self.is_retried(host, row, now_ms));
     }
 
     pub(super) fn drive_clients(&mut self, at: usize, now_ms: u64) {
         let plan = Arc::clone(&self.plan);
         let leg = self.legs[at].leg.clone();
-        let tallies: Vec<Tally> = plan
-            .groups
-            .iter()
-            .map(|group| self.tally(&leg, group, now_ms))
-            .collect();
+        let tallies = self.tallies(&leg, now_ms);
         let mut failures = 0;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.had_its_turn(&leg, &group.name) {
@@ -231,9 +271,12 @@ impl Kernel {
         if !before_window && !self.had_its_turn(leg, &group.name) || phase == GroupPhase::Breached {
             return;
         }
+        let rows = &self.hosts[leg];
+        let waits = |host: &&HostId| rows.get(*host).is_some_and(|row| row.phase == HostPhase::Waiting);
         let follow: Vec<HostId> = group
             .hosts
             .iter()
+            .filter(waits)
             .filter(|host| self.followed(host))
             .cloned()
             .collect();
@@ -302,13 +345,14 @@ impl Kernel {
         now_ms: u64,
     ) -> (Vec<HostId>, Vec<Crowd>) {
         let (mut free, mut crowds) = (Vec::new(), Vec::new());
+        let rows = &self.hosts[leg];
         for host in &group.hosts {
-            let Some(row) = self.host(leg, host) else { continue };
+            let Some(row) = rows.get(host) else { continue };
             let begins = matches!(
                 row.phase,
                 HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
             );
-            if !begins || !self.can_begin(leg, host, now_ms) {
+            if !begins || !self.may_begin_now(host, row, now_ms) {
                 continue;
             }
             match self.crowd(census, host, row) {
@@ -415,10 +459,8 @@ impl Kernel {
     }
 
     /// Whether a host of a client leg can be asked now.
-    fn can_begin(&self, leg: &LegId, host: &HostId, now_ms: u64) -> bool {
-        self.can_be_asked(host)
-            && self.followed(host)
-            && self.host(leg, host).is_some_and(|row| asked_by(row, now_ms))
+    fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+        asked_by(row, now_ms) && self.can_be_asked(host) && self.followed(host)
     }
 
     /// Right after a start of the coordinator nobody counts as absent.

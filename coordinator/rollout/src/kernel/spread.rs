@@ -16,6 +16,8 @@ pub(super) struct Spread {
     sites: Vec<Circle>,
     /// By position in the plan's hosts: its sets and its site.
     hosts: Vec<(Vec<usize>, Option<usize>)>,
+    /// By position in the plan's hosts: the position of its group.
+    pub group_of: Vec<Option<usize>>,
 }
 
 /// A set or a site.
@@ -90,6 +92,17 @@ impl Spread {
             plan.groups.iter().map(|group| (&group.name, group)).collect();
         let mut spread = Self::default();
         let (mut sets, mut sites) = (BTreeMap::new(), BTreeMap::new());
+        let place: BTreeMap<&GroupName, usize> = plan
+            .groups
+            .iter()
+            .enumerate()
+            .map(|(at, group)| (&group.name, at))
+            .collect();
+        spread.group_of = plan
+            .hosts
+            .iter()
+            .map(|host| place.get(&host.group).copied())
+            .collect();
         for host in &plan.hosts {
             let group = groups.get(&host.group);
             let together = group.map_or(1, |group| group.together).max(1);

@@ -380,10 +380,11 @@ impl Kernel {
     pub(crate) fn moment(&self, now_ms: u64) -> Moment {
         let mut tallies = BTreeMap::new();
         for leg in self.legs.iter().filter(|leg| leg.phase == LegPhase::Running) {
-            tallies.extend(self.plan.groups.iter().map(|group| {
+            let counted = self.tallies(&leg.leg, now_ms);
+            tallies.extend(self.plan.groups.iter().zip(counted).map(|(group, tally)| {
                 (
                     (leg.leg.clone(), group.name.clone()),
-                    (self.tally(&leg.leg, group, now_ms), self.door(group, now_ms)),
+                    (tally, self.door(group, now_ms)),
                 )
             }));
         }
@@ -477,8 +478,9 @@ impl Kernel {
                 self.next_reminder(row.since_ms, now_ms),
             );
         }
-        if let (RolloutPhase::Planned | RolloutPhase::Paused, Some(duty)) =
-            (self.rollout.phase, self.rollout_duty(now_ms))
+        // Only while it is the answer: for a running rollout it walks all hosts, and this is asked for each of them.
+        if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused)
+            && let Some(duty) = self.rollout_duty(now_ms)
         {
             return duty;
         }
