@@ -273,7 +273,11 @@ impl Kernel {
         let running = self.legs[at].phase != LegPhase::NeedsOperator
             && self.legs[at].hops.iter().any(|hop| hop.order.is_some());
         let due = |row: &HostRow| self.side(at).is_some_and(|side| needs(row, side));
-        running || self.host(leg, host).is_some_and(due) && self.can_be_asked(host)
+        // A hop that only a person can end leaves nobody to follow: the abort would wait for ever.
+        let stuck = self
+            .open_hop()
+            .is_some_and(|(leg, hop)| leg.phase == LegPhase::NeedsOperator && hop.published != Some(true));
+        running || !stuck && self.host(leg, host).is_some_and(due) && self.can_be_asked(host)
     }
 
     /// A hop ended. The driver may have lost the word of the publication in a crash; what runs says it, too.

@@ -305,6 +305,8 @@ impl Coordinator {
                     detail: host.to_string(),
                 };
                 core.hold(&host, None, audit)?;
+                // It may have knocked in vain earlier in this batch.
+                batch.quarantined.retain(|other| *other != host);
                 batch.lifted.push(host);
             }
         }

@@ -75,6 +75,7 @@ pub struct Watcher {
     vouched: BTreeSet<HostId>,
     /// Some host says what it likes.
     pub liars: bool,
+    gates: crate::gates::Gates,
 }
 
 impl Watcher {
@@ -82,6 +83,7 @@ impl Watcher {
         let hosts = kernel.plan().hosts.iter().enumerate();
         Self {
             permit_ms: kernel.plan().timing.permit_ms,
+            gates: crate::gates::Gates::of(kernel.plan()),
             planned: hosts
                 .map(|(at, host)| (host.host.clone(), (at, host.group.clone())))
                 .collect(),
@@ -133,10 +135,14 @@ impl Watcher {
         if let (Seen::Operator(Command::FreeSlot { host, .. }), Some(Ok(_))) = (&given.what, &out.answer) {
             self.vouched.insert(HostId::from(host.as_str()));
         }
+        // What a person lets go on may grant at once and be paused again for another reason in the same tick.
+        if let (Seen::Operator(_), Some(Ok(_))) = (&given.what, &out.answer) {
+            self.was_paused &= matches!(given.what, Seen::Operator(Command::Pause { .. }));
+        }
         for row in &out.rows {
             self.look_at_row(kernel, row, truth, freed);
         }
-        self.look_at_orders(kernel, out);
+        self.look_at_orders(kernel, out, wall_ms);
         if kernel.rollout().illegal > self.illegal {
             let more = kernel.rollout().illegal - self.illegal;
             *self.counts.entry("illegal transition".to_owned()).or_default() += more;
@@ -230,6 +236,8 @@ impl Watcher {
             self.broken(rules::SILENCE, format!("{host} {:?} has no deadline", row.phase));
         }
         let must = match row.phase {
+            // Whom the operator or its group's policy took back did not fail.
+            HostPhase::RolledBack if row.taken_back => Some(false),
             HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
                 Some(true)
             }
@@ -289,7 +297,7 @@ impl Watcher {
         Some((old, new))
     }
 
-    fn look_at_orders(&mut self, kernel: &Kernel, out: &Output) {
+    fn look_at_orders(&mut self, kernel: &Kernel, out: &Output, wall_ms: u64) {
         for order in &out.orders {
             self.count(format!("order {}", order.action.as_str()));
             let planned = self
@@ -318,7 +326,7 @@ impl Watcher {
                 }
             }
             if order.action == Action::Switch && self.orders.insert(order.order.clone()) {
-                self.look_at_permit(kernel, out, order, planned);
+                self.look_at_permit(kernel, out, order, planned, wall_ms);
             }
         }
         for order in out
@@ -343,7 +351,14 @@ impl Watcher {
         }
     }
 
-    fn look_at_permit(&mut self, kernel: &Kernel, out: &Output, order: &HostOrder, planned: &PlanHost) {
+    fn look_at_permit(
+        &mut self,
+        kernel: &Kernel,
+        out: &Output,
+        order: &HostOrder,
+        planned: &PlanHost,
+        wall_ms: u64,
+    ) {
         let Some(row) = kernel.host(&order.leg, &order.host) else {
             return self.broken(rules::PLAN_ONLY, order.order.to_string());
         };
@@ -371,6 +386,9 @@ impl Watcher {
             || kernel.rollout().abort.is_some()
         {
             self.broken(rules::PAUSE, order.order.to_string());
+        }
+        for (rule, what) in self.gates.look(kernel, out, wall_ms, false) {
+            self.broken(rule, what);
         }
         self.look_at_turn(kernel, order, planned);
         if planned.repoint.is_some() {

@@ -182,6 +182,8 @@ pub struct World {
     pub partitioned: BTreeMap<usize, u32>,
     pub partitions: u32,
     pub quarantined: BTreeSet<HostId>,
+    /// The same as far as the store knows: a backup may be older than that.
+    closed: BTreeSet<HostId>,
     pub hops: BTreeMap<OrderId, Hop>,
     pub server: PmmVersion,
     pub pmm_up: bool,
@@ -273,6 +275,7 @@ impl World {
             partitioned: BTreeMap::new(),
             partitions: 0,
             quarantined: BTreeSet::new(),
+            closed: BTreeSet::new(),
             hops: BTreeMap::new(),
             server: PmmVersion::new(2, 41, 2),
             pmm_up: true,
@@ -572,7 +575,9 @@ impl World {
         }
         for host in std::mem::take(&mut batch.lifted) {
             self.quarantined.remove(&host);
+            self.closed.remove(&host);
         }
+        self.closed.extend(batch.quarantined.iter().cloned());
         self.quarantined.extend(std::mem::take(&mut batch.quarantined));
         for (by, word, accepted) in std::mem::take(&mut coordinator.answers) {
             let answer = if accepted { "accepted" } else { "refused" };
@@ -646,7 +651,7 @@ impl World {
                 }
             }
             Outgoing::Order { conn, order } => {
-                if self.quarantined.contains(&order.host) {
+                if self.closed.contains(&order.host) {
                     self.watcher.forked(&order.host, &order.order);
                 }
                 self.note(|| format!("order {} under {}", order.order, order.epoch));
@@ -701,6 +706,7 @@ impl World {
                 self.kill_idle();
                 self.core = backup;
                 self.highest = Epoch::default();
+                self.closed.clear();
                 for agent in &mut self.agents {
                     agent.tainted = true;
                 }
