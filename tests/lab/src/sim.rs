@@ -23,6 +23,9 @@ pub struct Args {
     /// What may go wrong: `all`, `none`, or names with commas between.
     #[arg(long, default_value = "all")]
     faults: FaultSet,
+    /// Give groups windows, ramps, sets, sites and the like.
+    #[arg(long)]
+    policies: bool,
     /// With `--seed`: look for the smallest life that breaks the same rule.
     #[arg(long, requires = "seed")]
     shrink: bool,
@@ -35,6 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         hosts: usize::try_from(args.hosts)?,
         faults: args.faults,
         minutes: args.minutes,
+        policies: args.policies,
     };
     let mut say = |text: &str| output::line(text);
     let well = match args.seed {

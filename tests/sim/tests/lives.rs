@@ -10,14 +10,32 @@ fn every_rule_holds_in_every_life() {
     let lives = std::env::var("LIVES")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(60);
+        .unwrap_or(800);
     let mut told = String::new();
     let mut say = |text: &str| {
         println!("{text}");
         told.push_str(text);
         told.push('\n');
     };
-    assert!(many::report(&Config::new(0, 100), 0..lives, &mut say), "{told}");
+    assert!(many::report(&Config::new(0, 200), 0..lives, &mut say), "{told}");
+}
+
+/// The same with all that a policy can say. What must have happened is asked of the lives above; here the rules are.
+#[test]
+fn every_rule_holds_under_every_policy() {
+    for seed in 0..120 {
+        let config = Config {
+            policies: true,
+            ..Config::new(seed, 100)
+        };
+        let life = live(&config, None, false);
+        assert!(
+            life.violations.is_empty(),
+            "{}: {:?}",
+            config.command(),
+            life.violations
+        );
+    }
 }
 
 /// A seed is one life: the same steps each time.

@@ -1,7 +1,7 @@
 //! Each rule is really looked at: a kernel (or, for the one rule that agents keep, an agent) that breaks it on purpose is caught by that very
 //! rule within 200 lives.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use fleet_common::ids::HostId;
 use fleet_sim::rules::{self, Watcher};
@@ -67,7 +67,7 @@ fn life(kind: Life, seed: u64, prepare: &dyn Fn(&mut World)) -> Watcher {
                 }
             }
             // In every second life the permit is lost on its way and repeated when the host is back, perhaps long after the abort.
-            for host in permitted(&world).into_iter().filter(|_| seed % 2 == 0) {
+            for host in permitted(&world).into_iter().filter(|_| seed.is_multiple_of(2)) {
                 world.disconnect(&host);
             }
             let reason = "because".to_owned();

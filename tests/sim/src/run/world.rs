@@ -34,6 +34,8 @@ pub struct Config {
     pub faults: FaultSet,
     /// Minutes of trouble; then all is calm and the rollout must come to its end.
     pub minutes: u64,
+    /// Windows, ramps, sets, sites, soaks after canaries, offline policies, deadlines, breaches that lead back or to an abort.
+    pub policies: bool,
 }
 
 impl Config {
@@ -43,14 +45,19 @@ impl Config {
             hosts,
             faults: FaultSet::all(),
             minutes: 20,
+            policies: false,
         }
     }
 
     /// The command that lives this life again.
     pub fn command(&self) -> String {
         format!(
-            "cargo lab sim --seed {} --hosts {} --minutes {} --faults {}",
-            self.seed, self.hosts, self.minutes, self.faults
+            "cargo lab sim --seed {} --hosts {} --minutes {} --faults {}{}",
+            self.seed,
+            self.hosts,
+            self.minutes,
+            self.faults,
+            if self.policies { " --policies" } else { "" }
         )
     }
 }
@@ -215,7 +222,7 @@ impl World {
     fn new(config: &Config, breaks: Option<Break>, traced: bool) -> Result<Self, String> {
         let mut rng = Rng(config.seed);
         let mut fleet_rng = Rng(rng.draw());
-        let plan = draw::plan(&mut fleet_rng, config.hosts.max(1));
+        let plan = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies);
         let id = RolloutId::new("r1");
         let epoch = Epoch { term: 1, counter: 0 };
         let mut kernel = Kernel::new(id.clone(), &plan, epoch, NOW).map_err(|error| error.to_string())?;
