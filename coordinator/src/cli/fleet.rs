@@ -21,7 +21,7 @@ pub enum Command {
 
 #[derive(clap::Args)]
 pub struct InitArguments {
-    /// Base URL of the PMM Server, such as https://pmm.example.com
+    /// Base URL of the PMM Server, beginning with https:
     #[arg(long)]
     url: String,
     /// File of mode 0600 with user:password of a Grafana administrator, or a token

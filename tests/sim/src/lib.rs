@@ -218,6 +218,32 @@ impl World {
         self.kernel.break_rule(mutant);
     }
 
+    /// A started fleet in which nothing goes wrong but what these hosts do, without a helpful operator.
+    pub fn calm(groups: &[GroupSpec<'_>], decision: &str, behaviours: &[(usize, Behaviour)]) -> Self {
+        let mut world = Self::new(7, groups, decision, Faults::NONE);
+        world.helpful = false;
+        for (number, behaviour) in behaviours {
+            let host = world.hosts.get_mut(&HostId::new(format!("h{number}")));
+            host.expect("a host of the fleet").behaviour = *behaviour;
+        }
+        world.start();
+        world
+    }
+
+    /// Runs until `watch` would end.
+    pub fn rest(&mut self) {
+        for _ in 0..7_200 {
+            self.step();
+            if rollout::progress::view(&self.kernel, self.now).at_rest {
+                return;
+            }
+        }
+        panic!(
+            "still under way: {:#?}",
+            rollout::progress::view(&self.kernel, self.now)
+        );
+    }
+
     pub fn start(&mut self) {
         self.command(Command::Start {
             accept_unmatched: Vec::new(),

@@ -1,7 +1,8 @@
 //! Many lives at once, and what they went through.
 
+use super::config::Config;
 use super::shrink::shrink;
-use super::world::{Break, Config, Life, live};
+use super::world::{Break, Life, live};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Mutex;

@@ -2,6 +2,7 @@
 //! everything that can go wrong. A life follows from its [`Config`] alone.
 
 mod agent;
+mod config;
 mod coordinator;
 mod draw;
 pub mod expected;
@@ -15,6 +16,7 @@ mod trouble;
 mod watch;
 mod world;
 
+pub use config::Config;
 pub use faults::{Fault, FaultSet};
 pub use watch::{ENDS, FORK, LEGAL, RESTORABLE, TRUTH};
-pub use world::{Break, Config, Life, live};
+pub use world::{Break, Life, live};

@@ -1,6 +1,7 @@
 //! A failing life made small: fewer kinds of trouble, fewer hosts, a shorter time, as long as the same rule breaks.
 
-use super::world::{Break, Config, Life, live};
+use super::config::Config;
+use super::world::{Break, Life, live};
 
 /// The smallest life found that breaks this rule, and how it went.
 pub fn shrink(config: &Config, rule: &'static str, breaks: Option<Break>) -> (Config, Life) {

@@ -1,6 +1,7 @@
 //! The world around coordinator and agents: time, what is on its way, and who is up.
 
 use super::agent::{Agent, Deed};
+use super::config::Config;
 use super::coordinator::{Coordinator, Message, Outgoing, stored_rows};
 use super::draw;
 use super::faults::{Fault, FaultSet};
@@ -25,42 +26,6 @@ const PATIENCE: u64 = 16 * 3_600_000;
 
 /// A deliberate fault in the kernel, put in wherever a coordinator starts.
 pub type Break = fn(&mut Kernel);
-
-/// Everything a life follows from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    pub seed: u64,
-    pub hosts: usize,
-    pub faults: FaultSet,
-    /// Minutes of trouble; then all is calm and the rollout must come to its end.
-    pub minutes: u64,
-    /// Windows, ramps, sets, sites, soaks after canaries, offline policies, deadlines, breaches that lead back or to an abort.
-    pub policies: bool,
-}
-
-impl Config {
-    pub fn new(seed: u64, hosts: usize) -> Self {
-        Self {
-            seed,
-            hosts,
-            faults: FaultSet::all(),
-            minutes: 20,
-            policies: false,
-        }
-    }
-
-    /// The command that lives this life again.
-    pub fn command(&self) -> String {
-        format!(
-            "cargo lab sim --seed {} --hosts {} --minutes {} --faults {}{}",
-            self.seed,
-            self.hosts,
-            self.minutes,
-            self.faults,
-            if self.policies { " --policies" } else { "" }
-        )
-    }
-}
 
 /// How a life went.
 #[derive(Debug, Default)]
