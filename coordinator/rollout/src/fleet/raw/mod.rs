@@ -65,7 +65,7 @@ pub(in crate::fleet) struct Compatibility {
 pub(in crate::fleet) struct Server {
     /// Name on screens; the host of the URL if not given.
     pub name: Text,
-    /// Base URL, such as "https://pmm.example.com".
+    /// Base URL, such as `https://pmm.example.com`.
     #[schemars(required)]
     pub url: Text,
     /// File of mode 0600 with `user:password` of a Grafana administrator, or a token with the Admin role.
