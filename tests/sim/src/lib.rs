@@ -8,6 +8,9 @@ pub mod gates;
 pub mod hosts;
 pub mod rules;
 pub mod run;
+mod steps;
+
+pub use steps::until;
 
 use fixture::{GroupSpec, NOW};
 use fleet_common::codes::Code;
@@ -216,32 +219,6 @@ impl World {
     pub fn break_rule(&mut self, mutant: rollout::kernel::Mutant) {
         self.mutant = Some(mutant);
         self.kernel.break_rule(mutant);
-    }
-
-    /// A started fleet in which nothing goes wrong but what these hosts do, without a helpful operator.
-    pub fn calm(groups: &[GroupSpec<'_>], decision: &str, behaviours: &[(usize, Behaviour)]) -> Self {
-        let mut world = Self::new(7, groups, decision, Faults::NONE);
-        world.helpful = false;
-        for (number, behaviour) in behaviours {
-            let host = world.hosts.get_mut(&HostId::new(format!("h{number}")));
-            host.expect("a host of the fleet").behaviour = *behaviour;
-        }
-        world.start();
-        world
-    }
-
-    /// Runs until `watch` would end.
-    pub fn rest(&mut self) {
-        for _ in 0..7_200 {
-            self.step();
-            if rollout::progress::view(&self.kernel, self.now).at_rest {
-                return;
-            }
-        }
-        panic!(
-            "still under way: {:#?}",
-            rollout::progress::view(&self.kernel, self.now)
-        );
     }
 
     pub fn start(&mut self) {
@@ -700,13 +677,5 @@ impl World {
             }
             self.step();
         }
-    }
-
-    pub fn phases(&self) -> BTreeMap<String, String> {
-        rollout::report::report(&self.kernel, self.now)
-            .hosts
-            .into_iter()
-            .map(|host| (host.host, host.outcome))
-            .collect()
     }
 }

@@ -3,7 +3,7 @@
 use super::hosts::SimHost;
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
 use fleet_common::order::Action;
-use rollout::kernel::{GroupPhase, HostOrder, HostPhase, Kernel, LegPhase, Output, RolloutPhase};
+use rollout::kernel::{GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase};
 use rollout::plan::LegKind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -323,16 +323,7 @@ impl Watcher {
             if row.slot && !self.granted.contains(&(leg.clone(), host.clone())) {
                 self.broken(GRANTED, format!("{host} in {leg} is {:?}", row.phase));
             }
-            let must = match row.phase {
-                // Whom the operator or its group's policy took back did not fail.
-                HostPhase::RolledBack if row.taken_back => Some(false),
-                HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
-                    Some(true)
-                }
-                // Refused by the plan or after the survey it does not count, refused at its turn it does.
-                HostPhase::Refused => None,
-                _ => Some(false),
-            };
+            let must = must_count(row);
             if must.is_some_and(|must| must != row.counts) {
                 self.broken(
                     COUNTS,
@@ -514,4 +505,16 @@ fn each_host(kernel: &Kernel) -> impl Iterator<Item = (LegId, HostId, &rollout::
                 .map(|row| (leg.leg.clone(), host.host.clone(), row))
         })
     })
+}
+
+/// Whether how a host ended must count for its group's threshold; `None` where its state alone does not tell.
+pub fn must_count(row: &HostRow) -> Option<bool> {
+    match row.phase {
+        // Whom the operator or its group's policy took back did not fail.
+        HostPhase::RolledBack if row.taken_back => Some(false),
+        HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => Some(true),
+        // Refused by the plan or after the survey it does not count, refused at its turn it does.
+        HostPhase::Refused => None,
+        _ => Some(false),
+    }
 }

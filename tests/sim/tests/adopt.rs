@@ -4,10 +4,11 @@
 
 use fleet_common::ids::HostId;
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
+use fleet_sim::until;
 use fleet_sim::{Faults, World};
 use rollout::kernel::{Command, GroupPhase, HostPhase, Kernel, RolloutPhase, Row};
 use rollout::plan::PlanDraft;
-use rollout::{progress, report};
+use rollout::report;
 
 fn started(groups: &[GroupSpec<'_>]) -> World {
     let mut world = World::of_plan(7, fixture::draft(groups, ACCEPT), Faults::NONE);
@@ -32,16 +33,6 @@ fn group(world: &World, name: &str) -> GroupPhase {
         .group(&"clients-1".into(), &name.into())
         .unwrap()
         .phase
-}
-
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..7_200 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
 }
 
 /// Every host once and upgraded, no rule broken.

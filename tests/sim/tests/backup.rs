@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fleet_sim as world;
+use fleet_sim::until;
 
 use fleet_common::ids::HostId;
 use fleet_sim::fixture::{ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
 use rollout::kernel::{HostPhase, RolloutPhase};
-use rollout::{explain, progress, report};
+use rollout::{explain, report};
 use world::{Faults, World};
 
 fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
@@ -25,20 +26,6 @@ fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
     world
 }
 
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..3_600 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
-}
-
-fn outcome(world: &World, host: usize) -> String {
-    world.phases()[&format!("h{host}")].clone()
-}
-
 #[test]
 fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
     let groups = [("one", 3, "max_unavailable = 1\nfailure_threshold = 0")];
@@ -47,8 +34,8 @@ fn a_host_with_a_running_backup_waits_without_a_slot_and_is_asked_again() {
     let mut world = world(&groups, &[(0, Behaviour::Backup(end))]);
     until(&mut world, |world| {
         let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
-        outcome(world, 1) == "upgraded"
-            && outcome(world, 2) == "upgraded"
+        world.outcome(1) == "upgraded"
+            && world.outcome(2) == "upgraded"
             && row.ask_at_ms.is_some_and(|at| at > world.now)
     });
     let row = world.kernel.host(&"clients-1".into(), &"h0".into()).unwrap();
@@ -98,6 +85,6 @@ fn a_backup_that_never_ends_leaves_the_host_out_by_a_named_rule() {
         (report.hosts[0].outcome.as_str(), report.hosts[0].code.as_str()),
         ("skipped", fleet_common::codes::BACKUP_RUNNING)
     );
-    assert_eq!(outcome(&world, 1), "upgraded");
+    assert_eq!(world.outcome(1), "upgraded");
     assert!(world.events.iter().all(|event| event.code != "group_breached"));
 }

@@ -5,6 +5,7 @@
 use fleet_common::ids::{GroupName, HostId};
 use fleet_sim::fixture::{ACCEPT, GroupSpec, NOW};
 use fleet_sim::hosts::Behaviour;
+use fleet_sim::until;
 use fleet_sim::{Faults, World};
 use rollout::kernel::{Command, GroupPhase, GroupRow, HostPhase, HostRow, RolloutPhase};
 use rollout::plan::Plan;
@@ -46,20 +47,6 @@ fn group<'a>(world: &'a World, name: &str) -> &'a GroupRow {
         .kernel
         .group(&"clients-1".into(), &GroupName::new(name))
         .unwrap()
-}
-
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..7_200 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!(
-        "never happened: {} {:?}",
-        world.now - NOW,
-        progress::view(&world.kernel, world.now).groups
-    );
 }
 
 fn rest(world: &mut World) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fleet_sim as world;
+use fleet_sim::until;
 
 use fleet_common::ids::HostId;
 use fleet_common::server::HopOutcome;
@@ -31,16 +32,6 @@ fn row(world: &World, number: usize) -> rollout::kernel::HostRow {
         .host(&"server-1".into(), &host(number))
         .unwrap()
         .clone()
-}
-
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..7_200 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
 }
 
 fn rest(world: &mut World) {

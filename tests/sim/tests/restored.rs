@@ -5,6 +5,7 @@
 use fleet_common::codes;
 use fleet_common::ids::{HostId, LegId};
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
+use fleet_sim::until;
 use fleet_sim::{Faults, World};
 use rollout::kernel::{Command, HostPhase, Input, Kernel, RolloutPhase, Row};
 use rollout::{explain, progress, report};
@@ -17,16 +18,6 @@ fn world() -> World {
     world.helpful = false;
     world.start();
     world
-}
-
-fn until(world: &mut World, what: &str, holds: impl Fn(&World) -> bool) {
-    for _ in 0..7_200 {
-        if holds(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never {what}: {:#?}", progress::view(&world.kernel, world.now));
 }
 
 fn leg() -> LegId {
@@ -67,9 +58,9 @@ fn doubt(world: &mut World) {
 /// A fleet of which all but the last host were upgraded after the backup, and the store that knows of the first one only. Nobody is let in.
 fn restored() -> World {
     let mut world = world();
-    until(&mut world, "the first host", |world| upgraded(world) == 1);
+    until(&mut world, |world| upgraded(world) == 1);
     let backup = world.store.clone();
-    until(&mut world, "the third host", |world| upgraded(world) == 3);
+    until(&mut world, |world| upgraded(world) == 3);
     let hosts: Vec<HostId> = world.hosts.keys().cloned().collect();
     for host in &hosts {
         let host = world.hosts.get_mut(host).unwrap();
@@ -185,7 +176,7 @@ fn whoever_was_upgraded_after_the_backup_is_already_current() {
     adopt(&mut world);
     come_back(&mut world, true);
     resume(&mut world);
-    until(&mut world, "the end", |world| world.kernel.is_final());
+    until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     let report = report::report(&world.kernel, world.now);
     let outcomes = |wanted: &str| report.hosts.iter().filter(|host| host.outcome == wanted).count();
@@ -203,7 +194,7 @@ fn without_a_new_inventory_the_hosts_journals_answer() {
     adopt(&mut world);
     come_back(&mut world, false);
     resume(&mut world);
-    until(&mut world, "the end", |world| world.kernel.is_final());
+    until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     assert_eq!(upgraded(&world), 4);
     assert!(

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fleet_sim as world;
+use fleet_sim::until;
 
 use fleet_common::codes::{Code, exit};
 use fleet_common::ids::{HostId, RolloutId};
@@ -21,20 +22,6 @@ fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
 /// Runs until `watch` would end.
 fn rest(world: &mut World) {
     world.rest();
-}
-
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..3_600 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
-}
-
-fn outcome(world: &World, host: usize) -> String {
-    world.phases()[&format!("h{host}")].clone()
 }
 
 fn phase(world: &World, host: usize) -> HostPhase {
@@ -121,7 +108,7 @@ fn n_failures_are_tolerated() {
     let mut world = world(&groups, &[(1, Behaviour::RollsBack), (2, Behaviour::FailsBefore)]);
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
-    assert_eq!(outcome(&world, 4), "upgraded");
+    assert_eq!(world.outcome(4), "upgraded");
     assert_eq!(
         report::report(&world.kernel, world.now).exit_code(),
         exit::EXCEPTIONS
@@ -147,7 +134,7 @@ fn one_more_failure_pauses_and_touches_no_later_host() {
         report.reason
     );
     for host in 3..6 {
-        assert_eq!(outcome(&world, host), "not_started");
+        assert_eq!(world.outcome(host), "not_started");
         assert_eq!(world.hosts[&HostId::new(format!("h{host}"))].switches, 0);
     }
     assert_eq!(
@@ -199,7 +186,7 @@ fn a_failed_canary_is_replaced_before_the_group_opens() {
     });
     assert_eq!((2..6).filter(|host| phase(&world, *host).in_flight()).count(), 0);
     rest(&mut world);
-    assert_eq!(outcome(&world, 5), "upgraded");
+    assert_eq!(world.outcome(5), "upgraded");
 }
 
 #[test]
@@ -240,7 +227,7 @@ fn exhausted_slots_pause_until_one_is_freed() {
         .unwrap();
     rest(&mut world);
     assert_eq!(
-        (outcome(&world, 2), outcome(&world, 3)),
+        (world.outcome(2), world.outcome(3)),
         ("upgraded".into(), "upgraded".into())
     );
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
@@ -254,7 +241,7 @@ fn a_lying_host_is_found_out_by_the_server_and_goes_back() {
     );
     rest(&mut world);
     assert_eq!(
-        (outcome(&world, 1), outcome(&world, 2)),
+        (world.outcome(1), world.outcome(2)),
         ("rolled_back".into(), "rolled_back".into())
     );
     let report = report::report(&world.kernel, world.now);
@@ -281,7 +268,7 @@ fn a_host_that_vanishes_after_its_permit_is_lost_and_goes_on_when_it_returns() {
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithLost);
     assert_eq!(
-        (outcome(&world, 0), outcome(&world, 1)),
+        (world.outcome(0), world.outcome(1)),
         ("lost".into(), "upgraded".into())
     );
     assert!(
@@ -334,7 +321,7 @@ fn an_offline_host_is_waited_for_and_then_skipped() {
     world.helpful = false;
     rest(&mut world);
     assert_eq!(
-        (outcome(&world, 2), world.kernel.phase()),
+        (world.outcome(2), world.kernel.phase()),
         ("skipped".into(), RolloutPhase::FinishedWithExceptions)
     );
     world.connect(&"h2".into());
@@ -367,7 +354,7 @@ fn a_failed_survey_stops_before_the_server_is_touched() {
         .unwrap();
     rest(&mut world);
     assert_eq!(
-        (outcome(&world, 3), outcome(&world, 2)),
+        (world.outcome(3), world.outcome(2)),
         ("refused".into(), "upgraded".into())
     );
 }
@@ -513,8 +500,8 @@ fn a_soft_abort_lets_work_finish_and_a_forced_one_takes_it_back() {
             (report.outcome.as_str(), report.exit_code()),
             ("aborted", exit::ABORTED)
         );
-        assert_eq!(outcome(&world, 0), if force { "rolled_back" } else { "upgraded" });
-        assert_eq!(outcome(&world, 8), "cancelled");
+        assert_eq!(world.outcome(0), if force { "rolled_back" } else { "upgraded" });
+        assert_eq!(world.outcome(8), "cancelled");
         assert_eq!(
             world
                 .command(Command::Retry {
@@ -563,7 +550,7 @@ fn a_held_host_is_skipped_and_a_pause_holds_everything() {
         .unwrap();
     rest(&mut world);
     assert_eq!(
-        (outcome(&world, 2), outcome(&world, 3)),
+        (world.outcome(2), world.outcome(3)),
         ("skipped".into(), "upgraded".into())
     );
 }
@@ -685,5 +672,5 @@ fn the_operator_does_not_lift_a_hold_that_was_set_on_the_host() {
     until(&mut world, |world| phase(world, 0) == HostPhase::Switching);
     world.give(event(None));
     rest(&mut world);
-    assert_eq!(outcome(&world, 1), "upgraded");
+    assert_eq!(world.outcome(1), "upgraded");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fleet_sim as world;
+use fleet_sim::until;
 
 use fleet_common::ids::HostId;
 use fleet_sim::fixture::ACCEPT;
@@ -10,16 +11,6 @@ use fleet_sim::hosts::Behaviour;
 use rollout::kernel::{Command, HostPhase, RolloutPhase};
 use rollout::progress;
 use world::{Faults, World};
-
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..3_600 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
-}
 
 fn verifying(world: &World) -> bool {
     let row = world

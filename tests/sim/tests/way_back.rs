@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fleet_sim as world;
+use fleet_sim::until;
 
 use fleet_common::ids::HostId;
 use fleet_common::order::Action;
@@ -53,16 +54,6 @@ fn row(world: &World, leg: &str, number: usize) -> HostRow {
 
 fn phase(world: &World, number: usize) -> HostPhase {
     row(world, "clients-1", number).phase
-}
-
-fn until(world: &mut World, what: impl Fn(&World) -> bool) {
-    for _ in 0..7_200 {
-        if what(world) {
-            return;
-        }
-        world.step();
-    }
-    panic!("never happened: {:#?}", progress::view(&world.kernel, world.now));
 }
 
 fn rest(world: &mut World) {

@@ -235,16 +235,7 @@ impl Watcher {
         if row.in_flight() && row.deadline_ms.is_none() {
             self.broken(rules::SILENCE, format!("{host} {:?} has no deadline", row.phase));
         }
-        let must = match row.phase {
-            // Whom the operator or its group's policy took back did not fail.
-            HostPhase::RolledBack if row.taken_back => Some(false),
-            HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => {
-                Some(true)
-            }
-            // Refused by the plan or after the survey it does not count, refused at its turn it does.
-            HostPhase::Refused => None,
-            _ => Some(false),
-        };
+        let must = rules::must_count(row);
         if must.is_some_and(|must| must != row.counts) {
             let text = format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts);
             self.broken(rules::COUNTS, text);
