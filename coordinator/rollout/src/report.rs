@@ -334,10 +334,7 @@ fn runs_now(kernel: &Kernel, planned: &PlanHost) -> Option<String> {
 
 fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> HostLegReport {
     let entry = kernel.plan.entry(leg, &planned.host);
-    let begins = matches!(
-        row.phase,
-        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-    );
+    let begins = row.phase.before_permit();
     HostLegReport {
         leg: leg.to_string(),
         from: entry

@@ -218,10 +218,7 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
 fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, duty: &Duty) -> Vec<Choice> {
     let name = quoted(&planned.name);
     let rollout = kernel.rollout();
-    let begins = matches!(
-        row.phase,
-        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-    );
+    let begins = row.phase.before_permit();
     let skip = run(format!("skip {name}"), "it is left out of this rollout");
     match duty.code {
         "held" => {

@@ -36,10 +36,7 @@ pub(crate) struct Kept {
 }
 
 fn open(row: &HostRow) -> bool {
-    matches!(
-        row.phase,
-        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-    )
+    row.phase.before_permit()
 }
 
 fn hops(leg: &Leg) -> &[Hop] {

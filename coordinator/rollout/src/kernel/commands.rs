@@ -422,10 +422,7 @@ impl Kernel {
             );
         };
         // One that is to be tried again keeps its slot from before and has not begun anew; held or away it might wait for ever.
-        let begun_anew = !matches!(
-            row.phase,
-            HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-        );
+        let begun_anew = !row.phase.before_permit();
         if begun_anew && !row.phase.is_final() {
             return refused(
                 "under_way",
@@ -466,14 +463,7 @@ impl Kernel {
         let open: Vec<LegId> = self
             .hosts
             .iter()
-            .filter(|(_, rows)| {
-                rows.get(host).is_some_and(|row| {
-                    matches!(
-                        row.phase,
-                        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-                    )
-                })
-            })
+            .filter(|(_, rows)| rows.get(host).is_some_and(|row| row.phase.before_permit()))
             .map(|(leg, _)| leg.clone())
             .collect();
         if open.is_empty() {

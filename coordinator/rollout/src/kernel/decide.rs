@@ -282,12 +282,7 @@ impl Kernel {
             if self.legs[at].phase != LegPhase::Settled || self.groups[&leg].is_empty() {
                 continue;
             }
-            let begins = |phase| {
-                matches!(
-                    phase,
-                    HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-                )
-            };
+            let begins = |phase: HostPhase| phase.before_permit();
             let late: Vec<HostId> = self.hosts[&leg]
                 .iter()
                 .filter(|(_, row)| begins(row.phase))

@@ -87,10 +87,7 @@ impl Kernel {
         tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
         tally.upgraded += u32::from(row.upgraded());
         tally.failures += u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
-        let begins = matches!(
-            row.phase,
-            HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-        );
+        let begins = row.phase.before_permit();
         // Most hosts of a large group have begun or ended, and what keeps the others is dear to find out.
         if !begins {
             return;
@@ -348,10 +345,7 @@ impl Kernel {
         let rows = &self.hosts[leg];
         for host in &group.hosts {
             let Some(row) = rows.get(host) else { continue };
-            let begins = matches!(
-                row.phase,
-                HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-            );
+            let begins = row.phase.before_permit();
             if !begins || !self.may_begin_now(host, row, now_ms) {
                 continue;
             }

@@ -173,10 +173,5 @@ impl Kernel {
 
 /// Nothing was ever let through here, as far as the store knows.
 fn untouched(row: &super::HostRow) -> bool {
-    matches!(
-        row.phase,
-        HostPhase::Waiting | HostPhase::Preparing | HostPhase::Ready
-    ) && row.attempt == 1
-        && !row.slot
-        && row.permitted_at_ms.is_none()
+    row.phase.before_permit() && row.attempt == 1 && !row.slot && row.permitted_at_ms.is_none()
 }

@@ -396,6 +396,10 @@ impl HostPhase {
     pub fn is_final(self) -> bool {
         self >= Self::Surveyed
     }
+    /// Whether it could still get its permit in this attempt.
+    pub fn before_permit(self) -> bool {
+        matches!(self, Self::Waiting | Self::Preparing | Self::Ready)
+    }
     /// Whether something may change on the host and has not ended. See [`HostRow::in_flight`] for what is waited for.
     pub fn in_flight(self) -> bool {
         matches!(
