@@ -116,20 +116,26 @@ impl Gates {
         if tick {
             self.look_at_rollout(kernel, &mut found);
         }
-        for (host, group) in &self.groups {
-            for leg in kernel.legs() {
-                let Some(row) = kernel.host(&leg.leg, host) else {
-                    continue;
-                };
-                for (class, times) in &row.retried {
-                    let most = group.retry.get(class).map_or(0, |retries| retries.times);
-                    if *times > most {
-                        found.push((ATTEMPTS, format!("{host}: {times} of {most} for {class:?}")));
-                    }
-                }
+        if tick {
+            for host in self.groups.keys() {
+                let rows = kernel.legs().iter().filter_map(|leg| kernel.host(&leg.leg, host));
+                found.extend(rows.filter_map(|row| Some((ATTEMPTS, self.too_often(host, row)?))));
             }
         }
         found
+    }
+
+    /// Says so if a host was tried again by itself more often than its group's policy has.
+    pub fn too_often(&self, host: &HostId, row: &HostRow) -> Option<String> {
+        let policy = self.groups.get(host).map(|group| &group.retry);
+        let most = |class| {
+            policy
+                .and_then(|policy| policy.get(class))
+                .map_or(0, |retries| retries.times)
+        };
+        let mut classes = row.retried.iter();
+        let (class, times) = classes.find(|(class, times)| **times > most(class))?;
+        Some(format!("{host}: {times} of {} for {class:?}", most(class)))
     }
 
     fn look_at_permit(

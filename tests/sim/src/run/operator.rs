@@ -75,9 +75,11 @@ impl World {
             .map(|(_, group)| group.name.to_string())
             .collect();
         let code = kernel.rollout().pause.as_ref().map(|pause| pause.code.clone());
+        let wanted = code.as_deref() == Some("slots_exhausted");
         let stuck: Vec<String> = kernel
             .legs()
             .iter()
+            .filter(|_| wanted)
             .flat_map(|leg| kernel.plan().hosts.iter().map(move |host| (leg, host)))
             .filter(|(leg, host)| {
                 let row = kernel.host(&leg.leg, &host.host);
@@ -120,11 +122,9 @@ impl World {
         }
         self.paused_since = None;
         let reason = "go on".to_owned();
-        if code.as_deref() == Some("slots_exhausted") {
-            for host in stuck {
-                let reason = "looked at".to_owned();
-                self.order(Command::FreeSlot { host, reason });
-            }
+        for host in stuck {
+            let reason = "looked at".to_owned();
+            self.order(Command::FreeSlot { host, reason });
         }
         // The one that does not fit is refused.
         match self.helped % 3 {

@@ -235,6 +235,9 @@ impl Watcher {
         if row.in_flight() && row.deadline_ms.is_none() {
             self.broken(rules::SILENCE, format!("{host} {:?} has no deadline", row.phase));
         }
+        if let Some(what) = self.gates.too_often(host, row) {
+            self.broken(crate::gates::ATTEMPTS, what);
+        }
         let must = rules::must_count(row);
         if must.is_some_and(|must| must != row.counts) {
             let text = format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts);
