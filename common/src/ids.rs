@@ -1,18 +1,21 @@
 //! Identifiers. All of them are opaque strings outside; each has its own type so that they can't be mixed up.
+//!
+//! A copy shares its text: the kernel names a host in every row, order and event, and a fleet has tens of thousands of hosts.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Wraps a string without looking at it.
-            pub fn new(value: impl Into<String>) -> Self { Self(value.into()) }
+            pub fn new(value: impl AsRef<str>) -> Self { Self(value.as_ref().into()) }
             /// The text as it is stored and sent.
             pub fn as_str(&self) -> &str { &self.0 }
         }
@@ -20,7 +23,10 @@ macro_rules! id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
         }
         impl From<&str> for $name {
-            fn from(value: &str) -> Self { Self(value.to_owned()) }
+            fn from(value: &str) -> Self { Self(value.into()) }
+        }
+        impl From<$name> for String {
+            fn from(id: $name) -> Self { id.as_str().to_owned() }
         }
     };
 }

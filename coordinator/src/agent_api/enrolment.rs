@@ -52,7 +52,7 @@ impl EnrolmentService {
         self.store.certificate_issued(&host, certificate.serial).await?;
         tracing::info!(%host, new, "a host enrolled");
         Ok(EnrolReply {
-            host_id: host.0,
+            host_id: host.into(),
             certificate_pem: certificate.pem,
             ca_pem: self.authority.ca_pem().to_owned(),
             group: group_label,

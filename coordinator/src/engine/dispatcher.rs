@@ -307,7 +307,7 @@ impl Engine {
             self.deps.sessions.send(
                 &host,
                 Body::Ack(wire::Ack {
-                    outbox_id: outbox.0,
+                    outbox_id: outbox.into(),
                     sequence,
                 }),
             );
@@ -357,9 +357,9 @@ impl Engine {
 fn on_the_wire(order: HostOrder) -> wire::Order {
     wire::Order {
         release: Vec::new(),
-        order_id: order.order.0,
+        order_id: order.order.into(),
         epoch: Some(order.epoch.into()),
-        plan_id: order.plan_id.0,
+        plan_id: order.plan_id.into(),
         plan_entry: order.entry,
         signature: Vec::new(),
         action: wire::Action::from(order.action).into(),

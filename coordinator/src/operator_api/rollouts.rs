@@ -119,7 +119,7 @@ impl OperatorService {
         progress.retain(|host, _| in_flight.contains(host.as_str()));
         let progress = progress
             .into_iter()
-            .map(|(host, latest)| (host.0, latest))
+            .map(|(host, latest)| (host.into(), latest))
             .collect();
         Ok(LiveStatus {
             status,

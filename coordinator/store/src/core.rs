@@ -4,6 +4,9 @@ use super::{StoreError, migrations};
 use rusqlite::Connection;
 use std::path::Path;
 
+/// Statements that a connection keeps prepared: all that the writer repeats.
+const STATEMENTS: usize = 64;
+
 /// The store on the calling thread. Its methods stand beside the tables they are about.
 ///
 /// Writes between [`Self::begin`] and [`Self::end`] hold together or not at all.
@@ -17,14 +20,19 @@ impl Core {
         let mut connection = Connection::open_in_memory()?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrations::migrate(&mut connection)?;
-        Ok(Self { connection })
+        Ok(Self::over(connection))
+    }
+
+    fn over(connection: Connection) -> Self {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Self { connection }
     }
 
     /// Opens a file for writing and brings its schema up to date.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = open_for_writing(path)?;
         migrations::migrate(&mut connection)?;
-        Ok(Self { connection })
+        Ok(Self::over(connection))
     }
 
     /// Opens a file for reading.
@@ -33,7 +41,7 @@ impl Core {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(std::time::Duration::from_secs(10))?;
-        Ok(Self { connection })
+        Ok(Self::over(connection))
     }
 
     /// Begins a transaction.
@@ -58,7 +66,7 @@ impl Core {
         copying.run_to_completion(1_000, std::time::Duration::ZERO, None)?;
         drop(copying);
         connection.pragma_update(None, "foreign_keys", true)?;
-        Ok(Self { connection })
+        Ok(Self::over(connection))
     }
 
     /// SQLite's own check of everything; empty when all is well.

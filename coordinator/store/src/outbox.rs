@@ -52,40 +52,48 @@ impl Store {
     }
 }
 
-/// Moves the cursor of an outbox over events that a restored store will never get.
-pub(super) fn lose(connection: &Connection, host: &str, outbox: &str, up_to: u64) -> Result<(), StoreError> {
-    connection.execute(
-        "INSERT INTO outboxes (host_id, outbox_id, acknowledged) VALUES (?1, ?2, ?3)
-         ON CONFLICT (host_id, outbox_id) DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
-        params![host, outbox, int(up_to)],
-    )?;
+/// Moves the cursor of an outbox on: over events that were appended, or that a restored store will never get.
+pub(super) fn move_cursor(
+    connection: &Connection,
+    host: &str,
+    outbox: &str,
+    up_to: u64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO outboxes (host_id, outbox_id, acknowledged) VALUES (?1, ?2, ?3)
+             ON CONFLICT (host_id, outbox_id) DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
+        )?
+        .execute(params![host, outbox, int(up_to)])?;
     Ok(())
 }
 
 /// Appends events and moves the cursors, inside the caller's savepoint.
 pub(super) fn append_events(connection: &Connection, events: &[NewEvent]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut event_row = connection.prepare_cached(
+        "INSERT INTO host_events (host_id, outbox_id, sequence, order_id, at_ms, received_at_ms, body, rejected)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+    )?;
+    let mut cursors = BTreeMap::new();
     for event in events {
-        connection
-            .prepare_cached(
-                "INSERT INTO host_events (host_id, outbox_id, sequence, order_id, at_ms, received_at_ms, body, rejected)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![
-                event.host.0,
-                event.outbox.0,
-                int(event.sequence),
-                event.order_id,
-                int(event.at_ms),
-                int(event.received_at_ms),
-                event.body,
-                event.rejected
-            ])?;
-        connection
-            .prepare_cached(
-                "INSERT INTO outboxes (host_id, outbox_id, acknowledged) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (host_id, outbox_id) DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
-            )?
-            .execute(params![event.host.0, event.outbox.0, int(event.sequence)])?;
+        event_row.execute(params![
+            event.host.as_str(),
+            event.outbox.as_str(),
+            int(event.sequence),
+            event.order_id,
+            int(event.at_ms),
+            int(event.received_at_ms),
+            event.body,
+            event.rejected
+        ])?;
+        let cursor: &mut u64 = cursors.entry((&event.host, &event.outbox)).or_default();
+        *cursor = event.sequence.max(*cursor);
+    }
+    for ((host, outbox), up_to) in cursors {
+        move_cursor(connection, host.as_str(), outbox.as_str(), up_to)?;
     }
     Ok(())
 }

@@ -64,8 +64,8 @@ impl Core {
             "INSERT INTO plans (plan_id, parent, created_at_ms, document, fleet_path, fleet_text)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
             params![
-                plan.plan.0,
-                plan.parent.map(|parent| parent.0),
+                plan.plan.as_str(),
+                plan.parent.as_ref().map(PlanId::as_str),
                 int(plan.created_at_ms),
                 plan.document,
                 plan.fleet_path,

@@ -205,7 +205,7 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
     for (host, document, at_ms) in &commit.surveys {
         connection
             .prepare_cached("UPDATE hosts SET survey = ?2, survey_at_ms = ?3 WHERE host_id = ?1")?
-            .execute(params![host.0, document, int(*at_ms)])?;
+            .execute(params![host.as_str(), document, int(*at_ms)])?;
     }
     for entry in &commit.audit {
         append(connection, entry)?;
@@ -216,34 +216,39 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
     if let Some(begin) = &commit.begin {
         connection.execute(
             "INSERT INTO rollouts (rollout_id, plan_id, started_at_ms) VALUES (?1, ?2, ?3)",
-            params![begin.rollout.0, begin.plan.0, int(begin.started_at_ms)],
+            params![
+                begin.rollout.as_str(),
+                begin.plan.as_str(),
+                int(begin.started_at_ms)
+            ],
         )?;
     }
     if let Some(plan) = &commit.plan {
         connection.execute(
             "UPDATE rollouts SET plan_id = ?2 WHERE rollout_id = ?1",
-            params![rollout.0, plan.0],
+            params![rollout.as_str(), plan.as_str()],
         )?;
     }
-    for (key, json) in &commit.rows {
-        connection
-            .prepare_cached(
-                "INSERT INTO rollout_rows (rollout_id, key, json) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (rollout_id, key) DO UPDATE SET json = excluded.json",
-            )?
-            .execute(params![rollout.0, key, json])?;
+    if !commit.rows.is_empty() {
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO rollout_rows (rollout_id, key, json) VALUES (?1, ?2, ?3)
+             ON CONFLICT (rollout_id, key) DO UPDATE SET json = excluded.json",
+        )?;
+        for (key, json) in &commit.rows {
+            statement.execute(params![rollout.as_str(), key, json])?;
+        }
     }
     append_log(connection, rollout, &commit.log)?;
     if commit.reopened {
         connection.execute(
             "UPDATE rollouts SET finished_at_ms = NULL WHERE rollout_id = ?1",
-            params![rollout.0],
+            params![rollout.as_str()],
         )?;
     }
     if let Some((at_ms, report)) = &commit.finished {
         connection.execute(
             "UPDATE rollouts SET finished_at_ms = ?2, report = ?3 WHERE rollout_id = ?1",
-            params![rollout.0, int(*at_ms), report],
+            params![rollout.as_str(), int(*at_ms), report],
         )?;
     }
     Ok(())
@@ -255,16 +260,16 @@ fn append_log(connection: &Connection, rollout: &RolloutId, log: &[String]) -> R
     }
     let mut sequence: i64 = connection
         .prepare_cached("SELECT last_sequence FROM rollouts WHERE rollout_id = ?1")?
-        .query_row([&rollout.0], |row| row.get(0))?;
+        .query_row([rollout.as_str()], |row| row.get(0))?;
+    let mut statement = connection
+        .prepare_cached("INSERT INTO rollout_events (rollout_id, sequence, json) VALUES (?1, ?2, ?3)")?;
     for json in log {
         sequence += 1;
-        connection
-            .prepare_cached("INSERT INTO rollout_events (rollout_id, sequence, json) VALUES (?1, ?2, ?3)")?
-            .execute(params![rollout.0, sequence, json])?;
+        statement.execute(params![rollout.as_str(), sequence, json])?;
     }
     connection
         .prepare_cached("UPDATE rollouts SET last_sequence = ?2 WHERE rollout_id = ?1")?
-        .execute(params![rollout.0, sequence])?;
+        .execute(params![rollout.as_str(), sequence])?;
     Ok(())
 }
 

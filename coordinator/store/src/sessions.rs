@@ -157,11 +157,8 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
         return Ok(SessionDecision::Quarantined(reason));
     }
     let acknowledged = connection
-        .query_row(
-            "SELECT acknowledged FROM outboxes WHERE host_id = ?1 AND outbox_id = ?2",
-            [id, hello.outbox.as_str()],
-            |row| row.get::<_, i64>(0),
-        )
+        .prepare_cached("SELECT acknowledged FROM outboxes WHERE host_id = ?1 AND outbox_id = ?2")?
+        .query_row([id, hello.outbox.as_str()], |row| row.get::<_, i64>(0))
         .optional()?
         .map_or(0, uint);
     let ahead = hello.session_number > known.given || hello.acknowledged_seen > acknowledged;
@@ -214,7 +211,7 @@ fn open(connection: &Connection, id: &str, hello: &HelloFacts) -> Result<Session
     )?;
     if hello.acknowledged_seen > acknowledged {
         // Adopted: the events in between are lost, and the host does not have them any more.
-        outbox::lose(connection, id, hello.outbox.as_str(), hello.acknowledged_seen)?;
+        outbox::move_cursor(connection, id, hello.outbox.as_str(), hello.acknowledged_seen)?;
     }
     Ok(SessionDecision::Open(Opened {
         session_number: number,

@@ -194,7 +194,7 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
             "INSERT INTO hosts (host_id, name, group_label, key_sha256, certificate_serial, enrolled_at_ms)
              VALUES (?1, ?2, ?3, ?4, '', ?5)",
             params![
-                host.0,
+                host.as_str(),
                 ticket.hostname,
                 token.group_label,
                 ticket.key_sha256,
@@ -208,7 +208,7 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
     )?;
     connection.execute(
         "INSERT INTO token_uses (token_id, key_sha256, host_id) VALUES (?1, ?2, ?3)",
-        params![ticket.token_id, ticket.key_sha256, host.0],
+        params![ticket.token_id, ticket.key_sha256, host.as_str()],
     )?;
     append(
         connection,

@@ -324,7 +324,7 @@ impl Coordinator {
         let conn = hello.conn;
         let facts = HelloFacts {
             session_number: hello.session,
-            key_sha256: hello.host.0.clone(),
+            key_sha256: hello.host.to_string(),
             boot_id: String::new(),
             agent_version: "0.1.0".to_owned(),
             outbox: OutboxId::new(hello.outbox.clone()),

@@ -302,8 +302,8 @@ impl World {
             let ticket = JoinTicket {
                 token_id: "t".to_owned(),
                 secret_sha256: "s".to_owned(),
-                key_sha256: agent.host.0.clone(),
-                hostname: agent.host.0.clone(),
+                key_sha256: agent.host.to_string(),
+                hostname: agent.host.to_string(),
                 new_host: agent.host.clone(),
                 now_ms: NOW,
             };
