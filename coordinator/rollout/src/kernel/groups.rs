@@ -32,6 +32,8 @@ pub(crate) struct Tally {
     pub left_behind: u32,
     /// Hosts of those that wait for their next attempt.
     pub retried: u32,
+    /// Hosts that were not asked yet, or must be asked anew.
+    pub waiting: u32,
 }
 
 impl Kernel {
@@ -92,6 +94,7 @@ impl Kernel {
         if !begins {
             return;
         }
+        tally.waiting += u32::from(row.phase == HostPhase::Waiting);
         let able = row.phase == HostPhase::Preparing || self.may_begin_now(host, row, now_ms);
         tally.to_begin += u32::from(able);
         tally.left_behind += u32::from(!able);
@@ -268,20 +271,17 @@ impl Kernel {
         if !before_window && !self.had_its_turn(leg, &group.name) || phase == GroupPhase::Breached {
             return;
         }
-        let rows = &self.hosts[leg];
-        let waits = |host: &&HostId| rows.get(*host).is_some_and(|row| row.phase == HostPhase::Waiting);
-        let follow: Vec<HostId> = group
-            .hosts
-            .iter()
-            .filter(waits)
-            .filter(|host| self.followed(host))
-            .cloned()
-            .collect();
-        self.prepare(leg, &follow, census, now_ms);
+        if tally.waiting > 0 {
+            let rows = &self.hosts[leg];
+            let waits = |host: &&HostId| rows.get(*host).is_some_and(|row| row.phase == HostPhase::Waiting);
+            let asked = group.hosts.iter().filter(waits);
+            let follow: Vec<HostId> = asked.filter(|host| self.followed(host)).cloned().collect();
+            self.prepare(leg, &follow, census, now_ms);
+        }
         let Door::Open { within_ms } = *door else {
             return;
         };
-        if before_window {
+        if before_window || tally.to_begin == 0 {
             return;
         }
         let (mut candidates, crowds) = self.candidates(leg, group, census, now_ms);
