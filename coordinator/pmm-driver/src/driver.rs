@@ -79,6 +79,15 @@ impl Driver {
         snapshot::take(&self.pmm, qan_from_ms).await
     }
 
+    /// The same of some nodes (by id) alone, by questions for these: for hosts under verification, between two views of the fleet.
+    pub async fn snapshot_of(
+        &self,
+        nodes: &BTreeSet<String>,
+        qan_from_ms: u64,
+    ) -> Result<FleetSnapshot, DriverError> {
+        snapshot::of_nodes(&self.pmm, nodes, qan_from_ms).await
+    }
+
     /// What runs.
     pub async fn inspect(&self) -> Result<ServerFacts, DriverError> {
         let docker = self.docker().await?;

@@ -7,7 +7,7 @@ use crate::pmm::inventory::{Inventory, is_own};
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use server_upgrade::baseline::SERVER_ID;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Samples older than this are none.
 const FRESH_MS: u64 = 300_000;
@@ -24,6 +24,46 @@ pub async fn list(pmm: &Pmm) -> Result<FleetSnapshot, DriverError> {
     let version = pmm.version().await?.version;
     let inventory = pmm.inventory(version.major).await?;
     Ok(listed(now_ms(), version, inventory.clients, inventory.services))
+}
+
+/// A snapshot of some nodes of either major, by questions for these nodes.
+pub async fn of_nodes(
+    pmm: &Pmm,
+    nodes: &BTreeSet<String>,
+    qan_from_ms: u64,
+) -> Result<FleetSnapshot, DriverError> {
+    let version = pmm.version().await?.version;
+    let now = now_ms();
+    let part = pmm.inventory_of(version.major, nodes).await?;
+    let mut snapshot = FleetSnapshot {
+        scope: Some(nodes.clone()),
+        qan_from_ms,
+        ..listed(now, version, part.clients, part.services)
+    };
+    flowing(pmm, version.major, &mut snapshot).await?;
+    Ok(snapshot)
+}
+
+/// Fills in what arrives: samples, and queries if they are asked for. Asks for nothing outside of the snapshot's scope.
+async fn flowing(pmm: &Pmm, major: u32, snapshot: &mut FleetSnapshot) -> Result<(), DriverError> {
+    let oldest = snapshot.taken_at_ms.saturating_sub(FRESH_MS);
+    let scope = snapshot.scope.as_ref();
+    let mut services = pmm.newest_samples("service_id", scope).await?;
+    services.retain(|id, at| *at >= oldest && snapshot.services.contains_key(id));
+    let mut nodes = pmm.newest_samples("node_id", scope).await?;
+    nodes.retain(|id, at| *at >= oldest && id != SERVER_ID && snapshot.covers(id));
+    (snapshot.service_samples_ms, snapshot.node_samples_ms) = (services, nodes);
+    if snapshot.qan_from_ms > 0 {
+        snapshot.qan_active = pmm
+            .qan_active(
+                major,
+                snapshot.qan_from_ms,
+                snapshot.taken_at_ms,
+                &snapshot.services,
+            )
+            .await?;
+    }
+    Ok(())
 }
 
 /// A snapshot of an inventory alone; the server's own client and services are left out.
@@ -64,29 +104,13 @@ pub async fn from_inventory(
         ..listed(now, version, clients, services)
     };
     pmm.client_versions(major, &mut snapshot.clients).await?;
-    let oldest = now.saturating_sub(FRESH_MS);
-    let fresh = |mut samples: BTreeMap<String, u64>| {
-        samples.retain(|_, at| *at >= oldest);
-        samples
-    };
-    snapshot.service_samples_ms = fresh(pmm.newest_samples("service_id").await?);
-    snapshot
-        .service_samples_ms
-        .retain(|id, _| snapshot.services.contains_key(id));
-    snapshot.node_samples_ms = fresh(pmm.newest_samples("node_id").await?);
-    snapshot
-        .node_samples_ms
-        .retain(|id, _| id != SERVER_ID && nodes.contains_key(id));
+    flowing(pmm, major, &mut snapshot).await?;
+    snapshot.node_samples_ms.retain(|id, _| nodes.contains_key(id));
     snapshot.node_addresses = nodes
         .iter()
         .filter(|(id, node)| *id != SERVER_ID && !node.address.is_empty())
         .map(|(id, node)| (id.clone(), node.address.clone()))
         .collect();
-    if qan_from_ms > 0 {
-        snapshot.qan_active = pmm
-            .qan_active(major, qan_from_ms, now, &snapshot.services)
-            .await?;
-    }
     let backups = pmm.backups(major).await;
     for (services, nodes) in [
         (&backups.scheduled, &mut snapshot.backups_scheduled_on),

@@ -19,5 +19,5 @@ pub mod policy;
 pub mod progress;
 pub mod report;
 pub mod survey;
-pub mod verification;
+mod verification;
 pub mod windows;

@@ -18,6 +18,8 @@ pub struct Outgoing {
     pub server: Vec<ServerOrder>,
     /// Server orders to stop.
     pub cancel: Vec<OrderId>,
+    /// PMM is asked for the whole fleet.
+    pub look_at_fleet: Option<ViewRequest>,
 }
 
 /// The newest rollout.
@@ -26,8 +28,8 @@ pub struct Active {
     pub kernel: Kernel,
     /// Its server.
     pub server: ServerLeg,
-    /// What the kernel wants to see.
-    pub want_view: Option<ViewRequest>,
+    /// The nodes that the kernel wants to see.
+    pub want_nodes: Option<ViewRequest>,
     /// The end is in the store already.
     finished: bool,
 }
@@ -58,7 +60,7 @@ impl Active {
         Self {
             kernel,
             server: ServerLeg::new(Some(driver)),
-            want_view: None,
+            want_nodes: None,
             finished: false,
         }
     }
@@ -87,7 +89,7 @@ impl Active {
         Ok(Some(Self {
             kernel,
             server,
-            want_view: None,
+            want_nodes: None,
             finished: row.finished_at_ms.is_some(),
         }))
     }
@@ -101,7 +103,10 @@ impl Active {
     ) -> Option<Result<Accepted, Refusal>> {
         let now_ms = clock::now_ms();
         let output: Output = self.kernel.handle(input, now_ms);
-        self.want_view = output.want_server_view;
+        if let Some(looks) = output.looks {
+            self.want_nodes = looks.nodes;
+            outgoing.look_at_fleet = looks.fleet.or(outgoing.look_at_fleet.take());
+        }
         commit.rollout = Some(self.kernel.rollout_id().clone());
         commit
             .rows

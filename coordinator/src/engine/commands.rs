@@ -237,9 +237,9 @@ impl Engine {
                     active.server.ended(&order, &self.handle, &self.deps.stop);
                 }
             }
-            Message::View(view) => {
+            Message::View { at_fleet, view } => {
                 if let Some(active) = &mut self.active {
-                    active.server.looked(&view);
+                    active.server.looked(at_fleet, &view);
                 }
             }
             // In the store already; it is read back with everything else.

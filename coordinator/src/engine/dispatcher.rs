@@ -182,9 +182,9 @@ impl Engine {
                     active.server.ended(&order, &self.handle, &self.deps.stop);
                 }
             }
-            Message::View(view) => {
+            Message::View { at_fleet, view } => {
                 if let Some(active) = &mut self.active {
-                    active.server.looked(&view);
+                    active.server.looked(at_fleet, &view);
                 }
                 if let Ok(snapshot) = view {
                     self.feed(Input::ServerView(snapshot));
@@ -350,7 +350,12 @@ impl Engine {
         for order in outgoing.server {
             active.server.run(order, &self.handle, &self.deps.stop);
         }
-        active.server.look(active.want_view, &self.handle);
+        if let Some(request) = outgoing.look_at_fleet {
+            active.server.look_at_fleet(request, &self.handle);
+        }
+        active
+            .server
+            .look_at_nodes(active.want_nodes.as_ref(), &self.handle);
     }
 }
 

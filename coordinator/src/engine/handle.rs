@@ -52,8 +52,13 @@ pub enum Message {
     },
     /// The driver's task for an order is gone.
     ServerEnded(OrderId),
-    /// PMM's view, or why there is none.
-    View(Result<FleetSnapshot, String>),
+    /// A look at PMM ended.
+    View {
+        /// At the whole fleet, or at some nodes.
+        at_fleet: bool,
+        /// What it saw, or why there is nothing.
+        view: Result<FleetSnapshot, String>,
+    },
     /// An operator begins a rollout.
     Begin(Box<Begin>, Answer<String>),
     /// An operator's command to the rollout under way.

@@ -9,7 +9,7 @@ use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
 use pmm_driver::{Driver, DriverError};
-use rollout::kernel::ViewRequest;
+use rollout::kernel::{NODES_EVERY_MS, ViewRequest};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -21,8 +21,8 @@ const VIEW_TIMEOUT: Duration = Duration::from_secs(120);
 /// What the engine needs of a server driver. The tests have their own.
 #[tonic::async_trait]
 pub trait ServerDriver: Send + Sync {
-    /// PMM's own view of the fleet.
-    async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError>;
+    /// PMM's own view of the fleet, or of the nodes that are asked for.
+    async fn snapshot(&self, request: &ViewRequest) -> Result<FleetSnapshot, DriverError>;
     /// Carries out or continues a hop; its last event is the result.
     async fn run_hop(
         &self,
@@ -36,8 +36,11 @@ pub trait ServerDriver: Send + Sync {
 
 #[tonic::async_trait]
 impl ServerDriver for Driver {
-    async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError> {
-        Self::snapshot(self, qan_from_ms).await
+    async fn snapshot(&self, request: &ViewRequest) -> Result<FleetSnapshot, DriverError> {
+        match &request.nodes {
+            Some(nodes) => Self::snapshot_of(self, nodes, request.qan_from_ms).await,
+            None => Self::snapshot(self, request.qan_from_ms).await,
+        }
     }
 
     async fn run_hop(
@@ -68,8 +71,15 @@ pub struct ServerLeg {
     again: Option<ServerOrder>,
     /// Stops the task of the running order.
     stop: CancellationToken,
-    looking: bool,
-    looked_at: Option<Instant>,
+    fleet: Looking,
+    nodes: Looking,
+}
+
+/// Looks of one kind, one after the other. A slow look at the fleet keeps nobody from being verified.
+#[derive(Default)]
+struct Looking {
+    under_way: bool,
+    began_at: Option<Instant>,
     last_error: Option<String>,
 }
 
@@ -80,9 +90,8 @@ impl ServerLeg {
             running: None,
             again: None,
             stop: CancellationToken::new(),
-            looking: false,
-            looked_at: None,
-            last_error: None,
+            fleet: Looking::default(),
+            nodes: Looking::default(),
         }
     }
 
@@ -121,7 +130,8 @@ impl ServerLeg {
         self.stop = earlier.stop;
         self.again = earlier.again;
         self.driver = earlier.driver.or(self.driver.take());
-        self.looking = earlier.looking;
+        self.fleet = earlier.fleet;
+        self.nodes = earlier.nodes;
     }
 
     /// The task of an order ended.
@@ -135,36 +145,53 @@ impl ServerLeg {
         }
     }
 
-    /// Looks at PMM if the kernel wants it and it is time.
-    pub fn look(&mut self, wanted: Option<ViewRequest>, engine: &EngineHandle) {
-        let (Some(request), Some(driver)) = (wanted, self.driver.clone()) else {
-            return;
-        };
-        let every = Duration::from_millis(request.every_ms);
-        if self.looking || self.looked_at.is_some_and(|at| at.elapsed() < every) {
-            return;
+    /// Looks at the whole fleet. The kernel says when; while the last look is under way still, its answer has to do.
+    pub fn look_at_fleet(&mut self, request: ViewRequest, engine: &EngineHandle) {
+        if let Some(driver) = self.driver.clone().filter(|_| !self.fleet.under_way) {
+            self.fleet.begin(driver, request, engine.clone());
         }
-        self.looking = true;
-        self.looked_at = Some(Instant::now());
-        let engine = engine.clone();
+    }
+
+    /// Looks at the nodes that the kernel wants to see, if it is time.
+    pub fn look_at_nodes(&mut self, wanted: Option<&ViewRequest>, engine: &EngineHandle) {
+        let every = Duration::from_millis(NODES_EVERY_MS);
+        let early = self.nodes.began_at.is_some_and(|at| at.elapsed() < every);
+        if let (Some(request), Some(driver), false) =
+            (wanted, self.driver.clone(), early || self.nodes.under_way)
+        {
+            self.nodes.begin(driver, request.clone(), engine.clone());
+        }
+    }
+
+    /// A look ended; tells when the reason for failing is new.
+    pub fn looked<T>(&mut self, at_fleet: bool, view: &Result<T, String>) {
+        let looking = if at_fleet {
+            &mut self.fleet
+        } else {
+            &mut self.nodes
+        };
+        looking.under_way = false;
+        let error = view.as_ref().err().cloned();
+        if let Some(reason) = error.as_ref().filter(|_| error != looking.last_error) {
+            tracing::warn!(%reason, "PMM's view is not available; asking again");
+        }
+        looking.last_error = error;
+    }
+}
+
+impl Looking {
+    fn begin(&mut self, driver: Arc<dyn ServerDriver>, request: ViewRequest, engine: EngineHandle) {
+        self.under_way = true;
+        self.began_at = Some(Instant::now());
         tokio::spawn(async move {
-            let view = match tokio::time::timeout(VIEW_TIMEOUT, driver.snapshot(request.qan_from_ms)).await {
+            let view = match tokio::time::timeout(VIEW_TIMEOUT, driver.snapshot(&request)).await {
                 Ok(Ok(snapshot)) => Ok(snapshot),
                 Ok(Err(error)) => Err(chain(&error)),
                 Err(_) => Err("PMM did not answer within 120 s".to_owned()),
             };
-            engine.send(Message::View(view)).await;
+            let at_fleet = request.nodes.is_none();
+            engine.send(Message::View { at_fleet, view }).await;
         });
-    }
-
-    /// A look ended; tells when the reason for failing is new.
-    pub fn looked<T>(&mut self, view: &Result<T, String>) {
-        self.looking = false;
-        let error = view.as_ref().err().cloned();
-        if let Some(reason) = error.as_ref().filter(|_| error != self.last_error) {
-            tracing::warn!(%reason, "PMM's view is not available; asking again");
-        }
-        self.last_error = error;
     }
 }
 

@@ -71,6 +71,8 @@ const BACK: [(&str, u64); 5] = [
     ("back-start", 3),
     ("back-verify", 8),
 ];
+/// Milliseconds from the end of a switch to the client's first sample.
+const FIRST_SAMPLE: u64 = 12_000;
 /// Seconds between an order and its first step.
 const BEGIN: u64 = 2;
 
@@ -102,6 +104,8 @@ pub struct Host {
     version: Option<PmmVersion>,
     old: PmmVersion,
     samples: bool,
+    /// Since its switch there are none before this moment.
+    samples_from: u64,
     active: Option<Active>,
     journal: BTreeMap<OrderId, OrderResult>,
     outbox: Vec<(OrderId, Epoch, HostEvent)>,
@@ -122,6 +126,7 @@ impl Host {
             version: Some(found.version),
             old: found.version,
             samples: true,
+            samples_from: 0,
             active: None,
             journal: BTreeMap::new(),
             outbox: Vec::new(),
@@ -143,8 +148,13 @@ impl Host {
         view.services
             .insert(id.clone(), service(&self.name, &self.node_id, set));
         if self.version.is_some() && self.samples {
-            view.node_samples_ms.insert(self.node_id.clone(), now - 500);
-            view.service_samples_ms.insert(id.clone(), now - 500);
+            let until = if now < self.samples_from {
+                self.samples_from - FIRST_SAMPLE
+            } else {
+                now
+            };
+            view.node_samples_ms.insert(self.node_id.clone(), until - 500);
+            view.service_samples_ms.insert(id.clone(), until - 500);
             view.qan_active.insert(id);
         }
     }
@@ -234,7 +244,7 @@ impl Host {
             .as_mut()
             .filter(|active| active.timetable.first().is_some_and(|(at, _)| *at <= now))
         {
-            let (_, then) = active.timetable.remove(0);
+            let (at, then) = active.timetable.remove(0);
             let order = active.order.clone();
             match then {
                 Then::Begin => {
@@ -245,6 +255,9 @@ impl Host {
                 Then::Runs(version) => self.version = version,
                 Then::End(result) => {
                     self.active = None;
+                    if order.action == Action::Switch && result.outcome == Outcome::Done {
+                        self.samples_from = at + FIRST_SAMPLE;
+                    }
                     self.end(&order, *result);
                 }
             }

@@ -6,7 +6,7 @@ use crate::server::Server;
 use fleet_common::ids::{Epoch, HostId, OrderId, RolloutId};
 use fleet_common::order::HostEvent;
 use pmm_coordinator::operator_api::documents::NumberedEvent;
-use rollout::kernel::{Command, Input, Kernel, Output, Refusal, Row};
+use rollout::kernel::{Command, Input, Kernel, Looks, NODES_EVERY_MS, Output, Refusal, Row};
 use std::collections::BTreeMap;
 
 /// Milliseconds of a step while something works, and while everything only waits.
@@ -24,8 +24,9 @@ pub struct World {
     pub sight: bool,
     bytes: Vec<u8>,
     store: BTreeMap<String, String>,
-    want: Option<rollout::kernel::ViewRequest>,
-    next_view: u64,
+    /// What the last tick wants to see of PMM.
+    looks: Looks,
+    nodes_seen_at: u64,
     term: u64,
 }
 
@@ -50,8 +51,8 @@ impl World {
             sight: true,
             bytes,
             store: BTreeMap::new(),
-            want: None,
-            next_view: 0,
+            looks: Looks::default(),
+            nodes_seen_at: 0,
             term: 1,
             setup,
         };
@@ -100,13 +101,19 @@ impl World {
         for order in &output.server {
             self.server.take(order.clone(), self.now);
         }
-        self.want = output.want_server_view;
+        if let Some(looks) = &output.looks {
+            let fleet = looks.fleet.clone().or(self.looks.fleet.take());
+            self.looks = Looks {
+                fleet,
+                ..looks.clone()
+            };
+        }
         output
     }
 
     fn busy(&self) -> bool {
-        let verifying = self.want.is_some_and(|want| want.every_ms < LONG_STEP);
-        verifying || self.server.is_busy() || self.hosts.values().any(Host::is_busy)
+        let looking = self.looks.fleet.is_some() || self.looks.nodes.is_some();
+        looking || self.server.is_busy() || self.hosts.values().any(Host::is_busy)
     }
 
     /// One step of time.
@@ -128,11 +135,15 @@ impl World {
         while let Some((order, event)) = self.server.step(now) {
             self.give(Input::Server { order, event });
         }
-        if let Some(want) = self.want.filter(|_| self.next_view <= now && self.sight) {
-            self.next_view = now + want.every_ms;
-            let mut view = self.setup.snapshot(&self.hosts, self.server.version, now);
-            view.qan_from_ms = want.qan_from_ms;
-            self.give(Input::ServerView(view));
+        let mut due: Vec<_> = self.looks.fleet.take().into_iter().collect();
+        if self.nodes_seen_at + NODES_EVERY_MS <= now {
+            self.nodes_seen_at = now;
+            due.extend(self.looks.nodes.clone());
+        }
+        due.retain(|_| self.sight);
+        for request in due {
+            let whole = self.setup.snapshot(&self.hosts, self.server.version, now);
+            self.give(Input::ServerView(request.answer_from(whole)));
         }
         self.give(Input::Tick);
     }
@@ -198,6 +209,7 @@ impl World {
             })
             .collect();
         self.kernel = Kernel::restore(&self.bytes, &rows).expect("the rows are a rollout");
+        self.looks = Looks::default();
         self.term += 1;
         self.give(Input::CoordinatorStarted { term: self.term });
         self.come_back();

@@ -14,6 +14,7 @@ use pmm_coordinator::engine::{Drivers, ServerDriver};
 use pmm_coordinator::problem::Problems;
 use pmm_coordinator::store::{PlanRow, Store};
 use pmm_driver::DriverError;
+use rollout::kernel::ViewRequest;
 use rollout::plan::{HostRecord, ServerInput};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,11 +81,8 @@ impl Pmm {
 
 #[tonic::async_trait]
 impl ServerDriver for Pmm {
-    async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError> {
-        Ok(FleetSnapshot {
-            qan_from_ms,
-            ..self.view()
-        })
+    async fn snapshot(&self, request: &ViewRequest) -> Result<FleetSnapshot, DriverError> {
+        Ok(request.answer_from(self.view()))
     }
 
     async fn run_hop(

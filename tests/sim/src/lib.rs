@@ -19,7 +19,7 @@ use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use hosts::{Behaviour, SimHost};
-use rollout::kernel::{Command, Input, Kernel, Output, RollbackTarget, Row};
+use rollout::kernel::{Command, Input, Kernel, Looks, NODES_EVERY_MS, Output, RollbackTarget, Row};
 use rules::Watcher;
 use std::collections::BTreeMap;
 
@@ -113,7 +113,9 @@ pub struct World {
     pub fail_published: bool,
     hops: BTreeMap<OrderId, Hop>,
     term: u64,
-    last_view: u64,
+    /// Looks at PMM that the last tick wished for.
+    looks: Looks,
+    nodes_seen_at: u64,
     paused_since: Option<u64>,
     /// The rule that every kernel of this world breaks on purpose.
     #[cfg(feature = "mutants")]
@@ -202,7 +204,8 @@ impl World {
             fail_published: false,
             hops: BTreeMap::new(),
             term: 1,
-            last_view: 0,
+            looks: Looks::default(),
+            nodes_seen_at: 0,
             paused_since: None,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -304,6 +307,10 @@ impl World {
         if self.rng.one_in(self.faults.crash * 8) {
             return self.crash();
         }
+        if let Some(looks) = output.looks {
+            self.looks.fleet = looks.fleet.or(self.looks.fleet.take());
+            self.looks.nodes = looks.nodes;
+        }
         for order in output.orders {
             let delay = self.rng.below(3) * 1_000;
             if let Some(host) = self.hosts.get_mut(&order.host).filter(|host| host.connected) {
@@ -382,6 +389,7 @@ impl World {
             self.kernel.break_rule(mutant);
         }
         self.watcher.restored(&self.kernel);
+        self.looks = Looks::default();
         self.term += 1;
         for host in self.hosts.values_mut() {
             host.connected = false;
@@ -472,17 +480,26 @@ impl World {
         if self.rng.one_in(self.faults.crash * 4) {
             self.crash();
         }
-        if let Some(request) = self.last.want_server_view
-            && self.last_view + request.every_ms <= self.now
+        self.look();
+        self.operate();
+        self.give(Input::Tick);
+    }
+
+    /// What the coordinator asks PMM for; an answer may get lost.
+    fn look(&mut self) {
+        let mut due: Vec<_> = self.looks.fleet.take().into_iter().collect();
+        if self.nodes_seen_at + NODES_EVERY_MS <= self.now
+            && let Some(nodes) = &self.looks.nodes
         {
-            self.last_view = self.now;
+            self.nodes_seen_at = self.now;
+            due.push(nodes.clone());
+        }
+        for request in due {
             if !self.rng.one_in(self.faults.view_lost) {
-                let view = self.view();
+                let view = request.answer_from(self.view());
                 self.give(Input::ServerView(view));
             }
         }
-        self.operate();
-        self.give(Input::Tick);
     }
 
     /// Events leave the outbox in order; one whose acknowledgement is lost is sent again.

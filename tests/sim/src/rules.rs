@@ -3,7 +3,10 @@
 use super::hosts::SimHost;
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
 use fleet_common::order::Action;
-use rollout::kernel::{GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase};
+use rollout::kernel::{
+    FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, NODES_AT_ONCE, Output,
+    RolloutPhase,
+};
 use rollout::plan::LegKind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +31,8 @@ pub const RUNNING_WORK: &str = "a pause leaves running work alone";
 pub const OLD_EVENTS: &str = "events of older epochs are accepted like new ones";
 pub const REPORT: &str = "every host is in the report exactly once";
 pub const RESTORE: &str = "the stored rows are the whole state";
+pub const FLEET_LOOKS: &str = "the fleet is asked for at most once a minute, whatever happens";
+pub const NODE_LOOKS: &str = "a host is asked for only while it verifies or the checks look at it";
 
 #[derive(Debug, Default)]
 pub struct Watcher {
@@ -44,6 +49,7 @@ pub struct Watcher {
     granted: BTreeSet<(LegId, HostId)>,
     was_paused: bool,
     aborted_at: Option<u64>,
+    fleet_asked_at: Option<u64>,
     permit_ms: u64,
     pub gates: super::gates::Gates,
 }
@@ -136,6 +142,15 @@ impl Watcher {
             self.aborted_at = Some(now);
         }
         self.look_at_orders(kernel, out);
+        if out.looks.as_ref().is_some_and(|looks| looks.fleet.is_some()) {
+            let last = self.fleet_asked_at.replace(now);
+            if last.is_some_and(|last| now < last + FLEET_EVERY_MS) {
+                self.broken(FLEET_LOOKS, format!("at {now} after {last:?}"));
+            }
+        }
+        if let Some(what) = strange_look(kernel, out) {
+            self.broken(NODE_LOOKS, what);
+        }
         let found = self.gates.look(kernel, out, now, tick);
         for (rule, what) in found {
             self.broken(rule, what);
@@ -517,4 +532,36 @@ pub fn must_count(row: &HostRow) -> Option<bool> {
         HostPhase::Refused => None,
         _ => Some(false),
     }
+}
+
+/// What is wrong with the nodes that are asked for, if anything.
+pub fn strange_look(kernel: &Kernel, out: &Output) -> Option<String> {
+    let nodes = out.looks.as_ref()?.nodes.as_ref()?.nodes.as_ref();
+    let Some(nodes) = nodes.filter(|nodes| (1..=NODES_AT_ONCE).contains(&nodes.len())) else {
+        return Some(format!("a look at {:?} nodes", nodes.map(BTreeSet::len)));
+    };
+    let row = kernel.rollout();
+    if RolloutPhase::Checking
+        == row
+            .before_pause
+            .filter(|_| row.pause.is_some())
+            .unwrap_or(row.phase)
+    {
+        return None;
+    }
+    let verifies = |planned: &&rollout::plan::PlanHost| {
+        let rows = kernel
+            .legs()
+            .iter()
+            .filter_map(|leg| kernel.host(&leg.leg, &planned.host));
+        rows.into_iter().any(|row| row.phase == HostPhase::Verifying)
+    };
+    let hosts = kernel
+        .plan()
+        .hosts
+        .iter()
+        .filter(|host| nodes.contains(&host.node_id));
+    let verifying: BTreeSet<&str> = hosts.filter(verifies).map(|host| host.node_id.as_str()).collect();
+    let strange = nodes.iter().find(|node| !verifying.contains(node.as_str()));
+    strange.map(|node| format!("{node} does not verify"))
 }

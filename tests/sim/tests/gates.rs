@@ -291,7 +291,8 @@ fn a_set_may_go_together_where_every_group_of_it_allows_it() {
     let both = |strict: bool| {
         let mut world = started(
             &[("one", 2, "max_unavailable = 2\ncanaries = 0"), ("two", 1, "")],
-            &[],
+            // Slow enough to be under way when the other one is ready.
+            &[(0, Behaviour::Slow), (1, Behaviour::Slow)],
             &|plan| {
                 of_set(plan, &[0, 1, 2], "cluster/c1");
                 plan.groups[0].together = 2;

@@ -166,6 +166,8 @@ mutants! {
     a_ramp_that_is_ignored: RampIgnored, gates::RAMP, Gated;
     a_rollout_threshold_that_is_ignored: RolloutThresholdIgnored, gates::ROLLOUT_THRESHOLD, Gated;
     retries_without_end: RetriesWithoutEnd, gates::ATTEMPTS, Gated;
+    a_look_at_the_fleet_that_is_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Wild;
+    looks_at_hosts_that_do_not_verify: LooksAtEverybody, rules::NODE_LOOKS, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -106,6 +106,8 @@ rule! {
     the_point_of_no_return_is_the_commit_of_the_first_permit: NO_RETURN;
     every_host_is_in_the_report_exactly_once: REPORT;
     the_stored_rows_are_the_whole_state: RESTORE;
+    the_fleet_is_asked_at_most_once_a_minute_whatever_happens: FLEET_LOOKS;
+    a_host_is_asked_for_only_while_it_verifies_or_is_missing_in_the_checks: NODE_LOOKS;
 }
 
 proptest! {

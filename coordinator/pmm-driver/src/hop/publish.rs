@@ -240,7 +240,7 @@ pub async fn settle(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<
     let wanted: Vec<&String> = before.service_samples_ms.keys().collect();
     let started = Instant::now();
     loop {
-        let fresh = hop.tools.pmm.newest_samples("service_id").await;
+        let fresh = hop.tools.pmm.newest_samples("service_id", None).await;
         if let Ok(fresh) = &fresh {
             let missing: Vec<&str> = wanted
                 .iter()

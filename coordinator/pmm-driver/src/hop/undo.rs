@@ -213,7 +213,7 @@ async fn verify(hop: &mut Hop<'_>, phase: Phase, limit: Duration) -> Result<(), 
         let fresh = hop
             .tools
             .pmm
-            .newest_samples("service_id")
+            .newest_samples("service_id", None)
             .await
             .unwrap_or_default();
         if wanted

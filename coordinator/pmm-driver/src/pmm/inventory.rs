@@ -1,13 +1,14 @@
 //! Nodes, services and what PMM calls agents, in a form that both majors share.
 
 use super::http::{Pmm, text};
+use super::metrics::percent;
 use crate::error::DriverError;
 use fleet_common::ids::without_pmm_prefix;
 use fleet_common::verification::{PmmClient, PmmService};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use server_upgrade::baseline::{Exporter, Node, SERVER_ID, plain_word};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The whole inventory.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,18 @@ pub struct Inventory {
     /// Clients by id, the server's own included.
     pub clients: BTreeMap<String, PmmClient>,
 }
+
+/// What is asked for node by node.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Clients by id.
+    pub clients: BTreeMap<String, PmmClient>,
+    /// Services by id.
+    pub services: BTreeMap<String, PmmService>,
+}
+
+/// Requests of one kind that are under way together.
+const AT_ONCE: usize = 8;
 
 impl Pmm {
     /// Reads the inventory.
@@ -56,27 +69,101 @@ impl Pmm {
         for (kind, item) in items(&agents) {
             let agent_id = id(item, "agent_id");
             if kind == "pmm_agent" {
-                let node_id = id(item, "runs_on_node_id");
-                let node_name = inventory
-                    .nodes
-                    .get(&node_id)
-                    .map(|node| node.name.clone())
-                    .unwrap_or_default();
-                let connected = item["connected"] == Value::Bool(true);
-                inventory.clients.insert(
-                    agent_id,
-                    PmmClient {
-                        node_id,
-                        node_name,
-                        connected,
-                        version: None,
-                    },
-                );
+                let mut client = client(item, "connected");
+                if let Some(node) = inventory.nodes.get(&client.node_id) {
+                    client.node_name.clone_from(&node.name);
+                }
+                inventory.clients.insert(agent_id, client);
             } else {
                 inventory.agents.insert(agent_id, exporter(kind, item));
             }
         }
         Ok(inventory)
+    }
+
+    /// Clients and services of some nodes, without the names of the nodes.
+    ///
+    /// Services are asked for node by node: PMM looks them up by that. Clients are not: PMM's inventory lists by node only what watches it,
+    /// not the `pmm-agent` that runs there, and its management list by node, which has that one too, reads every agent of the fleet from the
+    /// database for each answer, and in PMM 3 decrypts them (percona/pmm `managed/services/management/agent.go`, both majors). PMM 3 has
+    /// two short lists of all clients instead, one of them with the releases; PMM 2 tells releases only in the management list.
+    pub async fn inventory_of(&self, major: u32, nodes: &BTreeSet<String>) -> Result<Part, DriverError> {
+        let mut part = Part::default();
+        if major >= 3 {
+            part.clients = self.clients(major).await?;
+            part.clients.retain(|_, client| nodes.contains(&client.node_id));
+            self.client_versions(major, &mut part.clients).await?;
+        } else {
+            part.clients = self.pmm2_clients_of(nodes).await?;
+        }
+        let mut answers = futures_util::stream::iter(nodes.clone())
+            .map(|node| async move { self.node_services(major, &node).await })
+            .buffer_unordered(AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            for (kind, item) in items(&answer?) {
+                let one = service(kind, item);
+                // A release that does not know the filter answers with everything.
+                if nodes.contains(&one.node_id) {
+                    part.services.insert(id(item, "service_id"), one);
+                }
+            }
+        }
+        Ok(part)
+    }
+
+    async fn node_services(&self, major: u32, node: &str) -> Result<Value, DriverError> {
+        let answer = if major >= 3 {
+            let path = format!("/v1/inventory/services?node_id={}", percent(node));
+            self.get(&path).await
+        } else {
+            let filter = json!({ "node_id": format!("/node_id/{node}") });
+            self.post("/v1/inventory/Services/List", &filter).await
+        };
+        match answer {
+            // A node that PMM does not know has none; the others are still to be seen.
+            Err(DriverError::Status { status: 404, .. }) => Ok(Value::Null),
+            other => other,
+        }
+    }
+
+    /// All clients, without releases and names of nodes.
+    async fn clients(&self, major: u32) -> Result<BTreeMap<String, PmmClient>, DriverError> {
+        let answer = if major >= 3 {
+            self.get("/v1/inventory/agents?agent_type=AGENT_TYPE_PMM_AGENT")
+                .await?
+        } else {
+            self.post("/v1/inventory/Agents/List", &json!({ "agent_type": "PMM_AGENT" }))
+                .await?
+        };
+        let clients = items(&answer).filter(|(kind, _)| *kind == "pmm_agent");
+        Ok(clients
+            .map(|(_, item)| (id(item, "agent_id"), client(item, "connected")))
+            .collect())
+    }
+
+    async fn pmm2_clients_of(
+        &self,
+        nodes: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, PmmClient>, DriverError> {
+        let mut answers = futures_util::stream::iter(nodes.clone())
+            .map(|node| async move { self.node_agents(&node).await })
+            .buffer_unordered(AT_ONCE);
+        let mut found = BTreeMap::new();
+        while let Some(answer) = answers.next().await {
+            let answer = answer?;
+            if answer.is_null() {
+                // A release without that list does not tell who runs what.
+                let mut clients = self.clients(2).await?;
+                clients.retain(|_, client| nodes.contains(&client.node_id));
+                return Ok(clients);
+            }
+            for item in answer["agents"].as_array().into_iter().flatten() {
+                if text(item, "agent_type").replace('-', "_") == "pmm_agent" {
+                    found.insert(id(item, "agent_id"), client(item, "is_connected"));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Fills in the releases of the clients, where the server tells. Absence means unknown, not fine.
@@ -97,7 +184,7 @@ impl Pmm {
         let nodes: Vec<String> = clients.values().map(|client| client.node_id.clone()).collect();
         let mut answers = futures_util::stream::iter(nodes)
             .map(|node| async move { self.node_agents(&node).await })
-            .buffer_unordered(8);
+            .buffer_unordered(AT_ONCE);
         let mut found: BTreeMap<String, String> = BTreeMap::new();
         while let Some(answer) = answers.next().await {
             for one in answer?["agents"].as_array().into_iter().flatten() {
@@ -147,6 +234,16 @@ fn id(item: &Value, member: &str) -> String {
         .as_str()
         .map(|id| without_pmm_prefix(id).to_owned())
         .unwrap_or_default()
+}
+
+/// A client; the lists have different names for whether it is connected.
+fn client(item: &Value, connected: &str) -> PmmClient {
+    PmmClient {
+        node_id: id(item, "runs_on_node_id"),
+        node_name: String::new(),
+        connected: item[connected] == Value::Bool(true),
+        version: Some(text(item, "version")).filter(|version| !version.is_empty()),
+    }
 }
 
 fn service(kind: &str, item: &Value) -> PmmService {

@@ -3,7 +3,7 @@
 use super::http::{Pmm, number};
 use crate::error::DriverError;
 use fleet_common::ids::without_pmm_prefix;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One series of an instant query.
 pub struct Point {
@@ -37,14 +37,16 @@ impl Pmm {
         Ok(out)
     }
 
-    /// The newest sample per value of a label, Unix milliseconds; ids without prefix, since old series carry PMM 2's form.
-    pub async fn newest_samples(&self, label: &str) -> Result<BTreeMap<String, u64>, DriverError> {
-        let points = self
-            .query(
-                &format!("max by ({label}) (timestamp(up{{{label}!=\"\"}}))"),
-                None,
-            )
-            .await?;
+    /// The newest sample per value of a label, of the whole fleet or of some nodes, Unix milliseconds; ids without prefix, since old series
+    /// carry PMM 2's form. Every series carries the id of its node, also those of services.
+    pub async fn newest_samples(
+        &self,
+        label: &str,
+        nodes: Option<&BTreeSet<String>>,
+    ) -> Result<BTreeMap<String, u64>, DriverError> {
+        let of_nodes = nodes.map(matcher).unwrap_or_default();
+        let query = format!("max by ({label}) (timestamp(up{{{label}!=\"\"{of_nodes}}}))");
+        let points = self.query(&query, None).await?;
         let mut out: BTreeMap<String, u64> = BTreeMap::new();
         for point in points {
             let Some(id) = point.labels.get(label) else {
@@ -71,7 +73,30 @@ impl Pmm {
     }
 }
 
-fn percent(text: &str) -> String {
+/// One more condition for a selector: series of these nodes, with ids in either form.
+fn matcher(nodes: &BTreeSet<String>) -> String {
+    let ids: Vec<String> = nodes.iter().map(|id| literally(id)).collect();
+    format!(",node_id=~\"(/node_id/)?({})\"", ids.join("|"))
+}
+
+/// A text as a pattern that matches only itself, in a quoted string.
+fn literally(text: &str) -> String {
+    let mut out = String::new();
+    for sign in text.chars() {
+        if !(sign.is_alphanumeric() || "-_/".contains(sign)) {
+            out.push_str("\\\\");
+            // The sign itself may end the string or escape in it.
+            if "\"\\".contains(sign) {
+                out.push('\\');
+            }
+        }
+        out.push(sign);
+    }
+    out
+}
+
+/// As a part of a URL.
+pub fn percent(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -81,4 +106,22 @@ fn percent(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_matched_literally_in_both_forms() {
+        let nodes = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        assert_eq!(
+            matcher(&nodes(&["0a-1", "b_2"])),
+            r#",node_id=~"(/node_id/)?(0a-1|b_2)""#
+        );
+        assert_eq!(
+            matcher(&nodes(&[r#"a.b"c\d"#])),
+            r#",node_id=~"(/node_id/)?(a\\.b\\\"c\\\\d)""#
+        );
+    }
 }

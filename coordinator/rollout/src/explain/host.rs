@@ -196,7 +196,7 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
         HostPhase::Repointing => {
             "without an answer it is asked again; after the third time a person is asked"
         }
-        HostPhase::Verifying if Kernel::is_unseen(row, now_ms) => {
+        HostPhase::Verifying if kernel.is_unseen(row, now_ms) => {
             "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",

@@ -339,6 +339,7 @@ impl Kernel {
         if self.rollout.phase == RolloutPhase::Running {
             self.verification = None;
             self.dirty.insert(Key::Verification);
+            self.rollout.check_since_ms = Some(now_ms);
             self.rollout.check_until_ms = Some(now_ms + self.plan.timing.verify_ms);
             self.rollout.keeping_since_ms = None;
             self.set_rollout(
@@ -351,7 +352,8 @@ impl Kernel {
             return;
         }
         let over = self.rollout.check_until_ms.is_none_or(|until| until <= now_ms);
-        if self.checks_are_as_good_as_they_get() || (over && self.verification.is_some()) {
+        let looked_at = self.verification.is_some() && self.all_was_seen(now_ms);
+        if self.checks_are_as_good_as_they_get(now_ms) || (over && looked_at) {
             self.rollout.keeping_since_ms = Some(now_ms);
             self.dirty.insert(Key::Rollout);
             if self.keep_before(self.legs.len(), now_ms) {

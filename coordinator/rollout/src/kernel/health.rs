@@ -3,59 +3,18 @@
 //! `connected` is a hint, a fresh sample is proof. A sample is fresh when it is newer than everything from before the end of the switch; a
 //! host whose clock is behind is believed once its samples rose twice between views taken after the switch.
 
+use super::Kernel;
 use super::commands::{Answer, accepted, refused};
 use super::rows::Key;
-use super::state::{HostPhase, HostRow, LegPhase, Mark, RolloutPhase};
-use super::{Kernel, ViewRequest};
+use super::state::{HostPhase, HostRow, Mark, RolloutPhase};
 use crate::plan::LegKind;
-use crate::verification::{compare, runs};
+use crate::verification::{Comparison, compare, runs};
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::verification::{FleetSnapshot, Verification};
 use fleet_common::version::PmmVersion;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often the fleet is asked for while hosts verify.
-pub(super) const VERIFYING_MS: u64 = 3_000;
-/// A view this old says nothing about a host any more: ten times the time between views while hosts verify.
-const SIGHT_MS: u64 = 10 * VERIFYING_MS;
-/// How often it is asked for otherwise.
-const OTHERWISE_MS: u64 = 60_000;
-/// How often it is asked for around the baseline and the three checks.
-const CHECKING_MS: u64 = 5_000;
-/// Queries in this time before the baseline make a service active.
-const QAN_WINDOW_MS: u64 = 3_600_000;
-
 impl Kernel {
-    pub(super) fn wanted_view(&self, now_ms: u64) -> Option<ViewRequest> {
-        let request = |qan_from_ms, every_ms| {
-            Some(ViewRequest {
-                qan_from_ms,
-                every_ms,
-            })
-        };
-        if self.is_final() || self.rollout.phase == RolloutPhase::Planned {
-            return None;
-        }
-        if self.checking() {
-            return request(self.last_change_ms(), CHECKING_MS);
-        }
-        let rows = || self.hosts.values().flat_map(|rows| rows.values());
-        if rows().any(|row| row.phase == HostPhase::Verifying) {
-            return request(now_ms.saturating_sub(QAN_WINDOW_MS), VERIFYING_MS);
-        }
-        if self.baseline.is_none() {
-            return request(now_ms.saturating_sub(QAN_WINDOW_MS), CHECKING_MS);
-        }
-        let clients =
-            self.legs.iter().zip(&self.plan.legs).any(|(row, leg)| {
-                row.phase == LegPhase::Running && matches!(leg.kind, LegKind::Clients { .. })
-            });
-        if clients || rows().any(HostRow::in_flight) {
-            return request(now_ms.saturating_sub(QAN_WINDOW_MS), OTHERWISE_MS);
-        }
-        None
-    }
-
     /// Whether the three checks are looked at now, also while that is paused.
     pub(super) fn checking(&self) -> bool {
         let phase = self.rollout.phase;
@@ -64,11 +23,7 @@ impl Kernel {
     }
 
     pub(super) fn server_view(&mut self, view: FleetSnapshot, now_ms: u64) {
-        let survey = self
-            .legs
-            .first()
-            .is_some_and(|leg| leg.phase == LegPhase::Running);
-        if survey && self.survey_answered() && self.baseline.is_none() {
+        if view.scope.is_none() && self.waits_for_baseline() {
             self.baseline = Some(view.clone());
             self.dirty.insert(Key::Baseline);
             let text = format!(
@@ -86,35 +41,27 @@ impl Kernel {
                     .filter(|(_, row)| row.phase == HostPhase::Verifying)
                     .map(move |(host, _)| (leg.clone(), host.clone()))
             })
+            .filter(|(_, host)| self.node(host).is_some_and(|node| view.covers(node)))
             .collect();
         for (leg, host) in verifying {
             self.look_at(&leg, &host, &view, now_ms);
         }
+        self.learn(view, now_ms);
         if self.checking()
-            && view.taken_at_ms >= self.rollout.since_ms
-            && let Some(baseline) = &self.baseline
+            && self.all_was_seen(now_ms)
+            && let Some(with) = self.comparison(self.last_change_ms())
         {
-            self.verification = Some(compare(
-                baseline,
-                &view,
-                self.plan.clients_to,
-                self.last_change_ms(),
-            ));
+            self.verification = Some(compare(&with));
             self.dirty.insert(Key::Verification);
         }
-        self.last_view = Some(view);
     }
 
     /// The series that must flow for a host, with their newest sample so far: its node and each of its services that had samples in the
     /// baseline.
     pub(super) fn series(&self, host: &HostId) -> BTreeMap<String, u64> {
-        let (Some(baseline), Some(planned)) = (&self.baseline, self.planned(host)) else {
+        let (Some(baseline), Some(node)) = (&self.baseline, self.node(host)) else {
             return BTreeMap::new();
         };
-        let node = baseline
-            .clients
-            .get(&planned.agent_id)
-            .map_or(planned.node_id.as_str(), |client| client.node_id.as_str());
         let newest = self.last_view.as_ref().unwrap_or(baseline);
         let mut series = BTreeMap::new();
         if let Some(sample) = baseline.node_samples_ms.get(node) {
@@ -153,6 +100,10 @@ impl Kernel {
         let Some(switched) = row.switched_at_ms.filter(|switched| view.taken_at_ms > *switched) else {
             return;
         };
+        // An answer that was overtaken by a later one.
+        if row.views > 0 && (view.taken_at_ms..=now_ms).contains(&row.last_view_ms) {
+            return;
+        }
         let Some(to) = self.leg_target(leg) else { return };
         let agent_id = self.planned(host).map_or("", |planned| planned.agent_id.as_str());
         let missing = missing(row, view, agent_id, to, switched);
@@ -198,19 +149,15 @@ impl Kernel {
         }
     }
 
-    /// Whether nothing was seen of a verifying host since its switch, or nothing lately.
-    pub(crate) fn is_unseen(row: &HostRow, now_ms: u64) -> bool {
-        row.views == 0 || row.last_view_ms + SIGHT_MS < now_ms
-    }
-
     /// The patience with a host ended. Evidence against its client leads back; anything else is for a person.
     pub(super) fn verdict(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
         // Nothing was seen since the switch, or nothing lately: that says nothing about the host. Going back now would need the same PMM
         // Server that does not answer.
-        let blind = Self::is_unseen(row, now_ms);
-        let flapping =
-            row.last_good_ms > 0 && row.last_good_ms + SIGHT_MS >= now_ms && self.rollout.abort.is_none();
+        let blind = self.is_unseen(row, now_ms);
+        let flapping = row.last_good_ms > 0
+            && self.is_in_sight(row.last_good_ms, now_ms)
+            && self.rollout.abort.is_none();
         let asked = row.inconclusive && self.rollout.phase == RolloutPhase::Paused;
         let (reason, name) = (row.reason.clone(), self.name(host).to_owned());
         if !blind && !flapping && !asked {
@@ -324,29 +271,27 @@ impl Kernel {
     }
 
     /// Whether nothing more can be won by waiting: all data flow, and the clients that are not current are those that we know about.
-    pub(super) fn checks_are_as_good_as_they_get(&self) -> bool {
+    pub(super) fn checks_are_as_good_as_they_get(&self, now_ms: u64) -> bool {
         let Some(found) = &self.verification else {
             return false;
         };
+        let expected = || self.expected_current();
         found.services_missing.is_empty()
             && found.metrics_stale.is_empty()
             && found.qan_stale.is_empty()
-            && found
-                .clients_not_current
-                .iter()
-                .all(|name| !self.expected_current(name))
+            && (found.clients_not_current.is_empty()
+                || expected().is_disjoint(&found.clients_not_current.iter().map(String::as_str).collect()))
+            && self.all_was_seen(now_ms)
     }
 
-    fn expected_current(&self, name: &str) -> bool {
-        let Some(planned) = self.plan.hosts.iter().find(|host| host.name == name) else {
-            return false;
+    /// Names of the hosts whose client should be on the target: those that made it, and those that no client leg has anything to do with.
+    pub(super) fn expected_current(&self) -> BTreeSet<&str> {
+        let made_it = |host: &HostId| {
+            let last = self.legs.iter().rev().find_map(|leg| self.host(&leg.leg, host));
+            last.is_none_or(HostRow::made_it)
         };
-        let last = self
-            .legs
-            .iter()
-            .rev()
-            .find_map(|leg| self.host(&leg.leg, &planned.host));
-        last.is_none_or(HostRow::made_it)
+        let hosts = self.plan.hosts.iter().filter(|planned| made_it(&planned.host));
+        hosts.map(|planned| planned.name.as_str()).collect()
     }
 
     /// The three checks as they stand: those that were looked at last, or else a comparison with the newest view.
@@ -354,10 +299,14 @@ impl Kernel {
         if let Some(found) = &self.verification {
             return found.clone();
         }
-        match (&self.baseline, &self.last_view) {
-            (Some(baseline), Some(view)) => compare(baseline, view, self.plan.clients_to, 0),
-            _ => Verification::default(),
-        }
+        // A look at some nodes alone says nothing of the others, and the baseline itself shows nothing of what came after it.
+        let says = |with: &Comparison<'_>| {
+            with.now.scope.is_none() && with.now.taken_at_ms > with.baseline.taken_at_ms
+        };
+        self.comparison(0)
+            .filter(says)
+            .map(|with| compare(&with))
+            .unwrap_or_default()
     }
 
     /// Names of services whose host is not upgraded; for messages.

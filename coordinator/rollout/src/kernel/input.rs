@@ -6,6 +6,7 @@ use fleet_common::server::{ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ pub enum Input {
         /// What happened.
         event: ServerEvent,
     },
-    /// PMM's own view; asked for by [`Output::want_server_view`].
+    /// PMM's own view, of the fleet or of some nodes; asked for by [`Output::looks`].
     ServerView(FleetSnapshot),
     /// A person's command.
     Operator {
@@ -199,21 +200,44 @@ pub struct Output {
     pub server: Vec<ServerOrder>,
     /// Server orders to stop at the next safe point; the driver then goes back to where the hop started.
     pub cancel_server: Vec<OrderId>,
-    /// What the kernel wants to know from PMM from now on; holds until the next output.
-    pub want_server_view: Option<ViewRequest>,
+    /// What the kernel wants to know from PMM. Comes with each tick and holds until the next one.
+    pub looks: Option<Looks>,
     /// What happened, for the log. The store numbers them.
     pub events: Vec<FleetEvent>,
     /// Answer to [`Input::Operator`] and [`Input::Adopt`].
     pub answer: Option<Result<Accepted, Refusal>>,
 }
 
-/// A wish for [`Input::ServerView`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Wishes for [`Input::ServerView`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// One look at the whole fleet, to begin as soon as the rows are committed. It counts as asked from then on, whatever comes of it.
+    pub fleet: Option<ViewRequest>,
+    /// Looks at these nodes, one each [`super::NODES_EVERY_MS`] and never two at once; at most [`super::NODES_AT_ONCE`] nodes.
+    pub nodes: Option<ViewRequest>,
+}
+
+/// One look at PMM.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewRequest {
-    /// Start of the window for Query Analytics, Unix milliseconds.
+    /// The nodes (by id); `None` for the whole fleet.
+    pub nodes: Option<BTreeSet<String>>,
+    /// Start of the window for Query Analytics, Unix milliseconds; 0 when nothing is asked about queries.
     pub qan_from_ms: u64,
-    /// Longest useful time between two views.
-    pub every_ms: u64,
+}
+
+impl ViewRequest {
+    /// The answer of a server that can only be asked for everything.
+    pub fn answer_from(&self, whole: FleetSnapshot) -> FleetSnapshot {
+        let whole = FleetSnapshot {
+            qan_from_ms: self.qan_from_ms,
+            ..whole
+        };
+        match &self.nodes {
+            Some(nodes) => whole.of_nodes(nodes),
+            None => whole,
+        }
+    }
 }
 
 /// One piece of state as it is stored. The newest row of a key counts; [`super::Kernel::restore`] takes all of them, in any order.

@@ -20,6 +20,7 @@ mod hosts;
 mod input;
 mod keep;
 mod limits;
+mod looks;
 mod mutants;
 mod offline;
 mod orders;
@@ -38,8 +39,9 @@ mod waiting;
 
 pub(crate) use groups::Tally;
 pub use input::{
-    Accepted, Command, FleetEvent, HostOrder, Input, Output, Refusal, RollbackTarget, Row, ViewRequest,
+    Accepted, Command, FleetEvent, HostOrder, Input, Looks, Output, Refusal, RollbackTarget, Row, ViewRequest,
 };
+pub use looks::{FLEET_EVERY_MS, NODES_AT_ONCE, NODES_EVERY_MS};
 #[cfg(not(feature = "mutants"))]
 pub(crate) use mutants::Mutant;
 #[cfg(feature = "mutants")]
@@ -110,8 +112,9 @@ pub struct Kernel {
     pub(crate) holds: BTreeMap<HostId, Hold>,
     pub(crate) baseline: Option<FleetSnapshot>,
     pub(crate) verification: Option<Verification>,
-    /// Newest view. Not stored: the next one comes soon.
+    /// What the looks at PMM found so far, the newest of each node. Not stored: the next one comes soon.
     pub(crate) last_view: Option<FleetSnapshot>,
+    sights: looks::Sights,
     pub(crate) links: BTreeMap<HostId, Link>,
     /// Position of each host in the plan.
     index: Arc<BTreeMap<HostId, usize>>,
@@ -139,6 +142,7 @@ impl Kernel {
 
     /// Takes one input. The rows of the output must be committed before anything else of it leaves.
     pub fn handle(&mut self, input: Input, now_ms: u64) -> Output {
+        let is_tick = matches!(input, Input::Tick);
         match input {
             Input::Host { epoch, .. }
                 if epoch < self.rollout.epoch && self.breaks(Mutant::OldEventsDropped) => {}
@@ -193,10 +197,12 @@ impl Kernel {
                 self.decide(now_ms);
             }
         }
+        if is_tick {
+            self.out.looks = Some(self.looks(now_ms));
+        }
         let rows = self.changed_rows();
         let mut out = std::mem::take(&mut self.out);
         out.rows = rows;
-        out.want_server_view = self.wanted_view(now_ms);
         out
     }
 

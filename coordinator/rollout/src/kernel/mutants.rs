@@ -58,6 +58,10 @@ pub enum Mutant {
     RolloutThresholdIgnored,
     /// Trying again by itself never ends.
     RetriesWithoutEnd,
+    /// When the fleet was asked for is not stored.
+    FleetLookForgotten,
+    /// Hosts are asked for whether they verify or not.
+    LooksAtEverybody,
 }
 
 impl Kernel {

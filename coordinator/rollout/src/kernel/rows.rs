@@ -1,6 +1,7 @@
 //! Making the first rows, and reading and writing stored ones.
 
 use super::adopt::{Adopted, Kept, lay_over};
+use super::looks::Sights;
 use super::spread::Spread;
 use super::state::{
     GroupPhase, GroupRow, Hold, HopRow, HostPhase, HostRow, LegPhase, LegRow, Limits, RolloutPhase,
@@ -82,6 +83,8 @@ impl Kernel {
             left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
+            check_since_ms: None,
+            fleet_asked_ms: None,
             keeping_since_ms: None,
             restored: None,
             illegal: 0,
@@ -131,6 +134,7 @@ impl Kernel {
             baseline: None,
             verification: None,
             last_view: None,
+            sights: Sights::default(),
             links: BTreeMap::new(),
             absence_from_ms: 0,
             #[cfg(feature = "mutants")]

@@ -119,6 +119,12 @@ pub struct RolloutRow {
     pub bridge_accepted: bool,
     /// End of the wait for the three checks.
     pub check_until_ms: Option<u64>,
+    /// When they began.
+    #[serde(default)]
+    pub check_since_ms: Option<u64>,
+    /// When the PMM Server was asked for the whole fleet last.
+    #[serde(default)]
+    pub fleet_asked_ms: Option<u64>,
     /// Since when, at the end, the upgrades are made final: from here on no host goes back.
     #[serde(default)]
     pub keeping_since_ms: Option<u64>,

@@ -13,7 +13,7 @@ use crate::store::{HelloFacts, PlanRow, SessionDecision, Store};
 use agent::Agent;
 use fleet_common::codes;
 use fleet_common::ids::Epoch;
-use rollout::kernel::Command;
+use rollout::kernel::{Command, FLEET_EVERY_MS};
 use rollout::progress::StatusDocument;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -191,6 +191,10 @@ async fn the_coordinator_dies_in_a_hop_and_in_a_group() {
             .all(|times| *times == 1),
         "each effect once"
     );
+    let soon = |pair: &[Instant]| pair[1] - pair[0] < Duration::from_millis(FLEET_EVERY_MS - 1_000);
+    let asked = &world.fleet_looks;
+    assert!(!asked.is_empty() && !asked.windows(2).any(soon), "{asked:?}");
+    assert_eq!(world.nodes_looked_at.len(), 4, "each host while it verified");
 }
 
 #[tokio::test]

@@ -13,10 +13,11 @@ use fleet_common::survey::HostSurvey;
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use pmm_driver::DriverError;
+use rollout::kernel::ViewRequest;
 use rollout::plan::{HostRecord, ServerInput};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,10 @@ pub struct World {
     pub switches: BTreeMap<String, u32>,
     /// Hosts whose switch fails and goes back.
     pub broken: BTreeSet<String>,
+    /// When it was asked for the whole fleet.
+    pub fleet_looks: Vec<Instant>,
+    /// Nodes that it was asked for one by one.
+    pub nodes_looked_at: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -65,6 +70,8 @@ impl Fake {
             hops_done: BTreeMap::new(),
             switches: BTreeMap::new(),
             broken: BTreeSet::new(),
+            fleet_looks: Vec::new(),
+            nodes_looked_at: BTreeSet::new(),
         })))
     }
 
@@ -105,11 +112,14 @@ impl Fake {
 
 #[tonic::async_trait]
 impl ServerDriver for Fake {
-    async fn snapshot(&self, qan_from_ms: u64) -> Result<FleetSnapshot, DriverError> {
-        Ok(FleetSnapshot {
-            qan_from_ms,
-            ..self.view()
-        })
+    async fn snapshot(&self, request: &ViewRequest) -> Result<FleetSnapshot, DriverError> {
+        let mut world = self.0.lock().unwrap();
+        match &request.nodes {
+            Some(nodes) => world.nodes_looked_at.extend(nodes.iter().cloned()),
+            None => world.fleet_looks.push(Instant::now()),
+        }
+        drop(world);
+        Ok(request.answer_from(self.view()))
     }
 
     async fn run_hop(

@@ -88,6 +88,8 @@ pub enum Outgoing {
     },
     Server(ServerOrder),
     CancelServer(OrderId),
+    /// PMM is asked for the whole fleet.
+    Look(ViewRequest),
 }
 
 /// One input, for the watcher.
@@ -131,7 +133,8 @@ pub struct Coordinator {
     links: BTreeMap<usize, Link>,
     epoch: Epoch,
     finished: bool,
-    pub want_view: Option<ViewRequest>,
+    /// The nodes that PMM is to be asked for.
+    pub want_nodes: Option<ViewRequest>,
     pub answers: Vec<(&'static str, String, bool)>,
     /// One in so many old events is compared.
     compare: u64,
@@ -184,7 +187,7 @@ impl Coordinator {
             sessions: BTreeMap::new(),
             links: BTreeMap::new(),
             finished: false,
-            want_view: None,
+            want_nodes: None,
             answers: Vec::new(),
             compare: 0,
         })
@@ -521,8 +524,11 @@ impl Coordinator {
         if let Some(eyes) = &mut batch.eyes {
             eyes.look(&self.kernel, &given, &output, wall_ms);
         }
-        self.want_view = output.want_server_view;
         let batch = &mut batch.batch;
+        if let Some(looks) = output.looks {
+            self.want_nodes = looks.nodes;
+            batch.server.extend(looks.fleet.map(Outgoing::Look));
+        }
         let commit = &mut batch.commit;
         commit.rollout = Some(self.kernel.rollout_id().clone());
         let lines = output

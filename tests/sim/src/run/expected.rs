@@ -117,6 +117,8 @@ const NAMES: &[&str] = &[
     "pause server_needs_operator",
     "pause server_refused",
     "pause server_restored",
+    "look at nodes",
+    "look at the fleet",
     "pause server_view_missing",
     "pause survey",
     "pause threshold",

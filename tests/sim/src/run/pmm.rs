@@ -9,6 +9,7 @@ use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
+use rollout::kernel::ViewRequest;
 use std::collections::{BTreeMap, BTreeSet};
 
 const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
@@ -168,18 +169,20 @@ impl World {
         self.tell_coordinator(Message::Server { order: id, event }, 10);
     }
 
-    /// PMM's inventory as it is; `wall_ms` is the coordinator's clock, samples carry the server's.
-    pub fn snapshot(&self, wall_ms: u64) -> FleetSnapshot {
+    /// PMM's inventory as it is, as far as it is asked for; `wall_ms` is the coordinator's clock, samples carry the server's.
+    pub fn snapshot(&self, wall_ms: u64, request: &ViewRequest) -> FleetSnapshot {
         let mut view = FleetSnapshot {
+            scope: request.nodes.clone(),
             taken_at_ms: wall_ms,
             server_version: Some(self.server),
-            qan_from_ms: wall_ms.saturating_sub(3_600_000),
+            qan_from_ms: request.qan_from_ms,
             ..FleetSnapshot::default()
         };
         let mut clients = Vec::with_capacity(self.listed.len());
         let mut services = Vec::with_capacity(self.listed.len());
         let (mut nodes, mut samples, mut active) = (Vec::new(), Vec::new(), Vec::new());
-        for (listed, agent) in self.listed.iter().zip(&self.agents) {
+        let all = self.listed.iter().zip(&self.agents);
+        for (listed, agent) in all.filter(|(listed, _)| view.covers(&listed.node_id)) {
             let reaches = reaches(listed, agent, self.server);
             clients.push((
                 listed.agent_id.clone(),
@@ -206,7 +209,9 @@ impl World {
             if agent.version.is_some() && agent.samples && reaches {
                 nodes.push((listed.node_id.clone(), self.now - 500));
                 samples.push((listed.service_id.clone(), self.now - 500));
-                active.push(listed.service_id.clone());
+                if request.qan_from_ms > 0 {
+                    active.push(listed.service_id.clone());
+                }
             }
         }
         view.clients = clients.into_iter().collect();

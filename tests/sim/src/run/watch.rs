@@ -7,7 +7,8 @@ use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
 use fleet_common::plan_entry::PlanEntry;
 use rollout::kernel::{
-    Command, Duty, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase, Row,
+    Command, Duty, FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output,
+    RolloutPhase, Row,
 };
 use rollout::plan::{LegKind, PlanHost};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,8 @@ pub struct Watcher {
     granted: BTreeSet<(LegId, HostId)>,
     was_paused: bool,
     aborted_at: Option<u64>,
+    /// By true time and by the coordinator's clock.
+    fleet_asked_at: Option<(u64, u64)>,
     permit_ms: u64,
     looks: u64,
     illegal: u64,
@@ -143,6 +146,9 @@ impl Watcher {
             self.look_at_row(kernel, row, truth, freed);
         }
         self.look_at_orders(kernel, out, wall_ms);
+        if let Some(what) = rules::strange_look(kernel, out) {
+            self.broken(rules::NODE_LOOKS, what);
+        }
         if kernel.rollout().illegal > self.illegal {
             let more = kernel.rollout().illegal - self.illegal;
             *self.counts.entry("illegal transition".to_owned()).or_default() += more;
@@ -681,6 +687,16 @@ impl Watcher {
                     self.know(&key, &leg.leg, &host.host, row);
                 }
             }
+        }
+    }
+
+    /// PMM is asked for the whole fleet. Neither by true time nor by the coordinator's clock it was within the last minute; the clock may
+    /// be set in between.
+    pub fn asks_for_the_fleet(&mut self, now: u64, wall_ms: u64) {
+        let soon = |last: (u64, u64)| now < last.0 + FLEET_EVERY_MS && wall_ms < last.1 + FLEET_EVERY_MS;
+        let last = self.fleet_asked_at.replace((now, wall_ms));
+        if last.is_some_and(soon) {
+            self.broken(rules::FLEET_LOOKS, format!("at {now} after {last:?}"));
         }
     }
 

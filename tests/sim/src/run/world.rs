@@ -12,7 +12,7 @@ use fleet_common::ids::{Epoch, HostId, OrderId, RolloutId};
 use fleet_common::order::Action;
 use fleet_common::version::PmmVersion;
 use fleet_store::{AuditEntry, Core, JoinTicket, NewToken, PlanRow, RolloutCommit, RolloutRow};
-use rollout::kernel::{Command, HostOrder, Input, Kernel};
+use rollout::kernel::{Command, HostOrder, Input, Kernel, NODES_EVERY_MS, ViewRequest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use crate::Rng;
@@ -91,6 +91,11 @@ pub enum What {
         life: u32,
     },
     Look {
+        life: u32,
+        request: ViewRequest,
+    },
+    /// At the nodes that are wished for then.
+    LookAtNodes {
         life: u32,
     },
     Press,
@@ -569,7 +574,7 @@ impl World {
             .filter(|at| *at > wall)
             .map_or(IDLE, |at| at - wall);
         let idle = next.clamp(QUANTUM, IDLE);
-        let want = coordinator.want_view;
+        let looks = coordinator.want_nodes.is_some();
         self.coordinator = Some(coordinator);
         for out in out.into_iter().take(leaves) {
             self.act(out);
@@ -579,15 +584,8 @@ impl World {
             return Ok(());
         }
         self.next_batch = self.now + idle;
-        if let Some(request) = want
-            && !self.looking
-        {
-            self.looking = true;
-            let life = self.coordinator_life;
-            self.at(
-                (self.last_look + request.every_ms).max(self.now),
-                What::Look { life },
-            );
+        if looks && !self.looking {
+            self.look_at_nodes_at((self.last_look + NODES_EVERY_MS).max(self.now));
         }
         Ok(())
     }
@@ -631,6 +629,11 @@ impl World {
             }
             Outgoing::Server(order) => self.server_order(order),
             Outgoing::CancelServer(order) => self.cancel_hop(&order),
+            Outgoing::Look(request) => {
+                self.watcher.asks_for_the_fleet(self.now, self.wall());
+                let life = self.coordinator_life;
+                self.at(self.now, What::Look { life, request });
+            }
         }
     }
 
@@ -726,8 +729,12 @@ impl World {
             What::StartAgent { machine, life } => self.start_agent(machine, life),
             What::StartCoordinator => self.start_coordinator()?,
             What::Hop { order, life } if life == self.coordinator_life => self.drive_hop(order),
-            What::Look { life } if life == self.coordinator_life => self.look(),
-            What::Hop { .. } | What::Look { .. } => {}
+            What::Look { life, request } if life == self.coordinator_life => {
+                self.count("look at the fleet");
+                self.look(&request);
+            }
+            What::LookAtNodes { life } if life == self.coordinator_life => self.look_at_nodes(),
+            What::Hop { .. } | What::Look { .. } | What::LookAtNodes { .. } => {}
             What::Press => self.press(),
             What::Help => self.help(),
             What::Trouble => self.trouble(),
@@ -746,16 +753,12 @@ impl World {
         }
     }
 
-    /// The coordinator asks PMM.
-    fn look(&mut self) {
-        self.last_look = self.now;
-        self.looking = false;
+    /// The coordinator asks PMM. False when there will be no answer.
+    fn look(&mut self, request: &ViewRequest) -> bool {
         if !self.pmm_up || self.strikes(Fault::ViewLost, 5) {
-            self.looking = true;
-            let life = self.coordinator_life;
-            return self.at(self.now + 3_000, What::Look { life });
+            return false;
         }
-        let view = self.snapshot(self.wall());
+        let view = self.snapshot(self.wall(), request);
         let late = self.strikes(Fault::ViewLate, 10);
         let after = if late {
             self.rng.below(90_000)
@@ -763,6 +766,27 @@ impl World {
             200 + self.rng.below(1_000)
         };
         self.tell_coordinator(Message::View(view), after);
+        true
+    }
+
+    fn look_at_nodes(&mut self) {
+        self.looking = false;
+        let wish = self
+            .coordinator
+            .as_ref()
+            .and_then(|found| found.want_nodes.clone());
+        let Some(request) = wish else { return };
+        self.last_look = self.now;
+        self.count("look at nodes");
+        if !self.look(&request) {
+            self.look_at_nodes_at(self.now + NODES_EVERY_MS);
+        }
+    }
+
+    fn look_at_nodes_at(&mut self, when: u64) {
+        self.looking = true;
+        let life = self.coordinator_life;
+        self.at(when, What::LookAtNodes { life });
     }
 
     fn work(&mut self, machine: usize, life: u32) {
