@@ -447,3 +447,53 @@ fn a_host_that_comes_and_goes_is_for_a_person() {
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     sound(&world);
 }
+
+#[test]
+fn a_host_on_its_way_back_is_not_tried_again_before_it_is_back() {
+    let mut world = world(&[("one", 2, "canaries = 0\nmax_unavailable = 2")]);
+    until(&mut world, |world| world.kernel.phase() == RolloutPhase::Checking);
+    let back = Command::Rollback {
+        target: RollbackTarget::Host("h0".to_owned()),
+        reason: String::new(),
+    };
+    world.command(back).unwrap();
+    until(&mut world, |world| phase(world, 0) == HostPhase::RollingBack);
+    let again = || Command::Retry {
+        hosts: vec!["h0".to_owned()],
+        server: false,
+    };
+    assert_eq!(world.command(again()).unwrap_err(), "not_failed");
+    assert!(phase(&world, 0) == HostPhase::RollingBack && row(&world, "clients-1", 0).slot);
+    until(&mut world, |world| phase(world, 0) == HostPhase::RolledBack);
+    world.command(again()).unwrap();
+    rest(&mut world);
+    assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    sound(&world);
+}
+
+#[test]
+fn a_width_that_was_reduced_holds_for_those_that_go_back() {
+    let mut world = world(&[("one", 4, "canaries = 0\nmax_unavailable = 3")]);
+    until(&mut world, |world| world.kernel.phase() == RolloutPhase::Checking);
+    let limit = Command::Limit {
+        group: "one".to_owned(),
+        max_unavailable: Some(1),
+        failure_threshold: None,
+        reason: String::new(),
+    };
+    world.command(limit).unwrap();
+    let back = Command::Rollback {
+        target: RollbackTarget::Group("one".to_owned()),
+        reason: String::new(),
+    };
+    world.command(back).unwrap();
+    let going = |world: &World| {
+        let phases = (0..4).map(|number| phase(world, number));
+        phases.filter(|phase| *phase == HostPhase::RollingBack).count()
+    };
+    while (0..4).any(|number| phase(&world, number) != HostPhase::RolledBack) {
+        assert!(going(&world) <= 1);
+        world.step();
+    }
+    sound(&world);
+}

@@ -354,6 +354,8 @@ impl Kernel {
                 None => free.push(host.clone()),
             }
         }
+        // Whoever holds a slot from before needs none: behind one that waits for that slot it would never begin.
+        free.sort_by_key(|host| !rows.get(host).is_some_and(|row| row.slot));
         (free, crowds)
     }
 

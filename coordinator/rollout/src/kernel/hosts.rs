@@ -55,7 +55,6 @@ impl Kernel {
             .as_ref()
             .map_or_else(|| phase.as_str().replace('_', " "), |step| step.step.clone());
         let wait = match phase {
-            HostPhase::Verifying => self.gate(leg, host).1,
             HostPhase::RollingBack => self.plan.timing.rollback_ms * 2 + GRACE_MS,
             HostPhase::Permitted => self.plan.timing.permit_ms + GRACE_MS,
             _ => self.plan.timing.switch_ms + GRACE_MS,

@@ -227,7 +227,11 @@ impl Kernel {
                 self.ask_anew(leg, host, "the host is held", now_ms);
             }
             (Outcome::Refused, codes::BACKUP_RUNNING) => self.wait_for_backup(leg, host, result, now_ms),
-            (Outcome::Inconsistent, _) => self.fail(leg, host, HostPhase::Inconsistent, result, now_ms),
+            (Outcome::Inconsistent, _) => {
+                self.fail(leg, host, HostPhase::Inconsistent, result, now_ms);
+                // Following takes no slot, so none is kept.
+                self.edit(leg, host, |row| row.broken = false);
+            }
             (Outcome::Refused, code) if code != codes::STALE_EPOCH && code != codes::PERMIT_EXPIRED => {
                 self.fail(leg, host, HostPhase::Refused, result, now_ms)
             }

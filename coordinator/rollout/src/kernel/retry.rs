@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::commands::{Answer, accepted, refused};
+use super::rows::Key;
 use super::state::{GroupPhase, HostPhase, LegPhase, RolloutPhase};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
@@ -19,20 +20,9 @@ impl Kernel {
             );
         }
         let all = hosts.is_empty() && !server;
-        let Some(leg) = self
-            .legs
-            .iter()
-            .find(|leg| leg.phase != LegPhase::Settled)
-            .or(self.plan.legs.iter().rev().find_map(|leg| {
-                // After the end only the last client leg can go on.
-                self.legs
-                    .iter()
-                    .find(|row| row.leg == leg.id && !self.groups[&row.leg].is_empty())
-            }))
-        else {
+        let Some(leg) = self.leg_to_retry() else {
             return refused("nothing_failed", "the rollout has no hosts", "");
         };
-        let leg = leg.leg.clone();
         let wanted: BTreeSet<HostId> = hosts
             .iter()
             .map(|text| self.find(text))
@@ -64,8 +54,10 @@ impl Kernel {
                 .is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
             if !planned
                 || !(row.counts
-                    || row.taken_back
-                    || matches!(row.phase, HostPhase::Skipped | HostPhase::Refused))
+                    || matches!(
+                        row.phase,
+                        HostPhase::RolledBack | HostPhase::Skipped | HostPhase::Refused
+                    ))
             {
                 return refused(
                     "not_failed",
@@ -121,9 +113,25 @@ impl Kernel {
         accepted(format!("a new attempt for {}", all.join(" and ")))
     }
 
+    /// The leg under way. A server leg that did not begin waits for the clients before it, and after the end only the last clients can go on.
+    fn leg_to_retry(&self) -> Option<LegId> {
+        let under_way = self.legs.iter().position(|leg| leg.phase != LegPhase::Settled);
+        let clients = |end: usize| {
+            let mut legs = self.legs[..end].iter().rev();
+            legs.find(|row| !self.groups[&row.leg].is_empty())
+        };
+        let leg = match under_way {
+            Some(at) if self.legs[at].phase == LegPhase::Waiting => clients(at).or(self.legs.get(at)),
+            Some(at) => self.legs.get(at),
+            None => clients(self.legs.len()),
+        };
+        leg.map(|row| row.leg.clone())
+    }
+
     /// Whoever is tried again in a client leg must have followed the server first.
     fn follow_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         self.rollout.left_at_old_address.remove(host);
+        self.dirty.insert(Key::Rollout);
         let behind: Vec<LegId> = self
             .legs
             .iter()

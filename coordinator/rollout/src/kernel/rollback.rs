@@ -330,21 +330,22 @@ impl Kernel {
         hosts.reverse();
         hosts.sort_by_key(|host| !self.is_connected(host));
         let tally = self.tally(leg, group, now_ms);
+        let most = self.max_unavailable(leg, group);
         let mut slots = tally.slots;
         let mut waits = false;
         for host in &hosts {
             let has_slot = self.host(leg, host).is_some_and(|row| row.slot);
-            if !has_slot && slots >= group.max_unavailable {
+            if !has_slot && slots >= most {
                 waits = true;
                 continue;
             }
             slots += u32::from(!has_slot);
             self.order_back(leg, host, now_ms);
         }
-        if waits && tally.stuck_slots >= group.max_unavailable {
+        if waits && tally.stuck_slots >= most {
             let text = format!(
-                "group {}: all {} slots are held by hosts that ended without a working client; others wait to go back",
-                group.name, group.max_unavailable
+                "group {}: all {most} slots are held by hosts that ended without a working client; others wait to go back",
+                group.name
             );
             self.pause(
                 "slots_exhausted",
