@@ -9,7 +9,7 @@ use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use rollout::fleet;
 use rollout::kernel::Kernel;
-use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput, join};
+use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput, join_child};
 use std::collections::BTreeMap;
 
 pub const NOW: u64 = 1_700_000_000_000;
@@ -183,25 +183,32 @@ pub fn draft(groups: &[GroupSpec<'_>], decision: &str) -> PlanDraft {
 }
 
 pub fn draft_with(groups: &[GroupSpec<'_>], decision: &str, direct: &[usize]) -> PlanDraft {
-    let fleet = fleet::parse(&fleet_text(groups, "3.9.1", decision), "fleet.toml").unwrap();
     let mut hosts = records(groups);
     for number in direct {
         hosts.get_mut(*number).map(make_direct);
     }
+    let running = "2.41.2".parse().unwrap();
+    plan_of(groups, decision, &hosts, running, None, NOW).unwrap()
+}
+
+/// A plan of these hosts as they are; with a parent one that may take over from it. Of the groups only name and policy are looked at.
+pub fn plan_of(
+    groups: &[GroupSpec<'_>],
+    decision: &str,
+    hosts: &[HostRecord],
+    running: PmmVersion,
+    parent: Option<&Plan>,
+    now_ms: u64,
+) -> Result<PlanDraft, Vec<fleet::FleetError>> {
+    let fleet = fleet::parse(&fleet_text(groups, "3.9.1", decision), "fleet.toml")?;
     let server = ServerInput {
-        running: "2.41.2".parse().unwrap(),
+        running,
         findings: Vec::new(),
         reach: reach(),
     };
-    join(
-        &fleet,
-        &hosts,
-        &snapshot(&hosts, NOW),
-        &server,
-        &CompatibilityTable::shipped().unwrap(),
-        NOW,
-    )
-    .unwrap()
+    let table = CompatibilityTable::shipped().unwrap();
+    let pmm = snapshot(hosts, now_ms);
+    join_child(&fleet, hosts, &pmm, &server, &table, now_ms, parent)
 }
 
 /// A change of the plan before it is stored.

@@ -31,6 +31,15 @@ pub struct Gates {
 impl Gates {
     pub fn of(plan: &Plan) -> Self {
         let mut gates = Self::default();
+        gates.planned_by(plan);
+        gates
+    }
+
+    /// From now on this plan counts. What was ordered stays known.
+    pub fn planned_by(&mut self, plan: &Plan) {
+        self.groups.clear();
+        self.circles.clear();
+        let gates = self;
         for host in &plan.hosts {
             let Some(group) = plan.group(&host.group) else {
                 continue;
@@ -54,7 +63,6 @@ impl Gates {
                 }
             }
         }
-        gates
     }
 
     /// Most slots of a group: the plan's number or a person's lower one.
@@ -194,7 +202,7 @@ impl Gates {
     }
 
     /// Looked at after a decision: what a host says alone decides nothing.
-    fn look_at_rollout(&self, kernel: &Kernel, found: &mut Vec<(&'static str, String)>) {
+    pub fn look_at_rollout(&self, kernel: &Kernel, found: &mut Vec<(&'static str, String)>) {
         let Some(tolerated) = kernel.plan().failure_threshold else {
             return;
         };
@@ -207,7 +215,10 @@ impl Gates {
                 let Some(row) = kernel.group(&leg.leg, &group.name) else {
                     continue;
                 };
-                if matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated) {
+                if matches!(
+                    row.phase,
+                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::RolledBack
+                ) {
                     continue;
                 }
                 let counts = |host: &&HostId| {

@@ -66,7 +66,7 @@ impl Watcher {
     /// From now on another plan's numbers count.
     pub fn adopted(&mut self, kernel: &Kernel) {
         self.permit_ms = kernel.plan().timing.permit_ms;
-        self.gates = super::gates::Gates::of(kernel.plan());
+        self.gates.planned_by(kernel.plan());
     }
 
     pub(super) fn broken(&mut self, rule: &'static str, what: String) {

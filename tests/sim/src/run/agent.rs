@@ -30,6 +30,8 @@ pub enum Nature {
     NoWayBack,
     /// Never answers a switch.
     Silent,
+    /// Comes and goes in PMM's view while its way back is kept.
+    Flaky,
     /// Says done and is not.
     Lies,
     /// Tells ends of orders that it makes up.
@@ -107,6 +109,8 @@ pub struct Agent {
     pub backup_until: u64,
     /// What it says can't be compared with its truth any more.
     pub tainted: bool,
+    /// A deliberate fault: no epoch is too old for it.
+    pub deaf: bool,
 }
 
 /// What an agent did in a step and others must know.
@@ -153,6 +157,7 @@ impl Agent {
             follows: false,
             backup_until: 0,
             tainted: false,
+            deaf: false,
         }
     }
 
@@ -204,12 +209,12 @@ impl Agent {
             );
             return Some(Deed::Tell);
         }
-        if order.epoch < self.epoch {
+        if order.epoch < self.epoch && !self.deaf {
             let event = HostEvent::Finished(refusal(codes::STALE_EPOCH));
             self.say(&order.order, order.epoch, event);
             return Some(Deed::Tell);
         }
-        self.epoch = order.epoch;
+        self.epoch = self.epoch.max(order.epoch);
         self.open.insert(order.order.clone());
         self.queue.push_back(Waiting {
             order,
@@ -294,6 +299,19 @@ impl Agent {
         if stops && self.held.is_some() {
             return self.answer(&running, Outcome::Refused, codes::HELD, "");
         }
+        // Some look at once, some after their first step.
+        let odd = self.last_sequence % 2 == 1;
+        if action.changes_host() && odd && now < self.backup_until {
+            return self.answer(&running, Outcome::Refused, codes::BACKUP_RUNNING, "");
+        }
+        let strange = match action {
+            Action::Switch => self.nature == Nature::FailsBefore,
+            Action::Repoint => self.nature == Nature::Unready,
+            _ => false,
+        };
+        if strange && odd {
+            return self.answer(&running, Outcome::Refused, codes::UNEXPECTED_STATE, "");
+        }
         self.say(&running.order.order, running.order.epoch, HostEvent::Accepted);
         self.running = Some(running);
     }
@@ -315,6 +333,11 @@ impl Agent {
         }
         // Right before the first change the permit is looked at.
         if changes && running.steps == 1 && !running.begun {
+            let strange = self.nature == Nature::FailsBefore && self.last_sequence.is_multiple_of(3);
+            if strange && order.action == Action::Switch {
+                self.answer(&running, Outcome::Refused, codes::UNEXPECTED_STATE, "check");
+                return deeds.push(Deed::Wake(50));
+            }
             if now < self.backup_until {
                 self.answer(&running, Outcome::Refused, codes::BACKUP_RUNNING, "check");
                 return deeds.push(Deed::Wake(50));
@@ -323,7 +346,7 @@ impl Agent {
                 self.answer(&running, Outcome::Expired, codes::PERMIT_EXPIRED, "check");
                 return deeds.push(Deed::Wake(50));
             }
-            if self.epoch > order.epoch {
+            if self.epoch > order.epoch && !self.deaf {
                 self.answer(&running, Outcome::Refused, codes::STALE_EPOCH, "check");
                 return deeds.push(Deed::Wake(50));
             }
@@ -343,6 +366,14 @@ impl Agent {
             self.say(&order.order, order.epoch, event);
         }
         running.steps += 1;
+        if changes && running.steps == 3 {
+            let (step, ok, took_ms) = ("install".to_owned(), true, 1_000);
+            self.say(
+                &order.order,
+                order.epoch,
+                HostEvent::StepFinished { step, ok, took_ms },
+            );
+        }
         let slow = self.nature == Nature::Slow && rng.one_in(2);
         let pause = if slow { 90_000 } else { 4_000 };
         deeds.push(Deed::Wake(300 + rng.below(pause)));
@@ -390,6 +421,14 @@ impl Agent {
             }
             Action::Repoint => self.end_repoint(running),
             Action::Switch => self.end_switch(running, late),
+            Action::Rollback if self.nature == Nature::Flaky && self.last_sequence % 2 == 1 => {
+                self.answer(
+                    running,
+                    Outcome::FailedNothingChanged,
+                    codes::STAGE_FAILED,
+                    "back",
+                );
+            }
             Action::Rollback if self.nature == Nature::NoWayBack => {
                 self.version = None;
                 self.answer(running, Outcome::Inconsistent, codes::INSTALL_FAILED, "back");
@@ -409,6 +448,12 @@ impl Agent {
     }
 
     fn end_repoint(&mut self, running: &Running) {
+        if self.nature == Nature::StaysBehind && self.last_sequence % 4 == 1 {
+            return self.answer(running, Outcome::Inconsistent, codes::VERIFY_FAILED, "reconnect");
+        }
+        if self.nature == Nature::StaysBehind && self.last_sequence % 4 == 3 {
+            return self.answer(running, Outcome::Refused, codes::UNEXPECTED_STATE, "check");
+        }
         if self.nature == Nature::StaysBehind {
             return self.answer(running, Outcome::RolledBack, codes::VERIFY_FAILED, "reconnect");
         }
@@ -446,7 +491,8 @@ impl Agent {
             }
             nature => {
                 self.version = Some(entry.to);
-                self.samples = !matches!(nature, Nature::NoSamples | Nature::NoWayBack);
+                let stuck = nature == Nature::NoWayBack && self.last_sequence % 2 == 1;
+                self.samples = !stuck && nature != Nature::NoSamples;
                 self.answer_with(running, Outcome::Done, "", "", detail(entry.to));
             }
         }

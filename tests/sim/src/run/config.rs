@@ -1,6 +1,7 @@
 //! What a life follows from.
 
 use super::faults::FaultSet;
+use super::world::Rng;
 
 /// Everything a life follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,16 @@ impl Config {
             minutes: 20,
             policies: false,
         }
+    }
+
+    /// With policies some lives have long troubles: what comes late in a rollout must have its share of them.
+    pub(super) fn trouble_ms(&self, rng: &mut Rng) -> u64 {
+        let times = if self.policies {
+            [1, 1, 4][rng.below(3) as usize]
+        } else {
+            1
+        };
+        self.minutes * 60_000 * times
     }
 
     /// The command that lives this life again.

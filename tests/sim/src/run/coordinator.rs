@@ -3,10 +3,12 @@
 //! What is in [`Coordinator`] is memory and dies with it; the store is the disk.
 
 use super::agent::Stored;
+use super::expected;
 use super::watch::Eyes;
 use fleet_common::ids::{Epoch, HostId, OrderId, OutboxId};
 use fleet_common::server::{ServerEvent, ServerOrder};
 use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
 use fleet_store::intake::{self, Intake, Sequence};
 use fleet_store::{Core, HelloFacts, IncomingEvent, RolloutCommit, SessionDecision, StoreError};
 use rollout::kernel::{Command, HostOrder, Input, Kernel, Output, Row, ViewRequest};
@@ -40,6 +42,11 @@ pub enum Message {
         by: &'static str,
         command: Command,
     },
+    /// A person lets a child plan take over.
+    Child {
+        by: &'static str,
+        bytes: Vec<u8>,
+    },
     /// A person adopts a store that was restored.
     Adopt,
     /// A person lifts the quarantine of a host.
@@ -60,6 +67,8 @@ pub struct Hello {
     /// What it no longer has.
     pub acknowledged: u64,
     pub running: Option<OrderId>,
+    /// Release of its client, from the inventory that comes with it.
+    pub version: Option<PmmVersion>,
 }
 
 /// What leaves.
@@ -96,9 +105,11 @@ pub enum Outgoing {
 #[derive(Default)]
 pub struct Given {
     pub what: Seen,
+    /// The input's name.
+    pub input: &'static str,
     /// What the same event would do if it were of the newest epoch.
     pub as_if_new: Option<Output>,
-    /// Before a pause by the operator, and what would have happened at that moment without it.
+    /// Before what a person wants, and what would have happened at that moment without it.
     pub before: Option<Box<(Kernel, Kernel)>>,
 }
 
@@ -110,6 +121,8 @@ pub enum Seen {
     Tick,
     Started,
     Operator(Command),
+    /// A child plan.
+    Child,
     OldEvent(OrderId),
 }
 
@@ -135,7 +148,7 @@ pub struct Coordinator {
     finished: bool,
     /// The nodes that PMM is to be asked for.
     pub want_nodes: Option<ViewRequest>,
-    pub answers: Vec<(&'static str, String, bool)>,
+    pub answers: Vec<(&'static str, &'static str, bool)>,
     /// One in so many old events is compared.
     compare: u64,
 }
@@ -295,6 +308,7 @@ impl Coordinator {
             }
             Message::View(view) => self.feed(batch, Input::ServerView(view), Seen::Other, wall_ms),
             Message::Operator { by, command } => self.operator(batch, by, command, wall_ms),
+            Message::Child { by, bytes } => self.child(core, batch, by, bytes, wall_ms)?,
             Message::Adopt => {
                 if let Some(term) = core.adopt("uid 0", wall_ms)? {
                     self.feed(batch, Input::StoreAdopted { term }, Seen::Started, wall_ms);
@@ -365,11 +379,15 @@ impl Coordinator {
                     epoch: self.epoch,
                     acknowledged: opened.acknowledged,
                 });
+                let host = hello.host.clone();
                 let input = Input::Connected {
                     host: hello.host,
                     running_order: hello.running,
                 };
                 self.feed(batch, input, Seen::Other, wall_ms);
+                if let Some(version) = hello.version {
+                    self.feed(batch, Input::HostRuns { host, version }, Seen::Other, wall_ms);
+                }
             }
             SessionDecision::Stale if !still_there => {
                 batch.stale += 1;
@@ -489,11 +507,11 @@ impl Coordinator {
     }
 
     fn operator(&mut self, batch: &mut Taking<'_>, by: &'static str, command: Command, wall_ms: u64) {
-        let before = matches!(command, Command::Pause { .. }).then(|| {
-            let mut ticked = self.kernel.clone();
-            ticked.handle(Input::Tick, wall_ms);
-            Box::new((self.kernel.clone(), ticked))
-        });
+        let compares = matches!(
+            command,
+            Command::Pause { .. } | Command::Accept { .. } | Command::Rollback { .. }
+        );
+        let before = compares.then(|| self.with_and_without(wall_ms));
         let input = Input::Operator {
             by: by.to_owned(),
             command: command.clone(),
@@ -504,10 +522,61 @@ impl Coordinator {
             ..Given::default()
         };
         if let Some(answer) = self.give(batch, input, given, wall_ms) {
-            let name = format!("{command:?}");
-            let word = name.split([' ', '{']).next().unwrap_or_default().to_owned();
-            self.answers.push((by, word, answer));
+            self.answers.push((by, expected::button(&command), answer));
         }
+    }
+
+    /// As `coordinator/src/engine/commands.rs` does it: the plan is kept, and its adoption is in the batch's commit.
+    fn child(
+        &mut self,
+        core: &Core,
+        batch: &mut Taking<'_>,
+        by: &'static str,
+        bytes: Vec<u8>,
+        wall_ms: u64,
+    ) -> Result<(), StoreError> {
+        let audit = fleet_store::AuditEntry {
+            at_ms: wall_ms,
+            who: by.to_owned(),
+            what: "plan".to_owned(),
+            detail: String::new(),
+        };
+        let row = fleet_store::PlanRow {
+            plan: rollout::plan::plan_id(&bytes),
+            parent: Some(self.kernel.plan_id().clone()),
+            created_at_ms: wall_ms,
+            document: bytes.clone(),
+            fleet_path: String::new(),
+            fleet_text: Vec::new(),
+        };
+        let newest = core.newest_plan()?.map(|newest| newest.plan);
+        core.save_plan_after(row, newest, audit)?;
+        let given = Given {
+            what: Seen::Child,
+            before: Some(self.with_and_without(wall_ms)),
+            ..Given::default()
+        };
+        let (name, by) = (by, by.to_owned());
+        if let Some(answer) = self.give(batch, Input::Adopt { by, bytes }, given, wall_ms) {
+            self.answers.push((name, "Adopt", answer));
+            // Hosts that came late are connected already.
+            let hosts: Vec<HostId> = self.sessions.keys().filter(|_| answer).cloned().collect();
+            for host in hosts {
+                let input = Input::Connected {
+                    host,
+                    running_order: None,
+                };
+                self.feed(batch, input, Seen::Other, wall_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// As it is, and as the next moment alone would leave it.
+    fn with_and_without(&self, wall_ms: u64) -> Box<(Kernel, Kernel)> {
+        let mut ticked = self.kernel.clone();
+        ticked.handle(Input::Tick, wall_ms);
+        Box::new((self.kernel.clone(), ticked))
     }
 
     fn feed(&mut self, batch: &mut Taking<'_>, input: Input, what: Seen, wall_ms: u64) {
@@ -519,7 +588,8 @@ impl Coordinator {
     }
 
     /// One input, as `coordinator/src/engine/active.rs` gives it. Says whether a command was accepted.
-    fn give(&mut self, batch: &mut Taking<'_>, input: Input, given: Given, wall_ms: u64) -> Option<bool> {
+    fn give(&mut self, batch: &mut Taking<'_>, input: Input, mut given: Given, wall_ms: u64) -> Option<bool> {
+        given.input = expected::input(&input);
         let output = self.kernel.handle(input, wall_ms);
         if let Some(eyes) = &mut batch.eyes {
             eyes.look(&self.kernel, &given, &output, wall_ms);
@@ -531,6 +601,9 @@ impl Coordinator {
         }
         let commit = &mut batch.commit;
         commit.rollout = Some(self.kernel.rollout_id().clone());
+        if output.plan.is_some() {
+            commit.plan.clone_from(&output.plan);
+        }
         let lines = output
             .events
             .iter()

@@ -1,145 +1,399 @@
-//! What many lives must have gone through. A zero means that no rule was tried there.
+//! What many lives must have gone through: every state of the kernel, every move between them, every input, button, pause and fault. A zero
+//! means that no rule was tried there; a move that is not in here means that this list is not the kernel's.
+//!
+//! Each list is a `match` as well: a new variant does not compile before it has its line.
 
 use super::faults::Fault;
+use fleet_common::order::{HostEvent, OrderResult, Outcome};
+use fleet_common::server::{HopOutcome, ServerEvent};
+use rollout::kernel::{
+    Command, GroupPhase, HopRow, HostPhase, Input, LegPhase, RollbackTarget, RolloutPhase,
+};
+use serde::Serialize;
 
-/// States, transitions, orders, pauses and buttons.
+/// Every state of a kind, with those that may follow it.
+macro_rules! moves {
+    ($name:ident: $kind:ident { $($from:ident => $($to:ident)*;)+ }) => {
+        const $name: &[($kind, &[$kind])] = &[$(($kind::$from, &[$($kind::$to),*])),+];
+        const _: fn($kind) = |state| match state { $($kind::$from => {})+ };
+    };
+}
+
+/// Every variant of something with contents, by name.
+macro_rules! names {
+    ($(#[$doc:meta])* $list:ident, $function:ident: $kind:ident { $($variant:pat => $name:literal,)+ }) => {
+        const $list: &[&str] = &[$($name),+];
+        $(#[$doc])*
+        pub fn $function(of: &$kind) -> &'static str {
+            match of { $($variant => $name),+ }
+        }
+    };
+}
+
+// `start` makes a rollout and starts it in one commit: nothing else ever happens to one that is planned.
+moves!(ROLLOUT: RolloutPhase {
+    Planned => Running;
+    Running => Paused Checking Aborting RollingBack;
+    Paused => Running Checking Aborting RollingBack;
+    Checking => Running Paused Aborting RollingBack Succeeded FinishedWithExceptions FinishedWithLost;
+    Aborting => Aborted;
+    RollingBack => Paused Aborting RolledBack;
+    Succeeded =>;
+    FinishedWithExceptions => Running;
+    FinishedWithLost => Running;
+    Aborted => Aborting;
+    RolledBack => RollingBack;
+});
+
+moves!(LEG: LegPhase {
+    Waiting => Running Cancelled;
+    Running => Settled Restored Refused NeedsOperator Cancelled;
+    Settled => Running Cancelled;
+    Restored => Running;
+    Refused => Running;
+    NeedsOperator => Running;
+    Cancelled =>;
+});
+
+moves!(GROUP: GroupPhase {
+    Pending => Gated Canary Ramping Done Cancelled;
+    Gated => Canary Ramping Cancelled;
+    Canary => Gated Ramping Breached RolledBack Cancelled;
+    Ramping => Gated Draining Breached RolledBack Cancelled;
+    Draining => Ramping Soaking Done Breached RolledBack Cancelled;
+    Soaking => Ramping Done Breached RolledBack Cancelled;
+    Done => Ramping Breached RolledBack;
+    Breached => Ramping RolledBack Cancelled;
+    RolledBack => Ramping;
+    Cancelled =>;
+});
+
+moves!(HOST: HostPhase {
+    Waiting => Preparing Repointing AlreadyCurrent Refused Skipped Cancelled;
+    Preparing => Waiting Ready Surveyed AlreadyCurrent Failed Refused Skipped Cancelled;
+    Ready => Waiting Permitted AlreadyCurrent Skipped Cancelled;
+    Permitted => Waiting Switching Verifying RolledBack Failed Inconsistent Refused Skipped Cancelled Lost;
+    Switching => Waiting Verifying RolledBack Failed Inconsistent Refused Skipped Cancelled Lost;
+    Verifying => Settling RollingBack;
+    Settling => Upgraded RollingBack;
+    RollingBack => Verifying Settling RolledBack Inconsistent Lost;
+    Repointing => Waiting Repointed Failed Inconsistent Refused Skipped Cancelled;
+    Surveyed =>;
+    Repointed => Waiting;
+    Upgraded =>;
+    AlreadyCurrent =>;
+    RolledBack => Waiting;
+    Failed => Waiting;
+    Inconsistent => Waiting;
+    Refused => Waiting;
+    Skipped => Waiting;
+    Cancelled =>;
+    Lost => Waiting Permitted Switching RollingBack;
+});
+
+/// Where the hop of a server leg is, as its row says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopPhase {
+    /// Not begun, or to begin again.
+    Waiting,
+    /// The driver has the order and said nothing.
+    Ordered,
+    /// It is in one of its steps.
+    Stepping,
+    /// The release serves.
+    Published,
+    /// The driver said nothing for too long.
+    Silent,
+    Settled,
+    Restored,
+    Refused,
+    NeedsOperator,
+    /// It needs a person, and the driver's journal is open.
+    Open,
+}
+
+moves!(HOP: HopPhase {
+    Waiting => Ordered;
+    Ordered => Stepping Silent Refused NeedsOperator;
+    Stepping => Published Silent Restored Refused NeedsOperator;
+    Published => Silent Settled Restored NeedsOperator Open;
+    Silent => Ordered Stepping Published;
+    Settled =>;
+    Restored => Waiting Ordered;
+    Refused => Waiting Ordered;
+    NeedsOperator => Waiting Ordered Stepping;
+    Open => Published;
+});
+
+impl HopPhase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Ordered => "ordered",
+            Self::Stepping => "stepping",
+            Self::Published => "published",
+            Self::Silent => "silent",
+            Self::Settled => "settled",
+            Self::Restored => "restored",
+            Self::Refused => "refused",
+            Self::NeedsOperator => "needs_operator",
+            Self::Open => "open",
+        }
+    }
+}
+
+pub fn hop_phase(hop: &HopRow) -> HopPhase {
+    if hop.order.is_some() {
+        return match (hop.deadline_ms, hop.published) {
+            (None, _) => HopPhase::Silent,
+            (_, Some(true)) => HopPhase::Published,
+            _ if hop.steps.is_empty() => HopPhase::Ordered,
+            _ => HopPhase::Stepping,
+        };
+    }
+    let Some(result) = &hop.result else {
+        return HopPhase::Waiting;
+    };
+    match result.outcome {
+        HopOutcome::Settled => HopPhase::Settled,
+        HopOutcome::Restored => HopPhase::Restored,
+        HopOutcome::Refused => HopPhase::Refused,
+        HopOutcome::NeedsOperator if result.open => HopPhase::Open,
+        HopOutcome::NeedsOperator => HopPhase::NeedsOperator,
+    }
+}
+
+names!(INPUTS, input: Input {
+    Input::Host { event: HostEvent::InventoryChanged { .. }, .. } => "input host inventory",
+    Input::Host { event: HostEvent::Accepted, .. } => "input host accepted",
+    Input::Host { event: HostEvent::StepStarted { .. }, .. } => "input host step started",
+    Input::Host { event: HostEvent::StepFinished { .. }, .. } => "input host step finished",
+    Input::Host { event: HostEvent::Resumed { .. }, .. } => "input host resumed",
+    Input::Host { event: HostEvent::HoldChanged { .. }, .. } => "input host hold",
+    Input::Host { event: HostEvent::Finished(OrderResult { outcome: Outcome::Done, .. }), .. } => "input host done",
+    Input::Host { event: HostEvent::Finished(OrderResult { outcome: Outcome::Refused, .. }), .. } => "input host refused",
+    Input::Host { event: HostEvent::Finished(OrderResult { outcome: Outcome::Expired, .. }), .. } => "input host expired",
+    Input::Host { event: HostEvent::Finished(OrderResult { outcome: Outcome::FailedNothingChanged, .. }), .. } => "input host unchanged",
+    Input::Host { event: HostEvent::Finished(OrderResult { outcome: Outcome::RolledBack, .. }), .. } => "input host back",
+    Input::Host { event: HostEvent::Finished(OrderResult { outcome: Outcome::Inconsistent, .. }), .. } => "input host inconsistent",
+    Input::Connected { .. } => "input connected",
+    Input::Disconnected { .. } => "input disconnected",
+    Input::Server { event: ServerEvent::StepStarted { .. }, .. } => "input server step started",
+    Input::Server { event: ServerEvent::StepFinished { .. }, .. } => "input server step finished",
+    Input::Server { event: ServerEvent::Published, .. } => "input server published",
+    Input::Server { event: ServerEvent::Resumed { .. }, .. } => "input server resumed",
+    Input::Server { event: ServerEvent::Finished(_), .. } => "input server finished",
+    Input::ServerView(_) => "input view",
+    Input::Operator { .. } => "input operator",
+    Input::Adopt { .. } => "input adopt",
+    Input::Tick => "input tick",
+    Input::CoordinatorStarted { .. } => "input coordinator started",
+    Input::StoreRestored { .. } => "input store restored",
+    Input::StoreAdopted { .. } => "input store adopted",
+    Input::HostRuns { .. } => "input host runs",
+});
+
+names!(BUTTONS, button: Command {
+    Command::Start { .. } => "Start",
+    Command::Pause { .. } => "Pause",
+    Command::Resume { .. } => "Resume",
+    Command::Abort { .. } => "Abort",
+    Command::Retry { .. } => "Retry",
+    Command::Hold { .. } => "Hold",
+    Command::Unhold { .. } => "Unhold",
+    Command::FreeSlot { .. } => "FreeSlot",
+    Command::Approve { .. } => "Approve",
+    Command::Limit { .. } => "Limit",
+    Command::Rollback { target: RollbackTarget::Host(_), .. } => "Rollback host",
+    Command::Rollback { target: RollbackTarget::Group(_), .. } => "Rollback group",
+    Command::Rollback { target: RollbackTarget::Clients, .. } => "Rollback clients",
+    Command::Accept { .. } => "Accept",
+    Command::Skip { .. } => "Skip",
+});
+
+/// What else is counted.
 const NAMES: &[&str] = &[
-    "button Approve accepted",
-    "button Approve refused",
-    "button FreeSlot accepted",
-    "button FreeSlot refused",
-    "button Hold accepted",
-    "button Pause accepted",
-    "button Pause refused",
-    "button Resume accepted",
-    "button Resume refused",
-    "button Retry accepted",
-    "button Retry refused",
-    "button Skip accepted",
-    "button Unhold accepted",
-    "button Unhold refused",
-    "group breached",
-    "group breached -> ramping",
-    "group canary",
-    "group canary -> done",
-    "group canary -> ramping",
-    "group cancelled",
-    "group done",
-    "group draining",
-    "group draining -> breached",
-    "group draining -> done",
-    "group draining -> ramping",
-    "group draining -> soaking",
-    "group gated",
-    "group gated -> canary",
-    "group gated -> ramping",
-    "group pending",
-    "group pending -> canary",
-    "group pending -> cancelled",
-    "group pending -> gated",
-    "group pending -> ramping",
-    "group ramping",
-    "group ramping -> breached",
-    "group ramping -> draining",
-    "group soaking",
-    "group soaking -> done",
-    "host cancelled",
-    "host failed",
-    "host inconsistent",
-    "host lost",
-    "host permitted",
-    "host permitted -> switching",
-    "host permitted -> verifying",
-    "host preparing",
-    "host preparing -> cancelled",
-    "host preparing -> ready",
-    "host preparing -> refused",
-    "host preparing -> skipped",
-    "host preparing -> surveyed",
-    "host preparing -> waiting",
-    "host ready",
-    "host ready -> permitted",
-    "host refused",
-    "host repointed",
-    "host repointing",
-    "host repointing -> repointed",
-    "host repointing -> waiting",
-    "host rolled_back",
-    "host rolling_back",
-    "host rolling_back -> inconsistent",
-    "host rolling_back -> rolled_back",
-    "host settling",
-    "host settling -> upgraded",
-    "host skipped",
-    "host surveyed",
-    "host switching",
-    "host switching -> failed",
-    "host switching -> inconsistent",
-    "host switching -> lost",
-    "host switching -> rolled_back",
-    "host switching -> verifying",
-    "host switching -> waiting",
-    "host upgraded",
-    "host verifying",
-    "host verifying -> rolling_back",
-    "host verifying -> settling",
-    "host waiting",
-    "host waiting -> cancelled",
-    "host waiting -> preparing",
-    "host waiting -> refused",
-    "host waiting -> repointing",
-    "host waiting -> skipped",
+    "button Adopt accepted",
+    "button Adopt refused",
+    "adoption crash-before-commit",
+    "adoption crash-after-commit",
+    "adoption crash-while-acting",
     "intake duplicate",
     "intake gap",
     "intake rejected",
-    "leg cancelled",
-    "leg needs_operator",
-    "leg needs_operator -> running",
-    "leg refused",
-    "leg refused -> running",
-    "leg restored",
-    "leg restored -> running",
-    "leg running",
-    "leg running -> needs_operator",
-    "leg running -> refused",
-    "leg running -> restored",
-    "leg running -> settled",
-    "leg settled",
-    "leg waiting",
-    "leg waiting -> running",
     "order keep",
     "order preflight",
+    "order probe",
     "order repoint",
     "order rollback",
     "order stage",
     "order switch",
+    "pause bridge_incomplete",
+    "pause group_deadline",
+    "pause inconclusive",
+    "pause offline",
     "pause operator",
+    "pause repoint",
+    "pause rollback",
     "pause server_needs_operator",
     "pause server_refused",
     "pause server_restored",
     "look at nodes",
     "look at the fleet",
     "pause server_view_missing",
+    "pause set_exhausted",
+    "pause site_exhausted",
+    "pause slots_exhausted",
+    "pause store_restored",
     "pause survey",
     "pause threshold",
-    "rollout checking",
-    "rollout checking -> finished_with_exceptions",
-    "rollout checking -> finished_with_lost",
-    "rollout finished_with_exceptions",
-    "rollout finished_with_lost",
-    "rollout paused",
-    "rollout paused -> running",
-    "rollout running",
-    "rollout running -> checking",
-    "rollout running -> paused",
     "session quarantined",
     "session stale",
 ];
 
-/// Names as they are counted.
+const ONLY_WITH_POLICIES: &[&str] = &[
+    "pause group_deadline",
+    "pause inconclusive",
+    "pause offline",
+    "pause set_exhausted",
+    "pause site_exhausted",
+];
+
+/// What may happen, and need not in so many lives, with the reason.
+const RARE: &[(&str, &str)] = &[
+    (
+        "hop published -> refused",
+        "a driver that knows less than an older store refuses what serves already",
+    ),
+    (
+        "hop ordered -> published",
+        "every word of its steps was lost in crashes",
+    ),
+    ("hop ordered -> settled", "the same, and its publication too"),
+    (
+        "hop ordered -> restored",
+        "the same, or stopped by force in its first seconds",
+    ),
+    (
+        "hop ordered -> open",
+        "every word of its steps was lost in crashes",
+    ),
+    (
+        "hop stepping -> settled",
+        "the word of its publication was lost twice",
+    ),
+    ("hop stepping -> open", "the same"),
+    (
+        "hop silent -> settled",
+        "a driver that was given up answers after all, without a step before",
+    ),
+    ("hop silent -> restored", "the same"),
+    ("hop silent -> refused", "the same"),
+    ("hop silent -> needs_operator", "the same"),
+    ("hop silent -> open", "the same"),
+    (
+        "hop needs_operator -> published",
+        "the driver gave no answer of its own after it had published",
+    ),
+];
+
+/// What needs several rare things at once: asked of [`MANY`] lives, not of fewer.
+const SELDOM: &[&str] = &[
+    "group breached -> rolled_back",
+    "group canary -> gated",
+    "group draining -> cancelled",
+    "group gated -> cancelled",
+    "group pending -> done",
+    "group ramping -> gated",
+    "group soaking -> breached",
+    "group soaking -> cancelled",
+    "group soaking -> ramping",
+    "hop refused -> waiting",
+    "host lost -> waiting",
+    "host permitted -> cancelled",
+    "host permitted -> failed",
+    "host permitted -> inconsistent",
+    "host preparing -> already_current",
+    "host ready -> already_current",
+    "host repointing -> cancelled",
+    "host repointing -> failed",
+    "host switching -> cancelled",
+    "host switching -> skipped",
+    "leg settled -> cancelled",
+    "pause site_exhausted",
+    "rollout checking -> rolling_back",
+    "rollout finished_with_lost -> running",
+    "rollout rolled_back -> rolling_back",
+    "rollout rolling_back -> aborting",
+];
+
+/// So many lives go through all of it.
+const MANY: u64 = 2_000;
+
+/// Kinds of names that are only counted when they are listed.
+const CLOSED: &[&str] = &[
+    "rollout ", "leg ", "group ", "host ", "hop ", "pause ", "button ", "order ", "input ",
+];
+
+pub fn word<T: Serialize>(state: &T) -> String {
+    let value = serde_json::to_value(state).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+pub fn is_host_phase(word: &str) -> bool {
+    HOST.iter().any(|(phase, _)| phase.as_str() == word)
+}
+
+/// Whether this is a state of a `leg` or a `group`.
+pub fn is_phase_of(kind: &str, of: &str) -> bool {
+    match kind {
+        "leg" => LEG.iter().any(|(phase, _)| word(phase) == of),
+        _ => GROUP.iter().any(|(phase, _)| word(phase) == of),
+    }
+}
+
+fn names<T: Copy>(all: &mut Vec<String>, kind: &str, moves: &[(T, &[T])], word: impl Fn(T) -> String) {
+    for (from, next) in moves {
+        all.push(format!("{kind} {}", word(*from)));
+        let moves = next
+            .iter()
+            .map(|to| format!("{kind} {} -> {}", word(*from), word(*to)));
+        all.extend(moves);
+    }
+}
+
+/// What must happen: with policies everything. Without them every state, button and fault that needs none; moves are asked of the others.
+pub fn demanded(policies: bool, lives: u64) -> Vec<String> {
+    let mut all = all();
+    all.retain(|name| lives >= MANY || !SELDOM.contains(&name.as_str()));
+    if !policies {
+        all.retain(|name| !name.contains(" -> ") && !ONLY_WITH_POLICIES.contains(&name.as_str()));
+    }
+    all
+}
+
+/// Everything, as it is counted.
 pub fn all() -> Vec<String> {
-    let faults = Fault::ALL.iter().map(|fault| format!("fault {}", fault.word()));
-    faults
-        .chain(NAMES.iter().map(|name| (*name).to_owned()))
-        .collect()
+    let mut all: Vec<String> = Fault::ALL
+        .iter()
+        .map(|fault| format!("fault {}", fault.word()))
+        .collect();
+    names(&mut all, "rollout", ROLLOUT, |phase| word(&phase));
+    names(&mut all, "leg", LEG, |phase| word(&phase));
+    names(&mut all, "group", GROUP, |phase| word(&phase));
+    names(&mut all, "host", HOST, |phase| phase.as_str().to_owned());
+    names(&mut all, "hop", HOP, |phase| phase.as_str().to_owned());
+    for button in BUTTONS {
+        all.push(format!("button {button} accepted"));
+        all.push(format!("button {button} refused"));
+    }
+    let rest = INPUTS.iter().chain(NAMES);
+    all.extend(rest.map(|name| (*name).to_owned()));
+    all
+}
+
+/// Whether something that happened should have been listed.
+pub fn must_be_listed(name: &str) -> bool {
+    let rare = RARE.iter().any(|(known, _)| *known == name);
+    !rare && CLOSED.iter().any(|kind| name.starts_with(kind))
 }

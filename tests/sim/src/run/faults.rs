@@ -45,6 +45,10 @@ faults! {
     SilentHost = "silent-host",
     LyingHost = "lying-host",
     FailingHost = "failing-host",
+    /// After its switch it comes and goes in PMM's view.
+    FlakyHost = "flaky-host",
+    /// A host that is enrolled after the rollout began; a child plan brings it in.
+    LateHost = "late-host",
     AgentCrash = "agent-crash",
     Reboot = "reboot",
     /// A host that is away from the start, some of them for ever.
@@ -57,11 +61,15 @@ faults! {
     StoreRestored = "store-restored",
     ViewLost = "view-lost",
     ViewLate = "view-late",
+    /// The PMM Server can't be asked for minutes.
+    PmmUnseen = "pmm-unseen",
     HopRestored = "hop-restored",
     HopRefused = "hop-refused",
     HopStuck = "hop-stuck",
     HopSilent = "hop-silent",
     NobodyBack = "nobody-back",
+    /// A person ends it while hosts that it concerns can't hear that.
+    EndUnheard = "end-unheard",
     /// An operator presses every button.
     Operator = "operator",
 }

@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::shrink::shrink;
 use super::world::{Break, Life, live};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub struct Lives {
     pub lives: u64,
+    /// Whether the groups had policies.
+    pub policies: bool,
     pub counts: BTreeMap<String, u64>,
     /// Seeds that broke a rule, with the rules.
     pub broken: BTreeMap<u64, BTreeMap<&'static str, Vec<String>>>,
@@ -49,8 +51,12 @@ pub fn many(template: &Config, seeds: std::ops::Range<u64>, breaks: Option<Break
             });
         }
     });
-    all.into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    Lives {
+        policies: template.policies,
+        ..all
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 impl Lives {
@@ -75,10 +81,20 @@ impl Lives {
 
     /// What was expected and never happened.
     pub fn missing(&self) -> Vec<String> {
-        super::expected::all()
+        super::expected::demanded(self.policies, self.lives)
             .into_iter()
             .filter(|name| !self.counts.contains_key(name))
             .collect()
+    }
+
+    /// What happened and is in no list.
+    pub fn unlisted(&self) -> Vec<String> {
+        let all: BTreeSet<String> = super::expected::all().into_iter().collect();
+        let names = self
+            .counts
+            .keys()
+            .filter(|name| super::expected::must_be_listed(name));
+        names.filter(|name| !all.contains(*name)).cloned().collect()
     }
 
     /// The counts as a table of three columns.
@@ -150,6 +166,11 @@ pub fn report(template: &Config, seeds: std::ops::Range<u64>, say: &mut dyn FnMu
     if well && !missing.is_empty() {
         well = false;
         say(&format!("never exercised: {}", missing.join(", ")));
+    }
+    let unlisted = lives.unlisted();
+    if well && !unlisted.is_empty() {
+        well = false;
+        say(&format!("not listed: {}", unlisted.join(", ")));
     }
     well
 }

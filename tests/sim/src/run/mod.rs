@@ -2,13 +2,16 @@
 //! everything that can go wrong. A life follows from its [`Config`] alone.
 
 mod agent;
+mod child;
 mod config;
 mod coordinator;
+mod cover;
 mod draw;
 pub mod expected;
 mod faults;
 pub mod many;
 mod network;
+mod operated;
 mod operator;
 mod pmm;
 pub mod shrink;
@@ -18,5 +21,6 @@ mod world;
 
 pub use config::Config;
 pub use faults::{Fault, FaultSet};
+pub use operated::{ACCEPT, ADOPTED, BACK, CLOSED, LIMIT};
 pub use watch::{ENDS, FORK, LEGAL, RESTORABLE, TRUTH};
 pub use world::{Break, Life, live};

@@ -1,8 +1,10 @@
 //! Connections: what is sent arrives in order, late, twice, or never.
 
+use super::agent::Nature;
 use super::coordinator::{Hello, Message};
 use super::faults::Fault;
 use super::world::{Conn, Down, What, World};
+use fleet_common::order::Action;
 
 /// Longest pause between two tries of an agent, as the coordinator tells it.
 const RECONNECT_MS: u64 = 20_000;
@@ -50,6 +52,7 @@ impl World {
                 .front()
                 .map_or(agent.last_sequence, |event| event.sequence - 1),
             running: agent.running.as_ref().map(|running| running.order.order.clone()),
+            version: agent.version,
         };
         self.send_up(conn, Message::Hello(hello));
         self.at(self.now + WELCOME_MS, What::AgentNotices { conn });
@@ -163,8 +166,12 @@ impl World {
             Down::Ack(sequence) => agent.kept.retain(|event| event.sequence > sequence),
             Down::Order(order) => {
                 let Some(session) = agent.live else { return };
+                let lies = agent.nature == Nature::MakesUp && order.action == Action::Switch;
                 if let Some(deed) = agent.take(order, session, self.now) {
                     self.done(machine, deed);
+                }
+                if lies && !self.calm && self.rng.one_in(3) {
+                    self.make_up(machine);
                 }
                 self.flush(machine);
             }

@@ -1,6 +1,6 @@
 //! The PMM Server: the driver of its hops with a journal, and what it knows of the fleet.
 
-use super::agent::Agent;
+use super::agent::{Agent, Nature};
 use super::coordinator::Message;
 use super::faults::Fault;
 use super::world::{What, World};
@@ -25,8 +25,10 @@ pub struct Hop {
     published: bool,
     /// Looks for clients that find nobody.
     nobody: u32,
-    /// It says nothing more until it is asked again.
-    silent: bool,
+    /// At this step it says nothing more until it is asked again.
+    silent: Option<usize>,
+    /// It fails before its first step.
+    early: bool,
     waits: bool,
     done: Option<HopResult>,
 }
@@ -34,10 +36,16 @@ pub struct Hop {
 /// What the server knows of one client, prepared once.
 #[derive(Clone, Debug)]
 pub struct Listed {
+    /// It is `h<number>`.
+    pub number: usize,
     pub agent_id: String,
     pub node_id: String,
     pub service_id: String,
     pub direct: bool,
+    /// Its client is set up; until then nobody has heard of it.
+    pub joined: bool,
+    /// What its label says.
+    pub group: String,
 }
 
 impl World {
@@ -45,7 +53,7 @@ impl World {
         let id = order.order.clone();
         let life = self.coordinator_life;
         if let Some(hop) = self.hops.get_mut(&id) {
-            (hop.order, hop.silent, hop.waits) = (order, false, false);
+            (hop.order, hop.silent, hop.waits) = (order, None, false);
             let at = self.now + 1_000;
             if let Some(result) = hop.done.clone() {
                 return self.tell_coordinator(
@@ -91,7 +99,9 @@ impl World {
         } else {
             0
         };
-        let silent = self.strikes(Fault::HopSilent, 16);
+        let silent = self.strikes(Fault::HopSilent, 10);
+        let silent = silent.then(|| [0, 2, 5][self.rng.below(3) as usize]);
+        let early = self.rng.one_in(3);
         let hop = Hop {
             order,
             step: 0,
@@ -100,6 +110,7 @@ impl World {
             published: false,
             nobody,
             silent,
+            early,
             waits: false,
             done: None,
         };
@@ -123,10 +134,20 @@ impl World {
         else {
             return;
         };
-        if hop.silent && hop.step == 2 {
+        let place = hop.step + usize::from(hop.published);
+        if hop.silent == Some(place) {
             return;
         }
-        let refused = hop.outcome == HopOutcome::Refused && hop.step >= 1;
+        let refused = match hop.outcome {
+            HopOutcome::Refused => hop.early || hop.step >= 1,
+            HopOutcome::NeedsOperator => hop.early && hop.step == usize::from(hop.late),
+            HopOutcome::Settled | HopOutcome::Restored => false,
+        };
+        let last = hop
+            .step
+            .checked_sub(1)
+            .and_then(|last| STEPS.get(last))
+            .filter(|_| !hop.published);
         let event = if let Some(step) = STEPS.get(hop.step).filter(|_| !refused) {
             hop.step += 1;
             if hop.step > 1 {
@@ -150,9 +171,18 @@ impl World {
                 hop.waits = true;
                 nobody_is_back(&hop.order)
             } else {
-                let result = ended(&hop.order, hop.outcome);
+                let mut result = ended(&hop.order, hop.outcome);
+                // An answer that names no step is not the journal's: the same order continues.
+                if refused && hop.outcome == HopOutcome::NeedsOperator {
+                    result.step.clear();
+                    hop.outcome = HopOutcome::Settled;
+                }
                 self.server = result.running.unwrap_or(hop.order.from);
-                hop.done = Some(result.clone());
+                if result.step.is_empty() && result.outcome == HopOutcome::NeedsOperator {
+                    hop.waits = true;
+                } else {
+                    hop.done = Some(result.clone());
+                }
                 result
             };
             self.pmm_up = true;
@@ -166,6 +196,19 @@ impl World {
                 life,
             },
         );
+        if let Some(step) = last {
+            let event = ServerEvent::StepFinished {
+                step: (*step).to_owned(),
+                took_ms: 1_000,
+            };
+            self.tell_coordinator(
+                Message::Server {
+                    order: id.clone(),
+                    event,
+                },
+                9,
+            );
+        }
         self.tell_coordinator(Message::Server { order: id, event }, 10);
     }
 
@@ -182,8 +225,10 @@ impl World {
         let mut services = Vec::with_capacity(self.listed.len());
         let (mut nodes, mut samples, mut active) = (Vec::new(), Vec::new(), Vec::new());
         let all = self.listed.iter().zip(&self.agents);
-        for (listed, agent) in all.filter(|(listed, _)| view.covers(&listed.node_id)) {
-            let reaches = reaches(listed, agent, self.server);
+        for (listed, agent) in all.filter(|(listed, _)| listed.joined && view.covers(&listed.node_id)) {
+            let flickers =
+                agent.nature == Nature::Flaky && agent.changed && !self.calm && self.looks % 2 == 1;
+            let reaches = reaches(listed, agent, self.server) && !flickers;
             clients.push((
                 listed.agent_id.clone(),
                 PmmClient {

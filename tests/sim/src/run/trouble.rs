@@ -5,8 +5,9 @@ use super::coordinator::Message;
 use super::faults::Fault;
 use super::world::{Doom, What, World};
 use fleet_common::codes::Code;
-use fleet_common::ids::OrderId;
+use fleet_common::ids::{HostId, OrderId};
 use fleet_common::order::{HostEvent, OrderResult, Outcome};
+use rollout::kernel::{Command, HostPhase, HostRow, LegPhase, RollbackTarget};
 
 impl World {
     /// One of them; then the next.
@@ -17,7 +18,7 @@ impl World {
         let pause = 200 + self.rng.below(self.wildness * 2);
         self.at(self.now + pause, What::Trouble);
         let machine = self.rng.below(self.agents.len() as u64) as usize;
-        const TROUBLES: [Fault; 15] = [
+        const TROUBLES: [Fault; 17] = [
             Fault::Disconnect,
             Fault::Disconnect,
             Fault::HalfOpen,
@@ -32,7 +33,9 @@ impl World {
             Fault::HoldOnHost,
             Fault::Garbage,
             Fault::Clone,
+            Fault::PmmUnseen,
             Fault::StoreRestored,
+            Fault::EndUnheard,
         ];
         let fault = TROUBLES[self.rng.below(TROUBLES.len() as u64) as usize];
         // The grave ones are rarer.
@@ -40,11 +43,19 @@ impl World {
             Fault::Partition | Fault::ClockForward | Fault::ClockBack => 4,
             Fault::CrashBeforeCommit | Fault::CrashAfterCommit | Fault::CrashWhileActing => 3,
             Fault::Clone => 12,
+            Fault::PmmUnseen => 4,
             Fault::StoreRestored => return self.maybe_restore(),
+            Fault::EndUnheard => return self.maybe_end(),
             _ => 1,
         };
-        if self.agents[machine].nature == Nature::MakesUp && self.rng.one_in(2) {
-            self.make_up(machine);
+        let liars = self.agents.iter().enumerate();
+        let liars: Vec<usize> = liars
+            .filter(|(_, agent)| agent.nature == Nature::MakesUp && !agent.open.is_empty())
+            .map(|(at, _)| at)
+            .collect();
+        if !liars.is_empty() && self.rng.one_in(3) {
+            let pick = self.rng.below(liars.len() as u64) as usize;
+            self.make_up(liars[pick]);
         }
         if self.strikes(fault, one_in) {
             self.note(|| format!("{} (machine {machine})", fault.word()));
@@ -52,9 +63,57 @@ impl World {
         }
     }
 
+    /// Whoever goes back, or could still begin or follow, does not hear that it is over.
+    fn maybe_end(&mut self) {
+        if !self.faults.has(Fault::EndUnheard) {
+            return;
+        }
+        let deaf = |host: &HostId| {
+            let conn = self.machines.get(host).and_then(|at| self.agents[*at].conn);
+            conn.is_none_or(|conn| self.conns[conn].void)
+        };
+        let Some(coordinator) = &self.coordinator else {
+            return;
+        };
+        let kernel = &coordinator.kernel;
+        let turned = kernel.legs().iter().any(|leg| leg.phase == LegPhase::Restored);
+        let concerned = |row: &HostRow, host: &HostId| match row.phase {
+            HostPhase::Permitted => deaf(host),
+            HostPhase::Repointing => turned,
+            _ => false,
+        };
+        let rows = |which: &dyn Fn(&HostRow, &HostId) -> bool| {
+            let legs = kernel.legs().iter();
+            let mut rows = legs.flat_map(|leg| kernel.plan().hosts.iter().map(move |host| (leg, host)));
+            rows.any(|(leg, host)| {
+                kernel
+                    .host(&leg.leg, &host.host)
+                    .is_some_and(|row| which(row, &host.host))
+            })
+        };
+        let (some, back) = (rows(&concerned), rows(&|row, _| row.rests()));
+        let reason = "too late".to_owned();
+        let command = if some && self.strikes(Fault::EndUnheard, 2) {
+            Command::Abort {
+                reason,
+                force: self.rng.one_in(3),
+            }
+        } else if back && self.strikes(Fault::EndUnheard, 60) {
+            self.part();
+            Command::Rollback {
+                target: RollbackTarget::Clients,
+                reason,
+            }
+        } else {
+            return;
+        };
+        self.tell_coordinator(Message::Operator { by: "bob", command }, 10);
+    }
+
     /// Backups are taken often; one rarely takes the place of the store.
     fn maybe_restore(&mut self) {
-        if !self.faults.has(Fault::StoreRestored) || !self.rng.one_in(if self.has_backup() { 12 } else { 2 })
+        if !self.faults.has(Fault::StoreRestored)
+            || !self.rng.one_in(if self.backup.is_some() { 12 } else { 2 })
         {
             return;
         }
@@ -115,6 +174,7 @@ impl World {
                 self.flush(machine);
             }
             Fault::Clone => self.clone_machine(machine),
+            Fault::PmmUnseen => self.unseen_until = self.now + 20_000 + self.rng.below(900_000),
             _ => {}
         }
     }
@@ -151,6 +211,8 @@ impl World {
             return;
         }
         self.agents[machine].start();
+        let digest = format!("inventory {life}");
+        self.agents[machine].mutter(OrderId::new(""), Some(HostEvent::InventoryChanged { digest }));
         self.at(self.now + 500, What::Work { machine, life });
         let wait = self.rng.below(3_000);
         self.dial(machine, wait);
@@ -174,7 +236,7 @@ impl World {
     }
 
     /// Tells the end of an order: of the one under way, or of one that was never given.
-    fn make_up(&mut self, machine: usize) {
+    pub fn make_up(&mut self, machine: usize) {
         self.watcher.liars = true;
         let agent = &self.agents[machine];
         let order = agent
@@ -194,10 +256,14 @@ impl World {
         let outcome = outcomes[self.rng.below(6) as usize];
         let detail =
             serde_json::json!({"from": "2.41.2", "to": "3.9.1", "client_gap_ms": 1, "transaction_ms": 1});
+        let codes = [
+            fleet_common::codes::INSTALL_FAILED,
+            fleet_common::codes::BACKUP_RUNNING,
+        ];
         let result = OrderResult {
             outcome,
             step: "install".to_owned(),
-            code: Code::new(fleet_common::codes::INSTALL_FAILED),
+            code: Code::new(codes[self.rng.below(2) as usize]),
             message: "made up".to_owned(),
             took_ms: 1,
             detail,
@@ -248,6 +314,7 @@ impl World {
         self.note(|| "all is calm".to_owned());
         self.partitioned.clear();
         self.doom = None;
+        self.unseen_until = self.now;
         for machine in 0..self.agents.len() {
             if machine >= self.listed.len() {
                 self.kill_clone(machine);

@@ -2,6 +2,8 @@
 
 use super::agent::Agent;
 use super::coordinator::{Given, Seen};
+use super::cover::{Counts, Cover, count};
+use super::operated::{self, Limits};
 use crate::rules;
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
@@ -24,6 +26,8 @@ pub const LEGAL: &str = "what honest hosts say is never an illegal transition";
 struct Known {
     phase: HostPhase,
     slot: bool,
+    /// It was taken back by a person or by policy.
+    back: bool,
     deadline: Option<u64>,
 }
 
@@ -54,13 +58,12 @@ type Truth<'a> = dyn Fn(&HostId) -> Option<&'a Agent> + 'a;
 #[derive(Debug, Default)]
 pub struct Watcher {
     pub violations: BTreeMap<&'static str, Vec<String>>,
-    pub counts: BTreeMap<String, u64>,
+    pub counts: Counts,
+    cover: Cover,
+    limits: Limits,
     planned: BTreeMap<HostId, (usize, GroupName)>,
     rows: BTreeMap<String, Known>,
     groups: BTreeMap<(LegId, GroupName), Count>,
-    group_phases: BTreeMap<String, GroupPhase>,
-    leg_phases: BTreeMap<LegId, LegPhase>,
-    phase: Option<RolloutPhase>,
     deadlines: BTreeSet<(u64, String)>,
     orders: BTreeSet<OrderId>,
     server_orders: BTreeSet<OrderId>,
@@ -74,6 +77,8 @@ pub struct Watcher {
     permit_ms: u64,
     looks: u64,
     illegal: u64,
+    /// The output under way follows from `retry`.
+    retried: bool,
     /// Hosts whose slot an operator freed: what follows is on the operator.
     vouched: BTreeSet<HostId>,
     /// Some host says what it likes.
@@ -83,15 +88,21 @@ pub struct Watcher {
 
 impl Watcher {
     pub fn new(kernel: &Kernel) -> Self {
+        let mut watcher = Self::default();
+        watcher.planned_by(kernel);
+        Cover::begin(kernel, &mut watcher.counts);
+        watcher
+    }
+
+    /// From now on this plan counts.
+    fn planned_by(&mut self, kernel: &Kernel) {
         let hosts = kernel.plan().hosts.iter().enumerate();
-        Self {
-            permit_ms: kernel.plan().timing.permit_ms,
-            gates: crate::gates::Gates::of(kernel.plan()),
-            planned: hosts
-                .map(|(at, host)| (host.host.clone(), (at, host.group.clone())))
-                .collect(),
-            ..Self::default()
-        }
+        self.planned = hosts
+            .map(|(at, host)| (host.host.clone(), (at, host.group.clone())))
+            .collect();
+        self.permit_ms = kernel.plan().timing.permit_ms;
+        self.gates.planned_by(kernel.plan());
+        self.limits = operated::limits(kernel);
     }
 
     pub fn broken(&mut self, rule: &'static str, what: String) {
@@ -123,9 +134,14 @@ impl Watcher {
         if self.aborted_at.is_none() && kernel.rollout().abort.is_some() {
             self.aborted_at = Some(now);
         }
-        if let (Some(before), Some(_)) = (&given.before, &out.answer) {
-            self.paused(&before.0, &before.1, kernel);
+        count(&mut self.counts, given.input);
+        if let (Some(before), Some(answer)) = (&given.before, &out.answer) {
+            self.commanded(&given.what, before, answer.is_ok(), kernel);
         }
+        if out.plan.is_some() {
+            self.planned_by(kernel);
+        }
+        self.cover.look(kernel, out, &mut self.counts);
         if let (Some(new), Seen::OldEvent(order)) = (&given.as_if_new, &given.what)
             && new.rows != out.rows
         {
@@ -135,7 +151,10 @@ impl Watcher {
         self.granted
             .extend(permits.map(|order| (order.leg.clone(), order.host.clone())));
         let freed = matches!(given.what, Seen::Operator(Command::FreeSlot { .. }));
-        if let (Seen::Operator(Command::FreeSlot { host, .. }), Some(Ok(_))) = (&given.what, &out.answer) {
+        self.retried = matches!(given.what, Seen::Operator(Command::Retry { .. }));
+        if let (Seen::Operator(Command::FreeSlot { host, .. } | Command::Accept { host, .. }), Some(Ok(_))) =
+            (&given.what, &out.answer)
+        {
             self.vouched.insert(HostId::from(host.as_str()));
         }
         // What a person lets go on may grant at once and be paused again for another reason in the same tick.
@@ -156,6 +175,9 @@ impl Watcher {
         }
         if given.what == Seen::Tick {
             self.look_at_time(kernel, wall_ms);
+            let mut found = Vec::new();
+            self.gates.look_at_rollout(kernel, &mut found);
+            self.all_broken(found);
             if self.looks.is_multiple_of(97) {
                 self.look_at_everything(kernel, wall_ms);
             }
@@ -166,33 +188,12 @@ impl Watcher {
     fn look_at_row(&mut self, kernel: &Kernel, row: &Row, truth: &Truth<'_>, freed: bool) {
         let mut parts = row.key.splitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {
-            (Some("rollout"), ..) => {
-                let phase = kernel.phase();
-                if self.phase != Some(phase) {
-                    self.moved("rollout", self.phase, phase);
-                    self.phase = Some(phase);
-                    if let Some(pause) = &kernel.rollout().pause {
-                        self.count(format!("pause {}", pause.code));
-                    }
+            (Some("group"), ..) => {
+                let now = operated::limits(kernel);
+                if let Some(what) = operated::grown(&self.limits, &now) {
+                    self.broken(operated::LIMIT, what);
                 }
-            }
-            (Some("leg"), Some(leg), _) => {
-                let Some(found) = kernel.legs().iter().find(|found| found.leg.as_str() == leg) else {
-                    return;
-                };
-                let before = self.leg_phases.insert(found.leg.clone(), found.phase);
-                if before != Some(found.phase) {
-                    self.moved("leg", before, found.phase);
-                }
-            }
-            (Some("group"), Some(leg), Some(group)) => {
-                let Some(found) = kernel.group(&LegId::from(leg), &GroupName::from(group)) else {
-                    return;
-                };
-                let before = self.group_phases.insert(row.key.clone(), found.phase);
-                if before != Some(found.phase) {
-                    self.moved("group", before, found.phase);
-                }
+                self.limits = now;
             }
             (Some("host"), Some(leg), Some(host)) => {
                 let (leg, host) = (LegId::from(leg), HostId::from(host));
@@ -202,18 +203,6 @@ impl Watcher {
             }
             _ => {}
         }
-    }
-
-    fn moved<T: serde::Serialize>(&mut self, kind: &str, before: Option<T>, after: T) {
-        let word = |state: &T| {
-            let value = serde_json::to_value(state).unwrap_or_default();
-            value.as_str().unwrap_or_default().to_owned()
-        };
-        let after = word(&after);
-        if let Some(before) = before {
-            self.count(format!("{kind} {} -> {after}", word(&before)));
-        }
-        self.count(format!("{kind} {after}"));
     }
 
     fn look_at_host(
@@ -229,8 +218,9 @@ impl Watcher {
             return;
         };
         let before = old.as_ref().map(|old| old.phase);
-        if before != Some(row.phase) {
-            self.moved("host", before, row.phase);
+        self.cover.row(key, before, row.phase, &mut self.counts);
+        if old.as_ref().is_some_and(|old| old.back) && !new.back && !self.retried {
+            self.broken(operated::CLOSED, format!("{host} in {leg} is {:?}", row.phase));
         }
         if new.slot && !self.granted.contains(&(leg.clone(), host.clone())) {
             self.broken(rules::GRANTED, format!("{host} in {leg} is {:?}", row.phase));
@@ -273,6 +263,7 @@ impl Watcher {
         let new = Known {
             phase: row.phase,
             slot: row.slot,
+            back: row.phase == HostPhase::RolledBack && row.taken_back,
             deadline: row.deadline_ms.filter(|_| row.in_flight()),
         };
         let old = self.rows.insert(key.to_owned(), new.clone());
@@ -328,6 +319,13 @@ impl Watcher {
             if order.action == Action::Switch && self.orders.insert(order.order.clone()) {
                 self.look_at_permit(kernel, out, order, planned, wall_ms);
             }
+            if order.action == Action::Rollback && self.orders.insert(order.order.clone()) {
+                let key = (order.leg.clone(), planned.group.clone());
+                let taken = self.groups.get(&key).map_or(0, |count| count.slots);
+                let most = self.limits.get(&key).map_or(0, |(most, _)| *most);
+                let found = operated::goes_back(kernel, out, order, planned, taken, most);
+                self.all_broken(found);
+            }
         }
         for order in out
             .cancel_server
@@ -367,17 +365,15 @@ impl Watcher {
         if !row.slot || !stored || row.phase != HostPhase::Permitted {
             self.broken(rules::SLOT_WITH_GRANT, order.order.to_string());
         }
-        let group = kernel
-            .plan()
-            .groups
-            .iter()
-            .find(|group| group.name == planned.group);
-        let taken = self.groups.get(&(order.leg.clone(), planned.group.clone()));
-        if let (Some(group), Some(taken)) = (group, taken)
-            && taken.slots > group.max_unavailable
+        let key = (order.leg.clone(), planned.group.clone());
+        if let (Some((most, _)), Some(taken)) = (self.limits.get(&key), self.groups.get(&key))
+            && taken.slots > *most
         {
-            let text = format!("{} of {} in {}", taken.slots, group.max_unavailable, group.name);
+            let text = format!("{} of {most} in {}", taken.slots, planned.group);
             self.broken(rules::SLOT_MAX, text);
+        }
+        if kernel.rollout().going_back.is_some() {
+            self.broken(operated::CLOSED, format!("{} while clients go back", order.order));
         }
         // A pause of the coordinator's own may follow permits of the same tick.
         let pause = kernel.rollout().pause.as_ref();
@@ -425,6 +421,12 @@ impl Watcher {
                 continue;
             };
             if group.name == planned.group {
+                if row.phase == GroupPhase::RolledBack {
+                    self.broken(
+                        operated::CLOSED,
+                        format!("{} in a group that was taken back", order.order),
+                    );
+                }
                 if matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated) {
                     self.broken(rules::TURN, format!("{} in a group that waits", order.order));
                 }
@@ -466,7 +468,8 @@ impl Watcher {
                 };
                 let turn = !matches!(
                     state.phase,
-                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+                    // Nothing begins in a group that was taken back.
+                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
                 );
                 if !turn {
                     continue;
@@ -476,12 +479,13 @@ impl Watcher {
                         && !state.forgiven.contains(*host)
                 };
                 let failures = group.hosts.iter().filter(failed).count();
-                if failures > group.failure_threshold as usize {
+                let key = (leg.leg.clone(), group.name.clone());
+                let (most, tolerated) = self.limits.get(&key).copied().unwrap_or_default();
+                if failures > tolerated as usize {
                     self.broken(rules::THRESHOLD, format!("{failures} failed in {}", group.name));
                 }
-                let key = (leg.leg.clone(), group.name.clone());
                 let stuck = self.groups.get(&key).map_or(0, |count| count.stuck);
-                if state.phase == GroupPhase::Ramping && stuck >= group.max_unavailable {
+                if state.phase == GroupPhase::Ramping && stuck >= most {
                     let duties = kernel.host_duties(&leg.leg, wall_ms);
                     let waits = duties.iter().any(|(host, duty)| {
                         group.hosts.contains(host) && duty.as_ref().is_some_and(|duty| duty.code == "slots")
@@ -538,7 +542,10 @@ impl Watcher {
             let Some(row) = kernel.group(&leg.leg, &group.name) else {
                 continue;
             };
-            let open = !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled);
+            let open = !matches!(
+                row.phase,
+                GroupPhase::Done | GroupPhase::Cancelled | GroupPhase::RolledBack
+            );
             let duty = kernel.group_duty(&leg.leg, group, wall_ms);
             if open && duty.is_none_or(|duty| !complete(&duty, wall_ms)) {
                 self.broken(rules::DUTY, format!("group {} {:?}", group.name, row.phase));
@@ -552,6 +559,23 @@ impl Watcher {
                     format!("{host} in {} is {phase:?}: {duty:?}", leg.leg),
                 );
             }
+        }
+    }
+
+    /// After a person's wish whose effect is compared with what was before.
+    fn commanded(&mut self, what: &Seen, before: &(Kernel, Kernel), accepted: bool, after: &Kernel) {
+        let (was, ticked) = before;
+        match what {
+            Seen::Operator(Command::Pause { .. }) => self.paused(was, ticked, after),
+            Seen::Child if accepted => self.all_broken(operated::adopted(was, ticked, after)),
+            Seen::Operator(command) if accepted => self.all_broken(operated::commanded(command, was, after)),
+            _ => {}
+        }
+    }
+
+    fn all_broken(&mut self, found: Vec<(&'static str, String)>) {
+        for (rule, what) in found {
+            self.broken(rule, what);
         }
     }
 
@@ -598,15 +622,19 @@ impl Watcher {
                 }
             }
         }
-        if memory.legs() != read.legs()
-            || memory.rollout() != read.rollout()
-            || memory.baseline() != read.baseline()
-            || memory.verification() != read.verification()
-        {
-            self.broken(
-                rules::RESTORE,
-                "rollout, legs, baseline or verification differ".to_owned(),
-            );
+        for (what, differs) in [
+            ("the rollout", memory.rollout() != read.rollout()),
+            ("legs", memory.legs() != read.legs()),
+            ("the baseline", memory.baseline() != read.baseline()),
+            ("the verification", memory.verification() != read.verification()),
+            (
+                "the plan",
+                memory.plan() != read.plan() || memory.plan_id() != read.plan_id(),
+            ),
+        ] {
+            if differs {
+                self.broken(rules::RESTORE, format!("{what} differs"));
+            }
         }
     }
 
@@ -631,6 +659,7 @@ impl Watcher {
 
     /// The end of a life.
     pub fn ended(&mut self, kernel: &Kernel, truth: &Truth<'_>) {
+        self.all_broken(operated::ended(kernel));
         let last = kernel.plan().legs.iter().rev().find_map(|leg| match &leg.kind {
             LegKind::Clients { to, .. } => Some((&leg.id, *to)),
             LegKind::Survey | LegKind::Server { .. } => None,
@@ -643,7 +672,9 @@ impl Watcher {
             if agent.tainted {
                 continue;
             }
+            let accepted = self.vouched.contains(&host.host);
             let agrees = match row.phase {
+                HostPhase::Upgraded | HostPhase::Settling if accepted => true,
                 HostPhase::Upgraded | HostPhase::Settling => agent.version == Some(to),
                 HostPhase::RolledBack | HostPhase::Failed => {
                     agent.version.is_some_and(|version| version < to)
@@ -668,19 +699,13 @@ impl Watcher {
         self.liars = true;
         self.orders = old.orders;
         self.server_orders = old.server_orders;
-        self.phase = Some(kernel.phase());
+        self.cover.restored(kernel);
         for leg in kernel.legs() {
-            self.leg_phases.insert(leg.leg.clone(), leg.phase);
             self.passed.insert(leg.leg.clone());
-            for group in &kernel.plan().groups {
-                if let Some(row) = kernel.group(&leg.leg, &group.name) {
-                    self.group_phases
-                        .insert(format!("group/{}/{}", leg.leg, group.name), row.phase);
-                }
-            }
             for host in &kernel.plan().hosts {
                 if let Some(row) = kernel.host(&leg.leg, &host.host) {
-                    if row.slot {
+                    // Whoever was upgraded may be taken back, with a slot.
+                    if row.slot || row.upgraded() {
                         self.granted.insert((leg.leg.clone(), host.host.clone()));
                     }
                     let key = format!("host/{}/{}", leg.leg, host.host);

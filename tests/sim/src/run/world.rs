@@ -3,8 +3,9 @@
 use super::agent::{Agent, Deed};
 use super::config::Config;
 use super::coordinator::{Coordinator, Message, Outgoing, stored_rows};
-use super::draw;
+use super::draw::{self, Recipe};
 use super::faults::{Fault, FaultSet};
+use super::operator::open_rows;
 use super::pmm::{Hop, Listed};
 use super::watch::{ENDS, Eyes, LEGAL, Watcher};
 use crate::fixture::NOW;
@@ -24,8 +25,13 @@ const IDLE: u64 = 15_000;
 /// A life that did not end so long after the troubles were over never will.
 const PATIENCE: u64 = 16 * 3_600_000;
 
-/// A deliberate fault in the kernel, put in wherever a coordinator starts.
-pub type Break = fn(&mut Kernel);
+/// A deliberate fault, in the kernel wherever a coordinator starts.
+#[derive(Clone, Copy, Debug)]
+pub enum Break {
+    Kernel(fn(&mut Kernel)),
+    /// In every agent: it does not care for epochs.
+    DeafAgents,
+}
 
 /// How a life went.
 #[derive(Debug, Default)]
@@ -140,7 +146,7 @@ pub struct World {
     /// The coordinator's wall clock minus true time.
     pub skew: i64,
     core: Core,
-    backup: Option<Core>,
+    pub(super) backup: Option<Core>,
     /// The store was replaced by an older one, and nobody adopted it yet.
     doubted: bool,
     adopted_at: u64,
@@ -151,11 +157,15 @@ pub struct World {
     highest: Epoch,
     looking: bool,
     last_look: u64,
+    /// Views that were taken.
+    pub looks: u64,
+    /// Until then the PMM Server can't be asked.
+    pub unseen_until: u64,
     pub agents: Vec<Agent>,
     pub(super) conns: Vec<Conn>,
     pub machines: BTreeMap<HostId, usize>,
     pub listed: Vec<Listed>,
-    pub groups: Vec<String>,
+    pub recipe: Recipe,
     pub partitioned: BTreeMap<usize, u32>,
     pub partitions: u32,
     pub quarantined: BTreeSet<HostId>,
@@ -192,38 +202,19 @@ impl World {
     fn new(config: &Config, breaks: Option<Break>, traced: bool) -> Result<Self, String> {
         let mut rng = Rng(config.seed);
         let mut fleet_rng = Rng(rng.draw());
-        let plan = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies);
+        let (plan, recipe) = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies);
         let id = RolloutId::new("r1");
         let epoch = Epoch { term: 1, counter: 0 };
         let mut kernel = Kernel::new(id.clone(), &plan, epoch, NOW).map_err(|error| error.to_string())?;
-        if let Some(breaks) = breaks {
+        if let Some(Break::Kernel(breaks)) = breaks {
             breaks(&mut kernel);
         }
-        let bad = [0, 5, 15, 40][rng.below(4) as usize];
-        let mut agents = Vec::new();
-        let mut listed = Vec::new();
-        let mut machines = BTreeMap::new();
-        let mut natures = Vec::new();
-        for (at, planned) in kernel.plan().hosts.iter().enumerate() {
-            let from = planned.from.unwrap_or(PmmVersion::new(2, 41, 2));
-            let (fault, nature) = draw::nature(&mut rng, config.faults, bad);
-            natures.extend(fault);
-            machines.insert(planned.host.clone(), at);
-            listed.push(Listed {
-                agent_id: planned.agent_id.clone(),
-                node_id: planned.node_id.clone(),
-                service_id: planned.agent_id.replace("agent", "service"),
-                direct: planned.repoint.is_some(),
-            });
-            agents.push(Agent::new(planned.host.clone(), nature, from));
-        }
+        let (mut agents, listed, natures) = draw::machines(&mut rng, kernel.plan(), config.faults);
+        let deaf = matches!(breaks, Some(Break::DeafAgents));
+        agents.iter_mut().for_each(|agent| agent.deaf = deaf);
+        let machines = agents.iter().enumerate();
+        let machines = machines.map(|(at, agent)| (agent.host.clone(), at)).collect();
         let core = Core::in_memory().map_err(|error| error.to_string())?;
-        let groups = kernel
-            .plan()
-            .groups
-            .iter()
-            .map(|group| group.name.to_string())
-            .collect();
         let mut world = Self {
             now: NOW,
             faults: config.faults,
@@ -244,11 +235,13 @@ impl World {
             highest: epoch,
             looking: false,
             last_look: 0,
+            looks: 0,
+            unseen_until: 0,
             agents,
             conns: Vec::new(),
             machines,
             listed,
-            groups,
+            recipe,
             partitioned: BTreeMap::new(),
             partitions: 0,
             quarantined: BTreeSet::new(),
@@ -262,7 +255,7 @@ impl World {
             paused_since: None,
             helped: 0,
             ended_at: None,
-            calm_at: NOW + config.minutes * 60_000,
+            calm_at: NOW + config.trouble_ms(&mut rng),
             batches: 0,
             breaks,
             trace: traced.then(VecDeque::new),
@@ -271,6 +264,7 @@ impl World {
         world
             .enrol(&plan, kernel, &id)
             .map_err(|error| error.to_string())?;
+        world.count("button Start accepted");
         for fault in natures {
             world.count(format!("fault {}", fault.word()));
         }
@@ -355,7 +349,10 @@ impl World {
     }
 
     fn set_out(&mut self) {
-        for machine in 0..self.agents.len() {
+        for machine in (0..self.agents.len())
+            .filter(|at| self.listed[*at].joined)
+            .collect::<Vec<_>>()
+        {
             let away = self.strikes(Fault::AwayHost, 25);
             if away {
                 let gone = self.rng.one_in(3);
@@ -437,7 +434,12 @@ impl World {
             if self.now > limit {
                 let waits = self.coordinator.as_ref().map(|coordinator| {
                     let view = rollout::progress::view(&coordinator.kernel, self.wall());
-                    format!("{:?}: {:?}", coordinator.kernel.phase(), view.waits)
+                    format!(
+                        "{:?}: {:?}, {:?}",
+                        coordinator.kernel.phase(),
+                        view.waits,
+                        open_rows(&coordinator.kernel)
+                    )
                 });
                 self.watcher.broken(ENDS, waits.unwrap_or_default());
                 break;
@@ -669,10 +671,6 @@ impl World {
         }
     }
 
-    pub fn has_backup(&self) -> bool {
-        self.backup.is_some()
-    }
-
     /// A backup is taken, or the newest one takes the place of the store.
     pub fn backup_or_restore(&mut self) -> Result<bool, String> {
         match self.backup.take() {
@@ -700,7 +698,7 @@ impl World {
         self.core.end().map_err(text)?;
         if let Some((mut coordinator, term)) = restored {
             self.note(|| format!("a coordinator takes over with term {term}"));
-            if let Some(breaks) = self.breaks {
+            if let Some(Break::Kernel(breaks)) = self.breaks {
                 breaks(&mut coordinator.kernel);
             }
             if self.doubted {
@@ -747,6 +745,9 @@ impl World {
 
     pub(super) fn inbox(&mut self, message: Message) {
         if self.coordinator.is_some() {
+            if matches!(message, Message::Child { .. }) {
+                self.dies_while_adopting();
+            }
             self.inbox.push(message);
             let grid = self.now.div_ceil(QUANTUM) * QUANTUM;
             self.next_batch = self.next_batch.min(grid.max(self.now));
@@ -755,9 +756,10 @@ impl World {
 
     /// The coordinator asks PMM. False when there will be no answer.
     fn look(&mut self, request: &ViewRequest) -> bool {
-        if !self.pmm_up || self.strikes(Fault::ViewLost, 5) {
+        if !self.pmm_up || self.now < self.unseen_until || self.strikes(Fault::ViewLost, 5) {
             return false;
         }
+        self.looks += 1;
         let view = self.snapshot(self.wall(), request);
         let late = self.strikes(Fault::ViewLate, 10);
         let after = if late {

@@ -1,0 +1,229 @@
+//! Rules about what a person changes in a running rollout: limits, hosts that go back, hosts that are let pass, another plan.
+
+use fleet_common::ids::{GroupName, HostId, LegId};
+use rollout::kernel::{Command, HostOrder, HostPhase, HostRow, Kernel, Output, RollbackTarget, RolloutPhase};
+use rollout::plan::{LegKind, PlanHost};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const LIMIT: &str = "what was reduced grows only by another plan";
+pub const BACK: &str = "who goes back holds a slot of its group, and its server still serves it";
+pub const CLOSED: &str = "what was taken back begins again only when a person says so";
+pub const ACCEPT: &str = "only a host without a verdict is accepted, and then it passes";
+pub const ADOPTED: &str = "another plan leaves alone what began, and loses nobody";
+
+type Found = Vec<(&'static str, String)>;
+
+/// Slots and failures that a group may have.
+pub type Limits = BTreeMap<(LegId, GroupName), (u32, u32)>;
+
+pub fn limits(kernel: &Kernel) -> Limits {
+    let plan = kernel.plan();
+    let both = kernel
+        .legs()
+        .iter()
+        .flat_map(|leg| plan.groups.iter().map(move |group| (leg, group)));
+    both.filter_map(|(leg, group)| {
+        let row = kernel.group(&leg.leg, &group.name)?;
+        let slots = row
+            .limits
+            .max_unavailable
+            .unwrap_or(u32::MAX)
+            .min(group.max_unavailable);
+        let failures = row
+            .limits
+            .failure_threshold
+            .unwrap_or(u32::MAX)
+            .min(group.failure_threshold);
+        Some(((leg.leg.clone(), group.name.clone()), (slots, failures)))
+    })
+    .collect()
+}
+
+/// What grew although no other plan was adopted.
+pub fn grown(before: &Limits, now: &Limits) -> Option<String> {
+    let grew = |(key, (slots, failures)): (&(LegId, GroupName), &(u32, u32))| {
+        let (had, tolerated) = before.get(key)?;
+        let more = slots > had || failures > tolerated;
+        more.then(|| {
+            format!(
+                "group {} in {}: {had}, {tolerated} -> {slots}, {failures}",
+                key.1, key.0
+            )
+        })
+    };
+    now.iter().find_map(grew)
+}
+
+/// A host is told to go back, by a person or by its group's policy; `taken` slots of `most` are occupied with its own.
+pub fn goes_back(
+    kernel: &Kernel,
+    out: &Output,
+    order: &HostOrder,
+    planned: &PlanHost,
+    taken: u32,
+    most: u32,
+) -> Found {
+    let Some(row) = kernel.host(&order.leg, &order.host).filter(|row| row.taken_back) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let key = format!("host/{}/{}", order.leg, order.host);
+    if !row.slot || !out.rows.iter().any(|row| row.key == key) {
+        found.push((BACK, format!("{} without a slot", order.order)));
+    }
+    // Whoever was not verified has a slot from its permit.
+    if taken > most && row.back_from == Some(HostPhase::Settling) {
+        found.push((BACK, format!("{}: {taken} slots of {most}", order.order)));
+    }
+    let kind = kernel
+        .plan()
+        .legs
+        .iter()
+        .find(|leg| leg.id == order.leg)
+        .map(|leg| &leg.kind);
+    let none = matches!(
+        kind,
+        Some(LegKind::Clients {
+            no_way_back_to_pmm2: true,
+            ..
+        })
+    );
+    let entry = kernel
+        .plan()
+        .entry(&order.leg, &order.host)
+        .map(|entry| entry.expect.from_max);
+    if none && entry.or(planned.from).is_none_or(|from| from.major < 3) {
+        found.push((BACK, format!("{} to what the server does not serve", order.order)));
+    }
+    found
+}
+
+/// After a command that was accepted.
+pub fn commanded(command: &Command, before: &Kernel, after: &Kernel) -> Found {
+    match command {
+        Command::Accept { host, .. } => accepted(&HostId::from(host.as_str()), before, after),
+        Command::Rollback { target, .. } => rolled_back(target, after),
+        _ => Vec::new(),
+    }
+}
+
+fn accepted(host: &HostId, before: &Kernel, after: &Kernel) -> Found {
+    let open = |leg: &&rollout::kernel::LegRow| {
+        let row = before.host(&leg.leg, host);
+        row.is_some_and(|row| row.phase == HostPhase::Verifying && row.inconclusive)
+    };
+    let row = before
+        .legs()
+        .iter()
+        .find(open)
+        .and_then(|leg| after.host(&leg.leg, host));
+    let passes = row.is_some_and(|row| row.phase == HostPhase::Settling && !row.slot);
+    let text = format!("{host} is {:?}", row.map(|row| row.phase));
+    if passes { Vec::new() } else { vec![(ACCEPT, text)] }
+}
+
+fn rolled_back(target: &RollbackTarget, after: &Kernel) -> Found {
+    let goes = |row: &HostRow| row.back_wanted.is_some() || row.phase == HostPhase::RollingBack;
+    let rows = |host: &HostId| {
+        after
+            .legs()
+            .iter()
+            .filter_map(|leg| after.host(&leg.leg, host))
+            .any(goes)
+    };
+    let well = match target {
+        RollbackTarget::Host(host) => {
+            after.phase() == RolloutPhase::Paused && rows(&HostId::from(host.as_str()))
+        }
+        RollbackTarget::Group(name) => {
+            let group = after.plan().group(&GroupName::new(name));
+            after.phase() == RolloutPhase::Paused && group.is_some_and(|group| group.hosts.iter().any(rows))
+        }
+        RollbackTarget::Clients => after.rollout().going_back.is_some(),
+    };
+    let text = format!("{target:?} and the rollout is {:?}", after.phase());
+    if well { Vec::new() } else { vec![(CLOSED, text)] }
+}
+
+/// What a plan that took over must not have touched. `ticked` is what the moment alone would have made of `before`.
+pub fn adopted(before: &Kernel, ticked: &Kernel, after: &Kernel) -> Found {
+    let mut found = Vec::new();
+    let mut broken = |what: String| found.push((ADOPTED, what));
+    let (old, new) = (before.plan(), after.plan());
+    let listed: BTreeSet<&HostId> = new.hosts.iter().map(|host| &host.host).collect();
+    if listed.len() != new.hosts.len() {
+        broken("a host is in it twice".to_owned());
+    }
+    if let Some(lost) = old.hosts.iter().find(|host| !listed.contains(&host.host)) {
+        broken(format!("{} is gone", lost.host));
+    }
+    if after.epoch() <= before.epoch() {
+        broken(format!("{} after {}", after.epoch(), before.epoch()));
+    }
+    if before.phase() == RolloutPhase::Paused && after.phase() != RolloutPhase::Paused {
+        broken(format!("a paused rollout is {:?}", after.phase()));
+    }
+    for leg in before.legs() {
+        for host in &old.hosts {
+            let Some(row) = before.host(&leg.leg, &host.host) else {
+                continue;
+            };
+            let due = ticked.host(&leg.leg, &host.host) != Some(row);
+            let now = after.host(&leg.leg, &host.host);
+            if now.is_some_and(|now| now.slot != row.slot) && !due && !begins(row, now) {
+                broken(format!("{} in {}: its slot", host.host, leg.leg));
+            }
+            if !row.in_flight() && !row.upgraded() || due {
+                continue;
+            }
+            let same = |now: &HostRow| {
+                (now.phase, &now.order, now.deadline_ms, now.attempt)
+                    == (row.phase, &row.order, row.deadline_ms, row.attempt)
+            };
+            let text = |plan: &rollout::plan::Plan| plan.entry_text(&leg.leg, &host.host).map(str::to_owned);
+            if !now.is_some_and(same) && !goes(row) {
+                broken(format!(
+                    "{} in {}: {:?} -> {:?}",
+                    host.host,
+                    leg.leg,
+                    row.phase,
+                    now.map(|now| now.phase)
+                ));
+            } else if text(old) != text(new) {
+                broken(format!("{} in {}: its part is another", host.host, leg.leg));
+            }
+        }
+    }
+    found
+}
+
+/// A wider group lets hosts begin at once.
+fn begins(before: &HostRow, now: Option<&HostRow>) -> bool {
+    let begun = now.is_some_and(|now| matches!(now.phase, HostPhase::Permitted | HostPhase::RollingBack));
+    begun && (before.phase.before_permit() || goes(before))
+}
+
+/// It waits only for a slot to go back in.
+fn goes(row: &HostRow) -> bool {
+    row.back_wanted.is_some()
+}
+
+/// Once all clients went back nobody is left that could begin.
+pub fn ended(kernel: &Kernel) -> Found {
+    let Some(back) = kernel
+        .rollout()
+        .going_back
+        .as_ref()
+        .filter(|_| kernel.phase() == RolloutPhase::RolledBack)
+    else {
+        return Vec::new();
+    };
+    let open = |host: &&PlanHost| {
+        let row = kernel.host(&back.leg, &host.host);
+        row.is_some_and(|row| !row.phase.is_final())
+    };
+    let left = kernel.plan().hosts.iter().find(open);
+    left.map(|host| (CLOSED, format!("{} is left", host.host)))
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! Each rule is looked at in whole fleets, too: a kernel that breaks it on purpose (for one rule the agents) is caught by that very rule
+//! within 200 lives.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use fleet_sim::run::{Break, Config, Fault, FaultSet, live};
+use fleet_sim::{gates, rules};
+use rollout::kernel::{Kernel, Mutant};
+
+/// Lives that a mutant may survive.
+const LIVES: u64 = 200;
+
+/// Which lives bring a fault to light soonest.
+#[derive(Clone, Copy)]
+enum Life {
+    Plain,
+    Policies,
+    /// Nothing happens but what leads to aborts that some hosts do not hear.
+    Unheard,
+}
+
+fn config(kind: Life, seed: u64) -> Config {
+    let unheard = [
+        Fault::EndUnheard,
+        Fault::Disconnect,
+        Fault::HalfOpen,
+        Fault::Partition,
+        Fault::Delay,
+    ];
+    let config = Config::new(seed, 24);
+    match kind {
+        Life::Plain => config,
+        Life::Policies => Config {
+            policies: true,
+            ..config
+        },
+        Life::Unheard => Config {
+            faults: unheard.iter().fold(FaultSet::NONE, |set, fault| set.with(*fault)),
+            ..config
+        },
+    }
+}
+
+fn caught(name: &str, rule: &str, kind: Life, breaks: Break) {
+    let mut others = Vec::new();
+    for seed in 0..LIVES {
+        let life = live(&config(kind, seed), Some(breaks), false);
+        if life.violations.contains_key(rule) {
+            println!("{name}: caught in life {} by: {rule}", seed + 1);
+            return;
+        }
+        others.extend(life.violations.into_keys());
+    }
+    panic!("{name} broke \"{rule}\" and was not caught in {LIVES} lives; caught was {others:?}");
+}
+
+macro_rules! mutants {
+    ($($test:ident: $mutant:ident, $rule:expr, $life:ident;)*) => {
+        $(#[test]
+        fn $test() {
+            let breaks = Break::Kernel(|kernel: &mut Kernel| kernel.break_rule(Mutant::$mutant));
+            caught(stringify!($mutant), $rule, Life::$life, breaks);
+        })*
+
+        /// A mutant that is in no line above does not compile.
+        const _: fn(Mutant) = |mutant| match mutant { $(Mutant::$mutant => {})* };
+    };
+}
+
+mutants! {
+    a_state_without_a_reason: NoReason, rules::DUTY, Plain;
+    a_deadline_that_is_not_kept: DeafToDeadlines, rules::SILENCE, Plain;
+    a_permit_without_a_slot: GrantWithoutSlot, rules::SLOT_WITH_GRANT, Policies;
+    a_slot_freed_by_loss: LostFreesSlot, rules::SLOT_FREED, Plain;
+    a_width_that_is_ignored: TooWide, rules::SLOT_MAX, Policies;
+    a_slot_before_the_permit: SlotBeforePermit, rules::GRANTED, Policies;
+    exhausted_slots_that_stop_nobody: ExhaustedGoesOn, rules::EXHAUSTED, Plain;
+    failures_that_are_forgotten: FailuresForgotten, rules::COUNTS, Plain;
+    a_threshold_off_by_one: ThresholdOffByOne, rules::THRESHOLD, Policies;
+    a_host_lost_before_its_permit: LostBeforePermit, rules::LOST, Policies;
+    a_group_out_of_turn: OutOfTurn, rules::TURN, Policies;
+    a_pause_that_grants: PauseGrants, rules::PAUSE, Policies;
+    a_pause_that_touches_work: PauseTouchesWork, rules::RUNNING_WORK, Policies;
+    old_events_that_are_dropped: OldEventsDropped, rules::OLD_EVENTS, Policies;
+    an_abort_that_keeps_permits: AbortKeepsPermits, rules::ABORT, Unheard;
+    an_order_without_a_plan_entry: NoPlanEntry, rules::PLAN_ONLY, Unheard;
+    clients_that_follow_too_early: FollowsTooEarly, rules::FOLLOW, Plain;
+    no_point_of_no_return: NoPointOfNoReturn, rules::NO_RETURN, Plain;
+    a_report_that_forgets: ReportForgets, rules::REPORT, Plain;
+    a_row_that_is_not_stored: RowNotStored, rules::RESTORE, Policies;
+    a_window_that_is_ignored: WindowIgnored, gates::WINDOW, Policies;
+    members_of_a_set_together: SetsTogether, gates::SET, Policies;
+    a_site_that_is_ignored: SitesIgnored, gates::SITE, Policies;
+    a_ramp_that_is_ignored: RampIgnored, gates::RAMP, Policies;
+    a_rollout_threshold_that_is_ignored: RolloutThresholdIgnored, gates::ROLLOUT_THRESHOLD, Policies;
+    retries_without_end: RetriesWithoutEnd, gates::ATTEMPTS, Policies;
+}
+
+/// Agents refuse what is older than what they saw; a kernel can't break that for them.
+#[test]
+fn agents_that_take_old_orders() {
+    caught(
+        "agents deaf to epochs",
+        rules::EPOCH,
+        Life::Policies,
+        Break::DeafAgents,
+    );
+}
