@@ -14,6 +14,7 @@ pub mod config;
 pub mod engine;
 pub mod operator_api;
 pub mod pki;
+pub mod plan_choice;
 pub mod pmm;
 pub mod problem;
 pub mod sessions;

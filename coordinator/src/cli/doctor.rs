@@ -68,7 +68,7 @@ pub fn run(arguments: &Arguments, data: &DataDir, output: &Output) -> Ended {
     };
     output.document(&document, |document| {
         let mut text = format!("{}\n", document.data);
-        findings_text(&mut text, &document.findings);
+        findings_text(&mut text, &document.findings, output.width());
         text
     });
     Ok(if healthy { exit::OK } else { exit::FAILED })

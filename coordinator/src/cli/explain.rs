@@ -3,7 +3,7 @@
 use super::Ended;
 use super::client::{self, Client};
 use super::output::Output;
-use super::text::{duration, folded, moment, words};
+use super::text::{duration, folded, moment, push_folded, words};
 use crate::clock;
 use crate::operator_api::documents::{EventsDocument, ExplainedDocument};
 use fleet_common::codes::exit;
@@ -42,21 +42,31 @@ pub async fn events(arguments: EventsArguments, client: &mut Client, output: &Ou
         limit: arguments.limit,
     };
     let document: EventsDocument = client::read(client.events(request).await)?;
-    output.document(&document, events_text);
+    output.document(&document, |document| events_text(document, output.width()));
     Ok(exit::OK)
 }
 
-/// The events, a line each.
-pub fn events_text(document: &EventsDocument) -> String {
+/// Narrowest screen on which an event has its code and its date in its line.
+const WIDE: usize = 120;
+
+/// The events, a line each; on a narrow screen without codes, and with the date only where a day begins.
+pub fn events_text(document: &EventsDocument, width: usize) -> String {
     let mut text = String::new();
+    let mut day = String::new();
     for numbered in &document.events {
         let event = &numbered.event;
         let at = clock::rfc3339(event.at_ms);
-        let _ = writeln!(
-            text,
-            "{:>5}  {at}  {:<20} {}",
-            numbered.sequence, event.code, event.text
-        );
+        let head = if width >= WIDE {
+            format!("{:>5}  {at}  {:<20} ", numbered.sequence, event.code)
+        } else {
+            let (date, _) = at.split_once('T').unwrap_or((&at, ""));
+            if date != day {
+                let _ = writeln!(text, "{date} UTC");
+                date.clone_into(&mut day);
+            }
+            format!("{:>5}  {}  ", numbered.sequence, clock::time_of_day(event.at_ms))
+        };
+        push_folded(&mut text, &head, &event.text, width);
     }
     text
 }

@@ -4,7 +4,7 @@ use super::Ended;
 use super::client::{self, Client};
 use super::host_action;
 use super::output::Output;
-use super::text::table;
+use super::text::{table, table_within};
 use crate::operator_api::documents::{DoneDocument, HostDocument, HostsDocument};
 use fleet_common::codes::exit;
 use fleet_proto::{Action, HoldRequest, HostRequest};
@@ -66,7 +66,7 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
     match command {
         Command::List => {
             let document: HostsDocument = client::read(client.list_hosts(client::empty()).await)?;
-            output.document(&document, list_text);
+            output.document(&document, |document| list_text(document, output.width()));
         }
         Command::Show { host } => {
             let request = HostRequest {
@@ -74,7 +74,7 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
                 reason: String::new(),
             };
             let document: HostDocument = client::read(client.show_host(request).await)?;
-            output.document(&document, show_text);
+            output.document(&document, |document| show_text(document, output.width()));
         }
         Command::Hold { host, reason } => done(
             client
@@ -127,11 +127,23 @@ fn done(
     Ok(())
 }
 
-fn list_text(document: &HostsDocument) -> String {
+/// All hosts. Where the screen is too narrow, first the ids go, which `host show` and `--json` have.
+fn list_text(document: &HostsDocument, width: usize) -> String {
     if document.hosts.is_empty() {
         return "no host has enrolled yet; `pmm-coordinator token create` makes a join token".to_owned();
     }
-    let rows: Vec<Vec<String>> = document
+    let mut head = vec![
+        "NAME",
+        "CONNECTED",
+        "STATE",
+        "METHOD",
+        "CLIENT",
+        "RUN",
+        "SURVEY",
+        "LABELS",
+        "ID",
+    ];
+    let mut rows: Vec<Vec<String>> = document
         .hosts
         .iter()
         .map(|host| {
@@ -148,20 +160,13 @@ fn list_text(document: &HostsDocument) -> String {
             ]
         })
         .collect();
-    table(
-        &[
-            "NAME",
-            "CONNECTED",
-            "STATE",
-            "METHOD",
-            "CLIENT",
-            "RUN",
-            "SURVEY",
-            "LABELS",
-            "ID",
-        ],
-        &rows,
-    )
+    let whole = table(&head, &rows);
+    if whole.lines().all(|line| line.chars().count() <= width) {
+        return whole;
+    }
+    head.pop();
+    rows.iter_mut().for_each(|row| drop(row.pop()));
+    table_within(&head, &rows, width)
 }
 
 fn labels(host: &HostDocument) -> String {
@@ -172,7 +177,7 @@ fn labels(host: &HostDocument) -> String {
         .join(",")
 }
 
-fn show_text(host: &HostDocument) -> String {
+fn show_text(host: &HostDocument, width: usize) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -204,6 +209,6 @@ fn show_text(host: &HostDocument) -> String {
     }
     line("survey", &host.survey);
     line("surveyed", &host.surveyed_at);
-    super::survey::findings_text(&mut text, &host.findings);
+    super::survey::findings_text(&mut text, &host.findings, width);
     text
 }

@@ -100,7 +100,7 @@ enum Command {
     #[command(subcommand)]
     Rollback(rollout::RollbackCommand),
     /// The rollout at this moment
-    Status,
+    Status(status::Arguments),
     /// Follow the rollout until it ends or waits for a person
     Watch,
     /// Why something is where it is, and what happens next
@@ -214,7 +214,9 @@ fn dispatch(command: Command, data: &DataDir, output: &Output) -> Ended {
         Command::Rollback(command) => client::with(data, async |client| {
             rollout::rollback(command, client, output).await
         }),
-        Command::Status => client::with(data, async |client| status::run(client, output).await),
+        Command::Status(arguments) => {
+            client::with(data, async |client| status::run(arguments, client, output).await)
+        }
         Command::Watch => client::with(data, async |client| watch::run(client, data, output).await),
         Command::Explain(arguments) => client::with(data, async |client| {
             explain::explain(arguments, client, output).await

@@ -7,6 +7,25 @@ use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Whether lists of hundreds are shown whole, or what matters of them with the number of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lists {
+    /// Everything.
+    Whole,
+    /// What matters.
+    Folded,
+}
+
+impl Lists {
+    /// How many of so many are shown, if a screen has room for `most`.
+    pub fn shown(self, count: usize, most: usize) -> usize {
+        match self {
+            Self::Whole => count,
+            Self::Folded => count.min(most),
+        }
+    }
+}
+
 /// Where results go.
 pub struct Output {
     json: bool,
@@ -42,6 +61,15 @@ impl Output {
     /// Whether stdout is a terminal.
     pub fn is_terminal(&self) -> bool {
         io::stdout().is_terminal()
+    }
+
+    /// How long lists are: whole where that was asked for and where nobody scrolls, such as in a pipe.
+    pub fn lists(&self, all: bool) -> Lists {
+        if all || !self.is_terminal() {
+            Lists::Whole
+        } else {
+            Lists::Folded
+        }
     }
 
     /// Columns of the terminal, up to 200. Nothing is cut off for a pipe.

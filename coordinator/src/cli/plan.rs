@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Only read the fleet file and say what it means; no coordinator is needed
     #[arg(long, requires = "file")]
     check: bool,
+    /// List every host, also on a terminal
+    #[arg(long)]
+    all: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -31,6 +34,9 @@ enum Command {
     Show {
         /// Plan id; the newest one if not given
         plan: Option<String>,
+        /// List every host, also on a terminal
+        #[arg(long)]
+        all: bool,
     },
     /// What is different between two plans, or between a plan and the fleet as it is now
     Diff {
@@ -39,6 +45,9 @@ enum Command {
         /// The other plan; `now` for one that is made anew from the same fleet file, and not kept
         #[arg(default_value = "now")]
         other: String,
+        /// List every change, also on a terminal
+        #[arg(long)]
+        all: bool,
     },
 }
 
@@ -55,14 +64,18 @@ impl Arguments {
 }
 
 pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> Ended {
+    let mut all = arguments.all;
     let answer = match (arguments.command, arguments.file) {
-        (Some(Command::Diff { plan, other }), _) => {
+        (Some(Command::Diff { plan, other, all }), _) => {
             let request = PlanDiffRequest { plan_id: plan, other };
             let document: PlanDiffDocument = client::read(client.diff_plan(request).await)?;
-            output.document(&document, |document| diff_text(document, output.width()));
+            output.document(&document, |document| {
+                diff_text(document, output.width(), output.lists(all))
+            });
             return Ok(exit::OK);
         }
-        (Some(Command::Show { plan }), _) => {
+        (Some(Command::Show { plan, all: whole }), _) => {
+            all = whole;
             client
                 .show_plan(PlanRequest {
                     plan_id: plan.unwrap_or_default(),
@@ -80,7 +93,7 @@ pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> 
     };
     let document: PlanDocument = client::read(answer)?;
     output.document(&document, |document| {
-        text(document, clock::now_ms(), output.width())
+        text(document, clock::now_ms(), output.width(), output.lists(all))
     });
     Ok(exit::OK)
 }

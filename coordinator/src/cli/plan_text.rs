@@ -1,15 +1,21 @@
 //! The plan and the difference of two plans as text.
 
+use super::output::Lists;
 use super::survey;
-use super::text::{duration, fold, table};
+use super::text::{duration, fold, table_within};
 use crate::operator_api::documents::{PlanDiffDocument, PlanDocument};
 use ::rollout::fleet::{blackout_text, duration_text, moment_text, window_text};
-use ::rollout::plan::{Change, ChangeKind, HostAction, LeftOut, LegKind, Plan, PlanGroup};
+use ::rollout::plan::{Change, ChangeKind, HostAction, LeftOut, LegKind, Plan, PlanGroup, PlanHost, Warning};
 use ::rollout::policy::{FailureClass, HealthGate, Offline, OnBreach, RetryPolicy, Window};
 use ::rollout::windows::{Opening, opening};
 use std::fmt::Write as _;
 
-pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize) -> String {
+/// Most rows of hosts, and most lines of a list, on a screen.
+const ROWS: usize = 40;
+const LINES: usize = 20;
+
+pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Lists) -> String {
+    let screen = Screen { width, lists };
     let plan = &document.plan;
     let mut text = String::new();
     let started = if document.started { " (started)" } else { "" };
@@ -27,19 +33,13 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize) -> String
     forecast(plan, width, &mut text);
     if let (Some(diff), Some(parent)) = (&document.against_parent, &plan.parent) {
         let lines: Vec<String> = diff.changes.iter().map(change_line).collect();
-        let title = if lines.is_empty() {
-            format!("adds nothing to {parent}, which was started")
-        } else {
-            format!("what it does other than {parent}, which was started")
-        };
-        let lines = if lines.is_empty() {
-            vec!["nothing".to_owned()]
-        } else {
-            lines
-        };
-        section(&mut text, &title, &lines, width);
+        if lines.is_empty() {
+            let _ = writeln!(text, "\nit does the same as {parent}, which was started");
+        }
+        let title = format!("what it does other than {parent}, which was started");
+        screen.list(&mut text, &title, &lines);
     }
-    hosts(plan, &mut text);
+    hosts(plan, screen, &mut text);
     let unmatched: Vec<String> = plan
         .unmatched
         .iter()
@@ -56,58 +56,78 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize) -> String
             )
         })
         .collect();
-    section(
+    screen.list(
         &mut text,
         "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)",
         &unmatched,
-        width,
     );
     let stranded: Vec<String> = plan
         .stranded
         .iter()
         .map(|client| format!("{} at {}: {}", client.name, client.address, client.reason))
         .collect();
-    section(
+    screen.list(
         &mut text,
         "clients that would lose the server (block the start unless accepted with --accept-unmatched)",
         &stranded,
-        width,
     );
     left_out(
         &mut text,
         "agents whose client PMM does not know",
         &plan.without_node,
-        width,
+        screen,
     );
     left_out(
         &mut text,
         "hosts that report to another PMM Server",
         &plan.other_server,
-        width,
+        screen,
     );
     left_out(
         &mut text,
         "hosts that no group matches (never touched)",
         &plan.ungrouped,
-        width,
+        screen,
     );
     left_out(
         &mut text,
         "hosts without a PMM client",
         &plan.without_client,
-        width,
+        screen,
     );
     if !plan.blockers.is_empty() {
         let _ = writeln!(text, "\nthese block the start:");
-        survey::findings_text(&mut text, &plan.blockers);
+        survey::findings_text(&mut text, &plan.blockers, width);
     }
     let warnings: Vec<String> = plan
         .warnings
         .iter()
-        .map(|warning| format!("{}: {}", warning.subject, warning.message))
+        .map(|warning| warning_line(plan, warning))
         .collect();
-    section(&mut text, "worth reading", &warnings, width);
+    screen.list(&mut text, "worth reading", &warnings);
+    if let Some(next) = &document.next {
+        let what = if next.starts_with("adopt") {
+            "lets it take over from the plan that runs"
+        } else {
+            "begins it"
+        };
+        let _ = writeln!(text, "\nnext: `pmm-coordinator {next}` {what}");
+    }
     text
+}
+
+/// Place, subject, reason and hint, as a refusal of the fleet file has them.
+fn warning_line(plan: &Plan, warning: &Warning) -> String {
+    let at = warning
+        .line
+        .map(|line| format!("{}:{line}: ", plan.fleet_file))
+        .unwrap_or_default();
+    let hint = if warning.hint.is_empty() {
+        String::new()
+    } else {
+        format!("; hint: {}", warning.hint)
+    };
+    format!("{at}{}: {}{hint}", warning.subject, warning.message)
 }
 
 fn legs(plan: &Plan, text: &mut String) {
@@ -148,11 +168,12 @@ fn groups(plan: &Plan, now_ms: u64, width: usize, text: &mut String) {
             ]
         })
         .collect();
-    text.push_str(&table(
+    text.push_str(&table_within(
         &[
             "  GROUP", "HOSTS", "CANARIES", "RAMP", "WIDTH", "FAILURES", "SOAK", "APPROVAL",
         ],
         &rows,
+        width,
     ));
     if let Some(threshold) = plan.failure_threshold {
         let _ = writeln!(text, "  whole rollout: more than {threshold} failures pause it");
@@ -306,48 +327,97 @@ fn forecast(plan: &Plan, width: usize, text: &mut String) {
     section(text, &title, &forecast.basis, width);
 }
 
-fn hosts(plan: &Plan, text: &mut String) {
-    let rows: Vec<Vec<String>> = plan
-        .hosts
-        .iter()
-        .map(|host| {
-            let action = match &host.action {
-                HostAction::Upgrade => match &host.repoint {
-                    Some(repoint) => format!("repoint {} -> {}, upgrade", repoint.from, repoint.to),
-                    None => "upgrade".to_owned(),
-                },
-                HostAction::AlreadyCurrent => "nothing to do".to_owned(),
-                HostAction::Refuse { code, reason, .. } => format!("REFUSED {code}: {reason}"),
-            };
-            let held = host
-                .held
-                .as_ref()
-                .map(|reason| format!(" (held: {reason})"))
-                .unwrap_or_default();
-            vec![
-                format!("  {}", host.name),
-                host.group.to_string(),
-                host.wave.to_string(),
-                host.method.map(|method| method.to_string()).unwrap_or_default(),
-                host.from.map(|from| from.to_string()).unwrap_or_default(),
-                host.to.to_string(),
-                format!("{action}{held}"),
-            ]
-        })
-        .collect();
-    let _ = writeln!(text, "\nhosts:");
-    text.push_str(&table(
-        &["  HOST", "GROUP", "WAVE", "METHOD", "FROM", "TO", "ACTION"],
-        &rows,
-    ));
+/// Hosts one by one. On a screen only those that are treated other than most, and how many more there are of each sort.
+fn hosts(plan: &Plan, screen: Screen, text: &mut String) {
+    let whole = screen.lists.shown(plan.hosts.len(), ROWS) == plan.hosts.len();
+    let plain = |host: &&PlanHost| {
+        !whole
+            && !matches!(host.action, HostAction::Refuse { .. })
+            && host.held.is_none()
+            && host.repoint.is_none()
+    };
+    let (many, told): (Vec<&PlanHost>, Vec<&PlanHost>) = plan.hosts.iter().partition(plain);
+    let shown = screen.lists.shown(told.len(), ROWS);
+    let rows: Vec<Vec<String>> = told[..shown].iter().map(|host| host_row(host)).collect();
+    let _ = writeln!(text, "\nhosts ({}):", plan.hosts.len());
+    if !rows.is_empty() || many.is_empty() {
+        text.push_str(&table_within(
+            &["  HOST", "GROUP", "WAVE", "METHOD", "FROM", "TO", "ACTION"],
+            &rows,
+            screen.width,
+        ));
+    }
+    screen.more(text, told.len() - shown);
+    let mut sorts: Vec<(String, usize)> = Vec::new();
+    for host in &many {
+        let sort = host_row(host);
+        let sort = format!("{}: {}, {} {} -> {}", sort[1], sort[6], sort[3], sort[4], sort[5]);
+        match sorts.iter_mut().find(|(known, _)| *known == sort) {
+            Some((_, count)) => *count += 1,
+            None => sorts.push((sort, 1)),
+        }
+    }
+    for (sort, count) in sorts {
+        let _ = writeln!(text, "  {count} of group {sort}");
+    }
+    if !many.is_empty() {
+        text.push_str("  --all lists every host\n");
+    }
 }
 
-fn left_out(text: &mut String, title: &str, hosts: &[LeftOut], width: usize) {
+fn host_row(host: &PlanHost) -> Vec<String> {
+    let action = match &host.action {
+        HostAction::Upgrade => match &host.repoint {
+            Some(repoint) => format!("repoint {} -> {}, upgrade", repoint.from, repoint.to),
+            None => "upgrade".to_owned(),
+        },
+        HostAction::AlreadyCurrent => "nothing to do".to_owned(),
+        HostAction::Refuse { code, reason, .. } => format!("REFUSED {code}: {reason}"),
+    };
+    let held = host
+        .held
+        .as_ref()
+        .map(|reason| format!(" (held: {reason})"))
+        .unwrap_or_default();
+    vec![
+        format!("  {}", host.name),
+        host.group.to_string(),
+        host.wave.to_string(),
+        host.method.map(|method| method.to_string()).unwrap_or_default(),
+        host.from.map(|from| from.to_string()).unwrap_or_default(),
+        host.to.to_string(),
+        format!("{action}{held}"),
+    ]
+}
+
+fn left_out(text: &mut String, title: &str, hosts: &[LeftOut], screen: Screen) {
     let lines: Vec<String> = hosts
         .iter()
         .map(|host| format!("{}: {}", host.name, host.reason))
         .collect();
-    section(text, title, &lines, width);
+    screen.list(text, title, &lines);
+}
+
+/// How wide a screen is, and how long lists are on it.
+#[derive(Clone, Copy)]
+struct Screen {
+    width: usize,
+    lists: Lists,
+}
+
+impl Screen {
+    /// A section that may have a line for each host.
+    fn list(self, text: &mut String, title: &str, lines: &[String]) {
+        let shown = self.lists.shown(lines.len(), LINES);
+        section(text, title, &lines[..shown], self.width);
+        self.more(text, lines.len() - shown);
+    }
+
+    fn more(self, text: &mut String, count: usize) {
+        if count > 0 {
+            let _ = writeln!(text, "  and {count} more; --all lists them");
+        }
+    }
 }
 
 fn section(text: &mut String, title: &str, lines: &[String], width: usize) {
@@ -361,16 +431,18 @@ fn section(text: &mut String, title: &str, lines: &[String], width: usize) {
 }
 
 /// The difference of two plans.
-pub(super) fn diff_text(document: &PlanDiffDocument, width: usize) -> String {
+pub(super) fn diff_text(document: &PlanDiffDocument, width: usize, lists: Lists) -> String {
     if document.diff.changes.is_empty() {
         return format!("{} and {} do the same", document.from, document.to);
     }
     let mut text = String::new();
     let lines: Vec<String> = document.diff.changes.iter().map(change_line).collect();
     let _ = writeln!(text, "{} -> {}", document.from, document.to);
-    for line in lines {
+    let shown = lists.shown(lines.len(), ROWS);
+    for line in &lines[..shown] {
         let _ = writeln!(text, "{}", fold(&format!("  {line}"), width, 4));
     }
+    Screen { width, lists }.more(&mut text, lines.len() - shown);
     text
 }
 

@@ -46,6 +46,7 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
                 client::read(client.preflight_server(fleet_file::request(&file)?).await)?;
             output.document(&report, |report| {
                 let mut text = facts_text(&report.facts);
+                let width = output.width();
                 let mib = |bytes: u64| bytes / (1024 * 1024);
                 let _ = writeln!(
                     text,
@@ -54,7 +55,7 @@ pub async fn run(command: Command, client: &mut Client, output: &Output) -> Ende
                     report.data_files,
                     mib(report.free_bytes)
                 );
-                survey::findings_text(&mut text, &report.findings);
+                survey::findings_text(&mut text, &report.findings, width);
                 text
             });
             Ok(if report.ready() { exit::OK } else { exit::FAILED })

@@ -3,8 +3,8 @@
 use super::Ended;
 use super::client::{self, Client};
 use super::fleet_file;
-use super::output::Output;
-use super::text::{duration_ms, table, words};
+use super::output::{Lists, Output};
+use super::text::{duration_ms, push_folded, table, words};
 use fleet_common::codes::exit;
 use fleet_common::survey::{Finding, Verdict};
 use fleet_proto::SurveyRequest;
@@ -20,7 +20,14 @@ pub struct Arguments {
     /// Longest wait for all hosts: 90s, 10m
     #[arg(long, default_value = "10m", value_parser = duration_ms)]
     wait: u64,
+    /// List every host, also on a terminal
+    #[arg(long)]
+    all: bool,
 }
+
+/// Most rows of hosts on a screen, and most names in a line.
+const ROWS: usize = 40;
+const NAMES: usize = 10;
 
 impl Arguments {
     /// The fleet file.
@@ -37,7 +44,9 @@ pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> 
         wait_for_ms: arguments.wait,
     };
     let document: SurveyDocument = client::read(client.survey(request).await)?;
-    output.document(&document, text);
+    output.document(&document, |document| {
+        text(document, output.width(), output.lists(arguments.all))
+    });
     let server_ready = document
         .server
         .iter()
@@ -51,11 +60,11 @@ pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> 
     )
 }
 
-fn text(document: &SurveyDocument) -> String {
+fn text(document: &SurveyDocument, width: usize, lists: Lists) -> String {
     let mut text = String::new();
     let release = document.server_version.as_deref().unwrap_or("not reachable");
     let _ = writeln!(text, "server: {release}");
-    findings_text(&mut text, &document.server);
+    findings_text(&mut text, &document.server, width);
     let _ = writeln!(
         text,
         "\nfleet: {} ready, {} not ready, {} without an answer",
@@ -71,20 +80,28 @@ fn text(document: &SurveyDocument) -> String {
         } else {
             "warn"
         };
-        let _ = writeln!(
-            text,
-            "  {mark} {:<16} {} hosts: {}",
-            group.check,
+        let shown = lists.shown(group.hosts.len(), NAMES);
+        let more = match group.hosts.len() - shown {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let head = format!("  {mark} {:<16} ", group.check);
+        let hosts = format!(
+            "{} hosts: {}{more}",
             group.hosts.len(),
-            group.hosts.join(", ")
+            group.hosts[..shown].join(", ")
         );
-        let _ = writeln!(text, "       such as: {}", group.example);
+        push_folded(&mut text, &head, &hosts, width);
+        push_folded(&mut text, "       such as: ", &group.example, width);
         if !group.hint.is_empty() {
-            let _ = writeln!(text, "       hint: {}", group.hint);
+            push_folded(&mut text, "       hint: ", &group.hint, width);
         }
     }
-    let rows: Vec<Vec<String>> = document
-        .hosts
+    let whole = lists.shown(document.hosts.len(), ROWS) == document.hosts.len();
+    let mut told: Vec<_> = document.hosts.iter().collect();
+    told.retain(|host| whole || host.state != "ready");
+    told.truncate(lists.shown(told.len(), ROWS));
+    let rows: Vec<Vec<String>> = told
         .iter()
         .map(|host| {
             vec![
@@ -96,21 +113,28 @@ fn text(document: &SurveyDocument) -> String {
         })
         .collect();
     let _ = writeln!(text);
-    text.push_str(&table(&["  HOST", "STATE", "METHOD", "CLIENT"], &rows));
+    if !rows.is_empty() {
+        text.push_str(&table(&["  HOST", "STATE", "METHOD", "CLIENT"], &rows));
+    }
+    if rows.len() < document.hosts.len() {
+        let more = document.hosts.len() - rows.len();
+        let _ = writeln!(text, "  {more} more hosts; --all lists them");
+    }
     text
 }
 
 /// Findings, one a line, with their hints.
-pub fn findings_text(text: &mut String, findings: &[Finding]) {
+pub fn findings_text(text: &mut String, findings: &[Finding], width: usize) {
     for finding in findings {
         let mark = match finding.verdict {
             Verdict::Pass => "ok  ",
             Verdict::Warn => "warn",
             Verdict::Fail => "FAIL",
         };
-        let _ = writeln!(text, "  {mark} {:<16} {}", finding.check, finding.message);
+        let line = format!("  {mark} {:<16} ", finding.check);
+        push_folded(text, &line, &finding.message, width);
         if !finding.hint.is_empty() && finding.verdict != Verdict::Pass {
-            let _ = writeln!(text, "       hint: {}", finding.hint);
+            push_folded(text, "       hint: ", &finding.hint, width);
         }
     }
 }

@@ -54,6 +54,57 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Narrowest last column that is still folded beside the others.
+const BESIDE: usize = 24;
+/// Narrowest column that another one is cut for.
+const NARROW: usize = 8;
+
+/// The same on a screen of some width: the last column is folded below its head, or below its row where too little is left beside the
+/// others; these are cut only where they alone are too wide.
+pub fn table_within(head: &[&str], rows: &[Vec<String>], width: usize) -> String {
+    let plain = table(head, rows);
+    if plain.lines().all(|line| line.chars().count() <= width) || head.len() < 2 {
+        return plain;
+    }
+    let last = head.len() - 1;
+    let mut widths = vec![0; last];
+    let texts = rows.iter().map(|row| row.iter().map(String::as_str).collect());
+    let all: Vec<Vec<&str>> = std::iter::once(head.to_vec()).chain(texts).collect();
+    for row in &all {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let used = |widths: &[usize]| widths.iter().map(|width| width + 2).sum::<usize>();
+    while used(&widths) > width + 2 {
+        match widths.iter_mut().max().filter(|width| **width > NARROW) {
+            Some(widest) => *widest -= 1,
+            None => break,
+        }
+    }
+    let beside = width.saturating_sub(used(&widths)) >= BESIDE;
+    let indent = if beside { used(&widths) } else { 6 };
+    let mut text = String::new();
+    for row in &all {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{:<width$}  ", cut(cell, *width)));
+        }
+        let cell = row.get(last).copied().unwrap_or_default();
+        for (number, part) in folded(cell, width.saturating_sub(indent)).iter().enumerate() {
+            if number > 0 || !beside {
+                text.push_str(line.trim_end());
+                text.push('\n');
+                line = " ".repeat(indent);
+            }
+            line.push_str(part);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// Cuts a text to a width, with an ellipsis where something is gone.
 pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -86,6 +137,25 @@ pub fn fold(text: &str, width: usize, indent: usize) -> String {
         column += length;
     }
     folded
+}
+
+/// Adds a line that begins with `head` and is folded below the end of that; below a small indent where the head is long.
+pub fn push_folded(text: &mut String, head: &str, value: &str, width: usize) {
+    let at = head.chars().count();
+    let indent = if at <= 26 { at } else { 6 };
+    for (number, line) in folded(value, width.saturating_sub(at).max(20)).iter().enumerate() {
+        if number == 0 {
+            text.push_str(head);
+        } else {
+            text.push_str(&" ".repeat(indent));
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    if value.trim().is_empty() {
+        text.push_str(head.trim_end());
+        text.push('\n');
+    }
 }
 
 /// The lines of [`fold`] without any indent.
@@ -137,6 +207,38 @@ mod tests {
     fn tables_line_up() {
         let text = table(&["A", "LONG"], &[vec!["xyz".into(), "1".into()]]);
         assert_eq!(text, "A    LONG\nxyz  1\n");
+    }
+
+    #[test]
+    fn a_table_stays_within_its_screen() {
+        let rows = [
+            vec![
+                "db01".into(),
+                "failed".into(),
+                "dpkg ended with 100 and so on".into(),
+            ],
+            vec!["db02".into(), "upgraded".into(), String::new()],
+        ];
+        let head = ["HOST", "OUTCOME", "REASON"];
+        assert_eq!(table_within(&head, &rows, 80), table(&head, &rows));
+        assert_eq!(
+            table_within(&head, &rows, 42),
+            "HOST  OUTCOME   REASON\n\
+             db01  failed    dpkg ended with 100 and so\n                on\n\
+             db02  upgraded\n"
+        );
+        assert_eq!(
+            table_within(&head, &rows, 30),
+            "HOST  OUTCOME\n      REASON\n\
+             db01  failed\n      dpkg ended with 100 and\n      so on\n\
+             db02  upgraded\n"
+        );
+        let wide = table_within(
+            &["A", "B", "C"],
+            &[vec!["x".repeat(50), "y".into(), "z".into()]],
+            40,
+        );
+        assert!(wide.lines().all(|line| line.chars().count() <= 40), "{wide}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::dispatcher::{Engine, Link};
 use super::handle::{Answer, Begin, Message, SurveyOrders};
 use super::survey::SurveyRun;
 use crate::clock;
+use crate::plan_choice;
 use crate::problem::Problem;
 use crate::sessions::goodbye;
 use crate::store::{AuditEntry, PlanRow, RolloutCommit, RolloutRow};
@@ -22,13 +23,7 @@ impl Engine {
             return;
         }
         if let Some(running) = self.active.as_ref().filter(|active| !active.kernel.is_final()) {
-            let id = running.kernel.plan_id();
-            let problem = Problem::new(format!("a rollout of {id} is under way; only one can be"));
-            let problem = if begin.plan.parent.as_ref() == Some(id) {
-                problem.hint("`pmm-coordinator adopt` lets this plan, which follows it, take over; see `status`; `abort` ends the rollout")
-            } else {
-                problem.hint("see `pmm-coordinator status`; a plan made now follows the running one and can be adopted; `abort` ends the rollout")
-            };
+            let problem = plan_choice::under_way(running.kernel.plan_id(), &begin.plan);
             let _ = answer.send(Err(problem.into()));
             return;
         }
@@ -104,7 +99,7 @@ impl Engine {
             let _ = answer.send(result);
             return;
         }
-        let what = format!("{command:?}");
+        let what = command.to_string();
         match self.feed(Input::Operator {
             by: by.clone(),
             command,

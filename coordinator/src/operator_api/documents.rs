@@ -1,6 +1,7 @@
 //! Documents that the operator API answers with; the same JSON that `--json` prints.
 
 use crate::sessions::HostProgress;
+use crate::store::WaitingPlan;
 use fleet_common::inventory::{Detection, Inventory, RunKind};
 use fleet_common::order::OrderResult;
 use fleet_common::survey::{Finding, HostSurvey};
@@ -112,6 +113,9 @@ pub struct PlanDocument {
     pub plan_id: String,
     /// Whether a rollout of it was started.
     pub started: bool,
+    /// The command that carries it out, if one does now: `start` or `adopt` with its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// What it does other than its parent, if that one was started: for a plan made while the parent runs, what it adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against_parent: Option<PlanDiff>,
@@ -142,6 +146,30 @@ pub struct LiveStatus {
     /// Agents have seen more than the store gave: nothing begins before an operator adopts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_restored: Option<String>,
+    /// A plan that follows the running one and waits for `adopt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_plan: Option<WaitingPlanDocument>,
+}
+
+/// A plan that was made while a rollout runs, and that it could adopt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WaitingPlanDocument {
+    /// The plan.
+    pub plan: String,
+    /// The plan that runs.
+    pub follows: String,
+    /// When it was made.
+    pub made_at_ms: u64,
+}
+
+impl From<WaitingPlan> for WaitingPlanDocument {
+    fn from(waiting: WaitingPlan) -> Self {
+        Self {
+            plan: waiting.plan.to_string(),
+            follows: waiting.follows.to_string(),
+            made_at_ms: waiting.made_at_ms,
+        }
+    }
 }
 
 /// Events of the newest rollout.

@@ -4,9 +4,10 @@ use super::documents::{PlanDiffDocument, PlanDocument};
 use super::service::OperatorService;
 use crate::clock;
 use crate::engine::{SurveyOrders, SurveyTarget};
+use crate::plan_choice;
 use crate::pmm::{self, CheckedFleet};
 use crate::problem::{Problem, Problems};
-use crate::store::{AuditEntry, HostRow, PlanRow};
+use crate::store::{AuditEntry, HostRow, PlanRow, Startable, WaitingPlan};
 use fleet_common::hint::chain;
 use fleet_common::ids::PlanId;
 use fleet_common::inventory::Inventory;
@@ -16,6 +17,7 @@ use fleet_common::verification::FleetSnapshot;
 use fleet_proto::{FleetRequest, SurveyRequest};
 use pmm_driver::Driver;
 use rollout::fleet::Fleet;
+use rollout::kernel::Kernel;
 use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput};
 use rollout::survey::SurveyDocument;
 use server_upgrade::facts::{PreflightReport, ServerFacts};
@@ -125,13 +127,12 @@ impl OperatorService {
             detail: plan_id.to_string(),
         };
         if !self.store.save_plan_after(row, newest, audit).await? {
-            return Err(Problem::new("another plan was made at the same time")
-                .hint("make the plan again")
-                .into());
+            return Err(plan_choice::not_kept().into());
         }
         Ok(PlanDocument {
             plan_id: plan_id.to_string(),
             started: false,
+            next: self.next_step(&plan_id, &plan).await?,
             against_parent: running.map(|running| rollout::plan::diff(&running, &plan)),
             plan,
         })
@@ -140,7 +141,19 @@ impl OperatorService {
     /// A plan of the fleet as it is now. `running` is the plan that it would take over from.
     async fn planned(&self, path: &str, text: &[u8], running: Option<&Plan>) -> Result<PlanDraft, Problems> {
         let (checked, driver) = self.checked(path, text)?;
-        let report = preflight(&checked, &driver).await?;
+        let busy = self
+            .engine
+            .ask(|kernel, _| kernel.is_some_and(Kernel::works_on_server))
+            .await?;
+        let report = preflight(&checked, &driver).await.map_err(|mut problems| {
+            for problem in problems.errors.iter_mut().filter(|_| busy) {
+                problem.hints.insert(
+                    0,
+                    "the rollout works on the server at this moment: try again when its hop is over, see `status`".to_owned(),
+                );
+            }
+            problems
+        })?;
         let now_ms = clock::now_ms();
         let snapshot = driver
             .snapshot(now_ms.saturating_sub(QAN_WINDOW_MS))
@@ -214,9 +227,32 @@ impl OperatorService {
         Ok(PlanDocument {
             plan_id: row.plan.to_string(),
             started,
+            next: self.next_step(&row.plan, &plan).await?,
             against_parent,
             plan,
         })
+    }
+
+    /// The command that carries this plan out, if one does now.
+    async fn next_step(&self, id: &PlanId, plan: &Plan) -> Result<Option<String>, Problems> {
+        let waiting = self.waiting_plan().await?;
+        let waits = waiting.is_some_and(|waiting| waiting.plan == *id);
+        let idle = self.running_plan().await?.is_none();
+        let startable = self.store.startable(Some(id.clone())).await?;
+        let may_begin = idle && matches!(startable, Startable::Yes(_));
+        Ok(plan_choice::next(id, plan, waits, may_begin))
+    }
+
+    /// The newest plan, if the rollout under way could adopt it.
+    pub(super) async fn waiting_plan(&self) -> Result<Option<WaitingPlan>, Problems> {
+        let Some(waiting) = self.store.waiting_plan().await? else {
+            return Ok(None);
+        };
+        let takes = self
+            .engine
+            .ask(|kernel, _| kernel.is_some_and(Kernel::takes_another_plan))
+            .await?;
+        Ok(Some(waiting).filter(|_| takes))
     }
 
     /// A plan by id, or the newest one.
@@ -226,16 +262,7 @@ impl OperatorService {
         } else {
             self.store.plan(&PlanId::new(wanted)).await?
         };
-        row.ok_or_else(|| {
-            let message = if wanted.is_empty() {
-                "there is no plan yet".to_owned()
-            } else {
-                format!("there is no plan `{wanted}`")
-            };
-            Problem::new(message)
-                .hint("`pmm-coordinator plan -f fleet.toml` makes one")
-                .into()
-        })
+        row.ok_or_else(|| plan_choice::no_plan(wanted).into())
     }
 
     /// Hosts that take part in plans: known, not revoked, with an inventory.

@@ -4,9 +4,11 @@ use super::documents::{DoneDocument, EventsDocument, ExplainedDocument, LiveStat
 use super::service::OperatorService;
 use crate::config;
 use crate::engine::Begin;
+use crate::plan_choice;
 use crate::pmm;
 use crate::problem::{Problem, Problems};
 use crate::store::{ADOPT_HINT, StoredEvent};
+use fleet_common::ids::PlanId;
 use fleet_proto as wire;
 use rollout::kernel::{Command, RollbackTarget};
 use rollout::report::ReportDocument;
@@ -28,20 +30,8 @@ impl OperatorService {
         who: String,
         request: wire::StartRequest,
     ) -> Result<DoneDocument, Problems> {
-        let plan = self.stored_plan(&request.plan_id).await?;
-        let newest = self.stored_plan("").await?;
-        if newest.plan != plan.plan {
-            return Err(
-                Problem::new(format!("{} was replaced by {}", plan.plan, newest.plan))
-                    .hint("only the newest plan can be started; `pmm-coordinator plan show` prints it")
-                    .into(),
-            );
-        }
-        if self.store.plan_was_started(&plan.plan).await? {
-            return Err(Problem::new(format!("{} was started before", plan.plan))
-                .hint("`pmm-coordinator retry` tries again what failed; a new plan starts from what is there now")
-                .into());
-        }
+        let wanted = Some(PlanId::new(request.plan_id.clone())).filter(|_| !request.plan_id.is_empty());
+        let plan = plan_choice::to_start(&request.plan_id, self.store.startable(wanted).await?)?;
         let checked = pmm::check(&plan.fleet_path, &plan.fleet_text)?;
         let driver = pmm::driver(&checked.fleet, &self.files)?;
         let begin = Begin {
@@ -121,10 +111,12 @@ impl OperatorService {
             .into_iter()
             .map(|(host, latest)| (host.into(), latest))
             .collect();
+        let waiting = self.waiting_plan().await?;
         Ok(LiveStatus {
             status,
             progress,
             store_restored: restored,
+            waiting_plan: waiting.map(Into::into),
         })
     }
 
@@ -137,18 +129,22 @@ impl OperatorService {
     }
 
     pub(super) async fn explain_document(&self, subject: String) -> Result<ExplainedDocument, Problems> {
-        let wanted = subject.clone();
-        let explained = self
+        let wanted = subject;
+        let mut explained = self
             .engine
             .ask(move |kernel, now_ms| {
-                kernel.map(|kernel| rollout::explain::explain(kernel, &wanted, now_ms))
+                kernel.map(|kernel| {
+                    rollout::explain::explain(kernel, &wanted, now_ms)
+                        .ok_or_else(|| plan_choice::not_explained(kernel, &wanted))
+                })
             })
             .await?
-            .ok_or_else(no_rollout)?
-            .ok_or_else(|| {
-                Problem::new(format!("the rollout knows no `{subject}`"))
-                    .hint("give `rollout`, `server`, a group's name, or a host's name or id")
-            })?;
+            .ok_or_else(no_rollout)??;
+        if explained.subject == "rollout"
+            && let Some(waiting) = self.waiting_plan().await?
+        {
+            explained.with_waiting_plan(&waiting.plan, &waiting.follows);
+        }
         let rollout = self.store.newest_rollout().await?.ok_or_else(no_rollout)?.rollout;
         let last = self
             .store

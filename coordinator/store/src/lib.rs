@@ -25,7 +25,7 @@ pub use hosts::HostRow;
 pub use intake::IncomingEvent;
 pub use keys::{Admission, Renewal};
 pub use outbox::{Cursor, NewEvent};
-pub use plans::PlanRow;
+pub use plans::{PlanRow, Startable, WaitingPlan};
 pub use restored::{ADOPT_HINT, Restored};
 pub use rollouts::{RolloutCommit, RolloutRow, StoredEvent};
 pub use sessions::{HelloFacts, Opened, SessionDecision};

@@ -34,6 +34,47 @@ fn plan_row(row: &Row<'_>) -> rusqlite::Result<PlanRow> {
 }
 
 const COLUMNS: &str = "plan_id, parent, created_at_ms, document, fleet_path, fleet_text";
+const NEWEST: &str = "ORDER BY created_at_ms DESC, rowid DESC LIMIT 1";
+
+/// Whether a rollout of a plan may begin.
+#[derive(Clone, Debug)]
+pub enum Startable {
+    /// It is the newest plan and was never carried out.
+    Yes(Box<PlanRow>),
+    /// There is no such plan, or none at all.
+    Unknown,
+    /// A newer plan took its place.
+    Replaced {
+        /// The plan.
+        plan: PlanId,
+        /// The newest one.
+        by: PlanId,
+        /// Who made the newest one.
+        who: String,
+        /// When, Unix milliseconds.
+        at_ms: u64,
+    },
+    /// A rollout began with it or adopted it.
+    Started {
+        /// The plan.
+        plan: PlanId,
+        /// Who did so.
+        who: String,
+        /// When, Unix milliseconds.
+        at_ms: u64,
+    },
+}
+
+/// A plan that could take over the rollout under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingPlan {
+    /// The plan.
+    pub plan: PlanId,
+    /// The plan that runs, which it follows.
+    pub follows: PlanId,
+    /// When it was made, Unix milliseconds.
+    pub made_at_ms: u64,
+}
 
 impl Core {
     /// Keeps a plan, if its parent is still the newest one (compare and set). Says whether it was.
@@ -51,11 +92,9 @@ impl Core {
     ) -> Result<bool, StoreError> {
         let connection = &self.connection;
         let newest: Option<String> = connection
-            .query_row(
-                "SELECT plan_id FROM plans ORDER BY created_at_ms DESC, rowid DESC LIMIT 1",
-                [],
-                |row| row.get(0),
-            )
+            .query_row(&format!("SELECT plan_id FROM plans {NEWEST}"), [], |row| {
+                row.get(0)
+            })
             .optional()?;
         if newest.as_deref() != expected.as_ref().map(PlanId::as_str) {
             return Ok(false);
@@ -76,16 +115,74 @@ impl Core {
         Ok(true)
     }
 
-    /// Whether a rollout of this plan was ever started.
+    /// Whether a rollout ever carried this plan out: began with it, or adopted it.
     pub fn plan_was_started(&self, plan: &PlanId) -> Result<bool, StoreError> {
         let connection = &self.connection;
         let id = plan.as_str();
         Ok(connection
-            .query_row("SELECT 1 FROM rollouts WHERE plan_id = ?1 LIMIT 1", [id], |_| {
-                Ok(())
-            })
+            .query_row(
+                "SELECT 1 FROM rollout_plans WHERE plan_id = ?1 LIMIT 1",
+                [id],
+                |_| Ok(()),
+            )
             .optional()?
             .is_some())
+    }
+
+    /// Whether a rollout of a plan may begin, or of the newest one where none is named.
+    pub fn startable(&self, wanted: Option<&PlanId>) -> Result<Startable, StoreError> {
+        let Some(newest) = self.newest_plan()? else {
+            return Ok(Startable::Unknown);
+        };
+        let plan = wanted.unwrap_or(&newest.plan).clone();
+        if self.plan(&plan)?.is_none() {
+            return Ok(Startable::Unknown);
+        }
+        if self.plan_was_started(&plan)? {
+            let (who, at_ms) = self.last_act("what IN ('start', 'adopt')", &plan)?;
+            return Ok(Startable::Started { plan, who, at_ms });
+        }
+        if plan != newest.plan {
+            let (who, at_ms) = self.last_act("what = 'plan'", &newest.plan)?;
+            let by = newest.plan;
+            return Ok(Startable::Replaced { plan, by, who, at_ms });
+        }
+        Ok(Startable::Yes(Box::new(newest)))
+    }
+
+    /// Who did something last with a plan, and when: the audit ends such a line with the plan's id.
+    fn last_act(&self, what: &str, plan: &PlanId) -> Result<(String, u64), StoreError> {
+        let query = format!(
+            "SELECT who, at_ms FROM audit WHERE {what} AND (detail = ?1 OR detail LIKE '% ' || ?1) ORDER BY id DESC LIMIT 1"
+        );
+        let found = self
+            .connection
+            .query_row(&query, [plan.as_str()], |row| {
+                Ok((row.get(0)?, uint(row.get(1)?)))
+            })
+            .optional()?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The newest plan, if it follows the one that a rollout carries out now.
+    pub fn waiting_plan(&self) -> Result<Option<WaitingPlan>, StoreError> {
+        let waiting = |row: &Row<'_>| {
+            Ok(WaitingPlan {
+                plan: PlanId::new(row.get::<_, String>(0)?),
+                follows: PlanId::new(row.get::<_, String>(1)?),
+                made_at_ms: uint(row.get(2)?),
+            })
+        };
+        Ok(self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT newest.plan_id, newest.parent, newest.created_at_ms
+                 FROM (SELECT plan_id, parent, created_at_ms FROM plans {NEWEST}) AS newest,
+                      (SELECT plan_id, finished_at_ms FROM rollouts ORDER BY started_at_ms DESC, rowid DESC LIMIT 1) AS running
+                 WHERE running.finished_at_ms IS NULL AND newest.parent = running.plan_id"
+            ))?
+            .query_row([], waiting)
+            .optional()?)
     }
 
     /// A plan by id.
@@ -105,11 +202,7 @@ impl Core {
     pub fn newest_plan(&self) -> Result<Option<PlanRow>, StoreError> {
         let connection = &self.connection;
         Ok(connection
-            .query_row(
-                &format!("SELECT {COLUMNS} FROM plans ORDER BY created_at_ms DESC, rowid DESC LIMIT 1"),
-                [],
-                plan_row,
-            )
+            .query_row(&format!("SELECT {COLUMNS} FROM plans {NEWEST}"), [], plan_row)
             .optional()?)
     }
 }
@@ -131,7 +224,17 @@ impl Store {
             .await
     }
 
-    /// Whether a rollout of this plan was ever started.
+    /// See [`Core::startable`].
+    pub async fn startable(&self, wanted: Option<PlanId>) -> Result<Startable, StoreError> {
+        self.read(move |core| core.startable(wanted.as_ref())).await
+    }
+
+    /// See [`Core::waiting_plan`].
+    pub async fn waiting_plan(&self) -> Result<Option<WaitingPlan>, StoreError> {
+        self.read(Core::waiting_plan).await
+    }
+
+    /// Whether a rollout ever carried this plan out.
     pub async fn plan_was_started(&self, plan: &PlanId) -> Result<bool, StoreError> {
         let plan = plan.clone();
         self.read(move |core| core.plan_was_started(&plan)).await

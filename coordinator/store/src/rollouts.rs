@@ -222,12 +222,14 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
                 int(begin.started_at_ms)
             ],
         )?;
+        carries_out(connection, rollout, &begin.plan)?;
     }
     if let Some(plan) = &commit.plan {
         connection.execute(
             "UPDATE rollouts SET plan_id = ?2 WHERE rollout_id = ?1",
             params![rollout.as_str(), plan.as_str()],
         )?;
+        carries_out(connection, rollout, plan)?;
     }
     if !commit.rows.is_empty() {
         let mut statement = connection.prepare_cached(
@@ -251,6 +253,14 @@ fn apply(connection: &Connection, commit: &RolloutCommit) -> Result<(), StoreErr
             params![rollout.as_str(), int(*at_ms), report],
         )?;
     }
+    Ok(())
+}
+
+fn carries_out(connection: &Connection, rollout: &RolloutId, plan: &PlanId) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT OR IGNORE INTO rollout_plans (rollout_id, plan_id) VALUES (?1, ?2)",
+        params![rollout.as_str(), plan.as_str()],
+    )?;
     Ok(())
 }
 

@@ -51,7 +51,12 @@ pub fn explained(kernel: &Kernel, now_ms: u64) -> Result<(), String> {
                 .map(|text| (document.code.clone(), text.clone())),
         );
     }
-    for wait in rollout::progress::view(kernel, now_ms).waits {
+    let view = rollout::progress::view(kernel, now_ms);
+    for wait in view.waits {
+        let busy = |name: &&String| view.in_flight.iter().any(|host| host.name == **name);
+        if let Some(name) = wait.hosts.iter().find(busy) {
+            return Err(format!("`status` lists {name} both in flight and waiting"));
+        }
         let named = (wait.code.clone(), wait.text.clone());
         if !waits.contains(&named) {
             return Err(format!(
@@ -60,6 +65,14 @@ pub fn explained(kernel: &Kernel, now_ms: u64) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A screen on which nothing is wider than it.
+pub fn fits(screen: String, width: usize) -> Result<String, String> {
+    match screen.lines().find(|line| line.chars().count() > width) {
+        Some(line) => Err(format!("a line is wider than {width} columns: {line}")),
+        None => Ok(screen),
+    }
 }
 
 fn lacks(document: &ExplainDocument, kernel: &Kernel) -> Result<(), String> {

@@ -9,7 +9,7 @@ use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use fleet_sim::fixture;
 use rollout::fleet::FleetError;
-use rollout::plan::{HostRecord, PlanDraft, ServerInput};
+use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput};
 use std::collections::BTreeMap;
 
 /// Monday, an hour before midnight.
@@ -194,6 +194,7 @@ impl Setup {
             ));
         }
         text.push_str(&format!("[timing]\n{}", table("timing")));
+        text.push_str(&format!("[rollout]\n{}", table("rollout")));
         text.push_str(&format!("[defaults]\n{}", table("defaults")));
         for (name, _, policy) in &self.groups {
             text.push_str(&format!(
@@ -251,6 +252,7 @@ impl Setup {
         hosts: &BTreeMap<HostId, Host>,
         server: PmmVersion,
         now: u64,
+        running: Option<&Plan>,
     ) -> Result<PlanDraft, Vec<FleetError>> {
         let fleet = rollout::fleet::parse(&self.fleet_text(), "fleet.toml")?;
         let input = ServerInput {
@@ -259,8 +261,17 @@ impl Setup {
             reach: fixture::reach(),
         };
         let view = self.snapshot(hosts, server, now);
+        // An inventory says what runs now.
+        let mut records = self.records.clone();
+        for record in &mut records {
+            if let Detection::Installed(found) = &mut record.inventory.client
+                && let Some(version) = hosts.get(&record.host_id).and_then(Host::version)
+            {
+                found.version = version;
+            }
+        }
         let table = CompatibilityTable::shipped().unwrap();
-        rollout::plan::join(&fleet, &self.records, &view, &input, &table, now)
+        rollout::plan::join_child(&fleet, &records, &view, &input, &table, now, running)
     }
 }
 

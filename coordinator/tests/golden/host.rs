@@ -159,6 +159,11 @@ impl Host {
         }
     }
 
+    /// Release of its client; none while that is being replaced.
+    pub fn version(&self) -> Option<PmmVersion> {
+        self.version
+    }
+
     pub fn running(&self) -> Option<OrderId> {
         self.active.as_ref().map(|active| active.order.order.clone())
     }

@@ -15,6 +15,7 @@ mod host;
 mod script;
 mod server;
 mod steps;
+mod wish;
 mod world;
 
 use std::fmt::Write as _;

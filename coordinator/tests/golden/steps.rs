@@ -4,33 +4,38 @@ use crate::check;
 use crate::fleet::Setup;
 use crate::host::Behaviour;
 use crate::world::World;
-use fleet_common::ids::{Epoch, GroupName, HostId, LegId};
+use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
 use fleet_common::server::HopOutcome;
 use pmm_coordinator::cli::screens;
 use pmm_coordinator::operator_api::documents::{
     EventsDocument, ExplainedDocument, LiveStatus, PlanDiffDocument, PlanDocument,
 };
-use pmm_coordinator::problem::Problem;
+use pmm_coordinator::plan_choice;
+use pmm_coordinator::problem::{Problem, Problems};
+use pmm_coordinator::store::{PlanRow, StoreError, WaitingPlan};
 use rollout::kernel::{Command, Input, Kernel, Refusal, RollbackTarget, RolloutPhase};
 use rollout::plan::Plan;
 use std::collections::BTreeMap;
 
 /// Width of a screen where a step names none.
 const WIDTH: usize = 100;
+/// Width of a list of events where a step names none.
+const WIDE: usize = 1_000;
 /// Longest wait of `run until`, milliseconds of virtual time.
 const PATIENCE: u64 = 15 * 86_400_000;
 /// Events of one subject that `explain` adds, as in the program but shorter.
 const EVENTS: usize = 4;
 
 pub struct Player {
-    world: World,
-    plan: Plan,
+    pub(crate) world: World,
+    /// Plans in the order in which they were kept; in scripts and on screens they are `plan-1`, `plan-2`, ...
+    pub(crate) plans: Vec<PlanId>,
     watch: screens::Lines,
 }
 
 /// What a fleet file that is refused prints instead of a plan.
 pub fn refused_plan(setup: &Setup) -> Option<String> {
-    let errors = setup.draft(&setup.hosts(), setup.server, setup.now).err()?;
+    let errors = setup.draft(&setup.hosts(), setup.server, setup.now, None).err()?;
     let problems = pmm_coordinator::pmm::problems(errors);
     let texts: Vec<String> = problems.errors.iter().map(Problem::render).collect();
     Some(texts.join("\n"))
@@ -38,16 +43,18 @@ pub fn refused_plan(setup: &Setup) -> Option<String> {
 
 impl Player {
     pub fn new(setup: Setup) -> Result<Self, String> {
-        let (world, plan) = World::new(setup)?;
+        let world = World::new(setup)?;
+        let plans = vec![world.kernel.plan_id().clone()];
         Ok(Self {
             world,
-            plan,
+            plans,
             watch: screens::Lines::default(),
         })
     }
 
     /// Whether a step shows what the program prints.
     pub fn is_screen(step: &str) -> bool {
+        let step = step.split_once(": ").map_or(step, |(_, step)| step);
         let first = step.split_whitespace().next().unwrap_or_default();
         matches!(
             first,
@@ -55,25 +62,60 @@ impl Player {
         )
     }
 
-    /// Does a step; what it prints.
+    /// Does a step; what it prints. `bob: ` in front names the operator, who is ann else; ` & ` between two lets them look at once.
     pub fn step(&mut self, line: &str) -> Result<String, String> {
-        let words = shell_words(line);
+        let parts: Vec<(&str, Vec<String>)> = line.split(" & ").map(|part| self.typed(part)).collect();
+        let printed = match &parts[..] {
+            [(by, words)] => self.one(by, words)?,
+            _ => self.at_once(&parts)?,
+        };
+        check::explained(&self.world.kernel, self.world.now)?;
+        Ok(self.named(printed))
+    }
+
+    /// Who types what; plans by their ids.
+    fn typed<'a>(&self, line: &'a str) -> (&'a str, Vec<String>) {
+        let (by, line) = line
+            .split_once(": ")
+            .filter(|(by, _)| by.chars().all(|c| c.is_ascii_lowercase()))
+            .unwrap_or(("ann", line));
+        let mut words = shell_words(line);
+        for word in &mut words {
+            let number = word
+                .strip_prefix("plan-")
+                .and_then(|number| number.parse::<usize>().ok());
+            if let Some(id) = number.and_then(|number| self.plans.get(number.checked_sub(1)?)) {
+                *word = id.to_string();
+            }
+        }
+        (by, words)
+    }
+
+    /// Ids that follow from all bytes of a plan would change with each of them.
+    fn named(&self, mut printed: String) -> String {
+        for (at, id) in self.plans.iter().enumerate() {
+            printed = printed.replace(id.as_str(), &format!("plan-{}", at + 1));
+        }
+        printed
+    }
+
+    fn one(&mut self, by: &str, words: &[String]) -> Result<String, String> {
+        if let Some(wish) = self.wish(words)? {
+            pmm_coordinator::cli::takes(words)?;
+            return self.carry_out(by, wish);
+        }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let printed = match words[..] {
-            ["status"] => self.status(WIDTH),
-            ["status", width] => self.status(width.parse().map_err(|_| "no width")?),
+        Ok(match words[..] {
+            ["status"] => check::fits(self.status(WIDTH), WIDTH)?,
+            ["status", width] => {
+                let width = width.parse().map_err(|_| "no width")?;
+                check::fits(self.status(width), width)?
+            }
             ["explain"] => self.explain("rollout")?,
             ["explain", subject] => self.explain(subject)?,
-            ["plan"] => {
-                let document = PlanDocument {
-                    plan_id: "plan-1".to_owned(),
-                    started: false,
-                    plan: self.plan.clone(),
-                    against_parent: None,
-                };
-                screens::plan(&document, self.world.now, WIDTH)
-            }
+            ["plan"] => self.plan()?,
             ["plan", "diff"] => self.diff()?,
+            ["adopt", ref plan @ ..] => self.adopt(by, plan.first().copied())?,
             ["join", name, group] => {
                 self.world.join(name, group);
                 String::new()
@@ -82,15 +124,8 @@ impl Player {
                 self.world.setup.edit(group, &line.join(" "))?;
                 String::new()
             }
-            ["saw-epoch", name, counter] => {
-                let id = self.host(name)?;
-                let epoch = Epoch {
-                    term: 1,
-                    counter: counter.parse().map_err(|_| "no number")?,
-                };
-                self.world.hosts.get_mut(&id).unwrap().meet(epoch);
-                String::new()
-            }
+            ["slow-line", name] => self.each(&[name], World::slow)?,
+            ["late", name] => self.each(&[name], World::late)?,
             ["store-restored", text] => {
                 let text = text.to_owned();
                 self.world.give(Input::StoreRestored { text });
@@ -100,9 +135,17 @@ impl Player {
                 self.world.adopt();
                 String::new()
             }
-            ["report"] => screens::report(&rollout::report::report(&self.world.kernel, self.world.now)),
+            ["report"] => {
+                let report = rollout::report::report(&self.world.kernel, self.world.now);
+                check::fits(screens::report(&report, WIDTH), WIDTH)?
+            }
             ["watch"] => self.watch(),
-            ["events", number] => self.events(number.parse().map_err(|_| "no number")?),
+            ["events", number] => self.events(number.parse().map_err(|_| "no number")?, WIDE),
+            ["events", number, width] => {
+                let width = width.parse().map_err(|_| "no width")?;
+                let shown = self.events(number.parse().map_err(|_| "no number")?, width);
+                check::fits(shown, width)?
+            }
             ["run", time] => {
                 let until = self.world.now + milliseconds(time)?;
                 while self.world.now < until {
@@ -143,10 +186,8 @@ impl Player {
                 self.world.server.nobody = true;
                 String::new()
             }
-            _ => self.operator(&words)?,
-        };
-        check::explained(&self.world.kernel, self.world.now)?;
-        Ok(printed)
+            _ => self.operator(by, &words)?,
+        })
     }
 
     /// What must hold at the end of every scenario.
@@ -204,17 +245,52 @@ impl Player {
             status: rollout::progress::view(&self.world.kernel, self.world.now),
             progress: BTreeMap::new(),
             store_restored: None,
+            waiting_plan: self.waiting().map(Into::into),
         }
+    }
+
+    /// A plan that the rollout could adopt.
+    fn waiting(&self) -> Option<WaitingPlan> {
+        let waiting = self.world.core.waiting_plan().expect("the store answers")?;
+        Some(waiting).filter(|_| self.world.kernel.takes_another_plan())
+    }
+
+    /// The newest plan, as `plan` and `plan show` print it.
+    pub(crate) fn plan(&self) -> Result<String, String> {
+        let core = &self.world.core;
+        let row = core.newest_plan().map_err(text)?.ok_or("there is no plan")?;
+        let plan = read(&row)?;
+        let started = core.plan_was_started(&row.plan).map_err(text)?;
+        let runs = self.world.is_started() && !self.world.kernel.is_final();
+        let waits = self.waiting().is_some_and(|waiting| waiting.plan == row.plan);
+        let document = PlanDocument {
+            plan_id: row.plan.to_string(),
+            started,
+            next: plan_choice::next(&row.plan, &plan, waits, !started && !runs),
+            against_parent: waits.then(|| rollout::plan::diff(self.world.kernel.plan(), &plan)),
+            plan,
+        };
+        check::fits(screens::plan(&document, self.world.now, WIDTH), WIDTH)
+    }
+
+    fn adopt(&mut self, by: &str, plan: Option<&str>) -> Result<String, String> {
+        let core = &self.world.core;
+        let row = match plan {
+            Some(id) => core.plan(&PlanId::new(id)),
+            None => core.newest_plan(),
+        };
+        let row = row.map_err(text)?.ok_or("there is no such plan")?;
+        let answer = self.world.adopt_plan(by, row);
+        Ok(answer.unwrap_or_else(|refusal| refused(&refusal)))
     }
 
     fn diff(&self) -> Result<String, String> {
         let world = &self.world;
-        let draft = world.setup.draft(&world.hosts, world.server.version, world.now);
-        let now = draft.map_err(|errors| format!("{errors:?}"))?.plan;
+        let now = world.draft_now(world.is_started())?.plan;
         let document = PlanDiffDocument {
-            from: "plan-1".to_owned(),
+            from: world.kernel.plan_id().to_string(),
             to: "now".to_owned(),
-            diff: rollout::plan::diff(&self.plan, &now),
+            diff: rollout::plan::diff(world.kernel.plan(), &now),
         };
         Ok(screens::plan_diff(&document, WIDTH))
     }
@@ -224,8 +300,13 @@ impl Player {
     }
 
     fn explain(&self, subject: &str) -> Result<String, String> {
-        let explained = rollout::explain::explain(&self.world.kernel, subject, self.world.now)
-            .ok_or_else(|| format!("the rollout knows no `{subject}`"))?;
+        let kernel = &self.world.kernel;
+        let Some(mut explained) = rollout::explain::explain(kernel, subject, self.world.now) else {
+            return Ok(failed(plan_choice::not_explained(kernel, subject)));
+        };
+        if let Some(waiting) = self.waiting().filter(|_| explained.subject == "rollout") {
+            explained.with_waiting_plan(&waiting.plan, &waiting.follows);
+        }
         let about = self
             .world
             .events
@@ -244,9 +325,9 @@ impl Player {
         }
     }
 
-    fn events(&self, number: u64) -> String {
+    fn events(&self, number: u64, width: usize) -> String {
         let all = self.world.events.len() as u64;
-        screens::events(&self.after(all.saturating_sub(number)))
+        screens::events(&self.after(all.saturating_sub(number)), width)
     }
 
     fn watch(&mut self) -> String {
@@ -255,24 +336,39 @@ impl Player {
         lines.join("\n")
     }
 
-    fn operator(&mut self, words: &[&str]) -> Result<String, String> {
+    fn operator(&mut self, by: &str, words: &[&str]) -> Result<String, String> {
         let typed: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         pmm_coordinator::cli::takes(&typed)?;
-        let answer = self.world.command("ann", command(words)?);
+        let answer = self.world.command(by, command(words)?);
         Ok(answer.unwrap_or_else(|refusal| refused(&refusal)))
     }
 }
 
-fn refused(refusal: &Refusal) -> String {
+pub(crate) fn refused(refusal: &Refusal) -> String {
     let mut problem = Problem::new(refusal.reason.clone());
     if !refusal.hint.is_empty() {
         problem = problem.hint(refusal.hint.clone());
     }
-    problem.render()
+    failed(problem)
+}
+
+/// What a command that was refused prints, and its exit status.
+pub(crate) fn failed(problem: Problem) -> String {
+    let problems = Problems::from(problem);
+    let texts: Vec<String> = problems.errors.iter().map(Problem::render).collect();
+    format!("{}\n(exit status {})", texts.join("\n"), problems.exit)
+}
+
+pub(crate) fn text(error: StoreError) -> String {
+    error.to_string()
+}
+
+fn read(row: &PlanRow) -> Result<Plan, String> {
+    Plan::parse(&row.document).map_err(|error| error.to_string())
 }
 
 /// A command line of the operator; the command line's own definition has taken it already.
-fn command(words: &[&str]) -> Result<Command, String> {
+pub(crate) fn command(words: &[&str]) -> Result<Command, String> {
     let mut names = Vec::new();
     let mut options: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut rest = words[1..].iter();

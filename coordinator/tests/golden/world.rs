@@ -3,10 +3,12 @@
 use crate::fleet::Setup;
 use crate::host::Host;
 use crate::server::Server;
-use fleet_common::ids::{Epoch, HostId, OrderId, RolloutId};
+use fleet_common::ids::{Epoch, HostId, OrderId, PlanId, RolloutId};
 use fleet_common::order::HostEvent;
 use pmm_coordinator::operator_api::documents::NumberedEvent;
-use rollout::kernel::{Command, Input, Kernel, Looks, NODES_EVERY_MS, Output, Refusal, Row};
+use pmm_coordinator::store::{AuditEntry, Core, PlanRow, RolloutCommit, RolloutRow};
+use rollout::kernel::{Command, HostOrder, Input, Kernel, Looks, NODES_EVERY_MS, Output, Refusal, Row};
+use rollout::plan::{Plan, PlanDraft};
 use std::collections::BTreeMap;
 
 /// Milliseconds of a step while something works, and while everything only waits.
@@ -22,8 +24,15 @@ pub struct World {
     pub events: Vec<NumberedEvent>,
     /// Whether PMM answers the coordinator.
     pub sight: bool,
+    /// Plans and rollouts, as the coordinator keeps them.
+    pub core: Core,
+    /// Hosts whose orders are on their way for long.
+    slow: BTreeMap<HostId, Vec<HostOrder>>,
     bytes: Vec<u8>,
     store: BTreeMap<String, String>,
+    /// How many rollouts began.
+    rollouts: u32,
+    finished: bool,
     /// What the last tick wants to see of PMM.
     looks: Looks,
     nodes_seen_at: u64,
@@ -32,13 +41,16 @@ pub struct World {
 
 impl World {
     /// A plan of the setup, not started.
-    pub fn new(setup: Setup) -> Result<(Self, rollout::plan::Plan), String> {
+    pub fn new(setup: Setup) -> Result<Self, String> {
         let hosts = setup.hosts();
         let draft = setup
-            .draft(&hosts, setup.server, setup.now)
+            .draft(&hosts, setup.server, setup.now, None)
             .map_err(|errors| format!("{errors:?}"))?;
-        let plan = draft.plan.clone();
-        let (_, bytes) = draft.into_bytes().map_err(|error| error.to_string())?;
+        let core = Core::in_memory().map_err(|error| error.to_string())?;
+        let row = plan_row(draft, &setup)?;
+        core.save_plan(row.clone(), audit("ann", "plan", &row.plan, setup.now))
+            .map_err(|error| error.to_string())?;
+        let bytes = row.document;
         let epoch = Epoch { term: 1, counter: 0 };
         let kernel = Kernel::new(RolloutId::new("rollout-1"), &bytes, epoch, setup.now)
             .map_err(|error| error.to_string())?;
@@ -49,21 +61,126 @@ impl World {
             server: Server::new(setup.server),
             events: Vec::new(),
             sight: true,
+            core,
+            slow: BTreeMap::new(),
             bytes,
             store: BTreeMap::new(),
+            rollouts: 0,
+            finished: false,
             looks: Looks::default(),
             nodes_seen_at: 0,
             term: 1,
             setup,
         };
-        for host in world.hosts.keys().cloned().collect::<Vec<_>>() {
-            world.give(Input::Connected {
+        world.meet_all();
+        Ok(world)
+    }
+
+    fn meet_all(&mut self) {
+        for host in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            self.give(Input::Connected {
                 host,
                 running_order: None,
             });
         }
-        world.give(Input::Tick);
-        Ok((world, plan))
+        self.give(Input::Tick);
+    }
+
+    /// A plan of the fleet as it is, to be kept. While a rollout runs it follows that one's plan, as the coordinator makes it.
+    pub fn plan_now(&self) -> Result<PlanRow, String> {
+        let running = self.is_started() && !self.kernel.is_final();
+        let draft = self.draft_now(running)?;
+        let newest = self.core.newest_plan().map_err(|error| error.to_string())?;
+        let parent = if running {
+            Some(self.kernel.plan_id().clone())
+        } else {
+            newest.map(|row| row.plan)
+        };
+        plan_row(draft.with_parent(parent), &self.setup).map(|row| PlanRow {
+            created_at_ms: self.now,
+            ..row
+        })
+    }
+
+    /// What would be planned now, for a rollout that runs or for a new one.
+    pub fn draft_now(&self, running: bool) -> Result<PlanDraft, String> {
+        let running = running.then(|| self.kernel.plan());
+        self.setup
+            .draft(&self.hosts, self.server.version, self.now, running)
+            .map_err(|errors| format!("{errors:?}"))
+    }
+
+    pub fn is_started(&self) -> bool {
+        self.kernel.rollout().started_at_ms.is_some()
+    }
+
+    /// Begins a rollout of a plan that nothing stands against.
+    pub fn start(
+        &mut self,
+        by: &str,
+        row: &PlanRow,
+        accept_unmatched: Vec<String>,
+    ) -> Result<String, Refusal> {
+        if row.plan != *self.kernel.plan_id() {
+            let epoch = self.kernel.epoch();
+            let next = self.rollouts + 1;
+            self.kernel = Kernel::new(
+                RolloutId::new(format!("rollout-{next}")),
+                &row.document,
+                epoch,
+                self.now,
+            )
+            .expect("the plan is one");
+            self.bytes.clone_from(&row.document);
+            self.store.clear();
+            self.meet_all();
+        }
+        let done = self.command(by, Command::Start { accept_unmatched })?;
+        self.rollouts += 1;
+        let rollout = self.kernel.rollout_id().clone();
+        self.commit(RolloutCommit {
+            begin: Some(RolloutRow {
+                rollout: rollout.clone(),
+                plan: row.plan.clone(),
+                started_at_ms: self.now,
+                finished_at_ms: None,
+            }),
+            rollout: Some(rollout),
+            audit: vec![audit(by, "start", &row.plan, self.now)],
+            ..RolloutCommit::default()
+        });
+        Ok(done)
+    }
+
+    fn commit(&self, commit: RolloutCommit) {
+        self.core.commit(&commit).expect("the store takes it");
+    }
+
+    /// A person lets a stored plan take over.
+    pub fn adopt_plan(&mut self, by: &str, row: PlanRow) -> Result<String, Refusal> {
+        let output = self.give(Input::Adopt {
+            by: by.to_owned(),
+            bytes: row.document.clone(),
+        });
+        if output.plan.is_some() {
+            self.bytes = row.document;
+        }
+        output.answer.expect("it is answered").map(|done| done.text)
+    }
+
+    /// Orders to this host are on their way from now on, over a connection that both sides still take for good.
+    pub fn slow(&mut self, id: &HostId) {
+        self.slow.entry(id.clone()).or_default();
+    }
+
+    /// It connects anew, and what was on its way over the old connection comes in after that.
+    pub fn late(&mut self, id: &HostId) {
+        let held = self.slow.remove(id).unwrap_or_default();
+        self.online(id);
+        let host = self.hosts.get_mut(id).unwrap();
+        for order in held {
+            host.take(order, self.now);
+        }
     }
 
     /// A person's command.
@@ -91,7 +208,9 @@ impl World {
             });
         }
         for order in &output.orders {
-            if let Some(host) = self.hosts.get_mut(&order.host) {
+            if let Some(held) = self.slow.get_mut(&order.host) {
+                held.push(order.clone());
+            } else if let Some(host) = self.hosts.get_mut(&order.host) {
                 host.take(order.clone(), self.now);
             }
         }
@@ -107,6 +226,20 @@ impl World {
                 fleet,
                 ..looks.clone()
             };
+        }
+        if self.rollouts > 0 {
+            let rollout = Some(self.kernel.rollout_id().clone());
+            let finished = self.kernel.is_final();
+            if output.plan.is_some() || finished != self.finished {
+                self.finished = finished;
+                self.commit(RolloutCommit {
+                    rollout,
+                    plan: output.plan.clone(),
+                    finished: finished.then(|| (self.now, Vec::new())),
+                    reopened: !finished,
+                    ..RolloutCommit::default()
+                });
+            }
         }
         output
     }
@@ -226,5 +359,29 @@ impl World {
         for id in there {
             self.online(&id);
         }
+    }
+}
+
+/// A plan as it is kept.
+fn plan_row(draft: PlanDraft, setup: &Setup) -> Result<PlanRow, String> {
+    let (plan, document) = draft.into_bytes().map_err(|error| error.to_string())?;
+    let parent = Plan::parse(&document).map_err(|error| error.to_string())?.parent;
+    Ok(PlanRow {
+        plan,
+        parent,
+        created_at_ms: setup.now,
+        document,
+        fleet_path: "fleet.toml".to_owned(),
+        fleet_text: setup.fleet_text().into_bytes(),
+    })
+}
+
+/// A line of the audit, as the coordinator writes it.
+pub fn audit(by: &str, what: &str, plan: &PlanId, at_ms: u64) -> AuditEntry {
+    AuditEntry {
+        at_ms,
+        who: by.to_owned(),
+        what: what.to_owned(),
+        detail: plan.to_string(),
     }
 }

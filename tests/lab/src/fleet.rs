@@ -115,6 +115,8 @@ pub struct Wishes {
     /// Nothing is mounted below the server's data. On an empty volume the engine makes the directory of such a mount as root's, and a fresh PMM 3
     /// stops there instead of becoming healthy.
     pub plain_data: bool,
+    /// The host whose agent enrols only while the rollout runs.
+    pub late: Option<&'static str>,
     /// Times of the fleet file that are not the product's own.
     pub timing: &'static [(&'static str, &'static str)],
 }
@@ -126,6 +128,7 @@ impl Wishes {
         small_disk: None,
         backup: None,
         plain_data: false,
+        late: None,
         timing: &[],
     };
 

@@ -43,7 +43,7 @@ impl Suite {
     }
 }
 
-const SCENARIOS: [Case; 11] = [
+const SCENARIOS: [Case; 12] = [
     Case::new("plain", "the main job, checked from outside", || {
         demo(Scenario::Plain, None)
     }),
@@ -81,13 +81,18 @@ const SCENARIOS: [Case; 11] = [
         demo(Scenario::Backup, None)
     }),
     Case::new(
+        "adopt",
+        "a late host goes with the plan that the running rollout adopts",
+        || demo(Scenario::Adopt, None),
+    ),
+    Case::new(
         "update-api",
         "PMM 2 reaches its last release by its own update",
         || demo_with(Scenario::Plain, None, "api"),
     ),
 ];
 
-const SABOTAGE: [Case; 9] = [
+const SABOTAGE: [Case; 10] = [
     Case::new("stop-client", "a client that is not connected is noticed", || {
         must_fail(
             Scenario::Plain,
@@ -127,6 +132,13 @@ const SABOTAGE: [Case; 9] = [
     }),
     Case::new("kill-client", "a backup that was lost is noticed", || {
         must_fail(Scenario::Backup, Sabotage::KillClient, "the backup is lost")
+    }),
+    Case::new("no-adopt", "a late host that was left behind is noticed", || {
+        must_fail(
+            Scenario::Adopt,
+            Sabotage::NoAdopt,
+            "host rpm-b is in the report 0 times",
+        )
     }),
     Case::new(
         "toothless-server",

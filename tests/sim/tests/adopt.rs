@@ -78,6 +78,26 @@ fn a_host_that_comes_late_is_upgraded_in_the_running_rollout() {
 }
 
 #[test]
+fn the_report_names_the_release_that_the_server_began_with() {
+    let mut world = started(&[("one", 2, "")]);
+    until(&mut world, |world| phase(world, 0).in_flight());
+    let from = |world: &World| report::report(&world.kernel, world.now).server.from;
+    let before = from(&world);
+    assert_eq!(before, "2.41.2");
+    // A plan that is made now finds the server on its target.
+    for hosts in [3, 4] {
+        let mut draft = child(&world, &[("one", hosts, "")]);
+        draft.plan.server.from = draft.plan.server.to;
+        world.adopt(draft).unwrap();
+        assert_eq!(from(&world), before);
+        same_from_store(&world);
+    }
+    world.crash();
+    assert_eq!(from(&world), before);
+    ends_well(&mut world, 4);
+}
+
+#[test]
 fn a_leg_whose_last_group_is_done_opens_again_for_hosts_and_groups() {
     let mut world = started(&[("one", 2, "")]);
     until(&mut world, |world| world.kernel.phase() == RolloutPhase::Checking);

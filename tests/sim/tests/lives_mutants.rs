@@ -94,6 +94,8 @@ mutants! {
     a_ramp_that_is_ignored: RampIgnored, gates::RAMP, Policies;
     a_rollout_threshold_that_is_ignored: RolloutThresholdIgnored, gates::ROLLOUT_THRESHOLD, Policies;
     retries_without_end: RetriesWithoutEnd, gates::ATTEMPTS, Policies;
+    looks_that_are_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Plain;
+    looks_at_hosts_without_a_reason: LooksAtEverybody, rules::NODE_LOOKS, Plain;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -5,7 +5,7 @@
 use fleet_common::compat::CompatibilityTable;
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec, NOW};
 use rollout::fleet;
-use rollout::plan::{ChangeKind, Plan, ServerInput, diff, join_child};
+use rollout::plan::{ChangeKind, Plan, ServerInput, Warning, diff, join_child};
 
 /// The plan of these groups; the server runs `running`, and `parent` runs already.
 fn plan(groups: &[GroupSpec<'_>], head: &str, running: &str, parent: Option<&Plan>) -> Plan {
@@ -59,6 +59,80 @@ fn the_linter_names_policies_that_cannot_work() {
         assert!(!plain.iter().any(|found| found == code), "{code}: {plain:?}");
         let found = codes(&policy);
         assert!(found.iter().any(|found| found == code), "{code}: {found:?}");
+    }
+}
+
+/// A warning of the plan, with the line of the fleet file that it names.
+fn warning(plan: &Plan, code: &str, text: &str) -> (Warning, String) {
+    let found = plan.warnings.iter().find(|warning| warning.code == code);
+    let found = found
+        .unwrap_or_else(|| panic!("no {code}: {:#?}", plan.warnings))
+        .clone();
+    let line = text.lines().nth(found.line.unwrap() - 1).unwrap().to_owned();
+    (found, line)
+}
+
+#[test]
+fn times_that_never_come_slow_sets_and_missing_sites_are_told_with_place_reason_and_hint() {
+    let groups: [GroupSpec<'_>; 3] = [
+        (
+            "never",
+            2,
+            "window = { from = \"01:00\", for = \"2h\", zone = \"UTC\" }\nblackouts = [{ from = \"2020-01-01T00:00\", until = \"9999-12-30T00:00\", zone = \"UTC\", reason = \"retired\" }]",
+        ),
+        ("set", 4, "max_unavailable = 4"),
+        ("site", 3, "per_site = 1"),
+    ];
+    let head = format!("{ACCEPT}\n[rollout]\nsite_label = \"site\"");
+    let text = fixture::fleet_text(&groups, "3.9.1", &head);
+    let fleet = fleet::parse(&text, "fleet.toml").unwrap();
+    let mut hosts = fixture::records(&groups);
+    for (number, host) in hosts.iter_mut().enumerate().filter(|(number, _)| *number != 7) {
+        host.inventory
+            .labels
+            .insert("site".to_owned(), format!("dc{}", number % 2));
+    }
+    let mut pmm = fixture::snapshot(&hosts, NOW);
+    for number in 2..6 {
+        let service = pmm.services.get_mut(&format!("service-{number}")).unwrap();
+        service.replication_set = "rs0".to_owned();
+    }
+    let server = ServerInput {
+        running: "2.41.2".parse().unwrap(),
+        findings: Vec::new(),
+        reach: fixture::reach(),
+    };
+    let table = CompatibilityTable::shipped().unwrap();
+    let plan = join_child(&fleet, &hosts, &pmm, &server, &table, NOW, None)
+        .unwrap()
+        .plan;
+    for (code, group, says, hint) in [
+        (
+            "window_never",
+            "never",
+            "its hosts can never begin: a blackout: retired",
+            "change its windows or blackouts",
+        ),
+        (
+            "sets_slow",
+            "set",
+            "at least 4 rounds, where max_unavailable 4 alone would need 1",
+            "raise `together`",
+        ),
+        (
+            "site_missing",
+            "site",
+            "by the label `site`, which 1 of its hosts does not have: ",
+            "give these hosts the label",
+        ),
+    ] {
+        let (found, line) = warning(&plan, code, &text);
+        assert_eq!(found.subject, format!("group:{group}"));
+        assert!(found.message.contains(says), "{found:?}");
+        assert!(found.hint.contains(hint), "{found:?}");
+        assert_eq!(line, "[[group]]", "{found:?}");
+        let of_code = plan.warnings.iter().filter(|warning| warning.code == code);
+        assert_eq!(of_code.count(), 1, "{code} is said of the one group that is so");
     }
 }
 

@@ -66,6 +66,12 @@ pub(super) fn new_plan(why: &str) -> Choice {
 /// The ways out of a pause, by its reason.
 pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
     let resume = |does: &str| run("resume", does);
+    if pause.over_since_ms.is_some() {
+        return vec![
+            resume("the cause of the pause is gone: hosts begin again"),
+            abort(),
+        ];
+    }
     let mut choices = match pause.code.as_str() {
         "operator" => vec![resume("hosts and hops begin again")],
         "threshold" => vec![

@@ -104,11 +104,7 @@ fn rules(
             tally.slots,
             kernel.width(leg, group, tally)
         ),
-        format!(
-            "{} failed; {} are tolerated, one more stops it",
-            tally.failures,
-            kernel.failure_threshold(leg, group)
-        ),
+        failures(tally.failures, kernel.failure_threshold(leg, group)),
     ];
     if row.phase == GroupPhase::Canary {
         rules.push(format!(
@@ -239,4 +235,14 @@ fn approve(group: &PlanGroup) -> Choice {
         format!("approve {}", choice::quoted(group.name.as_str())),
         "its hosts may begin",
     )
+}
+
+/// How many failed, and how many more stop the group.
+fn failures(failed: u32, tolerated: u32) -> String {
+    let then = match (tolerated + 1).saturating_sub(failed) {
+        0 => "that is what stopped it".to_owned(),
+        1 => "the next one stops it".to_owned(),
+        more => format!("{more} more stop it"),
+    };
+    format!("{failed} failed, {tolerated} tolerated: {then}")
 }

@@ -170,6 +170,11 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
             repoint.from, repoint.to
         ));
     }
+    if row.phase == HostPhase::Permitted && kernel.rollout().phase == RolloutPhase::Aborting {
+        rules.push(
+            "the abort calls its permit back; if it began before that reaches it, it finishes".to_owned(),
+        );
+    }
     if row.counts {
         rules.push(format!(
             "it counts for the failure threshold of group {}",

@@ -11,7 +11,7 @@ pub use choice::Choice;
 
 use crate::kernel::{Duty, Kernel, LegPhase};
 use crate::progress::client_legs;
-use fleet_common::ids::{GroupName, LegId};
+use fleet_common::ids::{GroupName, LegId, PlanId};
 use serde::{Deserialize, Serialize};
 
 /// The answer of `explain`.
@@ -47,6 +47,26 @@ pub struct ExplainDocument {
     pub you_can: Vec<Choice>,
 }
 
+impl ExplainDocument {
+    /// Adds that a plan could take over from the one that runs. The kernel knows only the latter.
+    pub fn with_waiting_plan(&mut self, plan: &PlanId, follows: &PlanId) {
+        self.rules.push(format!(
+            "{plan} follows {follows}, which runs, and waits for `adopt`"
+        ));
+        let choices = [
+            choice::run(
+                format!("adopt {plan}"),
+                "it takes over: what it adds is done in this rollout, what began stays as it is",
+            ),
+            choice::run(
+                format!("plan show {plan}"),
+                format!("what it does other than {follows}"),
+            ),
+        ];
+        self.you_can.splice(0..0, choices);
+    }
+}
+
 /// Explains `rollout`, `server`, a group's name, or a host's id or name. `None` when there is no such thing in the plan.
 pub fn explain(kernel: &Kernel, subject: &str, now_ms: u64) -> Option<ExplainDocument> {
     match subject {
@@ -64,6 +84,34 @@ pub fn explain(kernel: &Kernel, subject: &str, now_ms: u64) -> Option<ExplainDoc
         .plan
         .find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
     Some(host::explain(kernel, planned, now_ms))
+}
+
+/// Why a host or PMM client is no part of the rollout, and what to do about it; `None` when the plan does not know it at all.
+pub fn left_out(kernel: &Kernel, name: &str) -> Option<(String, &'static str)> {
+    let plan = &kernel.plan;
+    if plan.unmatched.iter().any(|client| client.name == name) {
+        let text = format!("{name} is a PMM client without our agent: the rollout does not touch it");
+        return Some((
+            text,
+            "enrol our agent there, then make a new plan; while a rollout runs it can be adopted",
+        ));
+    }
+    [
+        &plan.ungrouped,
+        &plan.other_server,
+        &plan.without_node,
+        &plan.without_client,
+    ]
+    .into_iter()
+    .flatten()
+    .find(|left| left.name == name || left.host.as_str() == name)
+    .map(|left| {
+        let text = format!("the plan leaves {} out: {}", left.name, left.reason);
+        (
+            text,
+            "`plan show` lists everybody who is left out; a new plan may have it",
+        )
+    })
 }
 
 /// A document with what a duty says; the rest is filled in by the subject.

@@ -3,6 +3,7 @@
 use super::choice::{self, abort, force, out_of, pause, quoted, run, watch};
 use super::until::then_of_others;
 use super::{ExplainDocument, counted, document};
+use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, Kernel, LegPhase, RolloutPhase};
 use crate::plan::PlanGroup;
 use crate::progress::outcome;
@@ -22,6 +23,10 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         RolloutPhase::Paused => {
             if let Some(pause) = &row.pause {
                 answer.reason = format!("paused by {}: {}", pause.by, pause.text);
+                if let Some(over) = pause.over_since_ms {
+                    let since = duration_text(now_ms.saturating_sub(over));
+                    answer.reason = format!("{}; its cause has been gone for {since}", answer.reason);
+                }
                 answer.then =
                     "you are reminded; nothing begins before a person says so, what is under way goes on"
                         .to_owned();

@@ -11,6 +11,7 @@ use super::state::{GroupPhase, Hold, HostPhase, HostRow, LegPhase, Limits, Rollo
 use super::{Accepted, Kernel, Link, Refusal};
 use crate::plan::{Hop, Leg, LegKind, Plan, PlanGroup, PlanHost, plan_id};
 use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
+use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,9 @@ pub(crate) struct Adopted {
     legs: Vec<Leg>,
     /// Groups in their order, without hosts; where the adopted plan has the group its numbers count.
     groups: Vec<PlanGroup>,
+    /// Release of the server when the rollout began; the adopted plan knows only what runs by now.
+    #[serde(default)]
+    from: Option<PmmVersion>,
 }
 
 /// Row `kept/<host>`: the part of a host that began, or that the adopted plan does not have.
@@ -103,6 +107,7 @@ pub(super) fn lay_over(mut plan: Plan, adopted: &Adopted, kept: &BTreeMap<HostId
     ] {
         list.retain(|left| !kept.contains_key(&left.host));
     }
+    plan.server.from = adopted.from.unwrap_or(plan.server.from);
     plan.legs = legs;
     plan.groups = groups;
     plan.hosts = hosts;
@@ -127,9 +132,7 @@ impl Kernel {
     }
 
     fn take_over(&mut self, id: &PlanId, bytes: &[u8], now_ms: u64) -> Answer {
-        if self.is_doubted() {
-            return self.not_adopted();
-        }
+        self.takes_plans()?;
         let child = match Plan::parse(bytes) {
             Ok(child) => child,
             Err(error) => return refused("unreadable_plan", error.to_string(), "make a new plan"),
@@ -182,6 +185,37 @@ impl Kernel {
         accepted(text)
     }
 
+    /// Whether it could adopt a plan at all at this moment.
+    pub fn takes_another_plan(&self) -> bool {
+        self.takes_plans().is_ok()
+    }
+
+    /// The same with the reason.
+    fn takes_plans(&self) -> Result<(), Refusal> {
+        let no = |code: &str, reason: &str, hint: &str| refused(code, reason, hint).map(|_: Accepted| ());
+        if self.is_doubted() {
+            return self.not_adopted().map(|_| ());
+        }
+        if self.rollout.phase == RolloutPhase::Planned {
+            return no(
+                "not_started",
+                "the rollout was not started",
+                "`start` the new plan",
+            );
+        }
+        if self.rollout.phase.is_final() {
+            return no("ended", "the rollout has ended", "`start` the new plan");
+        }
+        let wait = "wait for its end, then make a new plan and `start` it";
+        if self.rollout.abort.is_some() {
+            return no("aborting", "the rollout is being aborted", wait);
+        }
+        if self.rollout.going_back.is_some() {
+            return no("rolling_back", "the rollout's clients are being taken back", wait);
+        }
+        Ok(())
+    }
+
     /// Whether this plan may take over now.
     fn adoptable(&self, id: &PlanId, child: &Plan) -> Result<(), Refusal> {
         let no = |code: &str, reason: String, hint: &str| refused(code, reason, hint).map(|_: Accepted| ());
@@ -191,37 +225,6 @@ impl Kernel {
                 "already_adopted",
                 format!("{id} is the rollout's plan already"),
                 "see `status`",
-            );
-        }
-        match self.rollout.phase {
-            RolloutPhase::Planned => {
-                return no(
-                    "not_started",
-                    "the rollout was not started".to_owned(),
-                    "`start` the new plan",
-                );
-            }
-            phase if phase.is_final() => {
-                return no(
-                    "ended",
-                    "the rollout has ended".to_owned(),
-                    "`start` the new plan",
-                );
-            }
-            _ => {}
-        }
-        if self.rollout.abort.is_some() {
-            return no(
-                "aborting",
-                "the rollout is being aborted".to_owned(),
-                "wait for its end, then make a new plan and `start` it",
-            );
-        }
-        if self.rollout.going_back.is_some() {
-            return no(
-                "rolling_back",
-                "the rollout's clients are being taken back".to_owned(),
-                "wait for its end, then make a new plan and `start` it",
             );
         }
         if child.parent.as_ref() != Some(&self.plan_id) {
@@ -384,6 +387,7 @@ impl Kernel {
             plan: id.clone(),
             legs,
             groups,
+            from: Some(self.plan.server.from),
         }
     }
 

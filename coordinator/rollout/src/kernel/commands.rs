@@ -20,7 +20,13 @@ pub(super) fn refused(code: &str, reason: impl Into<String>, hint: impl Into<Str
     })
 }
 
-/// A command as it is typed, for the log.
+impl std::fmt::Display for Command {
+    /// As it is typed, with its reason: for the log and the audit.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&typed(self))
+    }
+}
+
 fn typed(command: &Command) -> String {
     let because = |text: String, reason: &str| {
         if reason.is_empty() {
@@ -85,7 +91,7 @@ fn typed(command: &Command) -> String {
 
 impl Kernel {
     pub(super) fn command(&mut self, by: &str, command: Command, now_ms: u64) -> Answer {
-        let what = format!("{by}: {}", typed(&command));
+        let what = format!("{by}: {command}");
         let answer = match command {
             ref begins if self.refuses_while_doubted(begins) => self.not_adopted(),
             Command::Start { accept_unmatched } => self.start(&accept_unmatched, now_ms),

@@ -489,12 +489,14 @@ impl Kernel {
             by: by.to_owned(),
             since_ms: now_ms,
             remind_at_ms: now_ms + self.plan.timing.reminder_ms,
+            over_since_ms: None,
         });
         self.set_rollout(RolloutPhase::Paused, text, now_ms);
         true
     }
 
     pub(super) fn remind(&mut self, now_ms: u64) {
+        self.look_at_cause(now_ms);
         let every = self.plan.timing.reminder_ms.max(1);
         self.remind_of_approvals(now_ms, every);
         let Some(pause) = self
@@ -506,7 +508,11 @@ impl Kernel {
             return;
         };
         pause.remind_at_ms = now_ms + every;
-        let text = format!("still paused: {}; {}", pause.text, pause.hint);
+        let text = if pause.over_since_ms.is_some() {
+            format!("still paused, and the cause is gone: {}; `resume`", pause.text)
+        } else {
+            format!("still paused: {}; {}", pause.text, pause.hint)
+        };
         self.dirty.insert(Key::Rollout);
         self.event(now_ms, "rollout", "reminder", text);
     }

@@ -333,6 +333,25 @@ impl Kernel {
         }
     }
 
+    /// Whether nobody else of a group can begin before a person frees a slot: the same as what [`Self::let_through`] pauses for.
+    pub(super) fn is_exhausted(&self, leg: &LegId, now_ms: u64) -> bool {
+        let census = self.census();
+        let tallies = self.tallies(leg, now_ms);
+        let groups = self.plan.groups.iter().zip(&tallies);
+        groups
+            .filter(|(group, _)| self.had_its_turn(leg, &group.name))
+            .any(|(group, tally)| {
+                let (candidates, crowds) = self.candidates(leg, group, &census, now_ms);
+                let ready = candidates.iter().any(|host| {
+                    self.host(leg, host)
+                        .is_some_and(|row| row.phase == HostPhase::Ready)
+                });
+                let held = ready && tally.stuck_slots >= self.width(leg, group, tally);
+                let idle = candidates.is_empty() && tally.in_flight + tally.retried == 0;
+                held || idle && !crowds.is_empty() && crowds.iter().all(|crowd| crowd.stuck)
+            })
+    }
+
     /// Hosts that could begin, in order, without those that others keep from it; and what keeps these.
     fn candidates(
         &self,

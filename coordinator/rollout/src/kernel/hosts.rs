@@ -379,12 +379,25 @@ impl Kernel {
                     .is_none_or(|order| order.action != Action::Switch || order.start_within_ms >= permit_ms);
                 let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
+                let stale = result.code.as_str() == codes::STALE_EPOCH;
+                if stale {
+                    let text = format!(
+                        "{} refused an order from before the last change of the rollout's epoch: nothing began there",
+                        self.name(host)
+                    );
+                    self.event(now_ms, format!("host:{host}"), codes::STALE_EPOCH, text);
+                }
                 if aborted {
                     self.cancel(leg, host, now_ms);
                 } else if expired >= PATIENCE {
                     self.fail(leg, host, HostPhase::Failed, result, now_ms);
                 } else {
-                    self.ask_anew(leg, host, "it did not begin within its permit's time", now_ms);
+                    let why = if stale {
+                        "its order was of an older epoch and refused there; it is asked again"
+                    } else {
+                        "it did not begin within its permit's time"
+                    };
+                    self.ask_anew(leg, host, why, now_ms);
                     self.edit(leg, host, |row| row.unused += 1);
                 }
             }

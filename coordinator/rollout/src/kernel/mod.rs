@@ -10,6 +10,7 @@
 mod adopt;
 mod attempts;
 mod backup;
+mod cause;
 mod commands;
 mod decide;
 mod duties;

@@ -97,6 +97,20 @@ impl Kernel {
         }
     }
 
+    /// Whether a host for which a person was asked is still away.
+    pub(super) fn somebody_is_away(&self, leg: &LegId, now_ms: u64) -> bool {
+        let asked = |group: &&PlanGroup| {
+            let row = self.group(leg, &group.name);
+            row.and_then(|row| row.offline_until_ms)
+                .is_some_and(|until| until <= now_ms)
+        };
+        self.plan
+            .groups
+            .iter()
+            .filter(asked)
+            .any(|group| !self.away(leg, group).is_empty())
+    }
+
     fn wait_for_away(&mut self, leg: &LegId, group: &PlanGroup, until: Option<u64>) {
         if self
             .group(leg, &group.name)

@@ -67,6 +67,9 @@ pub struct Pause {
     pub since_ms: u64,
     /// Next reminder.
     pub remind_at_ms: u64,
+    /// Since when what it is about is over; it lasts all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_since_ms: Option<u64>,
 }
 
 /// One disturbance that the rollout went through.

@@ -109,11 +109,12 @@ impl Kernel {
             )),
             RolloutPhase::Paused => {
                 let pause = self.rollout.pause.as_ref()?;
-                Some(person(
-                    "paused",
-                    format!("the end of the pause: {}", pause.text),
-                    pause.remind_at_ms.max(now_ms),
-                ))
+                let text = if pause.over_since_ms.is_some() {
+                    "`resume`: the cause of the pause is gone".to_owned()
+                } else {
+                    format!("the end of the pause: {}", pause.text)
+                };
+                Some(person("paused", text, pause.remind_at_ms.max(now_ms)))
             }
             RolloutPhase::Checking if self.rollout.keeping_since_ms.is_some() => {
                 self.keeping_duty(now_ms).or_else(|| {

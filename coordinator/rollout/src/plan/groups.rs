@@ -81,11 +81,11 @@ fn threshold(
             format!("a threshold of N tolerates N failures; set at most {most}"),
         ));
     } else {
-        warnings.push(Warning {
-            code: "threshold_capped".to_owned(),
-            subject: format!("group:{}", group.name),
-            message: format!("the default failure_threshold of {wanted} could never be reached with {hosts}; {most} is used"),
-        });
+        warnings.push(Warning::new(
+            "threshold_capped",
+            format!("group:{}", group.name),
+            format!("the default failure_threshold of {wanted} could never be reached with {hosts}; {most} is used"),
+        ));
     }
     most
 }

@@ -491,14 +491,14 @@ impl<'a> Sorted<'a> {
             }
             _ => {
                 self.unsurveyed += 1;
-                self.warnings.push(Warning {
-                    code: "survey_missing".to_owned(),
-                    subject: format!("host:{}", host.inventory.hostname),
-                    message: format!(
+                self.warnings.push(Warning::new(
+                    "survey_missing",
+                    format!("host:{}", host.inventory.hostname),
+                    format!(
                         "no survey of this host in the last {}; the rollout asks it before the server is touched",
                         duration_text(self.fleet.timing.survey_max_age_ms)
                     ),
-                });
+                ));
                 HostAction::Upgrade
             }
         }

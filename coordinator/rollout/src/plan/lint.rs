@@ -17,11 +17,7 @@ pub(super) fn warnings(
 ) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |code: &str, subject: String, message: String| {
-        found.push(Warning {
-            code: code.to_owned(),
-            subject,
-            message,
-        });
+        found.push(Warning::new(code, subject, message));
     };
     if route.gap {
         let message = format!(

@@ -2,12 +2,14 @@
 
 use super::forecast::{LONG, by_sets, course};
 use super::{HostAction, LegKind, Plan, PlanGroup, PlanHost, Warning};
-use crate::fleet::{Fleet, Ramp, duration_text, window_text};
+use crate::fleet::{Fleet, Ramp, duration_text, moment_text, window_text};
 use crate::policy::Offline;
 use crate::windows::{Opening, Shut, opening};
 
 /// A group that has to wait longer than this for its first opening was hardly meant so.
 const FAR_MS: u64 = 30 * 24 * 3_600_000;
+/// One that has to wait longer than ten years never begins: that is how an end of time is written.
+const NEVER_MS: u64 = 3_653 * 24 * 3_600_000;
 /// Names in one message.
 const NAMES: usize = 5;
 
@@ -25,9 +27,9 @@ pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> 
         }
         let mut warn = |code: &str, message: String| {
             found.push(Warning {
-                code: code.to_owned(),
-                subject: format!("group:{}", group.name),
-                message,
+                line: fleet.group(group.name.as_str()).map(|group| group.line),
+                hint: hint(code).to_owned(),
+                ..Warning::new(code, format!("group:{}", group.name), message)
             });
         };
         limits(group, &hosts, fleet, &mut warn);
@@ -45,16 +47,37 @@ pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> 
     found
 }
 
+/// What to do about a policy that can hardly be meant so.
+fn hint(code: &str) -> &'static str {
+    match code {
+        "window_never" => {
+            "change its windows or blackouts and plan again: as it is, the rollout waits for ever at this group"
+        }
+        "window_far" => "change its windows or blackouts and plan again, unless that is meant",
+        "window_short" => {
+            "a longer window, a larger max_unavailable or a group with fewer hosts ends it earlier"
+        }
+        "blackout_past" => "remove it from the fleet file",
+        "canary_soak_window" => "a shorter canary_soak or a longer window lets the others follow at once",
+        "deadline_short" => "a longer deadline, or a larger max_unavailable",
+        "offline_wait" => "set `deadline`, or `offline = \"catch-up\"`",
+        "ramp_wide" => "leave the step out, or raise max_unavailable",
+        "sets_slow" => {
+            "nothing to do if its sets may lose only so many at once; else raise `together`, or expect the longer time"
+        }
+        "site_missing" => {
+            "give these hosts the label in their agent's configuration, or they are not counted for any site"
+        }
+        _ => "",
+    }
+}
+
 fn rollout(plan: &Plan, found: &mut Vec<Warning>) {
     let Some(threshold) = plan.failure_threshold else {
         return;
     };
     let mut warn = |code: &str, message: String| {
-        found.push(Warning {
-            code: code.to_owned(),
-            subject: "rollout".to_owned(),
-            message,
-        });
+        found.push(Warning::new(code, "rollout", message));
     };
     let upgrades = plan
         .hosts
@@ -142,7 +165,9 @@ fn times(plan: &Plan, group: &PlanGroup, now_ms: u64, warn: &mut impl FnMut(&str
         _ => None,
     });
     match opening(&group.windows, &group.blackouts, now_ms) {
-        Opening::Closed { opens_ms: None, why } => {
+        Opening::Closed { opens_ms, why }
+            if opens_ms.is_none_or(|at| at.saturating_sub(now_ms) > NEVER_MS) =>
+        {
             let why = match why {
                 Shut::Window => {
                     "no day or time in its windows ever comes outside of its blackouts".to_owned()
@@ -155,13 +180,13 @@ fn times(plan: &Plan, group: &PlanGroup, now_ms: u64, warn: &mut impl FnMut(&str
         Opening::Closed {
             opens_ms: Some(at),
             why,
-        } if at.saturating_sub(now_ms) > FAR_MS => warn(
-            "window_far",
-            format!(
-                "its hosts can begin in {} only: {why}",
-                duration_text(at.saturating_sub(now_ms))
-            ),
-        ),
+        } if at.saturating_sub(now_ms) > FAR_MS => {
+            let zone = group.windows.first().map_or("UTC", |window| window.zone.as_str());
+            warn(
+                "window_far",
+                format!("its hosts can begin at {} only: {why}", moment_text(at, zone)),
+            );
+        }
         _ => {}
     }
     if let Some(past) = group

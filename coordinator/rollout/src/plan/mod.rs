@@ -392,6 +392,25 @@ pub struct Warning {
     pub subject: String,
     /// What is worth knowing.
     pub message: String,
+    /// Line of the fleet file that it is about, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// What to do about it; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+}
+
+impl Warning {
+    /// A warning without a line.
+    pub(super) fn new(code: &str, subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            subject: subject.into(),
+            message: message.into(),
+            line: None,
+            hint: String::new(),
+        }
+    }
 }
 
 /// Stored bytes that are not a plan.

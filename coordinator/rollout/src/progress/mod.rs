@@ -14,7 +14,7 @@ pub(crate) use parts::hop_state;
 use crate::kernel::{Kernel, LegPhase, Owner, RolloutPhase};
 use fleet_common::codes::exit;
 use fleet_common::ids::{HostId, LegId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names shown per reason for waiting.
 const NAMES: usize = 5;
@@ -45,13 +45,14 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
             by: pause.by.clone(),
             since_ms: pause.since_ms,
             remind_at_ms: pause.remind_at_ms,
+            over_since_ms: pause.over_since_ms,
         }),
         legs: parts::legs(kernel),
         server: parts::servers(kernel, now_ms),
         groups: parts::groups(kernel, now_ms),
+        waits: waits(kernel, &in_flight, now_ms),
         in_flight,
         failures: parts::failures(kernel),
-        waits: waits(kernel, now_ms),
         done,
         total,
         estimate: estimate::estimate(kernel, now_ms),
@@ -104,8 +105,9 @@ fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
     }
 }
 
-/// Why hosts that did not begin are waiting, most hosts first.
-fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
+/// Why hosts that did not begin are waiting, most hosts first. Whoever has an order is shown with that and not once more here.
+fn waits(kernel: &Kernel, in_flight: &[InFlight], now_ms: u64) -> Vec<Wait> {
+    let busy: BTreeSet<&str> = in_flight.iter().map(|host| host.host.as_str()).collect();
     let mut found: BTreeMap<(&'static str, String, Owner), (u32, Vec<String>)> = BTreeMap::new();
     let moment = kernel.moment(now_ms);
     // A server leg has hosts of its own only once they have to follow its port.
@@ -125,7 +127,7 @@ fn waits(kernel: &Kernel, now_ms: u64) -> Vec<Wait> {
     let Some(leg) = leg else { return Vec::new() };
     let waiting = kernel.hosts[&leg]
         .iter()
-        .filter(|(_, row)| !row.phase.is_through() && !row.phase.in_flight());
+        .filter(|(host, row)| !row.phase.is_through() && !busy.contains(host.as_str()));
     for (host, _) in waiting {
         let host: &HostId = host;
         if let Some(duty) = kernel.host_duty_at(&leg, host, &moment) {

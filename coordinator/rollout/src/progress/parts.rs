@@ -276,7 +276,7 @@ pub(super) fn in_flight(kernel: &Kernel, now_ms: u64) -> Vec<InFlight> {
             });
         }
     }
-    views.sort_by_key(|host| host.since_ms);
+    views.sort_by(|one, other| (one.since_ms, &one.name).cmp(&(other.since_ms, &other.name)));
     views
 }
 

@@ -1,9 +1,12 @@
 //! Groups with their bars and counts.
 
 use super::paint::{Paint, bar};
-use crate::cli::text::{cut, words};
+use crate::cli::text::{cut, folded, words};
 use rollout::kernel::GroupPhase;
 use rollout::progress::{Counts, GroupView, StatusDocument};
+
+/// Most hosts that are named as holders of slots.
+const HOLDERS: usize = 8;
 
 pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<String>) {
     let name_width = status
@@ -49,22 +52,34 @@ pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Ve
             _ => line,
         });
         if !fits {
-            all.push(cut(&format!("    {numbers}"), width));
+            indented(&numbers, width, all);
         }
-        remark(group, width, all);
+        remark(status, group, width, all);
     }
 }
 
-fn remark(group: &GroupView, width: usize, all: &mut Vec<String>) {
+fn remark(status: &StatusDocument, group: &GroupView, width: usize, all: &mut Vec<String>) {
     if !group.waits_for.is_empty() && group.state != GroupPhase::Done {
-        all.push(cut(&format!("    waits: {}", group.waits_for), width));
+        let text = super::said_once(status, &group.waits_for);
+        indented(&format!("waits: {text}"), width, all);
     }
     if !group.slot_holders.is_empty() {
-        all.push(cut(
-            &format!("    slots held by {}", group.slot_holders.join(", ")),
-            width,
-        ));
+        let shown = group.slot_holders.len().min(HOLDERS);
+        let more = match group.slot_holders.len() - shown {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let names = group.slot_holders[..shown].join(", ");
+        indented(&format!("slots held by {names}{more}"), width, all);
     }
+}
+
+fn indented(text: &str, width: usize, all: &mut Vec<String>) {
+    let lines = folded(text, width.saturating_sub(6));
+    all.extend(lines.iter().enumerate().map(|(number, line)| {
+        let indent = if number == 0 { "    " } else { "      " };
+        format!("{indent}{line}")
+    }));
 }
 
 fn ended(counts: &Counts) -> u32 {

@@ -9,26 +9,34 @@ pub use paint::{Paint, bar, stamp};
 
 use super::Ended;
 use super::client::{self, Client};
-use super::output::Output;
+use super::output::{Lists, Output};
 use super::text::{cut, duration, folded, words};
 use crate::operator_api::documents::LiveStatus;
 use fleet_common::codes::{self, exit};
 use rollout::kernel::LegPhase;
 use rollout::progress::{HopView, ServerView, StatusDocument};
 
-pub async fn run(client: &mut Client, output: &Output) -> Ended {
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// List every host with an order and every failure, also on a terminal
+    #[arg(long)]
+    all: bool,
+}
+
+pub async fn run(arguments: Arguments, client: &mut Client, output: &Output) -> Ended {
     let document: LiveStatus = client::read(client.status(client::empty()).await)?;
     let paint = Paint {
         colors: output.colors(),
     };
     output.document(&document, |document| {
-        lines(document, output.width(), &paint).join("\n")
+        let lists = output.lists(arguments.all);
+        lines(document, output.width(), lists, &paint).join("\n")
     });
     Ok(exit::OK)
 }
 
 /// The whole screen. No line is wider than `width` characters.
-pub fn lines(live: &LiveStatus, width: usize, paint: &Paint) -> Vec<String> {
+pub fn lines(live: &LiveStatus, width: usize, lists: Lists, paint: &Paint) -> Vec<String> {
     let mut all = Vec::new();
     let status = &live.status;
     // A pause with this reason says it already.
@@ -40,18 +48,21 @@ pub fn lines(live: &LiveStatus, width: usize, paint: &Paint) -> Vec<String> {
         all.push(paint.red(&cut(text, width)));
         all.push(cut(&format!("  hint: {}", crate::store::ADOPT_HINT), width));
     }
-    head(status, width, paint, &mut all);
+    head(live, width, paint, &mut all);
     for server in &status.server {
         server_lines(server, status.now_ms, width, paint, &mut all);
     }
     groups::groups(status, width, paint, &mut all);
-    lists::failures(status, width, paint, &mut all);
-    lists::in_flight(live, width, paint, &mut all);
-    lists::waits(status, width, paint, &mut all);
+    let screen = lists::Screen { width, lists, paint };
+    screen.failures(status, &mut all);
+    screen.in_flight(live, &mut all);
+    screen.preparing(live, &mut all);
+    screen.waits(status, &mut all);
     all
 }
 
-fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<String>) {
+fn head(live: &LiveStatus, width: usize, paint: &Paint, all: &mut Vec<String>) {
+    let status = &live.status;
     let state = words(&status.state);
     let since = status
         .started_at_ms
@@ -82,7 +93,16 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
             let indent = if number == 0 { "" } else { "  " };
             paint.yellow(&format!("{indent}{line}"))
         }));
-        all.extend(hint(&pause.hint, "  ", width));
+        match pause.over_since_ms {
+            Some(over) => {
+                let since = duration(status.now_ms.saturating_sub(over));
+                let text =
+                    format!("  its cause has been gone for {since}; a pause lasts until a person resumes");
+                all.push(paint.yellow(&cut(&text, width)));
+                all.extend(hint("`resume`: hosts begin again", "  ", width));
+            }
+            None => all.extend(hint(&pause.hint, "  ", width)),
+        }
     }
     let legs: Vec<String> = status
         .legs
@@ -96,7 +116,39 @@ fn head(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Vec<Stri
             format!("{} {}{parts}", leg.leg, words(&leg.state))
         })
         .collect();
+    if let Some(waiting) = &live.waiting_plan {
+        // Commands on lines of their own, so that each can be copied.
+        for line in [
+            format!(
+                "{} waits for `adopt`; it follows the plan that runs",
+                waiting.plan
+            ),
+            format!("  what it changes:   pmm-coordinator plan show {}", waiting.plan),
+            format!("  to let it do so:   pmm-coordinator adopt {}", waiting.plan),
+        ] {
+            all.push(paint.yellow(&cut(&line, width)));
+        }
+    }
     all.push(cut(&legs.join(" > "), width));
+}
+
+/// A plan that could take over, with the command to type.
+pub fn waiting_plan(live: &LiveStatus) -> Option<String> {
+    let waiting = live.waiting_plan.as_ref()?;
+    Some(format!(
+        "{plan} follows {} and waits for `pmm-coordinator adopt {plan}`",
+        waiting.follows,
+        plan = waiting.plan
+    ))
+}
+
+/// A wait for the end of the pause, without the pause's reason, which stands above.
+fn said_once<'a>(status: &StatusDocument, text: &'a str) -> &'a str {
+    let reason = status.paused.as_ref().map_or("", |pause| &pause.text);
+    text.strip_suffix(reason)
+        .and_then(|text| text.strip_suffix(": "))
+        .filter(|_| !reason.is_empty())
+        .unwrap_or(text)
 }
 
 /// What to do next, whole: it is what the reader looks for.
@@ -173,7 +225,8 @@ fn hop_lines(hop: &HopView, now_ms: u64, width: usize, paint: &Paint, all: &mut 
         _ => line,
     });
     if !hop.reason.is_empty() {
-        all.push(cut(&format!("     {}", hop.reason), width));
+        let lines = folded(&hop.reason, width.saturating_sub(5));
+        all.extend(lines.iter().map(|line| format!("     {line}")));
     }
     for left in &hop.leftovers {
         all.push(paint.yellow(&cut(&format!("     left undone: {left}"), width)));
@@ -191,20 +244,28 @@ fn hop_lines(hop: &HopView, now_ms: u64, width: usize, paint: &Paint, all: &mut 
             step.took_ms
                 .unwrap_or_else(|| now_ms.saturating_sub(step.since_ms)),
         );
-        let mut line = format!(
+        let line = format!(
             "     {} step {}/{} {}  {time}",
             bar(done, step.of, 20),
             step.index,
             step.of,
             step.step
         );
+        let mut parts = Vec::new();
         if !step.waits_for.is_empty() {
-            line.push_str(&format!("  waits: {}", step.waits_for));
+            parts.push(format!("waits: {}", step.waits_for));
         }
         if step.took_ms.is_none() && step.deadline_ms > now_ms {
-            line.push_str(&format!("  given up in {}", duration(step.deadline_ms - now_ms)));
+            parts.push(format!("given up in {}", duration(step.deadline_ms - now_ms)));
         }
-        all.push(cut(&line, width));
+        let whole = format!("{line}  {}", parts.join("  "));
+        if whole.trim_end().chars().count() <= width {
+            all.push(whole.trim_end().to_owned());
+        } else {
+            all.push(cut(&line, width));
+            let rest = folded(&parts.join("; "), width.saturating_sub(7));
+            all.extend(rest.iter().map(|line| format!("       {line}")));
+        }
     }
 }
 

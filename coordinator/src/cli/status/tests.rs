@@ -4,7 +4,7 @@ use super::*;
 
 fn screen(fixture: &str, width: usize) -> Vec<String> {
     let live: LiveStatus = serde_json::from_str(fixture).unwrap();
-    lines(&live, width, &Paint { colors: false })
+    lines(&live, width, Lists::Folded, &Paint { colors: false })
 }
 
 const HOP: &str = include_str!("../fixtures/hop.json");
@@ -55,7 +55,7 @@ fn the_screen_shows_what_matters() {
 fn colors_only_where_they_are_welcome() {
     let live: LiveStatus = serde_json::from_str(PAUSED).unwrap();
     assert!(
-        lines(&live, 80, &Paint { colors: true })
+        lines(&live, 80, Lists::Folded, &Paint { colors: true })
             .iter()
             .any(|line| line.contains("\u{1b}[31m"))
     );

@@ -1,6 +1,6 @@
 //! `watch` in a pipe: a line for each event, and for what changed and is no event.
 
-use crate::cli::status::{bar, counts, stamp};
+use crate::cli::status::{bar, counts, stamp, waiting_plan};
 use crate::cli::text::{duration, words};
 use crate::operator_api::documents::{EventsDocument, LiveStatus};
 use rollout::progress::{GroupView, StatusDocument};
@@ -19,6 +19,7 @@ pub struct Lines {
     steps: BTreeMap<String, String>,
     groups: BTreeMap<String, String>,
     legs: String,
+    waiting_plan: String,
 }
 
 impl Lines {
@@ -66,6 +67,11 @@ impl Lines {
             lines.push(format!("{at}  legs: {legs}{}", left.unwrap_or_default()));
             self.legs = legs;
         }
+        let waiting = waiting_plan(live).unwrap_or_default();
+        if waiting != self.waiting_plan && !waiting.is_empty() {
+            lines.push(format!("{at}  {waiting}"));
+        }
+        self.waiting_plan = waiting;
         self.begun = true;
         lines
     }
@@ -73,14 +79,12 @@ impl Lines {
     fn hosts(&mut self, document: &StatusDocument, at: &str, lines: &mut Vec<String>) {
         let mut steps = BTreeMap::new();
         for host in document.in_flight.iter().filter(|host| !host.step.is_empty()) {
-            let text = format!(
-                "{}: {} step {}/{} {}",
-                host.name,
-                words(&host.state),
-                host.index,
-                host.of,
-                host.step
-            );
+            let of = if host.of > 0 {
+                format!("{}/{} ", host.index, host.of)
+            } else {
+                String::new()
+            };
+            let text = format!("{}: {} step {of}{}", host.name, words(&host.state), host.step);
             let key = format!("{}/{}", host.leg, host.host);
             if self.steps.get(&key) != Some(&text) {
                 lines.push(format!("{at}  {text}"));

@@ -7,7 +7,7 @@ pub use lines::Lines;
 
 use super::Ended;
 use super::client::{self, Client};
-use super::output::Output;
+use super::output::{Lists, Output};
 use super::status::{self, Paint};
 use crate::config::DataDir;
 use crate::operator_api::documents::{EventsDocument, LiveStatus};
@@ -136,7 +136,7 @@ impl<'a> View<'a> {
         let paint = Paint {
             colors: self.output.colors(),
         };
-        let mut lines = status::lines(document, width, &paint);
+        let mut lines = status::lines(document, width, Lists::Folded, &paint);
         if lines.len() >= height {
             lines.truncate(height.saturating_sub(2));
             lines.push("... (`pmm-coordinator status` shows all)".to_owned());
@@ -175,7 +175,7 @@ impl<'a> View<'a> {
             colors: self.output.colors(),
         };
         self.output
-            .line(&status::lines(document, self.output.width(), &paint).join("\n"));
+            .line(&status::lines(document, self.output.width(), Lists::Folded, &paint).join("\n"));
     }
 
     fn close(&mut self) {

@@ -1,5 +1,6 @@
 //! The main job from end to end, plain or with something going wrong on the road. Every scenario checks that what should go wrong did.
 
+mod adopt;
 mod backup;
 mod bad_volume;
 mod bridge;
@@ -44,6 +45,8 @@ pub enum Scenario {
     Reboot,
     /// PMM backs up a database on a host when the host's turn comes.
     Backup,
+    /// A host joins while the rollout runs, which adopts a plan with it.
+    Adopt,
 }
 
 impl Scenario {
@@ -60,6 +63,10 @@ impl Scenario {
             },
             Self::Backup => Wishes {
                 backup: Some(backup::TARGET),
+                ..Wishes::NONE
+            },
+            Self::Adopt => Wishes {
+                late: Some(adopt::TARGET),
                 ..Wishes::NONE
             },
             Self::BadVolume => Wishes {
@@ -88,6 +95,8 @@ pub enum Sabotage {
     RoomLeft,
     /// The client is killed in the middle of the backup, as a careless upgrade does.
     KillClient,
+    /// The plan that waits is not adopted.
+    NoAdopt,
 }
 
 /// The demo's options.
@@ -133,6 +142,7 @@ fn go(options: &Options) -> Result<()> {
         Scenario::FullDisk => full_disk::drive(&mut road, options.sabotage)?,
         Scenario::Reboot => reboot::drive(&mut road, options.sabotage)?,
         Scenario::Backup => backup::drive(&mut road, options.sabotage)?,
+        Scenario::Adopt => adopt::drive(&mut road, options.sabotage)?,
     };
     let report = road.report(options.report.as_deref())?;
     sabotage(options.sabotage, &report)?;
@@ -149,6 +159,7 @@ fn go(options: &Options) -> Result<()> {
         Scenario::FullDisk => full_disk::check(&report, &before)?,
         Scenario::Reboot => reboot::check(&report, &before)?,
         Scenario::Backup => backup::check(&report, exit, &before)?,
+        Scenario::Adopt => adopt::check(&report, exit, &before)?,
     }
     if !matches!(options.scenario, Scenario::BrokenRepo | Scenario::BadVolume) {
         verify::run()?;
@@ -165,7 +176,9 @@ fn go(options: &Options) -> Result<()> {
 
 fn sabotage(what: Option<Sabotage>, report: &Report) -> Result<()> {
     match what {
-        None | Some(Sabotage::NoKill | Sabotage::RoomLeft | Sabotage::KillClient) => Ok(()),
+        None | Some(Sabotage::NoKill | Sabotage::RoomLeft | Sabotage::KillClient | Sabotage::NoAdopt) => {
+            Ok(())
+        }
         Some(Sabotage::OldAddress) => direct_address::put_back(),
         Some(Sabotage::StopClient) => hosts::stop_client(&crate::fleet::HOSTS[0]),
         Some(Sabotage::LoseService) => hosts::lose_service("mysql-deb-a"),

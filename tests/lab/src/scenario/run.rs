@@ -1,7 +1,7 @@
 //! The road of every scenario: fleet up, coordinator up, agents enrolled, the snapshot, survey and plan, which may change nothing; then start,
 //! watch, report.
 
-use crate::fleet::{self, FileOptions, HOSTS, Wishes};
+use crate::fleet::{self, FileOptions, HOSTS, Host, Wishes};
 use crate::product::{Coordinator, EventLog};
 use crate::proxy::Proxy;
 use crate::report::Report;
@@ -29,6 +29,11 @@ pub fn data_dir() -> Result<PathBuf> {
     Ok(build::run_dir()?.join("coordinator"))
 }
 
+/// The fleet file.
+pub fn fleet_path() -> Result<PathBuf> {
+    Ok(build::run_dir()?.join("fleet.toml"))
+}
+
 /// How the server gets to the target.
 #[derive(Clone, Copy, Default)]
 pub struct Way {
@@ -48,7 +53,11 @@ impl Road {
         let proxy = Proxy::start(&state.join("docker.sock"))?;
         let mut coordinator = Coordinator::init(&programs, &data_dir()?)?;
         coordinator.serve()?;
-        enrol(&coordinator)?;
+        let in_time: Vec<&Host> = HOSTS
+            .iter()
+            .filter(|host| wishes.late != Some(host.name))
+            .collect();
+        join(&coordinator, &in_time)?;
         let credential_file = state.join("pmm-admin");
         build::write_secret(
             &credential_file,
@@ -65,7 +74,7 @@ impl Road {
             tarballs: fleet.tarballs.clone(),
             timing: wishes.timing,
         });
-        let path = state.join("fleet.toml");
+        let path = fleet_path()?;
         fs_err::write(&path, file)?;
         let path = path.display().to_string();
         if wishes.backup.is_some() {
@@ -166,27 +175,34 @@ fn short(status: &Value) -> String {
     status.to_string().chars().take(600).collect()
 }
 
-fn enrol(coordinator: &Coordinator) -> Result<()> {
+/// Lets the agents of these hosts enrol, and waits until each is connected with its inventory.
+pub fn join(coordinator: &Coordinator, hosts: &[&'static Host]) -> Result<()> {
     output::step("enrolling the agents");
-    let token = coordinator.json(&["token", "create", "--uses", "6", "--ttl", "1h"])?;
+    let uses = hosts.len().to_string();
+    let token = coordinator.json(&["token", "create", "--uses", &uses, "--ttl", "1h"])?;
     let token = token["token"]
         .as_str()
         .context("`token create --json` printed no token")?
         .to_owned();
-    for host in &HOSTS {
+    for host in hosts {
         hosts::enrol(host, &token)?;
     }
-    wait::until("all agents to be connected with their inventory", 60, || {
+    wait::until("the agents to be connected with their inventory", 60, || {
         let list = coordinator.json(&["host", "list"])?;
         let rows = list["hosts"].as_array().cloned().unwrap_or_default();
-        let connected = rows
-            .iter()
-            .filter(|row| row["connected"] == true && !row["method"].is_null())
-            .count();
-        Ok(if connected == HOSTS.len() {
+        let there = |host: &&Host| {
+            rows.iter().any(|row| {
+                row["name"] == host.name
+                    && row["connected"] == true
+                    && row["client_version"]
+                        .as_str()
+                        .is_some_and(|text| !text.is_empty())
+            })
+        };
+        Ok(if hosts.iter().copied().all(|host| there(&host)) {
             Probe::Ready(())
         } else {
-            Probe::NotYet(format!("{connected} connected: {list}"))
+            Probe::NotYet(list.to_string())
         })
     })
 }
