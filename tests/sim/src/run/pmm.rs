@@ -9,7 +9,7 @@ use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
-use rollout::kernel::ViewRequest;
+use rollout::kernel::{NODES_EVERY_MS, ViewRequest};
 use std::collections::{BTreeMap, BTreeSet};
 
 const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
@@ -210,6 +210,43 @@ impl World {
             );
         }
         self.tell_coordinator(Message::Server { order: id, event }, 10);
+    }
+
+    /// The coordinator asks PMM. False when there will be no answer.
+    pub(super) fn look(&mut self, request: &ViewRequest) -> bool {
+        if !self.pmm_up || self.now < self.unseen_until || self.strikes(Fault::ViewLost, 5) {
+            return false;
+        }
+        self.looks += 1;
+        let view = self.snapshot(self.wall(), request);
+        let late = self.strikes(Fault::ViewLate, 10);
+        let after = if late {
+            self.rng.below(90_000)
+        } else {
+            200 + self.rng.below(1_000)
+        };
+        self.tell_coordinator(Message::View(view), after);
+        true
+    }
+
+    pub(super) fn look_at_nodes(&mut self) {
+        self.looking = false;
+        let wish = self
+            .coordinator
+            .as_ref()
+            .and_then(|found| found.want_nodes.clone());
+        let Some(request) = wish else { return };
+        self.last_look = self.now;
+        self.count("look at nodes");
+        if !self.look(&request) {
+            self.look_at_nodes_at(self.now + NODES_EVERY_MS);
+        }
+    }
+
+    pub(super) fn look_at_nodes_at(&mut self, when: u64) {
+        self.looking = true;
+        let life = self.coordinator_life;
+        self.at(when, What::LookAtNodes { life });
     }
 
     /// PMM's inventory as it is, as far as it is asked for; `wall_ms` is the coordinator's clock, samples carry the server's.

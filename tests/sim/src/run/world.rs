@@ -155,8 +155,8 @@ pub struct World {
     next_batch: u64,
     pub doom: Option<Doom>,
     highest: Epoch,
-    looking: bool,
-    last_look: u64,
+    pub(super) looking: bool,
+    pub(super) last_look: u64,
     /// Views that were taken.
     pub looks: u64,
     /// Until then the PMM Server can't be asked.
@@ -752,43 +752,6 @@ impl World {
             let grid = self.now.div_ceil(QUANTUM) * QUANTUM;
             self.next_batch = self.next_batch.min(grid.max(self.now));
         }
-    }
-
-    /// The coordinator asks PMM. False when there will be no answer.
-    fn look(&mut self, request: &ViewRequest) -> bool {
-        if !self.pmm_up || self.now < self.unseen_until || self.strikes(Fault::ViewLost, 5) {
-            return false;
-        }
-        self.looks += 1;
-        let view = self.snapshot(self.wall(), request);
-        let late = self.strikes(Fault::ViewLate, 10);
-        let after = if late {
-            self.rng.below(90_000)
-        } else {
-            200 + self.rng.below(1_000)
-        };
-        self.tell_coordinator(Message::View(view), after);
-        true
-    }
-
-    fn look_at_nodes(&mut self) {
-        self.looking = false;
-        let wish = self
-            .coordinator
-            .as_ref()
-            .and_then(|found| found.want_nodes.clone());
-        let Some(request) = wish else { return };
-        self.last_look = self.now;
-        self.count("look at nodes");
-        if !self.look(&request) {
-            self.look_at_nodes_at(self.now + NODES_EVERY_MS);
-        }
-    }
-
-    fn look_at_nodes_at(&mut self, when: u64) {
-        self.looking = true;
-        let life = self.coordinator_life;
-        self.at(when, What::LookAtNodes { life });
     }
 
     fn work(&mut self, machine: usize, life: u32) {
