@@ -28,9 +28,9 @@ impl Asked<'_> {
     fn filter(&self, name: &str) -> String {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
         let given = query.split('&').filter_map(|pair| pair.split_once('='));
-        let found = given.filter(|(key, _)| *key == name).map(|(_, value)| value);
+        let mut found = given.filter(|(key, _)| *key == name).map(|(_, value)| value);
         found
-            .last()
+            .next()
             .or(self.body[name].as_str())
             .unwrap_or_default()
             .to_owned()
