@@ -553,6 +553,21 @@ fn failures_over_all_groups_stop_the_rollout_and_are_forgiven_by_resume() {
 }
 
 #[test]
+fn failures_before_the_window_stop_a_group_before_anything_begins() {
+    let groups = [("one", 3, "failure_threshold = 0\ncanaries = 0")];
+    let mut world = started(&groups, &[], &|plan| {
+        plan.groups[0].windows = vec![window(minute(20), 60 * MINUTE)];
+    });
+    until(&mut world, |world| group(world, "one").phase == GroupPhase::Gated);
+    world.hosts.get_mut(&id(0)).unwrap().behaviour = Behaviour::Unready;
+    until(&mut world, |world| host(world, 0).counts);
+    assert!(world.now < minute(20));
+    until(&mut world, |world| world.kernel.phase() == RolloutPhase::Paused);
+    assert_eq!(paused(&world), "threshold: group one: 1 failed, 0 tolerated");
+    assert!((0..3).all(|number| host(&world, number).permitted_at_ms.is_none()));
+}
+
+#[test]
 fn a_breach_aborts_where_the_policy_says_so() {
     let groups = [
         (

@@ -113,3 +113,28 @@ fn a_host_that_failed_the_survey_and_is_tried_again_is_left_out_no_more() {
     until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
 }
+
+#[test]
+fn a_new_attempt_in_one_group_forgives_nothing_in_another() {
+    let groups = [
+        ("one", 2, "failure_threshold = 1"),
+        ("two", 2, "failure_threshold = 0"),
+    ];
+    let mut world = world(&groups, ACCEPT, 0, Behaviour::RollsBack);
+    world.hosts.get_mut(&id(2)).unwrap().behaviour = Behaviour::RollsBack;
+    world.start();
+    until(&mut world, |world| paused_for(world, "threshold"));
+    retry(&mut world, 0);
+    let pause = world.kernel.rollout().pause.clone().unwrap();
+    assert_eq!(pause.text, "group two: 1 failed, 0 tolerated");
+    let reason = "seen".to_owned();
+    let accept_server = false;
+    world
+        .command(Command::Resume {
+            reason,
+            accept_server,
+        })
+        .unwrap();
+    until(&mut world, |world| world.kernel.is_final());
+    assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
+}

@@ -128,8 +128,10 @@ impl Kernel {
     /// A group that is not done at its deadline waits for a person.
     pub(super) fn look_at_deadline(&mut self, leg: &LegId, group: &PlanGroup, now_ms: u64) {
         let late = self.group(leg, &group.name).is_some_and(|row| {
-            !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled)
-                && row.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+            !matches!(
+                row.phase,
+                GroupPhase::Gated | GroupPhase::Done | GroupPhase::Cancelled
+            ) && row.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
         });
         if late {
             let length = duration_text(group.deadline_ms.unwrap_or(0));

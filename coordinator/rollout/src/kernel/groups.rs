@@ -109,22 +109,36 @@ impl Kernel {
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.had_its_turn(&leg, &group.name) {
                 failures += tally.failures;
-                let one_more = u32::from(self.breaks(super::Mutant::ThresholdOffByOne));
-                if tally.failures > self.failure_threshold(&leg, group) + one_more {
-                    self.breach(&leg, group, tally, now_ms);
-                }
+                self.look_at_threshold(&leg, group, tally, now_ms);
                 self.look_at_deadline(&leg, group, now_ms);
+            } else if self
+                .group(&leg, &group.name)
+                .is_some_and(|row| row.phase == GroupPhase::RolledBack)
+            {
+                self.leave_rest_behind(&leg, &group.name, now_ms);
             }
         }
         self.look_at_rollout_threshold(failures, now_ms);
         let mut census = self.census();
         let mut earlier_done = true;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
-            if self.rollout.phase == RolloutPhase::Running || self.breaks(super::Mutant::PauseGrants) {
+            let grants = |kernel: &Self| {
+                kernel.rollout.phase == RolloutPhase::Running || kernel.breaks(super::Mutant::PauseGrants)
+            };
+            if grants(self) {
                 let door = self.door(group, now_ms);
                 let turn = earlier_done || self.breaks(super::Mutant::OutOfTurn);
+                let begun = self.had_its_turn(&leg, &group.name);
                 self.drive_group(&leg, group, tally, &door, turn, now_ms);
-                self.let_through(&leg, group, tally, &door, &mut census, now_ms);
+                if !begun && self.had_its_turn(&leg, &group.name) {
+                    // Hosts that were prepared while it waited for its window may have failed already.
+                    failures += tally.failures;
+                    self.look_at_threshold(&leg, group, tally, now_ms);
+                    self.look_at_rollout_threshold(failures, now_ms);
+                }
+                if grants(self) {
+                    self.let_through(&leg, group, tally, &door, &mut census, now_ms);
+                }
             }
             earlier_done &= self
                 .group(&leg, &group.name)
@@ -135,29 +149,40 @@ impl Kernel {
         }
     }
 
+    /// Whether its hosts may have begun, also while its window is shut again.
     fn had_its_turn(&self, leg: &LegId, group: &GroupName) -> bool {
-        self.group(leg, group).is_some_and(|row| {
-            !matches!(
-                row.phase,
-                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
-            )
+        self.group(leg, group).is_some_and(|row| match row.phase {
+            GroupPhase::Pending | GroupPhase::Cancelled | GroupPhase::RolledBack => false,
+            GroupPhase::Gated => row.first_permit_ms.is_some(),
+            _ => true,
         })
     }
 
-    fn breach(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
-        if self
-            .group(leg, &group.name)
-            .is_some_and(|row| row.phase == GroupPhase::Breached)
-        {
-            return;
+    fn look_at_threshold(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
+        let one_more = u32::from(self.breaks(super::Mutant::ThresholdOffByOne));
+        if tally.failures > self.failure_threshold(leg, group) + one_more {
+            self.breach(leg, group, tally, now_ms);
         }
-        self.set_group(leg, &group.name, GroupPhase::Breached, now_ms);
+    }
+
+    fn breach(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
         let text = format!(
             "group {}: {} failed, {} tolerated",
             group.name,
             tally.failures,
             self.failure_threshold(leg, group)
         );
+        if self
+            .group(leg, &group.name)
+            .is_some_and(|row| row.phase == GroupPhase::Breached)
+        {
+            // `retry` in another group lets the rollout go on; these failures were neither accepted nor repaired.
+            if self.rollout.phase == RolloutPhase::Running {
+                self.pause_for_failures(&text, now_ms);
+            }
+            return;
+        }
+        self.set_group(leg, &group.name, GroupPhase::Breached, now_ms);
         match group.on_breach {
             OnBreach::Pause => self.pause_for_failures(&text, now_ms),
             OnBreach::Rollback => {

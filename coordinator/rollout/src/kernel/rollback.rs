@@ -264,6 +264,12 @@ impl Kernel {
 
     /// No host of the group begins any more.
     fn close_group(&mut self, leg: &LegId, group: &GroupName, now_ms: u64) {
+        self.leave_rest_behind(leg, group, now_ms);
+        self.set_group(leg, group, GroupPhase::RolledBack, now_ms);
+    }
+
+    /// Ends the hosts of a group that was taken back that did not begin, also those that had a permit by then and let it pass.
+    pub(super) fn leave_rest_behind(&mut self, leg: &LegId, group: &GroupName, now_ms: u64) {
         let hosts = self
             .plan
             .group(group)
@@ -271,7 +277,6 @@ impl Kernel {
         for host in hosts {
             self.leave_behind(leg, &host, HostPhase::Skipped, "its group was taken back", now_ms);
         }
-        self.set_group(leg, group, GroupPhase::RolledBack, now_ms);
     }
 
     /// Ends a host that did not begin.

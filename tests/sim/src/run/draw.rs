@@ -119,7 +119,7 @@ pub fn machines(rng: &mut Rng, plan: &Plan, faults: FaultSet) -> (Vec<Agent>, Ve
 /// Sets, sites and the rollout's own threshold: what the fleet's inventory and labels would say.
 fn spread(rng: &mut Rng, plan: &mut Plan) {
     if rng.one_in(4) {
-        plan.failure_threshold = Some(2 + rng.below(8) as u32);
+        plan.failure_threshold = Some(rng.below(8) as u32);
     }
     let (sets, sites) = (rng.one_in(3), rng.one_in(4));
     let members = 2 + rng.below(3) as usize;

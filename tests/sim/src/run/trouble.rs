@@ -155,10 +155,12 @@ impl World {
             Fault::ClockForward => {
                 let jump = self.jump();
                 self.skew += jump;
+                self.watcher.clock_set();
             }
             Fault::ClockBack => {
                 let jump = self.jump();
                 self.skew -= jump;
+                self.watcher.clock_set();
             }
             Fault::HoldOnHost => {
                 let held = match self.agents[machine].held {

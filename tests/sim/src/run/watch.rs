@@ -368,6 +368,8 @@ impl Watcher {
         let key = (order.leg.clone(), planned.group.clone());
         if let (Some((most, _)), Some(taken)) = (self.limits.get(&key), self.groups.get(&key))
             && taken.slots > *most
+            // Whoever kept its slot from an earlier attempt takes no new one.
+            && !row.broken
         {
             let text = format!("{} of {most} in {}", taken.slots, planned.group);
             self.broken(rules::SLOT_MAX, text);
@@ -715,14 +717,18 @@ impl Watcher {
         }
     }
 
-    /// PMM is asked for the whole fleet. Neither by true time nor by the coordinator's clock it was within the last minute; the clock may
-    /// be set in between.
+    /// PMM is asked for the whole fleet. Neither by true time nor by the coordinator's clock it was within the last minute.
     pub fn asks_for_the_fleet(&mut self, now: u64, wall_ms: u64) {
         let soon = |last: (u64, u64)| now < last.0 + FLEET_EVERY_MS && wall_ms < last.1 + FLEET_EVERY_MS;
         let last = self.fleet_asked_at.replace((now, wall_ms));
         if last.is_some_and(soon) {
             self.broken(rules::FLEET_LOOKS, format!("at {now} after {last:?}"));
         }
+    }
+
+    /// The coordinator's clock is set: nobody knows any more how long ago something was.
+    pub fn clock_set(&mut self) {
+        self.fleet_asked_at = None;
     }
 
     /// An order leaves for a host that two machines claim to be.
