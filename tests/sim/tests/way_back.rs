@@ -497,3 +497,30 @@ fn a_width_that_was_reduced_holds_for_those_that_go_back() {
     }
     sound(&world);
 }
+
+#[test]
+fn members_of_a_set_go_back_one_after_the_other() {
+    let mut draft = draft(
+        &[("one", 2, "canaries = 0"), ("two", 1, "approval = true")],
+        false,
+    );
+    for host in &mut draft.plan.hosts[..2] {
+        host.sets = ["cluster/c/set/rs0".to_owned()].into();
+    }
+    draft.plan.groups[0].max_unavailable = 2;
+    let mut world = started(draft, &[]);
+    until(&mut world, |world| {
+        (0..2).all(|number| phase(world, number) == HostPhase::Settling)
+    });
+    let target = RollbackTarget::Group("one".to_owned());
+    let reason = "the application misses metrics".to_owned();
+    world.command(Command::Rollback { target, reason }).unwrap();
+    let back =
+        |world: &World, wanted: HostPhase| (0..2).filter(|number| phase(world, *number) == wanted).count();
+    assert_eq!(back(&world, HostPhase::RollingBack), 1);
+    until(&mut world, |world| {
+        assert!(back(world, HostPhase::RollingBack) < 2);
+        back(world, HostPhase::RolledBack) == 2
+    });
+    sound(&world);
+}

@@ -16,7 +16,9 @@ impl Kernel {
         let lasts =
             |still: fn(&Self, &LegId, u64) -> bool| leg.is_some_and(|leg| still(self, &leg.leg, now_ms));
         let over = match pause.code.as_str() {
-            "slots_exhausted" | "set_exhausted" | "site_exhausted" => !lasts(Self::is_exhausted),
+            "slots_exhausted" | "set_exhausted" | "site_exhausted" => {
+                !lasts(Self::is_exhausted) && !self.waits_to_go_back()
+            }
             "offline" => !lasts(Self::somebody_is_away),
             // What the others are about only a person can judge.
             _ => return,

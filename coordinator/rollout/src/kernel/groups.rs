@@ -404,7 +404,7 @@ impl Kernel {
     }
 
     /// Nothing else of the group can begin: if only a person can change that, it is told.
-    fn look_at_crowds(&mut self, group: &PlanGroup, crowds: &[Crowd], now_ms: u64) {
+    pub(super) fn look_at_crowds(&mut self, group: &PlanGroup, crowds: &[Crowd], now_ms: u64) {
         let Some(first) = crowds.first().filter(|_| crowds.iter().all(|crowd| crowd.stuck)) else {
             return;
         };

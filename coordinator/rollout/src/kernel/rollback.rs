@@ -338,14 +338,28 @@ impl Kernel {
         let most = self.max_unavailable(leg, group);
         let mut slots = tally.slots;
         let mut waits = false;
+        let mut census = self.census();
+        let mut crowds = Vec::new();
         for host in &hosts {
-            let has_slot = self.host(leg, host).is_some_and(|row| row.slot);
+            let Some(row) = self.host(leg, host) else { continue };
+            let has_slot = row.slot;
             if !has_slot && slots >= most {
                 waits = true;
                 continue;
             }
+            // On its way back a client is down as it was on its way forward.
+            if !has_slot {
+                if let Some(crowd) = self.crowd(&census, host, row) {
+                    crowds.push(crowd);
+                    continue;
+                }
+                self.count_in(&mut census, host, true);
+            }
             slots += u32::from(!has_slot);
             self.order_back(leg, host, now_ms);
+        }
+        if crowds.len() == hosts.len() && tally.in_flight == 0 {
+            self.look_at_crowds(group, &crowds, now_ms);
         }
         if waits && tally.stuck_slots >= most {
             let text = format!(
@@ -360,6 +374,12 @@ impl Kernel {
                 now_ms,
             );
         }
+    }
+
+    /// Whether a host is still to be told to go back.
+    pub(super) fn waits_to_go_back(&self) -> bool {
+        let mut rows = self.hosts.values().flat_map(|rows| rows.values());
+        rows.any(|row| row.back_wanted.is_some())
     }
 
     fn order_back(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
@@ -455,12 +475,8 @@ impl Kernel {
             }
         }
         self.drive_back(now_ms);
-        let wanted = self
-            .hosts
-            .values()
-            .any(|rows| rows.values().any(|row| row.back_wanted.is_some()));
         if self.rollout.phase != RolloutPhase::RollingBack
-            || wanted
+            || self.waits_to_go_back()
             || self.anything_in_flight()
             || !self.keep_before(self.legs.len(), now_ms)
         {

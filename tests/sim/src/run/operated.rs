@@ -117,7 +117,8 @@ fn accepted(host: &HostId, before: &Kernel, after: &Kernel) -> Found {
         .iter()
         .find(open)
         .and_then(|leg| after.host(&leg.leg, host));
-    let passes = row.is_some_and(|row| row.phase == HostPhase::Settling && !row.slot);
+    // It may pass and have to go back at once, with its group.
+    let passes = row.is_some_and(|row| row.phase == HostPhase::Settling && !row.slot || row.taken_back);
     let text = format!("{host} is {:?}", row.map(|row| row.phase));
     if passes { Vec::new() } else { vec![(ACCEPT, text)] }
 }
@@ -160,7 +161,9 @@ pub fn adopted(before: &Kernel, ticked: &Kernel, after: &Kernel) -> Found {
     if after.epoch() <= before.epoch() {
         broken(format!("{} after {}", after.epoch(), before.epoch()));
     }
-    if before.phase() == RolloutPhase::Paused && after.phase() != RolloutPhase::Paused {
+    // Failures that the new plan does not tolerate may abort where the policy says so.
+    let aborted = after.rollout().abort.is_some();
+    if before.phase() == RolloutPhase::Paused && after.phase() != RolloutPhase::Paused && !aborted {
         broken(format!("a paused rollout is {:?}", after.phase()));
     }
     for leg in before.legs() {

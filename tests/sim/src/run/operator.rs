@@ -146,7 +146,7 @@ impl World {
             .map(|(_, group)| group.name.to_string())
             .collect();
         let code = kernel.rollout().pause.as_ref().map(|pause| pause.code.clone());
-        let wanted = code.as_deref() == Some("slots_exhausted");
+        let wanted = code.as_deref().is_some_and(|code| code.ends_with("_exhausted"));
         let stuck = if wanted {
             hosts_that(kernel, |row| row.slot && row.phase.is_final())
         } else {
