@@ -1,4 +1,4 @@
-//! Whole fleets in virtual time with everything that can go wrong. `LIVES=2000` looks at so many.
+//! Whole fleets in virtual time with everything that can go wrong. `LIVES=2000` looks at so many of each kind.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -7,12 +7,12 @@ use fleet_sim::run::{Config, live, many};
 /// Every rule holds, and everything that is expected was gone through.
 #[test]
 fn every_rule_holds_in_every_life() {
-    holds(&Config::new(0, 200), 0..lives());
+    holds(&Config::new(0, 200), 0..lives(800));
 }
 
-fn lives() -> u64 {
+fn lives(otherwise: u64) -> u64 {
     let asked = std::env::var("LIVES").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(2_000)
+    asked.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 fn holds(config: &Config, seeds: std::ops::Range<u64>) {
@@ -33,7 +33,7 @@ fn every_rule_holds_under_every_policy() {
         policies: true,
         ..Config::new(0, 30)
     };
-    holds(&config, 0..lives());
+    holds(&config, 0..lives(1_300));
 }
 
 /// A seed is one life: the same steps each time.
