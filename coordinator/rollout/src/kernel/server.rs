@@ -89,12 +89,12 @@ impl Kernel {
         }
     }
 
-    /// The order under way, if there is one.
     /// Whether the server is being worked on, and may be neither reached nor there.
     pub fn works_on_server(&self) -> bool {
         self.open_hop().is_some()
     }
 
+    /// The order under way, if there is one.
     pub(crate) fn open_hop(&self) -> Option<(&LegRow, &HopRow)> {
         let (at, position) = open_hops(&self.legs).next()?;
         Some((&self.legs[at], &self.legs[at].hops[position]))
