@@ -245,6 +245,23 @@ fn a_coordinator_that_dies_again_and_again_does_not_ask_more_often() {
 }
 
 #[test]
+fn who_waits_for_the_baseline_is_told_so_and_until_when() {
+    let mut world = World::calm(&[("one", 2, "")], ACCEPT, &[]);
+    world.faults.view_lost = 1;
+    until(&mut world, |world| {
+        world.kernel.rollout().fleet_asked_ms.is_some()
+    });
+    world.step();
+    let (now, survey) = (world.now, &world.kernel.legs()[0]);
+    let again = world.kernel.rollout().fleet_asked_ms.unwrap() + FLEET_EVERY_MS;
+    for duty in [world.kernel.rollout_duty(now), world.kernel.leg_duty(survey, now)] {
+        let duty = duty.unwrap();
+        assert_eq!((duty.code, duty.deadline_ms), ("baseline", Some(again)));
+        assert!(duty.text.contains("the PMM Server's view of the whole fleet"));
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_does_not_end_the_asking() {
     let mut world = World::calm(&[("one", 1, "")], ACCEPT, &[(0, Behaviour::NoSamples)]);
     until(&mut world, |world| host(world, 0).phase == HostPhase::Verifying);

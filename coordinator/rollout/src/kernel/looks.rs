@@ -134,6 +134,12 @@ impl Kernel {
         due
     }
 
+    /// When the fleet may be asked for again.
+    pub(super) fn next_fleet_look_ms(&self, now_ms: u64) -> u64 {
+        let asked = self.rollout.fleet_asked_ms.unwrap_or(now_ms);
+        (asked + FLEET_EVERY_MS).max(now_ms + 1_000)
+    }
+
     /// The nodes of the next look: those that were not seen for longest.
     fn nodes_in_turn(&self, lacking: &BTreeSet<String>, now_ms: u64) -> BTreeSet<String> {
         let mut wanted: BTreeSet<&str> = self.verifying_nodes().collect();

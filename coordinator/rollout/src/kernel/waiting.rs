@@ -155,6 +155,9 @@ impl Kernel {
                 if let Some(shut) = leg.and_then(|leg| self.only_a_gate(&leg.leg, now_ms)) {
                     return Some(shut);
                 }
+                if self.waits_for_baseline() {
+                    return Some(self.baseline_duty(now_ms));
+                }
                 Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
             }
             _ => None,
@@ -222,12 +225,23 @@ impl Kernel {
                 self.next_move_ms(now_ms),
             ));
         }
+        if self.waits_for_baseline() {
+            return Some(self.baseline_duty(now_ms));
+        }
         Some(duty(
             Owner::Coordinator,
             "hosts",
             "its hosts",
             self.next_move_ms(now_ms),
         ))
+    }
+
+    /// The answer may be lost with a coordinator that dies before it comes; then the minute is waited out.
+    fn baseline_duty(&self, now_ms: u64) -> Duty {
+        let again = self.next_fleet_look_ms(now_ms);
+        let left = duration_text(again.saturating_sub(now_ms));
+        let text = format!("the PMM Server's view of the whole fleet, the baseline; asked again in {left}");
+        duty(Owner::PmmServer, "baseline", text, again)
     }
 
     /// What a group waits for; `None` when it is done.
