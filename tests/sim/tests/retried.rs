@@ -35,6 +35,16 @@ fn retry(world: &mut World, number: usize) {
     world.command(Command::Retry { hosts, server: false }).unwrap();
 }
 
+fn resume(world: &mut World) {
+    let (reason, accept_server) = (String::new(), false);
+    world
+        .command(Command::Resume {
+            reason,
+            accept_server,
+        })
+        .unwrap();
+}
+
 #[test]
 fn whoever_holds_the_slot_is_not_behind_one_that_waits_for_it() {
     let groups = [(
@@ -90,14 +100,7 @@ fn a_host_that_failed_the_survey_and_is_tried_again_is_left_out_no_more() {
     world.start();
     until(&mut world, |world| paused_for(world, "survey"));
     world.faults.view_lost = 1;
-    let reason = String::new();
-    let accept_server = false;
-    world
-        .command(Command::Resume {
-            reason,
-            accept_server,
-        })
-        .unwrap();
+    resume(&mut world);
     assert!(world.kernel.rollout().accepted.contains(&id(1)));
     world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Good;
     retry(&mut world, 1);
@@ -127,14 +130,7 @@ fn a_new_attempt_in_one_group_forgives_nothing_in_another() {
     retry(&mut world, 0);
     let pause = world.kernel.rollout().pause.clone().unwrap();
     assert_eq!(pause.text, "group two: 1 failed, 0 tolerated");
-    let reason = "seen".to_owned();
-    let accept_server = false;
-    world
-        .command(Command::Resume {
-            reason,
-            accept_server,
-        })
-        .unwrap();
+    resume(&mut world);
     until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
 }

@@ -111,9 +111,10 @@ impl Kernel {
                 failures += tally.failures;
                 self.look_at_threshold(&leg, group, tally, now_ms);
                 self.look_at_deadline(&leg, group, now_ms);
-            } else if self
-                .group(&leg, &group.name)
-                .is_some_and(|row| row.phase == GroupPhase::RolledBack)
+            } else if tally.to_begin + tally.left_behind > 0
+                && self
+                    .group(&leg, &group.name)
+                    .is_some_and(|row| row.phase == GroupPhase::RolledBack)
             {
                 self.leave_rest_behind(&leg, &group.name, now_ms);
             }
@@ -149,12 +150,12 @@ impl Kernel {
         }
     }
 
-    /// Whether its hosts may have begun, also while its window is shut again.
     fn had_its_turn(&self, leg: &LegId, group: &GroupName) -> bool {
-        self.group(leg, group).is_some_and(|row| match row.phase {
-            GroupPhase::Pending | GroupPhase::Cancelled | GroupPhase::RolledBack => false,
-            GroupPhase::Gated => row.first_permit_ms.is_some(),
-            _ => true,
+        self.group(leg, group).is_some_and(|row| {
+            !matches!(
+                row.phase,
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
+            )
         })
     }
 
