@@ -12,7 +12,6 @@ use fleet_proto::coordinator_message::Body as Down;
 use pmm_coordinator::clock::now_ms;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -42,9 +41,8 @@ pub struct Notes {
     pub begun: Mutex<Vec<Begun>>,
     /// Permits that arrived and were not used, by code.
     pub unused: Mutex<BTreeMap<String, u64>>,
-    /// Time that hosts worked on switches, milliseconds.
-    pub worked_ms: AtomicU64,
-    pub switched: AtomicU64,
+    /// How long each host worked on its switch, milliseconds.
+    pub worked_ms: Mutex<BTreeMap<HostId, u64>>,
     /// When the ping to a host left.
     pub pinged: Mutex<BTreeMap<HostId, Instant>>,
     pub pongs_ms: Mutex<Vec<f64>>,
@@ -63,8 +61,7 @@ impl Notes {
             received_ms: Mutex::default(),
             begun: Mutex::default(),
             unused: Mutex::default(),
-            worked_ms: AtomicU64::new(0),
-            switched: AtomicU64::new(0),
+            worked_ms: Mutex::default(),
             pinged: Mutex::default(),
             pongs_ms: Mutex::default(),
         }
@@ -76,8 +73,7 @@ impl Notes {
         lock(&self.received_ms).clear();
         lock(&self.begun).clear();
         lock(&self.unused).clear();
-        self.worked_ms.store(0, Ordering::SeqCst);
-        self.switched.store(0, Ordering::SeqCst);
+        lock(&self.worked_ms).clear();
     }
 }
 
@@ -162,13 +158,8 @@ impl Agent {
                     highest: self.highest.subscribe(),
                 };
                 let entry: PlanEntry = serde_json::from_slice(&order.plan_entry).expect("an entry");
-                let switch = switch(
-                    self.number,
-                    self.member.name.clone(),
-                    self.notes.clone(),
-                    entry,
-                    permit,
-                );
+                let (member, notes) = (self.member.clone(), self.notes.clone());
+                let switch = switch(self.number, member, notes, entry, permit);
                 tokio::spawn(async move {
                     let begins = say.clone();
                     let result = switch_with(switch, begins).await;
@@ -204,19 +195,19 @@ impl Permit {
 struct Switch {
     checks: Duration,
     step: Duration,
-    name: String,
+    member: Member,
     notes: Arc<Notes>,
     entry: PlanEntry,
     permit: Permit,
 }
 
-fn switch(number: u64, name: String, notes: Arc<Notes>, entry: PlanEntry, permit: Permit) -> Switch {
+fn switch(number: u64, member: Member, notes: Arc<Notes>, entry: PlanEntry, permit: Permit) -> Switch {
     let pace = *lock(&notes.pace);
     let share = 900 + draw(notes.seed, number, 201);
     Switch {
         checks: Duration::from_millis(draw(notes.seed ^ 0xC0FFEE, number, pace.checks_ms + 1)),
         step: Duration::from_millis(pace.step_ms * share / 1000),
-        name,
+        member,
         notes,
         entry,
         permit,
@@ -241,10 +232,9 @@ async fn switch_with(switch: Switch, say: impl Fn(HostEvent)) -> OrderResult {
     });
     tokio::time::sleep(switch.step).await;
     let from = crate::fleet::OLD.to_string();
-    switch.notes.pmm.set(&switch.name, switch.entry.to);
+    switch.notes.pmm.set(&switch.member.name, switch.entry.to);
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    switch.notes.worked_ms.fetch_add(took, Ordering::SeqCst);
-    switch.notes.switched.fetch_add(1, Ordering::SeqCst);
+    lock(&switch.notes.worked_ms).insert(switch.member.host, took);
     let detail = serde_json::json!({"from": from, "to": switch.entry.to.to_string(), "client_gap_ms": took, "transaction_ms": took});
     done(detail, took)
 }

@@ -1,5 +1,8 @@
 //! Small arithmetic.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 /// The value below which `percent` of the values lie; 0 without values.
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -11,6 +14,18 @@ pub fn percentile(values: &[f64], percent: f64) -> f64 {
 
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// When work of these lengths ends if each piece in turn goes to the first of `width` workers that is free, and nothing else takes time.
+pub fn schedule(lengths: impl IntoIterator<Item = u64>, width: usize) -> u64 {
+    let mut workers: BinaryHeap<Reverse<u64>> = (0..width.max(1)).map(|_| Reverse(0)).collect();
+    let mut end = 0;
+    for length in lengths {
+        let free = workers.pop().map_or(0, |Reverse(at)| at);
+        end = end.max(free + length);
+        workers.push(Reverse(free + length));
+    }
+    end
 }
 
 /// Splitmix64 over a seed and a place: the same numbers in every run, whatever the order of events.
@@ -36,5 +51,13 @@ mod tests {
         );
         assert_eq!(percentile(&[], 99.0), 0.0);
         assert_eq!(mean(&[1.0, 3.0]), 2.0);
+    }
+
+    #[test]
+    fn a_schedule_waits_for_the_first_free_worker() {
+        assert_eq!(schedule([3, 1, 1, 4], 2), 6);
+        assert_eq!(schedule([3, 1, 1, 4], 1), 9);
+        assert_eq!(schedule([3, 1, 1, 4], 9), 4);
+        assert_eq!(schedule([], 2), 0);
     }
 }

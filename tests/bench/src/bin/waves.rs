@@ -8,7 +8,7 @@
 use anyhow::{Context as _, ensure};
 use bench::agent::{Agent, Notes, Pace, lock};
 use bench::coordinator::{Coordinator, raise_descriptor_limit};
-use bench::figures::{mean, percentile};
+use bench::figures::{mean, percentile, schedule};
 use bench::fleet::{self, Member, Pmm};
 use clap::Parser;
 use fake_agent::Identity;
@@ -21,7 +21,6 @@ use pmm_coordinator::store::PlanRow;
 use rollout::kernel::{Command, HostPhase, RolloutPhase};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -61,6 +60,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The turn of a host: grant, receipt on the host, its report in the coordinator, end of the slot, end of everything, Unix milliseconds;
+/// and how long it worked.
+struct Turn {
+    granted: u64,
+    received: u64,
+    worked: u64,
+    switched: u64,
+    verified: u64,
+    ended: u64,
 }
 
 struct Bench {
@@ -204,25 +214,31 @@ impl Bench {
         }
     }
 
-    /// Grant, end of the switch and end of the slot of each host, Unix milliseconds.
-    async fn hosts(&self) -> anyhow::Result<Vec<(HostId, u64, u64, u64)>> {
+    /// The turns of the hosts that were upgraded.
+    async fn turns(&self) -> anyhow::Result<Vec<Turn>> {
         let members = self.members.clone();
-        let rows = self.coordinator.engine.ask(move |kernel, _| {
+        let received = lock(&self.notes.received_ms).clone();
+        let worked = lock(&self.notes.worked_ms).clone();
+        let turns = self.coordinator.engine.ask(move |kernel, _| {
             let kernel = kernel?;
             let leg: LegId = "clients-1".into();
-            let rows = members.iter().filter_map(|member| {
+            let turns = members.iter().filter_map(|member| {
                 let row = kernel.host(&leg, &member.host)?;
                 let upgraded = row.phase == HostPhase::Upgraded;
-                Some((
-                    member.host.clone(),
-                    row.permitted_at_ms?,
-                    row.switched_at_ms?,
-                    row.ended_at_ms.filter(|_| upgraded)?,
-                ))
+                Some(Turn {
+                    granted: row.permitted_at_ms?,
+                    received: *received.get(&member.host)?,
+                    worked: *worked.get(&member.host)?,
+                    switched: row.switched_at_ms?,
+                    verified: row.verified_at_ms?,
+                    ended: row.ended_at_ms.filter(|_| upgraded)?,
+                })
             });
-            Some(rows.collect())
+            let mut turns: Vec<Turn> = turns.collect();
+            turns.sort_by_key(|turn| turn.granted);
+            Some(turns)
         });
-        rows.await.ok().flatten().context("no rollout")
+        turns.await.ok().flatten().context("no rollout")
     }
 
     async fn whole_wave(&self, step_ms: u64, baseline: &[f64]) -> anyhow::Result<()> {
@@ -236,42 +252,19 @@ impl Bench {
             .ended(Duration::from_millis(rounds * step_ms * 3) + PATIENCE)
             .await?;
         ensure!(phase == RolloutPhase::Succeeded, "the rollout ended as {phase:?}");
-        let hosts = self.hosts().await?;
+        let turns = self.turns().await?;
         ensure!(
-            hosts.len() == self.members.len(),
+            turns.len() == self.members.len(),
             "only {} hosts were upgraded",
-            hosts.len()
+            turns.len()
         );
-        let received = lock(&self.notes.received_ms).clone();
-        let delays: Vec<f64> = hosts
-            .iter()
-            .filter_map(|(host, granted, ..)| Some(received.get(host)?.saturating_sub(*granted) as f64))
-            .collect();
-        let (p50, p99) = (percentile(&delays, 50.0), percentile(&delays, 99.0));
         println!(
             "\nwave of {} agents, width {}, {step_ms} ms a switch",
-            hosts.len(),
+            turns.len(),
             self.width
         );
-        println!(
-            "  delivery of permits, from the decision over the commit to the receipt  p50 {p50:.0} ms  p99 {p99:.0} ms  = {:.1} x the baseline's p99 (target: p99 < 250 ms)",
-            p99 / percentile(baseline, 99.0).max(0.001)
-        );
-        let first = hosts.iter().map(|host| host.1).min().unwrap_or(0);
-        let last = hosts.iter().map(|host| host.3).max().unwrap_or(0);
-        let ideal = self.notes.worked_ms.load(Ordering::SeqCst) as f64 / self.width as f64;
-        let took = (last - first) as f64;
-        println!(
-            "  took {:.1} s, ideal {:.1} s (sum of step times / width): overhead {:.3} x (target: 1.05 x)",
-            took / 1000.0,
-            ideal / 1000.0,
-            took / ideal
-        );
-        let seen: Vec<f64> = hosts.iter().map(|host| (host.3 - host.2) as f64).collect();
-        println!(
-            "  of it per host: {:.0} ms from the end of the switch to kept, verification by PMM's view and the keep order",
-            mean(&seen)
-        );
+        tell_delivery(&turns, baseline);
+        tell_overhead(&turns, self.width);
         Ok(())
     }
 
@@ -333,4 +326,54 @@ impl Bench {
         ensure!(late == 0, "{late} switches began later than their permit");
         Ok(())
     }
+}
+
+fn tell_delivery(turns: &[Turn], baseline: &[f64]) {
+    let delays: Vec<f64> = turns
+        .iter()
+        .map(|turn| turn.received.saturating_sub(turn.granted) as f64)
+        .collect();
+    let (p50, p99) = (percentile(&delays, 50.0), percentile(&delays, 99.0));
+    println!(
+        "  delivery of permits, from the decision over the commit to the receipt  p50 {p50:.0} ms  p99 {p99:.0} ms  = {:.1} x the baseline's p99 (target: p99 < 250 ms)",
+        p99 / percentile(baseline, 99.0).max(0.001)
+    );
+}
+
+/// A wave lasts from its first permit until its last slot is free: what follows, the three checks and the keep orders, holds nobody up and is
+/// told apart.
+fn tell_overhead(turns: &[Turn], width: usize) {
+    let first = turns.iter().map(|turn| turn.granted).min().unwrap_or(0);
+    let last = turns.iter().map(|turn| turn.verified).max().unwrap_or(0);
+    let ended = turns.iter().map(|turn| turn.ended).max().unwrap_or(0);
+    let worked: u64 = turns.iter().map(|turn| turn.worked).sum();
+    let ideal = worked as f64 / width as f64;
+    let scheduled = schedule(turns.iter().map(|turn| turn.worked), width) as f64;
+    let took = (last - first) as f64;
+    println!(
+        "  took {:.1} s, ideal {:.1} s (sum of step times / width): overhead {:.3} x (target: 1.05 x)",
+        took / 1000.0,
+        ideal / 1000.0,
+        took / ideal
+    );
+    println!(
+        "  against the same steps one after the other on {width} slots, nothing between them ({:.1} s): {:.3} x",
+        scheduled / 1000.0,
+        took / scheduled
+    );
+    let of = |part: fn(&Turn) -> u64| mean(&turns.iter().map(|turn| part(turn) as f64).collect::<Vec<_>>());
+    let slots = took * width as f64 / turns.len().max(1) as f64;
+    let busy = of(|turn| turn.verified - turn.granted);
+    println!(
+        "  a slot per host: {:.0} ms to the receipt, {:.0} ms of work, {:.0} ms until the coordinator knows, {:.0} ms until PMM shows it, {:.0} ms free",
+        of(|turn| turn.received.saturating_sub(turn.granted)),
+        of(|turn| turn.worked),
+        of(|turn| turn.switched.saturating_sub(turn.received + turn.worked)),
+        of(|turn| turn.verified - turn.switched),
+        slots - busy
+    );
+    println!(
+        "  afterwards {:.1} s for the three checks and the keep orders",
+        (ended - last) as f64 / 1000.0
+    );
 }
