@@ -1,6 +1,7 @@
 //! What the operator can do, as commands that can be typed as they stand.
 
-use crate::kernel::{Kernel, Pause};
+use crate::kernel::{HostPhase, Kernel, Pause, RolloutPhase};
+use fleet_common::ids::HostId;
 use serde::{Deserialize, Serialize};
 
 /// Something that the operator can do.
@@ -74,13 +75,17 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
     }
     let mut choices = match pause.code.as_str() {
         "operator" => vec![resume("hosts and hops begin again")],
-        "threshold" => vec![
-            run(
+        "threshold" => {
+            let mut choices = vec![run(
                 "retry",
                 "after the repair: the failed hosts are tried again and the rollout goes on",
-            ),
-            resume("the failures so far are accepted, the rest of the group goes on"),
-        ],
+            )];
+            choices.extend(lost(kernel).take(3).map(bring_back));
+            choices.push(resume(
+                "the failures so far are accepted, the rest of the group goes on",
+            ));
+            choices
+        }
         "inconclusive" => vec![work(pause.hint.clone()), resume("looks again, as long as before")],
         "offline" => vec![
             work("bring the hosts back that are away"),
@@ -97,19 +102,17 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
             ),
             resume("goes on without the hosts that went back"),
         ],
-        fleet_common::codes::STORE_RESTORED => vec![
-            work(pause.hint.clone()),
-            run(
-                "doctor --adopt-epoch",
-                "takes the store as it is for the truth, after it was looked at",
-            ),
-        ],
+        // Until it is adopted, that is told of everything; see `in_doubt`.
+        fleet_common::codes::STORE_RESTORED => vec![resume("when the hosts are back: they begin again")],
         "slots_exhausted" | "set_exhausted" | "site_exhausted" => {
             let mut choices = vec![run(
                 "retry",
                 "after the repair: the hosts that hold the slots are tried again",
             )];
-            choices.extend(stuck(kernel).into_iter().map(|name| free_slot(&name)));
+            let holders = stuck(kernel);
+            let lost = holders.iter().filter(|(_, lost)| *lost);
+            choices.extend(lost.map(|(name, _)| bring_back(name)));
+            choices.extend(holders.iter().map(|(name, _)| free_slot(name)));
             choices.push(resume("once a slot is free"));
             choices
         }
@@ -135,6 +138,14 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
         code if code.starts_with("server_") => server(kernel),
         _ => vec![work(pause.hint.clone()), resume("goes on")],
     };
+    if let Some(before) = &pause.before {
+        for choice in choices.iter_mut().filter(|choice| choice.command == "resume") {
+            choice.does = format!(
+                "ends the pause of {} ({}); then it still waits for a person, as told here",
+                before.by, before.text
+            );
+        }
+    }
     choices.push(abort());
     choices
 }
@@ -168,13 +179,81 @@ pub(super) fn free_slot(name: &str) -> Choice {
 }
 
 /// Hosts that ended and still hold a slot.
-fn stuck(kernel: &Kernel) -> Vec<String> {
+fn stuck(kernel: &Kernel) -> Vec<(String, bool)> {
     let holders = kernel
         .hosts
         .values()
         .flat_map(|rows| rows.iter())
         .filter(|(_, row)| row.slot && row.phase.is_final());
-    holders.map(|(host, _)| kernel.name(host).to_owned()).collect()
+    holders
+        .map(|(host, row)| (kernel.name(host).to_owned(), row.phase == HostPhase::Lost))
+        .collect()
+}
+
+fn lost(kernel: &Kernel) -> impl Iterator<Item = &str> {
+    let rows = kernel.hosts.values().flat_map(|rows| rows.iter());
+    let lost = rows.filter(|(_, row)| row.phase == HostPhase::Lost && row.counts);
+    lost.map(|(host, _)| kernel.name(host))
+}
+
+pub(super) fn accept(name: &str) -> Choice {
+    run(format!("accept {}", quoted(name)), "it passes without a verdict")
+}
+
+pub(super) fn see_again() -> Vec<Choice> {
+    vec![work("make the PMM Server reachable for the coordinator")]
+}
+
+pub(super) fn bring_back(name: &str) -> Choice {
+    work(format!("bring {name} or its agent back; it goes on by itself"))
+}
+
+/// What a person does about a store that is older than what hosts saw.
+pub(super) fn in_doubt() -> Vec<Choice> {
+    vec![
+        work("if a newer store exists, stop this coordinator and start that one"),
+        run(
+            "doctor --adopt-epoch",
+            "else: takes the store as it is for the truth, after it was looked at",
+        ),
+    ]
+}
+
+/// Leaves out what the rollout would refuse now.
+pub(super) fn retain_taken(kernel: &Kernel, host: Option<&HostId>, choices: &mut Vec<Choice>) {
+    let row = kernel.rollout();
+    let ended = kernel.is_final();
+    let aborts = |force: bool| match &row.abort {
+        Some(earlier) => force && !earlier.force,
+        None => true,
+    };
+    let doubted = kernel.is_doubted() && !ended;
+    choices.retain(|choice| {
+        let words: Vec<&str> = choice.command.split(' ').collect();
+        match words[..] {
+            ["abort", ref rest @ ..] => !ended && aborts(rest.contains(&"--force")),
+            ["pause", ..] => matches!(
+                row.phase,
+                RolloutPhase::Running | RolloutPhase::Checking | RolloutPhase::RollingBack
+            ),
+            ["host", "hold", ..] | ["skip", ..] => !ended,
+            [
+                "resume" | "retry" | "approve" | "accept" | "rollback" | "start",
+                ..,
+            ]
+            | ["host", "unhold" | "free-slot", ..]
+                if doubted =>
+            {
+                false
+            }
+            ["resume"] => row.phase == RolloutPhase::Paused && !kernel.is_server_stuck(),
+            ["retry"] => kernel.retries_unnamed(),
+            ["retry", "--server"] => kernel.is_server_stuck() && row.abort.is_none(),
+            ["retry", ..] => host.is_none_or(|host| kernel.retries(host)),
+            ["rollback", "host", ..] => host.is_none_or(|host| kernel.goes_back(host)),
+            _ => true,
+        }
+    });
 }
 
 #[cfg(test)]

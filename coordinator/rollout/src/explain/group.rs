@@ -6,7 +6,7 @@ use super::{ExplainDocument, current_leg, document, word};
 use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, GroupRow, Kernel, Owner, RolloutPhase, Tally};
 use crate::plan::PlanGroup;
-use fleet_common::ids::LegId;
+use fleet_common::ids::{HostId, LegId};
 
 pub(super) fn explain(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option<ExplainDocument> {
     let leg = current_leg(kernel)?;
@@ -113,6 +113,9 @@ fn rules(
             group.canaries
         ));
     }
+    if row.phase == GroupPhase::Breached {
+        rules.extend(super::failed(kernel, leg, std::slice::from_ref(group)));
+    }
     rules.extend(gates(kernel, leg, group, row, tally, now_ms));
     if let Some(by) = &row.approved_by {
         rules.push(format!("approved by {by}"));
@@ -194,6 +197,14 @@ fn choices(
     if rollout.phase == RolloutPhase::Aborting {
         return vec![watch(), choice::force()];
     }
+    if answer.code == "offline" {
+        let away = kernel.away(leg, group).into_iter().take(3);
+        let skip = |host: HostId| {
+            let command = format!("skip {}", choice::quoted(kernel.name(&host)));
+            run(command, "it is left out, and not waited for any more")
+        };
+        return away.map(skip).chain([pause(), abort()]).collect();
+    }
     match phase {
         GroupPhase::Gated if answer.code == "approval" => vec![approve(group), abort()],
         GroupPhase::Pending if answer.code == "earlier_group" => {
@@ -202,11 +213,7 @@ fn choices(
                 .groups
                 .iter()
                 .take_while(|other| other.name != group.name)
-                .find(|other| {
-                    kernel
-                        .group(leg, &other.name)
-                        .is_some_and(|row| row.phase != GroupPhase::Done)
-                });
+                .find(|other| kernel.holds_up_others(leg, other));
             let mut choices: Vec<Choice> = earlier
                 .map(|other| {
                     let command = format!("explain {}", choice::quoted(other.name.as_str()));

@@ -201,6 +201,9 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
         HostPhase::Repointing => {
             "without an answer it is asked again; after the third time a person is asked"
         }
+        HostPhase::Verifying if row.inconclusive => {
+            "you are reminded; nothing is done to the host, and it passes by itself when PMM shows it at work"
+        }
         HostPhase::Verifying if kernel.is_unseen(row, now_ms) => {
             "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
         }
@@ -210,6 +213,9 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
             "it works meanwhile; what was saved for its way back is removed at the end, not before"
         }
         HostPhase::Settling => "without an answer it counts as upgraded, with a note",
+        _ if duty.code == "held" => {
+            "you are reminded; it does not begin before a person says so, and is left out when the other hosts of its leg have ended"
+        }
         _ if duty.owner == Owner::Operator => "you are reminded; it does not begin before a person says so",
         _ if matches!(duty.code, "backup" | "asked_later") => "then it is asked again",
         _ if duty.code == "retry" => "then it is tried again",
@@ -250,16 +256,21 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
                 skip,
             ];
         }
-        "start" => return vec![run("explain", "what stands before `start`")],
+        "start" | "blocked" => return vec![run("explain", "what stands before `start`")],
         _ => {}
     }
     if rollout.phase == RolloutPhase::Aborting {
-        let forced = rollout.abort.as_ref().is_some_and(|abort| abort.force);
-        return if forced {
-            vec![watch()]
+        let undecided = row.phase == HostPhase::Verifying && row.inconclusive;
+        let mut choices = if undecided {
+            choice::see_again()
+                .into_iter()
+                .chain([choice::accept(&planned.name)])
+                .collect()
         } else {
-            vec![watch(), force()]
+            vec![watch()]
         };
+        choices.push(force());
+        return choices;
     }
     if let (true, RolloutPhase::Paused, Some(pause)) = (begins, rollout.phase, &rollout.pause) {
         let mut choices = choice::out_of(kernel, pause);
@@ -281,16 +292,16 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
     if !begins {
         let mut choices = vec![watch()];
         if row.phase == HostPhase::Settling {
+            if let (RolloutPhase::Paused, Some(pause)) = (rollout.phase, &rollout.pause) {
+                choices = choice::out_of(kernel, pause);
+            }
             if row.rests() && row.back_wanted.is_none() {
                 choices.push(take_back());
             }
             return choices;
         }
         if row.phase == HostPhase::Verifying && row.inconclusive {
-            choices = vec![
-                run(format!("accept {name}"), "it passes without a verdict"),
-                take_back(),
-            ];
+            choices = vec![choice::accept(&planned.name), take_back()];
         }
         if !kernel.is_connected(&planned.host) {
             choices = vec![away()];
@@ -371,10 +382,7 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
             bundle,
             retry("after the repair: a new attempt"),
         ],
-        HostPhase::Lost => vec![work(format!(
-            "bring {} or its agent back; it goes on by itself",
-            planned.name
-        ))],
+        HostPhase::Lost => vec![choice::bring_back(&planned.name)],
         HostPhase::Skipped => vec![retry("it is tried after all")],
         HostPhase::Cancelled => vec![new_plan("a new plan starts from what is there now")],
         _ => Vec::new(),

@@ -9,9 +9,10 @@ mod until;
 
 pub use choice::Choice;
 
-use crate::kernel::{Duty, Kernel, LegPhase};
+use crate::kernel::{Duty, HostRow, Kernel, LegPhase, Owner};
+use crate::plan::PlanGroup;
 use crate::progress::client_legs;
-use fleet_common::ids::{GroupName, LegId, PlanId};
+use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
 use serde::{Deserialize, Serialize};
 
 /// The answer of `explain`.
@@ -69,21 +70,37 @@ impl ExplainDocument {
 
 /// Explains `rollout`, `server`, a group's name, or a host's id or name. `None` when there is no such thing in the plan.
 pub fn explain(kernel: &Kernel, subject: &str, now_ms: u64) -> Option<ExplainDocument> {
-    match subject {
-        "rollout" | "" => return Some(rollout::explain(kernel, now_ms)),
-        "server" => return Some(server::explain(kernel, now_ms)),
-        _ => {}
+    let mut host = None;
+    let mut answer = match subject {
+        "rollout" | "" => rollout::explain(kernel, now_ms),
+        "server" => server::explain(kernel, now_ms),
+        _ => {
+            let name = GroupName::new(subject.strip_prefix("group:").unwrap_or(subject));
+            match kernel.plan.group(&name) {
+                Some(group) => group::explain(kernel, group, now_ms)?,
+                None => {
+                    let planned = kernel
+                        .plan
+                        .find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
+                    host = Some(&planned.host);
+                    host::explain(kernel, planned, now_ms)
+                }
+            }
+        }
+    };
+    if answer.code == fleet_common::codes::STORE_RESTORED {
+        answer.then =
+            "you are reminded; nothing begins and nobody is given up before a person says which store counts"
+                .to_owned();
+        answer.you_can.splice(0..0, choice::in_doubt());
     }
-    if let Some(group) = kernel
-        .plan
-        .group(&GroupName::new(subject.strip_prefix("group:").unwrap_or(subject)))
-    {
-        return group::explain(kernel, group, now_ms);
+    choice::retain_taken(kernel, host, &mut answer.you_can);
+    // Whoever is waited for has something to do.
+    let other = answer.you_can.iter().any(|choice| *choice != choice::watch());
+    if answer.owner == Owner::Operator.as_str() && other {
+        answer.you_can.retain(|choice| *choice != choice::watch());
     }
-    let planned = kernel
-        .plan
-        .find_host(subject.strip_prefix("host:").unwrap_or(subject))?;
-    Some(host::explain(kernel, planned, now_ms))
+    Some(answer)
 }
 
 /// Why a host or PMM client is no part of the rollout, and what to do about it; `None` when the plan does not know it at all.
@@ -149,6 +166,27 @@ fn word<T: Serialize>(state: T) -> String {
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
+}
+
+/// Who failed, and why: what is known of the first of them.
+fn failed(kernel: &Kernel, leg: &LegId, groups: &[PlanGroup]) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let rows = groups.iter().flat_map(|group| {
+        let forgiven = kernel.group(leg, &group.name).map(|row| &row.forgiven);
+        let open = move |host: &&HostId| !forgiven.is_some_and(|forgiven| forgiven.contains(*host));
+        group.hosts.iter().filter(open)
+    });
+    let rows = rows.filter_map(|host| Some((host, kernel.host(leg, host)?)));
+    let line = |(host, row): (&HostId, &HostRow)| {
+        let step = if row.failed_step.is_empty() {
+            String::new()
+        } else {
+            format!(" in step {}", row.failed_step)
+        };
+        let state = row.phase.as_str().replace('_', " ");
+        format!("{} {state}{step}: {}", kernel.name(host), row.reason)
+    };
+    rows.filter(|(_, row)| row.counts).take(SHOWN).map(line).collect()
 }
 
 /// `1 host`, `2 hosts`.

@@ -4,7 +4,7 @@ use super::choice::{self, abort, force, out_of, pause, quoted, run, watch};
 use super::until::then_of_others;
 use super::{ExplainDocument, counted, document};
 use crate::fleet::duration_text;
-use crate::kernel::{GroupPhase, Kernel, LegPhase, RolloutPhase};
+use crate::kernel::{GroupPhase, HostPhase, Kernel, LegPhase, RolloutPhase};
 use crate::plan::PlanGroup;
 use crate::progress::outcome;
 
@@ -26,6 +26,17 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 if let Some(over) = pause.over_since_ms {
                     let since = duration_text(now_ms.saturating_sub(over));
                     answer.reason = format!("{}; its cause has been gone for {since}", answer.reason);
+                }
+                if let Some(before) = &pause.before {
+                    answer.reason =
+                        format!("{}; before that by {}: {}", answer.reason, before.by, before.text);
+                }
+                if let Some(leg) = kernel.legs().iter().find(|leg| leg.phase == LegPhase::Running)
+                    && pause.code == "threshold"
+                {
+                    answer
+                        .rules
+                        .extend(super::failed(kernel, &leg.leg, &kernel.plan.groups));
                 }
                 answer.then =
                     "you are reminded; nothing begins before a person says so, what is under way goes on"
@@ -92,11 +103,21 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 "{}; it is aborted when nothing is under way any more",
                 then_of_others(kernel)
             );
-            answer.you_can = if forced {
+            let undecided = kernel.undecided();
+            answer.you_can = if undecided.is_empty() {
                 vec![watch()]
             } else {
-                vec![watch(), force()]
+                "you are reminded; it is aborted when nothing is under way any more"
+                    .clone_into(&mut answer.then);
+                let names = undecided.iter().take(3).map(|host| kernel.name(host));
+                choice::see_again()
+                    .into_iter()
+                    .chain(names.map(choice::accept))
+                    .collect()
             };
+            if !forced {
+                answer.you_can.push(force());
+            }
         }
         _ => {
             answer.reason = ended(kernel);
@@ -105,6 +126,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 answer
                     .you_can
                     .push(run("retry", "after the repair: what failed is tried again"));
+                answer.you_can.extend(retry_left_out(kernel));
             }
             if row.phase != RolloutPhase::Succeeded {
                 answer
@@ -121,7 +143,11 @@ fn planned(kernel: &Kernel, answer: &mut ExplainDocument) {
     if !kernel.plan.blockers.is_empty() {
         answer.reason = "the plan is stored; what the server's preflight found blocks its start".to_owned();
     }
-    answer.then = "you are reminded; nothing begins before `start`".to_owned();
+    answer.then = if kernel.plan.blockers.is_empty() {
+        "you are reminded; nothing begins before `start`".to_owned()
+    } else {
+        "you are reminded; this plan can't be started".to_owned()
+    };
     answer.rules.extend(
         kernel
             .plan
@@ -152,6 +178,24 @@ fn planned(kernel: &Kernel, answer: &mut ExplainDocument) {
             .you_can
             .push(choice::new_plan("after the repair: a plan that nothing blocks"));
     }
+}
+
+/// Hosts that were left out, where nothing failed that a `retry` without names would take.
+fn retry_left_out(kernel: &Kernel) -> Option<choice::Choice> {
+    if kernel.retries_unnamed() {
+        return None;
+    }
+    let lost = |host| {
+        let mut rows = kernel.hosts.values().filter_map(|rows| rows.get(host));
+        rows.any(|row| row.phase == HostPhase::Lost)
+    };
+    let hosts = kernel.plan.hosts.iter();
+    let hosts = hosts.filter(|planned| kernel.retries(&planned.host) && !lost(&planned.host));
+    let names: String = hosts
+        .take(5)
+        .map(|planned| format!(" {}", quoted(&planned.name)))
+        .collect();
+    (!names.is_empty()).then(|| run(format!("retry{names}"), "what did not go is tried after all"))
 }
 
 /// The leg under way and its group.

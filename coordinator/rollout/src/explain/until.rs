@@ -6,7 +6,10 @@ use crate::kernel::{GroupPhase, HostPhase, Kernel, LegPhase};
 pub(super) fn next_end(kernel: &Kernel) -> Option<String> {
     let mut ends: Vec<(u64, String)> = Vec::new();
     for (leg, rows) in &kernel.hosts {
-        for (host, row) in rows.iter().filter(|(_, row)| !row.phase.is_final()) {
+        for (host, row) in rows
+            .iter()
+            .filter(|(_, row)| !row.phase.is_final() && !row.inconclusive)
+        {
             let name = kernel.name(host);
             if let Some(at) = row.deadline_ms {
                 ends.push((at, format!("{name} ({} in {leg}) is given up", words(row.phase))));

@@ -254,12 +254,6 @@ impl Kernel {
         else {
             return refused("not_paused", "the rollout is not paused", "see `status`");
         };
-        let stuck = |leg: &super::LegRow| {
-            matches!(
-                leg.phase,
-                LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
-            )
-        };
         if accept_server {
             if !self.accept_unsettled_server(now_ms) {
                 return refused(
@@ -275,12 +269,18 @@ impl Kernel {
                 "`retry --server` waits and looks again, `resume --accept-server` goes on without them, or `abort`",
             );
         }
-        if self.legs.iter().any(stuck) {
+        if self.is_server_stuck() {
             return refused(
                 "server_not_settled",
                 format!("the server leg did not settle: {}", pause.text),
                 "`retry --server`, or `abort`",
             );
+        }
+        if let Some(before) = self.end_earlier_pause(now_ms) {
+            return accepted(format!(
+                "the pause of {} is over; still paused: {}; {}",
+                before.by, pause.text, "`resume` once more goes on from that",
+            ));
         }
         self.accept_failures(&pause.code, now_ms);
         self.look_again(now_ms);
@@ -288,7 +288,7 @@ impl Kernel {
         accepted("resumed")
     }
 
-    /// Resuming means that the failures so far are known.
+    /// Resuming means that what the pause tells of is known, and nothing else: a failure that it does not show pauses again, for itself.
     fn accept_failures(&mut self, code: &str, now_ms: u64) {
         if code == "survey"
             && let Some(leg) = self.legs.first()
@@ -307,6 +307,9 @@ impl Kernel {
         }
         if code == "offline" {
             self.accept_absence(now_ms);
+        }
+        if code != "threshold" {
+            return;
         }
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {

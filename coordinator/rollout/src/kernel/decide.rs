@@ -5,7 +5,7 @@ use super::groups::waits_for_approval;
 use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::Census;
-use super::state::{GroupPhase, HostPhase, LegPhase, Pause, RolloutPhase};
+use super::state::{GroupPhase, HostPhase, LegPhase, RolloutPhase};
 use crate::plan::LegKind;
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::order::Action;
@@ -29,7 +29,8 @@ impl Kernel {
         self.expire(now_ms);
         self.drive_repoints(now_ms);
         if self.rollout.abort.is_some() {
-            return self.drive_abort(now_ms);
+            self.drive_abort(now_ms);
+            return self.remind(now_ms);
         }
         if self.rollout.going_back.is_some() {
             self.drive_going_back(now_ms);
@@ -473,32 +474,11 @@ impl Kernel {
         self.event(now_ms, "rollout", &format!("rollout_{}", word(phase)), line);
     }
 
-    /// Lets nothing begin any more until a person says so. The first reason stands.
-    pub(super) fn pause(&mut self, code: &str, text: &str, hint: &str, by: &str, now_ms: u64) -> bool {
-        if !matches!(
-            self.rollout.phase,
-            RolloutPhase::Running | RolloutPhase::Checking | RolloutPhase::RollingBack
-        ) {
-            return false;
-        }
-        self.rollout.before_pause = Some(self.rollout.phase);
-        self.rollout.pause = Some(Pause {
-            code: code.to_owned(),
-            text: text.to_owned(),
-            hint: hint.to_owned(),
-            by: by.to_owned(),
-            since_ms: now_ms,
-            remind_at_ms: now_ms + self.plan.timing.reminder_ms,
-            over_since_ms: None,
-        });
-        self.set_rollout(RolloutPhase::Paused, text, now_ms);
-        true
-    }
-
     pub(super) fn remind(&mut self, now_ms: u64) {
         self.look_at_cause(now_ms);
         let every = self.plan.timing.reminder_ms.max(1);
         self.remind_of_approvals(now_ms, every);
+        self.remind_of_the_rest(now_ms, every);
         let Some(pause) = self
             .rollout
             .pause

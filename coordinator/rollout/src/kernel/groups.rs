@@ -120,6 +120,7 @@ impl Kernel {
             }
         }
         self.look_at_rollout_threshold(failures, now_ms);
+        self.retell_failures(&leg, &tallies, failures, now_ms);
         let mut census = self.census();
         let mut earlier_done = true;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
@@ -167,21 +168,13 @@ impl Kernel {
     }
 
     fn breach(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
-        let text = format!(
-            "group {}: {} failed, {} tolerated",
-            group.name,
-            tally.failures,
-            self.failure_threshold(leg, group)
-        );
+        let text = self.breach_text(leg, group, tally);
         if self
             .group(leg, &group.name)
             .is_some_and(|row| row.phase == GroupPhase::Breached)
         {
             // `retry` in another group lets the rollout go on; these failures were neither accepted nor repaired.
-            if self.rollout.phase == RolloutPhase::Running {
-                self.pause_for_failures(&text, now_ms);
-            }
-            return;
+            return self.pause_for_failures(&text, now_ms);
         }
         self.set_group(leg, &group.name, GroupPhase::Breached, now_ms);
         match group.on_breach {
@@ -195,6 +188,15 @@ impl Kernel {
                 let _ = self.abort("coordinator", text, false, now_ms);
             }
         }
+    }
+
+    pub(super) fn breach_text(&self, leg: &LegId, group: &PlanGroup, tally: &Tally) -> String {
+        format!(
+            "group {}: {} failed, {} tolerated",
+            group.name,
+            tally.failures,
+            self.failure_threshold(leg, group)
+        )
     }
 
     fn pause_for_failures(&mut self, text: &str, now_ms: u64) {
@@ -212,14 +214,19 @@ impl Kernel {
         if self.breaks(super::Mutant::RolloutThresholdIgnored) {
             return;
         }
-        if let Some(tolerated) = self
-            .plan
-            .failure_threshold
-            .filter(|tolerated| failures > *tolerated)
-        {
-            let text = format!("the rollout: {failures} failed over all groups, {tolerated} tolerated");
+        if let Some(text) = self.rollout_breach_text(failures) {
             self.pause_for_failures(&text, now_ms);
         }
+    }
+
+    pub(super) fn rollout_breach_text(&self, failures: u32) -> Option<String> {
+        let tolerated = self
+            .plan
+            .failure_threshold
+            .filter(|tolerated| failures > *tolerated)?;
+        Some(format!(
+            "the rollout: {failures} failed over all groups, {tolerated} tolerated"
+        ))
     }
 
     /// Failures of a leg that count and that nobody accepted, over all groups that had their turn.

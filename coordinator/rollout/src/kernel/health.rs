@@ -164,6 +164,7 @@ impl Kernel {
             return self.go_back(leg, host, &format!("not verified in time: {reason}"), now_ms);
         }
         let (needed, patience) = self.gate(leg, host);
+        let told = row.inconclusive;
         self.edit(leg, host, |row| {
             row.deadline_ms = Some(now_ms + patience);
             row.inconclusive = true;
@@ -191,7 +192,12 @@ impl Kernel {
                 "`accept {name}` lets it pass, `rollback host {name}` takes it back, `resume` looks again as long as before"
             )
         };
-        self.pause(code, &text, &hint, "coordinator", now_ms);
+        let pauses = self.pause(code, &text, &hint, "coordinator", now_ms);
+        // An abort can't be paused, and waits for a person all the same.
+        if !pauses && !told && self.rollout.abort.is_some() {
+            let text = format!("{text}: `accept {name}` lets it pass, `abort --force` takes it back");
+            self.event(now_ms, format!("host:{host}"), "host_undecided", text);
+        }
     }
 
     /// `resume`: whoever came to no verdict gets its time again.
@@ -239,7 +245,7 @@ impl Kernel {
             .as_ref()
             .is_some_and(|pause| matches!(pause.code.as_str(), "inconclusive" | "server_view_missing"));
         if open.len() == 1 && paused_for_it && !self.checking() {
-            self.go_on("the host was accepted", now_ms);
+            self.dealt_with("the host was accepted", now_ms);
         }
         accepted(text)
     }

@@ -20,7 +20,7 @@ impl Kernel {
                 .is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready))
     }
 
-    fn away(&self, leg: &LegId, group: &PlanGroup) -> Vec<HostId> {
+    pub(crate) fn away(&self, leg: &LegId, group: &PlanGroup) -> Vec<HostId> {
         let away = group.hosts.iter().filter(|host| self.is_away(leg, host));
         away.cloned().collect()
     }

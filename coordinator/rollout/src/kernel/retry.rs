@@ -3,16 +3,13 @@
 use super::Kernel;
 use super::commands::{Answer, accepted, refused};
 use super::rows::Key;
-use super::state::{GroupPhase, HostPhase, LegPhase, RolloutPhase};
+use super::state::{GroupPhase, HostPhase, HostRow, LegPhase, RolloutPhase};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
 
 impl Kernel {
     pub(super) fn retry(&mut self, hosts: &[String], server: bool, now_ms: u64) -> Answer {
-        if self.rollout.phase == RolloutPhase::Planned
-            || self.rollout.abort.is_some()
-            || self.rollout.going_back.is_some()
-        {
+        if !self.may_retry() {
             return refused(
                 "not_running",
                 "only a rollout that was started and not aborted can try again",
@@ -31,7 +28,7 @@ impl Kernel {
             .iter()
             .filter(|(host, row)| {
                 if all {
-                    row.counts && row.phase != HostPhase::Lost
+                    self.is_taken_unnamed(host, row)
                 } else {
                     wanted.contains(*host)
                 }
@@ -49,16 +46,7 @@ impl Kernel {
                     "make a new plan when this rollout has ended",
                 );
             };
-            let planned = self
-                .planned(host)
-                .is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
-            if !planned
-                || !(row.counts
-                    || matches!(
-                        row.phase,
-                        HostPhase::RolledBack | HostPhase::Skipped | HostPhase::Refused
-                    ))
-            {
+            if !self.is_retryable(host, row) {
                 return refused(
                     "not_failed",
                     format!(
@@ -82,21 +70,16 @@ impl Kernel {
             );
         }
         // With a server leg that is still stuck nothing would move: the pause stays, and its reminders.
-        let stuck = self.legs.iter().any(|leg| {
-            matches!(
-                leg.phase,
-                LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
-            )
-        });
+        let stuck = self.is_server_stuck();
+        let pause = self.rollout.pause.as_ref();
+        let mut stays = None;
         if self.rollout.phase == RolloutPhase::Paused
             && !stuck
-            && self
-                .rollout
-                .pause
-                .as_ref()
-                .is_some_and(|pause| pause.code != "operator")
+            && pause.is_some_and(|pause| pause.code != "operator")
         {
-            self.go_on("retried", now_ms);
+            if !self.dealt_with("retried", now_ms) {
+                stays = Some("; still paused, as an operator wants it");
+            }
         } else if self.rollout.phase.is_final() {
             self.rollout.ended_at_ms = None;
             self.rollout.keeping_since_ms = None;
@@ -110,7 +93,66 @@ impl Kernel {
         };
         let server = server_again.then(|| "the server leg".to_owned());
         let all: Vec<String> = server.into_iter().chain(hosts).collect();
-        accepted(format!("a new attempt for {}", all.join(" and ")))
+        let stays = stays.unwrap_or_default();
+        accepted(format!("a new attempt for {}{stays}", all.join(" and ")))
+    }
+
+    fn may_retry(&self) -> bool {
+        self.rollout.phase != RolloutPhase::Planned
+            && self.rollout.abort.is_none()
+            && self.rollout.going_back.is_none()
+    }
+
+    /// What `retry` without names takes: what failed, and the hosts that the pause is about. A lost host goes on by itself.
+    fn is_taken_unnamed(&self, host: &HostId, row: &HostRow) -> bool {
+        let about = self.rollout.pause.as_ref().map(|pause| pause.code.as_str());
+        let wanted = match about {
+            Some("rollback") => row.taken_back && row.phase == HostPhase::RolledBack,
+            Some("bridge_incomplete") => {
+                row.phase.is_final() && !row.made_it() && self.is_retryable(host, row)
+            }
+            _ => false,
+        };
+        row.phase != HostPhase::Lost && (row.counts || wanted)
+    }
+
+    fn is_retryable(&self, host: &HostId, row: &HostRow) -> bool {
+        let planned = self
+            .planned(host)
+            .is_some_and(|planned| planned.action == crate::plan::HostAction::Upgrade);
+        planned
+            && (row.counts
+                || matches!(
+                    row.phase,
+                    HostPhase::RolledBack | HostPhase::Skipped | HostPhase::Refused
+                ))
+    }
+
+    /// Whether `retry` without names does something now.
+    pub(crate) fn retries_unnamed(&self) -> bool {
+        let leg = self.leg_to_retry();
+        let takes = |leg: &LegId| {
+            let mut rows = self.hosts[leg].iter();
+            rows.any(|(host, row)| self.is_taken_unnamed(host, row))
+        };
+        self.may_retry() && (self.is_server_stuck() || leg.as_ref().is_some_and(takes))
+    }
+
+    /// Whether `retry` with this name is taken now.
+    pub(crate) fn retries(&self, host: &HostId) -> bool {
+        let leg = self.leg_to_retry();
+        let row = leg.as_ref().and_then(|leg| self.host(leg, host));
+        self.may_retry() && row.is_some_and(|row| self.is_retryable(host, row))
+    }
+
+    /// Whether the server leg does not go on without a person.
+    pub(crate) fn is_server_stuck(&self) -> bool {
+        self.legs.iter().any(|leg| {
+            matches!(
+                leg.phase,
+                LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator
+            )
+        })
     }
 
     /// The leg under way. A server leg that did not begin waits for the clients before it, and after the end only the last clients can go on.

@@ -120,6 +120,18 @@ impl Kernel {
         self.legs.iter().rev().find(begun).map(|leg| leg.leg.clone())
     }
 
+    /// Whether an operator can take a host back now.
+    pub(crate) fn goes_back(&self, host: &HostId) -> bool {
+        let under_way = matches!(
+            self.rollout.phase,
+            RolloutPhase::Running | RolloutPhase::Paused | RolloutPhase::Checking
+        );
+        let leg = self.leg_of_clients();
+        under_way
+            && self.rollout.going_back.is_none()
+            && leg.is_some_and(|leg| self.way_back(&leg, host).is_ok())
+    }
+
     /// Whether a host can be taken back in a leg.
     fn way_back(&self, leg: &LegId, host: &HostId) -> Result<(), NoWay> {
         let row = self.host(leg, host).ok_or(NoWay::NotUpgraded)?;

@@ -87,6 +87,7 @@ impl Kernel {
             fleet_asked_ms: None,
             keeping_since_ms: None,
             restored: None,
+            remind_at_ms: None,
             illegal: 0,
         };
         let mut kernel = Self::empty(plan, plan_bytes, rollout);

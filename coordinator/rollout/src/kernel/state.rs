@@ -70,6 +70,9 @@ pub struct Pause {
     /// Since when what it is about is over; it lasts all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_since_ms: Option<u64>,
+    /// The operator's own pause that this reason took over from. Only a person ends that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Pause>>,
 }
 
 /// One disturbance that the rollout went through.
@@ -134,6 +137,9 @@ pub struct RolloutRow {
     /// The store was restored from a backup while the rollout was under way, or before it.
     #[serde(default)]
     pub restored: Option<RestoredStore>,
+    /// While it waits for a person and is not paused: the next reminder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_at_ms: Option<u64>,
     /// Transitions that were asked for and are not allowed; counted, never a panic.
     pub illegal: u64,
 }

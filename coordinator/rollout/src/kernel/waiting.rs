@@ -94,19 +94,18 @@ fn canary_soak(until_ms: u64, now_ms: u64) -> Duty {
 impl Kernel {
     /// What the rollout waits for; `None` when it is final.
     pub fn rollout_duty(&self, now_ms: u64) -> Option<Duty> {
-        if let Some(doubt) = self.doubt().filter(|_| !self.is_final()) {
-            return Some(person(
-                codes::STORE_RESTORED,
-                doubt.text.clone(),
-                doubt.remind_at_ms.max(now_ms),
-            ));
+        if let Some(doubt) = self.doubt_duty(now_ms) {
+            return Some(doubt);
+        }
+        if let Some(verdict) = self.undecided_duty(now_ms) {
+            return Some(verdict);
         }
         match self.rollout.phase {
-            RolloutPhase::Planned => Some(person(
-                "start",
-                "`start`",
-                self.next_reminder(self.rollout.since_ms, now_ms),
-            )),
+            RolloutPhase::Planned => {
+                let blocked = !self.plan.blockers.is_empty();
+                let code = if blocked { "blocked" } else { "start" };
+                Some(person(code, self.planned_text(), self.open_reminder(now_ms)))
+            }
             RolloutPhase::Paused => {
                 let pause = self.rollout.pause.as_ref()?;
                 let text = if pause.over_since_ms.is_some() {
@@ -164,10 +163,18 @@ impl Kernel {
         }
     }
 
+    /// Nothing begins, ends or is given up before a person says which store counts.
+    fn doubt_duty(&self, now_ms: u64) -> Option<Duty> {
+        let doubt = self.doubt().filter(|_| !self.is_final())?;
+        let at = doubt.remind_at_ms.max(now_ms);
+        Some(person(codes::STORE_RESTORED, doubt.text.clone(), at))
+    }
+
     /// What a leg waits for; `None` when it is settled or ended.
     pub fn leg_duty(&self, leg: &LegRow, now_ms: u64) -> Option<Duty> {
         match leg.phase {
             LegPhase::Settled | LegPhase::Cancelled => return None,
+            _ if self.is_doubted() && !self.is_final() => return self.doubt_duty(now_ms),
             LegPhase::Restored | LegPhase::Refused | LegPhase::NeedsOperator => {
                 let text = self.rollout.pause.as_ref().map_or_else(
                     || "the server leg did not settle".to_owned(),
@@ -249,6 +256,7 @@ impl Kernel {
         let row = self.group(leg, &group.name)?;
         match row.phase {
             GroupPhase::Done | GroupPhase::Cancelled => return None,
+            _ if self.is_doubted() && !self.is_final() => return self.doubt_duty(now_ms),
             GroupPhase::RolledBack => return self.group_back_duty(leg, group, now_ms),
             GroupPhase::Gated if waits_for_approval(row, group) => {
                 return Some(self.approval_duty(row, group, now_ms));
@@ -292,12 +300,7 @@ impl Kernel {
                 .groups
                 .iter()
                 .take_while(|other| other.name != group.name);
-            let open = earlier
-                .filter(|other| {
-                    self.group(leg, &other.name)
-                        .is_some_and(|row| row.phase != GroupPhase::Done)
-                })
-                .last();
+            let open = earlier.filter(|other| self.holds_up_others(leg, other)).last();
             let text = open.map_or_else(
                 || "the next decision".to_owned(),
                 |other| format!("group {} is not done", other.name),
@@ -312,7 +315,7 @@ impl Kernel {
         let tally = self.tally(leg, group, now_ms);
         let left = tally.to_begin + tally.retried;
         if let Some(shut) = self
-            .window_duty(row, &self.door(group, now_ms), now_ms)
+            .window_duty(&self.door(group, now_ms), now_ms)
             .filter(|_| left > 0 || row.phase == GroupPhase::Gated)
         {
             let text = match tally.in_flight {
@@ -326,7 +329,8 @@ impl Kernel {
         }
         if let Some(until) = row.offline_until_ms.filter(|until| *until > now_ms) {
             let text = format!(
-                "hosts that are away, {} more",
+                "hosts that are away ({}), {} more",
+                self.some_of(&self.away(leg, group).iter().collect::<Vec<_>>()),
                 duration_text(until.saturating_sub(now_ms))
             );
             return Some(duty(Owner::Agent, "offline", text, until));
@@ -342,17 +346,19 @@ impl Kernel {
         Some(duty(Owner::Coordinator, "hosts", text, self.next_move_ms(now_ms)))
     }
 
+    /// Whether the groups after a group wait for it.
+    pub(crate) fn holds_up_others(&self, leg: &LegId, group: &PlanGroup) -> bool {
+        self.group(leg, &group.name)
+            .is_some_and(|row| !matches!(row.phase, GroupPhase::Done | GroupPhase::RolledBack))
+    }
+
     /// Where nothing is under way and the group whose turn it is waits for its window or a person, the whole rollout does.
-    fn only_a_gate(&self, leg: &LegId, now_ms: u64) -> Option<Duty> {
+    pub(super) fn only_a_gate(&self, leg: &LegId, now_ms: u64) -> Option<Duty> {
         if self.rollout.phase != RolloutPhase::Running {
             return None;
         }
-        let done = |row: &GroupRow| matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled);
-        let group = self
-            .plan
-            .groups
-            .iter()
-            .find(|group| self.group(leg, &group.name).is_some_and(|row| !done(row)))?;
+        let mut groups = self.plan.groups.iter();
+        let group = groups.find(|group| self.holds_up_others(leg, group))?;
         let tally = self.tally(leg, group, now_ms);
         let shut = self.group_duty(leg, group, now_ms);
         let shut = shut.filter(|duty| matches!(duty.code, "window" | "approval") && tally.in_flight == 0)?;
@@ -375,14 +381,14 @@ impl Kernel {
     }
 
     /// A window that is closed. One that never opens again waits for a person.
-    fn window_duty(&self, row: &GroupRow, door: &Door, now_ms: u64) -> Option<Duty> {
+    fn window_duty(&self, door: &Door, now_ms: u64) -> Option<Duty> {
         let Door::Shut { opens_ms, .. } = door else {
             return None;
         };
         let text = door.text(now_ms)?;
         Some(match opens_ms {
             Some(at) => duty(Owner::Coordinator, "window", text, *at),
-            None => person("window", text, self.next_reminder(row.since_ms, now_ms)),
+            None => person("window", text, self.open_reminder(now_ms)),
         })
     }
 
@@ -416,6 +422,9 @@ impl Kernel {
         let row = self.host(leg, host)?;
         if row.phase.is_final() || self.breaks(super::Mutant::NoReason) && row.phase == HostPhase::Ready {
             return None;
+        }
+        if let Some(doubt) = self.doubt_duty(now_ms) {
+            return Some(doubt);
         }
         let at = row.deadline_ms.unwrap_or(moment.next_ms);
         // Whoever is away is lost earlier than whoever only works long.
@@ -453,6 +462,7 @@ impl Kernel {
                 step.unwrap_or_else(|| "the switch on the host".to_owned()),
                 at,
             ),
+            HostPhase::Verifying if row.inconclusive => self.verdict_duty(row, now_ms),
             HostPhase::Verifying => {
                 let text = if row.reason.is_empty() {
                     "a view of the PMM Server with fresh samples".to_owned()
@@ -484,14 +494,34 @@ impl Kernel {
         })
     }
 
+    /// A host that came to no verdict: a person was asked.
+    fn verdict_duty(&self, row: &HostRow, now_ms: u64) -> Duty {
+        let text = if self.is_unseen(row, now_ms) {
+            "a verdict: the PMM Server can't be asked whether its new client works".to_owned()
+        } else {
+            format!("a verdict: it comes and goes: {}", row.reason)
+        };
+        person(
+            "verdict",
+            text.trim_end_matches([':', ' ']),
+            self.held_reminder(now_ms),
+        )
+    }
+
+    /// While the rollout is paused that is what a person is reminded of, with all that it holds up.
+    fn held_reminder(&self, now_ms: u64) -> u64 {
+        let paused = self.rollout.phase == RolloutPhase::Paused;
+        let pause = self.rollout.pause.as_ref().filter(|_| paused);
+        pause.map_or_else(
+            || self.open_reminder(now_ms),
+            |pause| pause.remind_at_ms.max(now_ms),
+        )
+    }
+
     fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, moment: &Moment) -> Duty {
         let (now_ms, next) = (moment.now_ms, moment.next_ms);
         if let Some(reason) = self.held(host) {
-            return person(
-                "held",
-                format!("held: {reason}"),
-                self.next_reminder(row.since_ms, now_ms),
-            );
+            return person("held", format!("held: {reason}"), self.held_reminder(now_ms));
         }
         // Only while it is the answer: for a running rollout it walks all hosts, and this is asked for each of them.
         if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused)
@@ -619,7 +649,7 @@ impl Kernel {
             let crowd = self.crowd(&moment.census, host, row)?;
             return Some(duty(Owner::Coordinator, crowd.code, crowd.text(), next));
         }
-        if let Some(shut) = self.window_duty(state, door, now_ms) {
+        if let Some(shut) = self.window_duty(door, now_ms) {
             return Some(shut);
         }
         if row.phase != HostPhase::Ready {
