@@ -107,6 +107,8 @@ pub struct Agent {
     pub samples: bool,
     pub follows: bool,
     pub backup_until: u64,
+    /// PMM begins a backup there when its first permit arrives.
+    pub dumps: bool,
     /// What it says can't be compared with its truth any more.
     pub tainted: bool,
     /// A deliberate fault: no epoch is too old for it.
@@ -160,6 +162,7 @@ impl Agent {
             deaf: false,
         }
     }
+            dumps: false,
 
     fn say(&mut self, order: &OrderId, epoch: Epoch, event: HostEvent) {
         self.last_sequence += 1;
@@ -220,6 +223,9 @@ impl Agent {
             order,
             session,
             received: now,
+        if order.action == Action::Switch && std::mem::take(&mut self.dumps) {
+            self.backup_until = now + 3_600_000;
+        }
         });
         self.running.is_none().then_some(Deed::Wake(50))
     }

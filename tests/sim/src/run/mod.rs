@@ -10,6 +10,7 @@ mod draw;
 pub mod expected;
 mod faults;
 pub mod many;
+mod led;
 mod network;
 mod operated;
 mod operator;

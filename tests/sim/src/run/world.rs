@@ -5,6 +5,7 @@ use super::config::Config;
 use super::coordinator::{Coordinator, Message, Outgoing, stored_rows};
 use super::draw::{self, Recipe};
 use super::faults::{Fault, FaultSet};
+use super::led::Led;
 use super::operator::open_rows;
 use super::pmm::{Hop, Listed};
 use super::watch::{ENDS, Eyes, LEGAL, Watcher};
@@ -144,6 +145,8 @@ pub struct World {
     pub(super) coordinator: Option<Coordinator>,
     pub coordinator_life: u32,
     /// The coordinator's wall clock minus true time.
+    pub(super) led: Led,
+    pub(super) number_of_life: u64,
     pub skew: i64,
     core: Core,
     pub(super) backup: Option<Core>,
@@ -202,11 +205,12 @@ impl World {
     fn new(config: &Config, breaks: Option<Break>, traced: bool) -> Result<Self, String> {
         let mut rng = Rng(config.seed);
         let mut fleet_rng = Rng(rng.draw());
-        let (plan, recipe) = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies);
+        let (plan, recipe) = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies, led);
         let id = RolloutId::new("r1");
         let epoch = Epoch { term: 1, counter: 0 };
         let mut kernel = Kernel::new(id.clone(), &plan, epoch, NOW).map_err(|error| error.to_string())?;
         if let Some(Break::Kernel(breaks)) = breaks {
+        let led = Led::of(config.seed, config.policies);
             breaks(&mut kernel);
         }
         let (mut agents, listed, natures) = draw::machines(&mut rng, kernel.plan(), config.faults);
@@ -216,6 +220,7 @@ impl World {
         let machines = machines.map(|(at, agent)| (agent.host.clone(), at)).collect();
         let core = Core::in_memory().map_err(|error| error.to_string())?;
         let mut world = Self {
+        led.machines(&mut agents, config.faults);
             now: NOW,
             faults: config.faults,
             calm: false,
@@ -227,6 +232,8 @@ impl World {
             core,
             backup: None,
             doubted: false,
+            led,
+            number_of_life: config.seed,
             adopted_at: 0,
             inbox: Vec::new(),
             started: None,
@@ -530,7 +537,8 @@ impl World {
             return Ok(());
         }
         self.core.end().map_err(text)?;
-        if self.batches.is_multiple_of(211) || doom.is_some() {
+        // Each crash compares, too.
+        if self.batches.is_multiple_of(499) || doom.is_some() {
             let read = self.read_back(&coordinator.kernel)?;
             self.watcher.compare(&coordinator.kernel, &read);
         }
