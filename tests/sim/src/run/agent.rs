@@ -111,6 +111,10 @@ pub struct Agent {
     pub dumps: bool,
     /// What it says can't be compared with its truth any more.
     pub tainted: bool,
+    /// The release with which PMM showed samples since the client was changed last.
+    pub shown: Option<PmmVersion>,
+    /// A deliberate fault: it goes back when it is told to keep.
+    pub faithless: bool,
     /// A deliberate fault: no epoch is too old for it.
     pub deaf: bool,
 }
@@ -158,11 +162,13 @@ impl Agent {
             samples: true,
             follows: false,
             backup_until: 0,
+            dumps: false,
             tainted: false,
+            shown: None,
+            faithless: false,
             deaf: false,
         }
     }
-            dumps: false,
 
     fn say(&mut self, order: &OrderId, epoch: Epoch, event: HostEvent) {
         self.last_sequence += 1;
@@ -217,15 +223,15 @@ impl Agent {
             self.say(&order.order, order.epoch, event);
             return Some(Deed::Tell);
         }
+        if order.action == Action::Switch && std::mem::take(&mut self.dumps) {
+            self.backup_until = now + 3_600_000;
+        }
         self.epoch = self.epoch.max(order.epoch);
         self.open.insert(order.order.clone());
         self.queue.push_back(Waiting {
             order,
             session,
             received: now,
-        if order.action == Action::Switch && std::mem::take(&mut self.dumps) {
-            self.backup_until = now + 3_600_000;
-        }
         });
         self.running.is_none().then_some(Deed::Wake(50))
     }
@@ -415,6 +421,9 @@ impl Agent {
 
     fn end(&mut self, running: &Running, now: u64) {
         let late = now.saturating_sub(running.started) > running.order.deadline_for_ms;
+        if matches!(running.order.action, Action::Switch | Action::Rollback) {
+            self.shown = None;
+        }
         match running.order.action {
             Action::Preflight => {
                 let bad = self.nature == Nature::Unready;
@@ -442,6 +451,10 @@ impl Agent {
             Action::Rollback => {
                 (self.version, self.samples, self.changed) = (Some(self.old), true, false);
                 self.answer_with(running, Outcome::RolledBack, "", "", detail(self.old));
+            }
+            Action::Keep if self.faithless => {
+                (self.version, self.changed) = (Some(self.old), false);
+                self.answer(running, Outcome::Done, "", "");
             }
             Action::Keep => {
                 if let Some(version) = self.version {

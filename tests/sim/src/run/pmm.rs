@@ -231,6 +231,11 @@ impl World {
         }
         self.looks += 1;
         let view = self.snapshot(self.wall(), request);
+        for (listed, agent) in self.listed.iter().zip(&mut self.agents) {
+            if view.node_samples_ms.contains_key(&listed.node_id) {
+                agent.shown = agent.version;
+            }
+        }
         let late = self.strikes(Fault::ViewLate, 10);
         let after = if late {
             self.rng.below(90_000)
