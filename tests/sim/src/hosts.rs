@@ -87,6 +87,8 @@ pub struct SimHost {
     pub repoints: u32,
     /// A broken agent: it takes orders of any epoch.
     pub deaf_to_epochs: bool,
+    /// The release with which PMM got samples since its client was changed last.
+    pub shown: Option<PmmVersion>,
     agent_id: String,
     node_id: String,
     name: String,
@@ -114,6 +116,7 @@ impl SimHost {
             follows: false,
             repoints: 0,
             deaf_to_epochs: false,
+            shown: None,
             agent_id: planned.agent_id.clone(),
             node_id: planned.node_id.clone(),
             name: planned.name.clone(),
@@ -156,6 +159,13 @@ impl SimHost {
             view.node_samples_ms.insert(self.node_id.clone(), now - 500);
             view.service_samples_ms.insert(service.clone(), now - 500);
             view.qan_active.insert(service);
+        }
+    }
+
+    /// The coordinator sees this of PMM.
+    pub fn was_shown(&mut self, view: &FleetSnapshot) {
+        if view.node_samples_ms.contains_key(&self.node_id) {
+            self.shown = self.version;
         }
     }
 
@@ -216,6 +226,7 @@ impl SimHost {
                 .active
                 .as_ref()
                 .is_some_and(|active| !active.begun && active.order.action == Action::Switch)
+                && !self.deaf_to_epochs
             {
                 let held = self.active.take().unwrap();
                 self.answer(
@@ -323,6 +334,9 @@ impl SimHost {
             })
             .unwrap()
         };
+        if matches!(order.action, Action::Switch | Action::Rollback) {
+            self.shown = None;
+        }
         match (order.action, self.behaviour) {
             (Action::Preflight, behaviour) => {
                 let verdict = if behaviour == Behaviour::Unready {

@@ -3,9 +3,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod cases;
 pub mod fixture;
 pub mod gates;
 pub mod hosts;
+pub mod proof;
 pub mod rules;
 pub mod run;
 mod steps;
@@ -264,29 +266,28 @@ impl World {
     /// One input: handle, commit, act. Sometimes the coordinator dies after the commit and before acting.
     pub fn give(&mut self, input: Input) {
         let tick = matches!(input, Input::Tick);
-        let freed = matches!(
-            &input,
-            Input::Operator {
-                command: Command::FreeSlot { .. },
-                ..
-            }
-        );
-        let pauses = matches!(
-            &input,
-            Input::Operator {
-                command: Command::Pause { .. },
-                ..
-            }
-        );
-        let before = pauses.then(|| self.kernel.clone());
+        let command = match &input {
+            Input::Operator { command, .. } => Some(command),
+            _ => None,
+        };
+        let given = rules::Given {
+            tick,
+            freed: matches!(command, Some(Command::FreeSlot { .. })),
+            accepted: matches!(command, Some(Command::Accept { .. })),
+        };
+        let wish = command.cloned();
+        let asked = wish.is_some() || matches!(input, Input::Adopt { .. });
+        let before = asked.then(|| self.kernel.clone());
         let older = self.as_if_new(&input);
         let adopting = match &input {
             Input::Adopt { bytes, .. } => Some(bytes.clone()),
             _ => None,
         };
         let output = self.kernel.handle(input, self.now);
-        if let Some(before) = before {
-            self.watcher.paused(&before, &self.kernel);
+        if let (Some(before), Some(answer)) = (before, &output.answer) {
+            let well = answer.is_ok();
+            self.watcher
+                .asked(wish.as_ref(), well, &before, &self.kernel, self.now);
         }
         if let Some((order, new)) = older {
             self.watcher.old_event(&output, &new, &order);
@@ -299,7 +300,7 @@ impl World {
         }
         self.events.extend(output.events.iter().cloned());
         self.watcher
-            .look(&self.kernel, &output, &self.hosts, self.now, tick, freed);
+            .look(&self.kernel, &output, &self.hosts, self.now, given);
         if output.answer.is_some() {
             self.answer.clone_from(&output.answer);
         }
@@ -497,6 +498,9 @@ impl World {
         for request in due {
             if !self.rng.one_in(self.faults.view_lost) {
                 let view = request.answer_from(self.view());
+                for host in self.hosts.values_mut() {
+                    host.was_shown(&view);
+                }
                 self.give(Input::ServerView(view));
             }
         }
@@ -604,7 +608,7 @@ impl World {
             let pick = self.rng.below(hosts.len() as u64) as usize;
             let host = hosts[pick].to_string();
             let reason = "because".to_owned();
-            let command = match self.rng.below(28) {
+            let command = match self.rng.below(31) {
                 0..=3 => Command::Pause { reason },
                 4..=7 => Command::Resume {
                     reason,
@@ -638,6 +642,12 @@ impl World {
                     target: RollbackTarget::Clients,
                     reason,
                 },
+                27 | 28 => cases::limit(&mut self.rng, &self.kernel.plan().groups),
+                29 => {
+                    let draft = cases::child(&mut self.rng, &self.kernel);
+                    let _ = self.adopt(draft);
+                    return;
+                }
                 _ => Command::Abort {
                     reason,
                     force: self.rng.one_in(2),

@@ -1,11 +1,13 @@
 //! The rules, looked at after every single output of the kernel. A violation is kept under the rule's name.
 
 use super::hosts::SimHost;
+use super::proof;
+use super::run::operated::{self, Limits};
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
 use fleet_common::order::Action;
 use rollout::kernel::{
-    FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, NODES_AT_ONCE, Output,
-    RolloutPhase,
+    Command, FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Input, Kernel, LegPhase,
+    NODES_AT_ONCE, Output, RolloutPhase,
 };
 use rollout::plan::LegKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,16 @@ pub const RESTORE: &str = "the stored rows are the whole state";
 pub const FLEET_LOOKS: &str = "the fleet is asked for at most once a minute, whatever happens";
 pub const NODE_LOOKS: &str = "a host is asked for only while it verifies or the checks look at it";
 
+/// What led to an output, as far as the rules must know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    pub tick: bool,
+    /// A person freed a slot.
+    pub freed: bool,
+    /// A person let a host pass.
+    pub accepted: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Watcher {
     pub violations: BTreeMap<&'static str, Vec<String>>,
@@ -51,6 +63,7 @@ pub struct Watcher {
     aborted_at: Option<u64>,
     fleet_asked_at: Option<u64>,
     permit_ms: u64,
+    limits: Limits,
     pub gates: super::gates::Gates,
 }
 
@@ -58,6 +71,7 @@ impl Watcher {
     pub fn new(kernel: &Kernel) -> Self {
         Self {
             permit_ms: kernel.plan().timing.permit_ms,
+            limits: operated::limits(kernel),
             gates: super::gates::Gates::of(kernel.plan()),
             ..Self::default()
         }
@@ -67,6 +81,7 @@ impl Watcher {
     pub fn adopted(&mut self, kernel: &Kernel) {
         self.permit_ms = kernel.plan().timing.permit_ms;
         self.gates.planned_by(kernel.plan());
+        self.limits = operated::limits(kernel);
     }
 
     pub(super) fn broken(&mut self, rule: &'static str, what: String) {
@@ -135,9 +150,9 @@ impl Watcher {
         out: &Output,
         hosts: &BTreeMap<HostId, SimHost>,
         now: u64,
-        tick: bool,
-        freed: bool,
+        given: Given,
     ) {
+        let tick = given.tick;
         if self.aborted_at.is_none() && kernel.rollout().abort.is_some() {
             self.aborted_at = Some(now);
         }
@@ -151,11 +166,19 @@ impl Watcher {
         if let Some(what) = strange_look(kernel, out) {
             self.broken(NODE_LOOKS, what);
         }
+        let limits = operated::limits(kernel);
+        if let Some(what) = operated::grown(&self.limits, &limits) {
+            self.broken(operated::LIMIT, what);
+        }
+        self.limits = limits;
         let found = self.gates.look(kernel, out, now, tick);
         for (rule, what) in found {
             self.broken(rule, what);
         }
-        self.look_at_slots(kernel, hosts, freed);
+        if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
+            self.broken(proof::TOLERATED, what);
+        }
+        self.look_at_slots(kernel, hosts, given);
         self.look_at_counts(kernel, out);
         if tick {
             self.look_at_states(kernel, now);
@@ -286,13 +309,19 @@ impl Watcher {
         }
     }
 
-    fn look_at_slots(&mut self, kernel: &Kernel, hosts: &BTreeMap<HostId, SimHost>, freed: bool) {
+    fn look_at_slots(&mut self, kernel: &Kernel, hosts: &BTreeMap<HostId, SimHost>, given: Given) {
         for (leg, host, row) in each_host(kernel) {
             let before = self.rows.get(&(leg.clone(), host.clone())).copied();
-            if before.is_some_and(|(_, slot)| slot) && !row.slot && !freed {
+            let target = proof::target(kernel, &leg);
+            let passes = before.is_some_and(|(phase, _)| proof::passes(phase, row.phase));
+            if passes && !given.accepted && hosts[&host].shown != target {
+                let text = format!("{host} in {leg} showed {:?}", hosts[&host].shown);
+                self.broken(proof::VERIFIED, text);
+            }
+            if before.is_some_and(|(_, slot)| slot) && !row.slot && !given.freed {
                 let truth = &hosts[&host];
                 let verified =
-                    matches!(row.phase, HostPhase::Settling | HostPhase::Upgraded) && truth.version.is_some();
+                    matches!(row.phase, HostPhase::Settling | HostPhase::Upgraded) && truth.version == target;
                 let unchanged = !truth.changed && truth.version == Some(truth.old);
                 if !verified && !unchanged {
                     self.broken(
@@ -380,8 +409,25 @@ impl Watcher {
         }
     }
 
+    /// What a person wanted was done, or refused; no wish is another plan.
+    pub fn asked(&mut self, wish: Option<&Command>, well: bool, before: &Kernel, after: &Kernel, now: u64) {
+        let found = match wish {
+            Some(Command::Pause { .. }) => return self.paused(before, after),
+            Some(command) if well => operated::commanded(command, before, after),
+            None if well => {
+                let mut ticked = before.clone();
+                ticked.handle(Input::Tick, now);
+                operated::adopted(before, &ticked, after)
+            }
+            _ => return,
+        };
+        for (rule, what) in found {
+            self.broken(rule, what);
+        }
+    }
+
     /// What a pause did to hosts that were under way.
-    pub fn paused(&mut self, before: &Kernel, after: &Kernel) {
+    fn paused(&mut self, before: &Kernel, after: &Kernel) {
         for (leg, host, row) in each_host(before).filter(|(_, _, row)| row.in_flight()) {
             let now = after.host(&leg, &host);
             if now.is_none_or(|now| {

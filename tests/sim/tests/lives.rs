@@ -1,13 +1,21 @@
-//! Whole fleets in virtual time with everything that can go wrong. `LIVES=2000` looks at so many of each kind.
+//! Whole fleets in virtual time with everything that can go wrong. `LIVES=20000` looks at so many of each kind.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use fleet_sim::run::{Config, live, many};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Lives take every core: one test at a time, so that the time that is printed is that of its own lives.
+static CORES: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Every rule holds, and everything that is expected was gone through.
 #[test]
 fn every_rule_holds_in_every_life() {
-    holds(&Config::new(0, 200), 0..lives(800));
+    holds(&Config::new(0, 200), 0..lives(2_000));
 }
 
 fn lives(otherwise: u64) -> u64 {
@@ -16,6 +24,7 @@ fn lives(otherwise: u64) -> u64 {
 }
 
 fn holds(config: &Config, seeds: std::ops::Range<u64>) {
+    let _alone = alone();
     let mut told = String::new();
     let mut say = |text: &str| {
         println!("{text}");
@@ -39,6 +48,7 @@ fn every_rule_holds_under_every_policy() {
 /// A seed is one life: the same steps each time.
 #[test]
 fn a_seed_replays_exactly() {
+    let _alone = alone();
     for seed in [3, 11] {
         let config = Config::new(seed, 40);
         let (first, second) = (live(&config, None, true), live(&config, None, true));

@@ -1,10 +1,10 @@
-//! Each rule is looked at in whole fleets, too: a kernel that breaks it on purpose (for one rule the agents) is caught by that very rule
-//! within 200 lives.
+//! Each rule is looked at in whole fleets, too: a kernel that breaks it on purpose (for some rules the agents, the sessions or the
+//! store) is caught by that very rule within 200 lives.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use fleet_sim::run::{Break, Config, Fault, FaultSet, live};
-use fleet_sim::{gates, rules};
+use fleet_sim::{gates, proof, rules, run};
 use rollout::kernel::{Kernel, Mutant};
 
 /// Lives that a mutant may survive.
@@ -77,6 +77,8 @@ mutants! {
     exhausted_slots_that_stop_nobody: ExhaustedGoesOn, rules::EXHAUSTED, Plain;
     failures_that_are_forgotten: FailuresForgotten, rules::COUNTS, Plain;
     a_threshold_off_by_one: ThresholdOffByOne, rules::THRESHOLD, Policies;
+    a_threshold_that_is_too_strict: ThresholdTooStrict, proof::TOLERATED, Policies;
+    a_host_verified_without_a_sample: VerifiedUnseen, proof::VERIFIED, Policies;
     a_host_lost_before_its_permit: LostBeforePermit, rules::LOST, Policies;
     a_group_out_of_turn: OutOfTurn, rules::TURN, Policies;
     a_pause_that_grants: PauseGrants, rules::PAUSE, Policies;
@@ -94,6 +96,13 @@ mutants! {
     a_ramp_that_is_ignored: RampIgnored, gates::RAMP, Policies;
     a_rollout_threshold_that_is_ignored: RolloutThresholdIgnored, gates::ROLLOUT_THRESHOLD, Policies;
     retries_without_end: RetriesWithoutEnd, gates::ATTEMPTS, Policies;
+    a_limit_that_is_raised: LimitRaises, run::LIMIT, Policies;
+    a_plan_that_touches_what_began: AdoptTouchesWork, run::ADOPTED, Policies;
+    a_way_back_without_a_slot: BackWithoutSlot, run::BACK, Policies;
+    a_host_taken_back_that_begins_again: TakenBackBegins, run::CLOSED, Policies;
+    anybody_that_is_accepted: AcceptsAnybody, run::ACCEPT, Policies;
+    honest_words_that_count_as_nonsense: HonestyIllegal, run::LEGAL, Plain;
+    an_approval_that_is_forgotten: ApprovalForgotten, run::ENDS, Plain;
     looks_that_are_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Plain;
     looks_at_hosts_without_a_reason: LooksAtEverybody, rules::NODE_LOOKS, Plain;
 }
@@ -107,4 +116,25 @@ fn agents_that_take_old_orders() {
         Life::Policies,
         Break::DeafAgents,
     );
+}
+
+/// What runs on the machines is compared with what the rollout says of them.
+#[test]
+fn agents_that_go_back_in_secret() {
+    caught(
+        "agents without faith",
+        run::TRUTH,
+        Life::Plain,
+        Break::FaithlessAgents,
+    );
+}
+
+#[test]
+fn sessions_that_serve_a_fork() {
+    caught("a served fork", run::FORK, Life::Plain, Break::ForkServed);
+}
+
+#[test]
+fn a_copy_of_the_store_that_is_torn() {
+    caught("a torn copy", run::RESTORABLE, Life::Plain, Break::TornCopy);
 }

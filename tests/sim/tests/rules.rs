@@ -1,27 +1,18 @@
-//! The rules of the rollout as properties over random fleets, networks, crashes and operators.
+//! The rules of the rollout as properties over random fleets, networks, crashes and operators. Each can fail: `is_noticed` shows that one of
+//! its very cases notices the kernel that breaks it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fleet_sim as world;
 
+use fleet_sim::cases::{self, Kind};
 use fleet_sim::rules::{self, Watcher};
+use fleet_sim::{gates, proof, run};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
-use rollout::kernel::RolloutPhase;
+use proptest::test_runner::{RngSeed, TestError, TestRunner};
+use rollout::kernel::{Mutant, RolloutPhase};
 use std::collections::BTreeMap;
 use world::{Faults, World, fixture};
-
-const GROUPS: &[fixture::GroupSpec<'static>] = &[
-    ("one", 3, "canaries = 1\nfailure_threshold = 1"),
-    (
-        "two",
-        5,
-        "canaries = 1\nmax_unavailable = 2\nfailure_threshold = 2\napproval = true\nsoak = \"20s\"",
-    ),
-];
-/// Hosts whose client addresses the server's container.
-const DIRECT: &[usize] = &[1, 4, 6];
-const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
 
 /// The same seeds each time, so that a build does not fail by chance; `RULES_CASES=500` looks at that many new ones per rule.
 fn config() -> ProptestConfig {
@@ -43,22 +34,7 @@ fn config() -> ProptestConfig {
 
 /// One life of a fleet, from a seed.
 fn live(seed: u64, faults: Faults, seconds: u64) -> World {
-    let decision = if seed.is_multiple_of(3) {
-        BRIDGE
-    } else {
-        fixture::ACCEPT
-    };
-    let mut draft = fixture::draft_with(GROUPS, decision, DIRECT);
-    // In every second life the server takes PMM 2 clients still, so that hosts can be taken back.
-    for leg in &mut draft.plan.legs {
-        if let rollout::plan::LegKind::Clients {
-            no_way_back_to_pmm2, ..
-        } = &mut leg.kind
-        {
-            *no_way_back_to_pmm2 &= seed % 2 == 1;
-        }
-    }
-    let mut world = World::of_plan(seed, draft, faults);
+    let mut world = cases::wild(seed, faults);
     world.start();
     world.run(seconds);
     world
@@ -74,40 +50,94 @@ fn check(watcher: &Watcher, rule: &'static str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Virtual seconds of a life in which a rule is tried.
+const SECONDS: u64 = 1_200;
+
+/// The rule holds in a life that is made for it, and in one in which everything goes wrong.
+fn holds(rule: &'static str, kind: Kind, seed: u64) -> Result<(), TestCaseError> {
+    if kind != Kind::Wild {
+        check(&cases::live(Kind::Wild, seed, SECONDS, &|_| {}).watcher, rule)?;
+    }
+    check(&cases::live(kind, seed, SECONDS, &|_| {}).watcher, rule)
+}
+
+/// The cases in which the rule holds are cases in which it can break: with this fault one of them does.
+fn noticed(rule: &'static str, kind: Kind, fault: &dyn Fn(&mut World)) {
+    let config = ProptestConfig {
+        max_shrink_iters: 0,
+        ..config()
+    };
+    let result = TestRunner::new(config).run(&any::<u64>(), |seed| {
+        check(&cases::live(kind, seed, SECONDS, fault).watcher, rule)
+    });
+    assert!(
+        matches!(result, Err(TestError::Fail(..))),
+        "no case notices what breaks: {rule}"
+    );
+}
+
+fn kernel(mutant: Mutant) -> impl Fn(&mut World) {
+    move |world| world.break_rule(mutant)
+}
+
+/// Agents refuse what is older than what they saw; a kernel can't break that for them.
+fn deaf_agents() -> impl Fn(&mut World) {
+    let deafen = |host: &mut fleet_sim::hosts::SimHost| host.deaf_to_epochs = true;
+    move |world| world.hosts.values_mut().for_each(deafen)
+}
+
+/// A property of each rule, and under the same name the proof that it can fail.
 macro_rules! rule {
-    ($($name:ident: $rule:ident;)*) => {
+    ($($name:ident: $rule:expr, $kind:ident, $fault:expr;)*) => {
         proptest! {
             #![proptest_config(config())]
             $(#[test]
-            fn $name(seed in any::<u64>()) { check(&live(seed, Faults::ALL, 1_200).watcher, rules::$rule)?; })*
+            fn $name(seed in any::<u64>()) { holds($rule, Kind::$kind, seed)?; })*
+        }
+
+        mod is_noticed {
+            use super::*;
+            $(#[test]
+            fn $name() { noticed($rule, Kind::$kind, &$fault); })*
         }
     };
 }
 
 rule! {
-    every_open_state_has_an_owner_a_reason_and_a_deadline_or_reminder: DUTY;
-    silence_past_a_deadline_ends_in_a_named_state: SILENCE;
-    a_slot_is_taken_in_the_commit_that_grants_the_permit: SLOT_WITH_GRANT;
-    a_slot_is_freed_by_proof_or_by_the_operator: SLOT_FREED;
-    no_grant_raises_the_slots_above_the_maximum: SLOT_MAX;
-    hosts_that_were_never_granted_hold_no_slot: GRANTED;
-    slots_that_are_all_held_by_settled_failures_pause_the_rollout: EXHAUSTED;
-    what_counts_for_the_threshold_follows_from_how_a_host_ended: COUNTS;
-    one_failure_more_than_tolerated_stops_the_rollout: THRESHOLD;
-    silent_before_its_permit_is_never_lost: LOST;
-    no_host_switches_before_its_turn: TURN;
-    a_pause_stops_permits_and_hops_at_once: PAUSE;
-    a_pause_leaves_running_work_alone: RUNNING_WORK;
-    events_of_older_epochs_are_accepted_like_new_ones: OLD_EVENTS;
-    after_an_abort_no_host_begins_later_than_its_permit: ABORT;
-    no_order_of_an_older_epoch_takes_effect: EPOCH;
-    operators_only_reduce_what_the_plan_allows: PLAN_ONLY;
-    clients_follow_the_server_after_its_publication_and_before_their_wave: FOLLOW;
-    the_point_of_no_return_is_the_commit_of_the_first_permit: NO_RETURN;
-    every_host_is_in_the_report_exactly_once: REPORT;
-    the_stored_rows_are_the_whole_state: RESTORE;
-    the_fleet_is_asked_at_most_once_a_minute_whatever_happens: FLEET_LOOKS;
-    a_host_is_asked_for_only_while_it_verifies_or_is_missing_in_the_checks: NODE_LOOKS;
+    every_open_state_has_an_owner_a_reason_and_a_deadline_or_reminder: rules::DUTY, Wild, kernel(Mutant::NoReason);
+    silence_past_a_deadline_ends_in_a_named_state: rules::SILENCE, Failing, kernel(Mutant::DeafToDeadlines);
+    a_slot_is_taken_in_the_commit_that_grants_the_permit: rules::SLOT_WITH_GRANT, Wild, kernel(Mutant::GrantWithoutSlot);
+    a_slot_is_freed_by_proof_or_by_the_operator: rules::SLOT_FREED, Failing, kernel(Mutant::LostFreesSlot);
+    no_grant_raises_the_slots_above_the_maximum: rules::SLOT_MAX, Changed, kernel(Mutant::TooWide);
+    hosts_that_were_never_granted_hold_no_slot: rules::GRANTED, Wild, kernel(Mutant::SlotBeforePermit);
+    slots_that_are_all_held_by_settled_failures_pause_the_rollout: rules::EXHAUSTED, Stuck, kernel(Mutant::ExhaustedGoesOn);
+    what_counts_for_the_threshold_follows_from_how_a_host_ended: rules::COUNTS, Failing, kernel(Mutant::FailuresForgotten);
+    one_failure_more_than_tolerated_stops_the_rollout: rules::THRESHOLD, Failing, kernel(Mutant::ThresholdOffByOne);
+    failures_that_are_tolerated_stop_nothing: proof::TOLERATED, Failing, kernel(Mutant::ThresholdTooStrict);
+    who_is_verified_delivers_with_the_new_release: proof::VERIFIED, Failing, kernel(Mutant::VerifiedUnseen);
+    silent_before_its_permit_is_never_lost: rules::LOST, Wild, kernel(Mutant::LostBeforePermit);
+    no_host_switches_before_its_turn: rules::TURN, Wild, kernel(Mutant::OutOfTurn);
+    a_pause_stops_permits_and_hops_at_once: rules::PAUSE, Paused, kernel(Mutant::PauseGrants);
+    a_pause_leaves_running_work_alone: rules::RUNNING_WORK, Paused, kernel(Mutant::PauseTouchesWork);
+    events_of_older_epochs_are_accepted_like_new_ones: rules::OLD_EVENTS, Wild, kernel(Mutant::OldEventsDropped);
+    after_an_abort_no_host_begins_later_than_its_permit: rules::ABORT, Aborted, kernel(Mutant::AbortKeepsPermits);
+    no_order_of_an_older_epoch_takes_effect: rules::EPOCH, Aborted, deaf_agents();
+    only_hosts_and_legs_of_the_plan_are_ordered: rules::PLAN_ONLY, Aborted, kernel(Mutant::NoPlanEntry);
+    operators_only_reduce_what_the_plan_allows: run::LIMIT, Changed, kernel(Mutant::LimitRaises);
+    another_plan_leaves_alone_what_began: run::ADOPTED, Changed, kernel(Mutant::AdoptTouchesWork);
+    clients_follow_the_server_after_its_publication_and_before_their_wave: rules::FOLLOW, Wild, kernel(Mutant::FollowsTooEarly);
+    the_point_of_no_return_is_the_commit_of_the_first_permit: rules::NO_RETURN, Wild, kernel(Mutant::NoPointOfNoReturn);
+    every_host_is_in_the_report_exactly_once: rules::REPORT, Wild, kernel(Mutant::ReportForgets);
+    the_stored_rows_are_the_whole_state: rules::RESTORE, Wild, kernel(Mutant::RowNotStored);
+    the_fleet_is_asked_at_most_once_a_minute_whatever_happens: rules::FLEET_LOOKS, Wild, kernel(Mutant::FleetLookForgotten);
+    a_host_is_asked_for_only_while_it_verifies_or_is_missing_in_the_checks: rules::NODE_LOOKS, Wild, kernel(Mutant::LooksAtEverybody);
+    no_permit_is_given_outside_of_a_window_or_reaches_past_it: gates::WINDOW, Windows, kernel(Mutant::WindowIgnored);
+    no_host_begins_after_its_window_closed: gates::CLOSE, Windows, kernel(Mutant::WindowIgnored);
+    members_of_a_set_go_one_after_the_other: gates::SET, Sets, kernel(Mutant::SetsTogether);
+    no_site_is_busier_than_its_limit: gates::SITE, Sites, kernel(Mutant::SitesIgnored);
+    no_grant_is_wider_than_the_ramp: gates::RAMP, Ramps, kernel(Mutant::RampIgnored);
+    failures_over_all_groups_stop_the_rollout: gates::ROLLOUT_THRESHOLD, Together, kernel(Mutant::RolloutThresholdIgnored);
+    nobody_is_tried_again_by_itself_more_often_than_the_policy_says: gates::ATTEMPTS, Retried, kernel(Mutant::RetriesWithoutEnd);
 }
 
 proptest! {

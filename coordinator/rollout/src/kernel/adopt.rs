@@ -171,6 +171,11 @@ impl Kernel {
                 since_ms: now_ms,
             });
         }
+        if self.breaks(super::Mutant::AdoptTouchesWork) {
+            let rows = self.hosts.values_mut().flat_map(|rows| rows.values_mut());
+            rows.filter(|row| row.in_flight())
+                .for_each(|row| row.deadline_ms = row.deadline_ms.map(|at| at + 1_000));
+        }
         self.next_epoch();
         let mut text = format!(
             "{id} is the rollout's plan now: {late} to upgrade that the last one had not, {left} left out"

@@ -254,6 +254,17 @@ impl Kernel {
         else {
             return refused("not_paused", "the rollout is not paused", "see `status`");
         };
+        if self.breaks(super::Mutant::TakenBackBegins) {
+            for leg in self.hosts.keys().cloned().collect::<Vec<_>>() {
+                for host in self.hosts[&leg].keys().cloned().collect::<Vec<_>>() {
+                    self.edit(&leg, &host, |row| {
+                        if row.phase == HostPhase::RolledBack && row.taken_back {
+                            row.phase = HostPhase::Waiting;
+                        }
+                    });
+                }
+            }
+        }
         if accept_server {
             if !self.accept_unsettled_server(now_ms) {
                 return refused(
@@ -462,7 +473,10 @@ impl Kernel {
                 "see `status`",
             );
         };
-        self.edit_group(&leg, &name, |row| row.approved_by = Some(by.to_owned()));
+        let forgotten = self.breaks(super::Mutant::ApprovalForgotten);
+        self.edit_group(&leg, &name, |row| {
+            row.approved_by = (!forgotten).then(|| by.to_owned())
+        });
         let text = format!("group {name} was approved");
         self.event(now_ms, format!("group:{name}"), "group_approved", text.clone());
         accepted(text)

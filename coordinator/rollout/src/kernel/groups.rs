@@ -162,7 +162,8 @@ impl Kernel {
 
     fn look_at_threshold(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
         let one_more = u32::from(self.breaks(super::Mutant::ThresholdOffByOne));
-        if tally.failures > self.failure_threshold(leg, group) + one_more {
+        let strict = self.breaks(super::Mutant::ThresholdTooStrict) && tally.failures > 0;
+        if tally.failures + u32::from(strict) > self.failure_threshold(leg, group) + one_more {
             self.breach(leg, group, tally, now_ms);
         }
     }

@@ -106,7 +106,10 @@ impl Kernel {
         }
         let Some(to) = self.leg_target(leg) else { return };
         let agent_id = self.planned(host).map_or("", |planned| planned.agent_id.as_str());
-        let missing = missing(row, view, agent_id, to, switched);
+        let mut missing = missing(row, view, agent_id, to, switched);
+        if self.breaks(super::Mutant::VerifiedUnseen) {
+            missing.retain(|what| !what.starts_with("no fresh sample"));
+        }
         let marks: BTreeMap<String, Mark> = row
             .marks
             .iter()
@@ -225,7 +228,11 @@ impl Kernel {
 
     /// A person lets a host pass that came to no verdict.
     pub(super) fn accept_host(&mut self, by: &str, host: &HostId, reason: &str, now_ms: u64) -> Answer {
-        let open = self.inconclusive();
+        let mut open = self.inconclusive();
+        if self.breaks(super::Mutant::AcceptsAnybody) {
+            let rows = self.hosts.iter();
+            open.extend(rows.flat_map(|(leg, rows)| rows.keys().map(|host| (leg.clone(), host.clone()))));
+        }
         let Some((leg, _)) = open.iter().find(|(_, found)| found == host) else {
             return refused(
                 "no_verdict_open",

@@ -127,6 +127,9 @@ impl Kernel {
 
     fn order_event(&mut self, leg: &LegId, host: &HostId, event: HostEvent, now_ms: u64) {
         match event {
+            HostEvent::Accepted if self.breaks(super::Mutant::HonestyIllegal) => {
+                self.illegal(now_ms, format!("host:{host}"), "accepted".to_owned());
+            }
             HostEvent::Accepted => self.edit(leg, host, |row| {
                 if let Some(order) = &mut row.order {
                     order.accepted = true;

@@ -70,8 +70,9 @@ impl Kernel {
                 "give --max-unavailable, --failure-threshold or both",
             );
         }
-        if let Some((what, Some(to), now)) =
-            wanted.iter().find(|(_, to, now)| to.is_some_and(|to| to >= *now))
+        if let Some((what, Some(to), now)) = wanted
+            .iter()
+            .find(|(_, to, now)| to.is_some_and(|to| to >= *now && !self.breaks(super::Mutant::LimitRaises)))
         {
             return refused(
                 "not_lower",

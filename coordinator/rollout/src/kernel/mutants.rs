@@ -24,6 +24,10 @@ pub enum Mutant {
     FailuresForgotten,
     /// One failure more than tolerated is tolerated.
     ThresholdOffByOne,
+    /// The last failure that is tolerated is one too many.
+    ThresholdTooStrict,
+    /// A client that PMM lists is verified without a sample.
+    VerifiedUnseen,
     /// Who is away before its permit is lost.
     LostBeforePermit,
     /// A group does not wait for those before it.
@@ -62,6 +66,20 @@ pub enum Mutant {
     FleetLookForgotten,
     /// Hosts are asked for whether they verify or not.
     LooksAtEverybody,
+    /// A person may raise what a person reduced.
+    LimitRaises,
+    /// A child plan gives more time to what is under way.
+    AdoptTouchesWork,
+    /// Who is taken back takes no slot.
+    BackWithoutSlot,
+    /// A resume lets those begin again that were taken back.
+    TakenBackBegins,
+    /// Any host may be accepted, whatever it does.
+    AcceptsAnybody,
+    /// What an honest host says is counted as nonsense.
+    HonestyIllegal,
+    /// An approval is not written down.
+    ApprovalForgotten,
 }
 
 impl Kernel {

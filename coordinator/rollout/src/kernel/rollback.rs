@@ -397,8 +397,9 @@ impl Kernel {
     fn order_back(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
         let (from, why) = (row.phase, row.back_wanted.clone().unwrap_or_default());
+        let slot = !self.breaks(super::Mutant::BackWithoutSlot);
         self.enter(leg, host, HostPhase::RollingBack, now_ms, |row| {
-            row.slot = true;
+            row.slot = slot;
             row.reason = why;
             row.back_wanted = None;
             row.taken_back = true;

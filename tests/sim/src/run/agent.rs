@@ -107,8 +107,14 @@ pub struct Agent {
     pub samples: bool,
     pub follows: bool,
     pub backup_until: u64,
+    /// PMM begins a backup there when its first permit arrives.
+    pub dumps: bool,
     /// What it says can't be compared with its truth any more.
     pub tainted: bool,
+    /// The release with which PMM showed samples since the client was changed last.
+    pub shown: Option<PmmVersion>,
+    /// A deliberate fault: it goes back when it is told to keep.
+    pub faithless: bool,
     /// A deliberate fault: no epoch is too old for it.
     pub deaf: bool,
 }
@@ -156,7 +162,10 @@ impl Agent {
             samples: true,
             follows: false,
             backup_until: 0,
+            dumps: false,
             tainted: false,
+            shown: None,
+            faithless: false,
             deaf: false,
         }
     }
@@ -213,6 +222,9 @@ impl Agent {
             let event = HostEvent::Finished(refusal(codes::STALE_EPOCH));
             self.say(&order.order, order.epoch, event);
             return Some(Deed::Tell);
+        }
+        if order.action == Action::Switch && std::mem::take(&mut self.dumps) {
+            self.backup_until = now + 3_600_000;
         }
         self.epoch = self.epoch.max(order.epoch);
         self.open.insert(order.order.clone());
@@ -409,6 +421,9 @@ impl Agent {
 
     fn end(&mut self, running: &Running, now: u64) {
         let late = now.saturating_sub(running.started) > running.order.deadline_for_ms;
+        if matches!(running.order.action, Action::Switch | Action::Rollback) {
+            self.shown = None;
+        }
         match running.order.action {
             Action::Preflight => {
                 let bad = self.nature == Nature::Unready;
@@ -436,6 +451,10 @@ impl Agent {
             Action::Rollback => {
                 (self.version, self.samples, self.changed) = (Some(self.old), true, false);
                 self.answer_with(running, Outcome::RolledBack, "", "", detail(self.old));
+            }
+            Action::Keep if self.faithless => {
+                (self.version, self.changed) = (Some(self.old), false);
+                self.answer(running, Outcome::Done, "", "");
             }
             Action::Keep => {
                 if let Some(version) = self.version {

@@ -151,6 +151,8 @@ pub struct Coordinator {
     pub answers: Vec<(&'static str, &'static str, bool)>,
     /// One in so many old events is compared.
     compare: u64,
+    /// A deliberate fault: a quarantined host keeps its session.
+    pub serves_forks: bool,
 }
 
 /// The result of one batch.
@@ -203,6 +205,7 @@ impl Coordinator {
             want_nodes: None,
             answers: Vec::new(),
             compare: 0,
+            serves_forks: false,
         })
     }
 
@@ -392,6 +395,13 @@ impl Coordinator {
             SessionDecision::Stale if !still_there => {
                 batch.stale += 1;
                 batch.out.push(Outgoing::Prove(hello));
+            }
+            SessionDecision::Quarantined(_) if self.serves_forks => {
+                batch.quarantined.push(hello.host.clone());
+                batch.out.push(Outgoing::Goodbye {
+                    conn,
+                    quarantine: false,
+                });
             }
             SessionDecision::Quarantined(_) => {
                 batch.quarantined.push(hello.host.clone());
@@ -628,6 +638,17 @@ impl Coordinator {
         }
         output.answer.map(|answer| answer.is_ok())
     }
+}
+
+/// Damages a store as a copy that was cut short would be.
+pub fn tear(core: &Core, rollout: &fleet_common::ids::RolloutId) -> Result<(), StoreError> {
+    core.begin()?;
+    core.commit(&RolloutCommit {
+        rollout: Some(rollout.clone()),
+        rows: [("rollout".to_owned(), "{}".to_owned())].into(),
+        ..RolloutCommit::default()
+    })?;
+    core.end()
 }
 
 /// The rows of a rollout as the kernel takes them.

@@ -2,6 +2,7 @@
 
 use super::agent::{Agent, Nature};
 use super::faults::{Fault, FaultSet};
+use super::led::Led;
 use super::pmm::Listed;
 use super::world::Rng;
 use crate::fixture::{self, GroupSpec};
@@ -35,7 +36,7 @@ impl Recipe {
 }
 
 /// A plan's bytes and what it was made of. Both follow from seed and size alone, so that a fault more or less leaves the fleet as it is.
-pub fn plan(rng: &mut Rng, hosts: usize, policies: bool) -> (Vec<u8>, Recipe) {
+pub fn plan(rng: &mut Rng, hosts: usize, policies: bool, led: Led) -> (Vec<u8>, Recipe) {
     let count = 1 + rng.below(5.min(hosts as u64)) as usize;
     let mut left = hosts;
     let (mut groups, mut sizes) = (Vec::new(), Vec::new());
@@ -49,6 +50,7 @@ pub fn plan(rng: &mut Rng, hosts: usize, policies: bool) -> (Vec<u8>, Recipe) {
         let mut text = policy(rng, size);
         if policies {
             text.push_str(&gates(rng));
+            text = led.policy(text);
         }
         groups.push(((*name).to_owned(), text));
         sizes.push(size);
@@ -65,7 +67,7 @@ pub fn plan(rng: &mut Rng, hosts: usize, policies: bool) -> (Vec<u8>, Recipe) {
     let mut draft = fixture::draft_with(&recipe.specs(&sizes), decision, &direct);
     if policies {
         spread(rng, &mut draft.plan);
-        if rng.one_in(2) {
+        if rng.one_in(2) || led == Led::Backups {
             draft.plan.timing.backup_for_ms = 180_000;
         }
     }
@@ -119,7 +121,7 @@ pub fn machines(rng: &mut Rng, plan: &Plan, faults: FaultSet) -> (Vec<Agent>, Ve
 /// Sets, sites and the rollout's own threshold: what the fleet's inventory and labels would say.
 fn spread(rng: &mut Rng, plan: &mut Plan) {
     if rng.one_in(4) {
-        plan.failure_threshold = Some(rng.below(8) as u32);
+        plan.failure_threshold = Some(rng.below(4) as u32);
     }
     let (sets, sites) = (rng.one_in(3), rng.one_in(4));
     let members = 2 + rng.below(3) as usize;

@@ -97,15 +97,15 @@ impl Lives {
         names.filter(|name| !all.contains(*name)).cloned().collect()
     }
 
-    /// The counts as a table of three columns.
+    /// All that is listed and all that happened, with counts, as a table of three columns.
     pub fn table(&self) -> String {
-        let missing = self.missing();
-        let mut rows: BTreeMap<&str, u64> = self
-            .counts
-            .iter()
-            .map(|(name, count)| (name.as_str(), *count))
-            .collect();
-        rows.extend(missing.iter().map(|name| (name.as_str(), 0)));
+        let (all, missing) = (super::expected::all(), self.missing());
+        // What is not asked of these lives and did not happen has a dash, a zero is a failure.
+        let mut rows: BTreeMap<&str, String> =
+            all.iter().map(|name| (name.as_str(), "-".to_owned())).collect();
+        rows.extend(missing.iter().map(|name| (name.as_str(), "0".to_owned())));
+        let counts = self.counts.iter();
+        rows.extend(counts.map(|(name, count)| (name.as_str(), count.to_string())));
         let cells: Vec<String> = rows
             .iter()
             .map(|(name, count)| format!("{name:<44}{count:>11}"))

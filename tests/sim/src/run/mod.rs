@@ -2,6 +2,7 @@
 //! everything that can go wrong. A life follows from its [`Config`] alone.
 
 mod agent;
+mod backup;
 mod child;
 mod config;
 mod coordinator;
@@ -9,9 +10,10 @@ mod cover;
 mod draw;
 pub mod expected;
 mod faults;
+mod led;
 pub mod many;
 mod network;
-mod operated;
+pub(crate) mod operated;
 mod operator;
 mod pmm;
 pub mod shrink;

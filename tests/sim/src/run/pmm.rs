@@ -3,6 +3,7 @@
 use super::agent::{Agent, Nature};
 use super::coordinator::Message;
 use super::faults::Fault;
+use super::led::Course;
 use super::world::{What, World};
 use fleet_common::codes::{self, Code};
 use fleet_common::ids::OrderId;
@@ -17,20 +18,26 @@ const STEPS: [&str; 4] = ["inspect", "ownership", "migrate", "publish"];
 /// The driver's journal of a hop.
 #[derive(Clone, Debug)]
 pub struct Hop {
-    order: ServerOrder,
-    step: usize,
-    outcome: HopOutcome,
+    pub(super) order: ServerOrder,
+    pub(super) step: usize,
+    pub(super) outcome: HopOutcome,
     /// A failed hop fails after its publication.
     late: bool,
-    published: bool,
+    pub(super) published: bool,
     /// Looks for clients that find nobody.
     nobody: u32,
     /// At this step it says nothing more until it is asked again.
     silent: Option<usize>,
     /// It fails before its first step.
     early: bool,
-    waits: bool,
-    done: Option<HopResult>,
+    pub(super) waits: bool,
+    pub(super) done: Option<HopResult>,
+    /// What it is led to first.
+    pub(super) course: Option<Course>,
+}
+
+impl Hop {
+    pub(super) const STEPS: usize = STEPS.len();
 }
 
 /// What the server knows of one client, prepared once.
@@ -102,6 +109,7 @@ impl World {
         let silent = self.strikes(Fault::HopSilent, 10);
         let silent = silent.then(|| [0, 2, 5][self.rng.below(3) as usize]);
         let early = self.rng.one_in(3);
+        let course = self.course(order.last_of_leg);
         let hop = Hop {
             order,
             step: 0,
@@ -113,6 +121,7 @@ impl World {
             early,
             waits: false,
             done: None,
+            course,
         };
         self.hops.insert(id.clone(), hop);
         self.at(self.now + 1_000, What::Hop { order: id, life });
@@ -134,6 +143,9 @@ impl World {
         else {
             return;
         };
+        if let Some(course) = hop.course {
+            return self.lead_hop(&id, course);
+        }
         let place = hop.step + usize::from(hop.published);
         if hop.silent == Some(place) {
             return;
@@ -219,6 +231,11 @@ impl World {
         }
         self.looks += 1;
         let view = self.snapshot(self.wall(), request);
+        for (listed, agent) in self.listed.iter().zip(&mut self.agents) {
+            if view.node_samples_ms.contains_key(&listed.node_id) {
+                agent.shown = agent.version;
+            }
+        }
         let late = self.strikes(Fault::ViewLate, 10);
         let after = if late {
             self.rng.below(90_000)
@@ -310,7 +327,7 @@ fn reaches(listed: &Listed, agent: &Agent, server: PmmVersion) -> bool {
 }
 
 /// What the driver answers when no client came back: its journal stays open.
-fn nobody_is_back(order: &ServerOrder) -> HopResult {
+pub(super) fn nobody_is_back(order: &ServerOrder) -> HopResult {
     HopResult {
         outcome: HopOutcome::NeedsOperator,
         code: Code::new(codes::DEADLINE),
@@ -321,7 +338,7 @@ fn nobody_is_back(order: &ServerOrder) -> HopResult {
     }
 }
 
-fn ended(order: &ServerOrder, outcome: HopOutcome) -> HopResult {
+pub(super) fn ended(order: &ServerOrder, outcome: HopOutcome) -> HopResult {
     let settled = outcome == HopOutcome::Settled;
     HopResult {
         outcome,

@@ -4,10 +4,11 @@ use super::agent::Agent;
 use super::coordinator::{Given, Seen};
 use super::cover::{Counts, Cover, count};
 use super::operated::{self, Limits};
-use crate::rules;
+use crate::{proof, rules};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
 use fleet_common::plan_entry::PlanEntry;
+use fleet_common::version::PmmVersion;
 use rollout::kernel::{
     Command, Duty, FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output,
     RolloutPhase, Row,
@@ -81,6 +82,8 @@ pub struct Watcher {
     retried: bool,
     /// Hosts whose slot an operator freed: what follows is on the operator.
     vouched: BTreeSet<HostId>,
+    /// The one that a person lets pass with the output under way.
+    accepted: Option<HostId>,
     /// Some host says what it likes.
     pub liars: bool,
     gates: crate::gates::Gates,
@@ -157,6 +160,10 @@ impl Watcher {
         {
             self.vouched.insert(HostId::from(host.as_str()));
         }
+        self.accepted = match &given.what {
+            Seen::Operator(Command::Accept { host, .. }) => Some(HostId::from(host.as_str())),
+            _ => None,
+        };
         // What a person lets go on may grant at once and be paused again for another reason in the same tick.
         if let (Seen::Operator(_), Some(Ok(_))) = (&given.what, &out.answer) {
             self.was_paused &= matches!(given.what, Seen::Operator(Command::Pause { .. }));
@@ -165,6 +172,9 @@ impl Watcher {
             self.look_at_row(kernel, row, truth, freed);
         }
         self.look_at_orders(kernel, out, wall_ms);
+        if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
+            self.broken(proof::TOLERATED, what);
+        }
         if let Some(what) = rules::strange_look(kernel, out) {
             self.broken(rules::NODE_LOOKS, what);
         }
@@ -198,7 +208,8 @@ impl Watcher {
             (Some("host"), Some(leg), Some(host)) => {
                 let (leg, host) = (LegId::from(leg), HostId::from(host));
                 if let Some(found) = kernel.host(&leg, &host) {
-                    self.look_at_host(&row.key, &leg, &host, found, truth, freed);
+                    let target = proof::target(kernel, &leg);
+                    self.look_at_host(&row.key, (&leg, target), &host, found, truth, freed);
                 }
             }
             _ => {}
@@ -208,7 +219,7 @@ impl Watcher {
     fn look_at_host(
         &mut self,
         key: &str,
-        leg: &LegId,
+        (leg, target): (&LegId, Option<PmmVersion>),
         host: &HostId,
         row: &HostRow,
         truth: &Truth<'_>,
@@ -239,11 +250,19 @@ impl Watcher {
             let text = format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts);
             self.broken(rules::COUNTS, text);
         }
+        let passes = before.is_some_and(|before| proof::passes(before, row.phase));
+        if passes
+            && self.accepted.as_ref() != Some(host)
+            && let Some(agent) = truth(host).filter(|agent| !agent.tainted && agent.shown != target)
+        {
+            let text = format!("{host} in {leg} showed {:?}", agent.shown);
+            self.broken(proof::VERIFIED, text);
+        }
         if old.is_some_and(|old| old.slot) && !new.slot && !freed && !self.vouched.contains(host) {
             let Some(agent) = truth(host).filter(|agent| !agent.tainted) else {
                 return;
             };
-            let verified = row.phase == HostPhase::Settling && agent.version.is_some();
+            let verified = row.phase == HostPhase::Settling && agent.version == target;
             let unchanged = !agent.changed && agent.version == Some(agent.old);
             if !verified && !unchanged {
                 let text = format!("{host} is {:?} with {:?}", row.phase, agent.version);

@@ -2,9 +2,10 @@
 
 use super::agent::{Agent, Deed};
 use super::config::Config;
-use super::coordinator::{Coordinator, Message, Outgoing, stored_rows};
+use super::coordinator::{Coordinator, Message, Outgoing};
 use super::draw::{self, Recipe};
 use super::faults::{Fault, FaultSet};
+use super::led::Led;
 use super::operator::open_rows;
 use super::pmm::{Hop, Listed};
 use super::watch::{ENDS, Eyes, LEGAL, Watcher};
@@ -31,6 +32,12 @@ pub enum Break {
     Kernel(fn(&mut Kernel)),
     /// In every agent: it does not care for epochs.
     DeafAgents,
+    /// In every agent: told to keep its new release, it goes back to the old one and says nothing.
+    FaithlessAgents,
+    /// In the coordinator's sessions: a host that two machines claim to be is served all the same.
+    ForkServed,
+    /// In the store: a copy of it lacks the rollout's own row.
+    TornCopy,
 }
 
 /// How a life went.
@@ -138,6 +145,8 @@ pub struct World {
     pub now: u64,
     pub rng: Rng,
     pub faults: FaultSet,
+    pub(super) led: Led,
+    pub(super) number_of_life: u64,
     pub calm: bool,
     queue: BTreeMap<(u64, u64), What>,
     number: u64,
@@ -145,16 +154,16 @@ pub struct World {
     pub coordinator_life: u32,
     /// The coordinator's wall clock minus true time.
     pub skew: i64,
-    core: Core,
+    pub(super) core: Core,
     pub(super) backup: Option<Core>,
     /// The store was replaced by an older one, and nobody adopted it yet.
-    doubted: bool,
+    pub(super) doubted: bool,
     adopted_at: u64,
     inbox: Vec<Message>,
     started: Option<u64>,
     next_batch: u64,
     pub doom: Option<Doom>,
-    highest: Epoch,
+    pub(super) highest: Epoch,
     pub(super) looking: bool,
     pub(super) last_look: u64,
     /// Views that were taken.
@@ -170,7 +179,7 @@ pub struct World {
     pub partitions: u32,
     pub quarantined: BTreeSet<HostId>,
     /// The same as far as the store knows: a backup may be older than that.
-    closed: BTreeSet<HostId>,
+    pub(super) closed: BTreeSet<HostId>,
     pub hops: BTreeMap<OrderId, Hop>,
     pub server: PmmVersion,
     pub pmm_up: bool,
@@ -182,7 +191,7 @@ pub struct World {
     ended_at: Option<u64>,
     calm_at: u64,
     batches: u64,
-    breaks: Option<Break>,
+    pub(super) breaks: Option<Break>,
     pub(super) trace: Option<VecDeque<String>>,
 }
 
@@ -201,8 +210,9 @@ pub fn live(config: &Config, breaks: Option<Break>, traced: bool) -> Life {
 impl World {
     fn new(config: &Config, breaks: Option<Break>, traced: bool) -> Result<Self, String> {
         let mut rng = Rng(config.seed);
+        let led = Led::of(config.seed, config.policies);
         let mut fleet_rng = Rng(rng.draw());
-        let (plan, recipe) = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies);
+        let (plan, recipe) = draw::plan(&mut fleet_rng, config.hosts.max(1), config.policies, led);
         let id = RolloutId::new("r1");
         let epoch = Epoch { term: 1, counter: 0 };
         let mut kernel = Kernel::new(id.clone(), &plan, epoch, NOW).map_err(|error| error.to_string())?;
@@ -210,14 +220,20 @@ impl World {
             breaks(&mut kernel);
         }
         let (mut agents, listed, natures) = draw::machines(&mut rng, kernel.plan(), config.faults);
+        led.machines(&mut agents, config.faults);
         let deaf = matches!(breaks, Some(Break::DeafAgents));
-        agents.iter_mut().for_each(|agent| agent.deaf = deaf);
+        let faithless = matches!(breaks, Some(Break::FaithlessAgents));
+        agents
+            .iter_mut()
+            .for_each(|agent| (agent.deaf, agent.faithless) = (deaf, faithless));
         let machines = agents.iter().enumerate();
         let machines = machines.map(|(at, agent)| (agent.host.clone(), at)).collect();
         let core = Core::in_memory().map_err(|error| error.to_string())?;
         let mut world = Self {
             now: NOW,
             faults: config.faults,
+            led,
+            number_of_life: config.seed,
             calm: false,
             queue: BTreeMap::new(),
             number: 0,
@@ -344,7 +360,9 @@ impl World {
         };
         core.commit(&commit)?;
         core.end()?;
-        self.coordinator = Some(Coordinator::begin(core, kernel)?);
+        let mut coordinator = Coordinator::begin(core, kernel)?;
+        coordinator.serves_forks = matches!(self.breaks, Some(Break::ForkServed));
+        self.coordinator = Some(coordinator);
         Ok(())
     }
 
@@ -494,16 +512,6 @@ impl World {
         })
     }
 
-    fn read_back(&self, kernel: &Kernel) -> Result<Kernel, String> {
-        let rows = stored_rows(&self.core, kernel.rollout_id()).map_err(|error| error.to_string())?;
-        let plan = self
-            .core
-            .plan(kernel.plan_id())
-            .map_err(|error| error.to_string())?;
-        let bytes = plan.ok_or("the plan is gone")?.document;
-        Kernel::restore(&bytes, &rows).map_err(|error| error.to_string())
-    }
-
     /// What came in is worked off: decide, persist, act.
     fn batch(&mut self) -> Result<(), String> {
         let Some(mut coordinator) = self.coordinator.take() else {
@@ -530,7 +538,8 @@ impl World {
             return Ok(());
         }
         self.core.end().map_err(text)?;
-        if self.batches.is_multiple_of(211) || doom.is_some() {
+        // Each crash compares, too.
+        if self.batches.is_multiple_of(499) || doom.is_some() {
             let read = self.read_back(&coordinator.kernel)?;
             self.watcher.compare(&coordinator.kernel, &read);
         }
@@ -671,26 +680,6 @@ impl World {
         }
     }
 
-    /// A backup is taken, or the newest one takes the place of the store.
-    pub fn backup_or_restore(&mut self) -> Result<bool, String> {
-        match self.backup.take() {
-            None => self.backup = Some(self.core.copy().map_err(|error| error.to_string())?),
-            Some(backup) => {
-                self.kill_idle();
-                self.core = backup;
-                self.highest = Epoch::default();
-                self.closed.clear();
-                for agent in &mut self.agents {
-                    agent.tainted = true;
-                }
-                self.hops.clear();
-                self.doubted = true;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     fn start_coordinator(&mut self) -> Result<(), String> {
         let text = |error: fleet_store::StoreError| error.to_string();
         self.core.begin().map_err(text)?;
@@ -698,8 +687,10 @@ impl World {
         self.core.end().map_err(text)?;
         if let Some((mut coordinator, term)) = restored {
             self.note(|| format!("a coordinator takes over with term {term}"));
-            if let Some(Break::Kernel(breaks)) = self.breaks {
-                breaks(&mut coordinator.kernel);
+            match self.breaks {
+                Some(Break::Kernel(breaks)) => breaks(&mut coordinator.kernel),
+                Some(Break::ForkServed) => coordinator.serves_forks = true,
+                _ => {}
             }
             if self.doubted {
                 self.doubted = false;

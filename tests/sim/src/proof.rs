@@ -1,0 +1,84 @@
+//! Rules that ask for the cause itself: a stop for failures needs a failure too many, and a verified host truly delivers. The numbers are
+//! worked out here anew from the rows, what PMM was shown comes from the machines.
+
+use crate::gates::Gates;
+use fleet_common::ids::{HostId, LegId};
+use fleet_common::version::PmmVersion;
+use rollout::kernel::{HostPhase, Kernel, Output};
+use rollout::plan::{LegKind, PlanGroup};
+
+pub const TOLERATED: &str = "nothing stops for failures that are tolerated";
+pub const VERIFIED: &str = "who is verified delivers with the new release";
+
+/// A group is breached or the rollout pauses for failures in this output, and there are not enough of them.
+pub fn stopped_too_early(gates: &Gates, kernel: &Kernel, out: &Output) -> Option<String> {
+    let told = |code: &str| out.events.iter().any(|event| event.code == code);
+    let (breached, paused) = (told("group_breached"), told("rollout_paused"));
+    if !breached && !paused {
+        return None;
+    }
+    let both = || {
+        let groups = kernel.plan().groups.iter();
+        groups.flat_map(|group| kernel.legs().iter().map(move |leg| (&leg.leg, group)))
+    };
+    let too_many = |(leg, group): &(&LegId, &PlanGroup)| {
+        failures(kernel, leg, group) > gates.tolerated(kernel, leg, group) as usize
+    };
+    for (leg, group) in both().filter(|of| !too_many(of)) {
+        let text = format!("group {} in {leg} is breached", group.name);
+        if out
+            .events
+            .iter()
+            .any(|event| event.code == "group_breached" && event.text == text)
+        {
+            return Some(format!("{text} with {} failures", failures(kernel, leg, group)));
+        }
+    }
+    let pause = kernel
+        .rollout()
+        .pause
+        .as_ref()
+        .filter(|pause| paused && pause.code == "threshold")?;
+    let over_all = |leg: &LegId| {
+        let all: usize = kernel
+            .plan()
+            .groups
+            .iter()
+            .map(|group| failures(kernel, leg, group))
+            .sum();
+        kernel
+            .plan()
+            .failure_threshold
+            .is_some_and(|tolerated| all > tolerated as usize)
+    };
+    let founded = both().any(|of| too_many(&of)) || kernel.legs().iter().any(|leg| over_all(&leg.leg));
+    (!founded).then(|| pause.text.clone())
+}
+
+/// Failures of a group in a leg that count and that nobody accepted.
+fn failures(kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> usize {
+    let Some(row) = kernel.group(leg, &group.name) else {
+        return 0;
+    };
+    let counts = |host: &&HostId| {
+        !row.forgiven.contains(*host) && kernel.host(leg, host).is_some_and(|found| found.counts)
+    };
+    group.hosts.iter().filter(counts).count()
+}
+
+/// Whether a host passes its verification with this move.
+pub fn passes(before: HostPhase, after: HostPhase) -> bool {
+    matches!(
+        before,
+        HostPhase::Permitted | HostPhase::Switching | HostPhase::Verifying
+    ) && matches!(after, HostPhase::Settling | HostPhase::Upgraded)
+}
+
+/// What a leg's clients come to.
+pub fn target(kernel: &Kernel, leg: &LegId) -> Option<PmmVersion> {
+    let leg = kernel.plan().legs.iter().find(|found| found.id == *leg)?;
+    match &leg.kind {
+        LegKind::Clients { to, .. } => Some(*to),
+        LegKind::Survey | LegKind::Server { .. } => None,
+    }
+}

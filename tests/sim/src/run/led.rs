@@ -1,0 +1,210 @@
+//! Lives that are led to what chance meets too rarely to be asked of it: drivers whose words get lost or that answer late, windows that
+//! shut right after a group's turn, backups that begin with the permit.
+//!
+//! Whether a life is led follows from its seed's number alone and draws nothing: every other life is as it would be without this file.
+
+use super::agent::{Agent, Nature};
+use super::coordinator::Message;
+use super::faults::{Fault, FaultSet};
+use super::pmm::{Hop, ended, nobody_is_back};
+use super::world::{What, World};
+use fleet_common::ids::OrderId;
+use fleet_common::server::{HopOutcome, ServerEvent};
+
+/// Where a life is led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Led {
+    Nowhere,
+    /// Each hop takes one of the [`COURSES`].
+    Hops,
+    /// With policies: groups without canaries, slow hosts, and windows that are shut every second minute.
+    Windows,
+    /// With policies: PMM begins a backup on some hosts when their permit arrives.
+    Backups,
+}
+
+impl Led {
+    pub fn of(seed: u64, policies: bool) -> Self {
+        match seed % 8 {
+            3 => Self::Hops,
+            5 if policies => Self::Windows,
+            7 if policies => Self::Backups,
+            _ => Self::Nowhere,
+        }
+    }
+
+    /// What a group's policy says in such a life.
+    pub fn policy(self, text: String) -> String {
+        if self != Self::Windows {
+            return text;
+        }
+        let other = |line: &&str| {
+            let keys = ["canaries", "ramp", "canary_soak", "windows", "approval"];
+            !keys.iter().any(|key| line.starts_with(key))
+        };
+        let mut text: String = text.lines().filter(other).flat_map(|line| [line, "\n"]).collect();
+        let minutes = (0..60)
+            .step_by(2)
+            .map(|minute| (22 + (14 + minute) / 60, (14 + minute) % 60));
+        let windows: Vec<String> = minutes
+            .map(|(hour, minute)| {
+                format!("{{ from = \"{hour}:{minute:02}\", for = \"1m\", zone = \"UTC\" }}")
+            })
+            .collect();
+        let rest = "{ from = \"23:14\", for = \"23h\", zone = \"UTC\" }";
+        text.push_str(&format!(
+            "canaries = 0\nwindows = [{}, {rest}]\n",
+            windows.join(", ")
+        ));
+        text
+    }
+
+    /// How its machines take it.
+    pub fn machines(self, agents: &mut [Agent], faults: FaultSet) {
+        match self {
+            Self::Windows if faults.has(Fault::SlowHost) => {
+                agents.iter_mut().for_each(|agent| agent.nature = Nature::Slow);
+            }
+            Self::Backups if faults.has(Fault::BackupRuns) => {
+                agents.iter_mut().step_by(3).for_each(|agent| agent.dumps = true);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How a hop goes whose driver is led.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    /// Its steps are heard of.
+    steps: bool,
+    /// It publishes, and that is heard of.
+    published: Option<bool>,
+    /// It answers only after it was given up.
+    late: bool,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Settled,
+    Restored,
+    Refused,
+    /// The driver could not go on, and says no more.
+    Stuck,
+    /// Nobody came back.
+    Open,
+}
+
+/// Words are lost when the coordinator dies between them and its commit, and a driver knows less than the store when that was restored.
+/// Here both come without the other consequences, so that each answer meets each state of a hop.
+const COURSES: [Course; 14] = [
+    course(false, Some(true), false, End::Settled),
+    course(false, Some(false), false, End::Settled),
+    course(false, None, false, End::Restored),
+    course(false, Some(false), false, End::Open),
+    course(true, Some(false), false, End::Settled),
+    course(true, Some(false), false, End::Open),
+    course(true, Some(false), true, End::Settled),
+    course(true, None, true, End::Restored),
+    course(true, None, true, End::Refused),
+    course(true, None, true, End::Stuck),
+    course(true, Some(false), true, End::Open),
+    course(true, Some(true), true, End::Settled),
+    course(true, Some(true), false, End::Stuck),
+    course(true, Some(true), false, End::Refused),
+];
+
+const fn course(steps: bool, published: Option<bool>, late: bool, end: End) -> Course {
+    Course {
+        steps,
+        published,
+        late,
+        end,
+    }
+}
+
+impl World {
+    /// What a new hop is led to.
+    pub(super) fn course(&self, last_of_leg: bool) -> Option<Course> {
+        if self.led != Led::Hops || !self.faults.has(Fault::HopSilent) {
+            return None;
+        }
+        let number = (self.number_of_life / 8 + self.hops.len() as u64) % COURSES.len() as u64;
+        let course = COURSES[usize::try_from(number).unwrap_or(0)];
+        // Only the last hop of a leg waits for clients.
+        (course.end != End::Open || last_of_leg).then_some(course)
+    }
+
+    /// The next step of a hop that is led; then the answer, once.
+    pub(super) fn lead_hop(&mut self, id: &OrderId, course: Course) {
+        let steps = ["inspect", "ownership", "migrate"];
+        let waits = course.late && !self.is_given_up(id);
+        let Some(hop) = self.hops.get_mut(id) else { return };
+        let event = if let Some(step) = steps.get(hop.step) {
+            hop.step += 1;
+            let index = hop.step as u32;
+            course.steps.then(|| ServerEvent::StepStarted {
+                step: (*step).to_owned(),
+                index,
+                of: 4,
+                waits_for: String::new(),
+                deadline_for_ms: 60_000,
+            })
+        } else if waits {
+            None
+        } else if let Some(heard) = course.published.filter(|_| !hop.published) {
+            hop.published = true;
+            self.server = hop.order.to;
+            heard.then_some(ServerEvent::Published)
+        } else {
+            return self.end_led_hop(id, course.end);
+        };
+        if let Some(event) = event {
+            let order = id.clone();
+            self.tell_coordinator(Message::Server { order, event }, 10);
+        }
+        let (order, life) = (id.clone(), self.coordinator_life);
+        self.at(self.now + 5_000, What::Hop { order, life });
+    }
+
+    /// Whether the coordinator waits no longer for this hop's driver.
+    fn is_given_up(&self, id: &OrderId) -> bool {
+        let legs = self.coordinator.iter().flat_map(|found| found.kernel.legs());
+        let mut hops = legs.flat_map(|leg| &leg.hops);
+        hops.any(|hop| hop.order.as_ref() == Some(id) && hop.deadline_ms.is_none())
+    }
+
+    fn end_led_hop(&mut self, id: &OrderId, end: End) {
+        let Some(hop) = self.hops.get_mut(id) else { return };
+        hop.course = None;
+        let outcome = match end {
+            End::Settled | End::Open => HopOutcome::Settled,
+            End::Restored => HopOutcome::Restored,
+            End::Refused => HopOutcome::Refused,
+            End::Stuck => HopOutcome::NeedsOperator,
+        };
+        let mut result = ended(&hop.order, outcome);
+        if hop.published {
+            result.running = Some(hop.order.to);
+        }
+        match end {
+            End::Open => {
+                result = nobody_is_back(&hop.order);
+                (hop.waits, hop.outcome) = (true, HopOutcome::Settled);
+            }
+            // An answer that names no step is not the journal's: the same order continues.
+            End::Stuck => {
+                result.step.clear();
+                (hop.waits, hop.outcome) = (true, HopOutcome::Settled);
+            }
+            End::Settled | End::Restored | End::Refused => hop.done = Some(result.clone()),
+        }
+        hop.step = Hop::STEPS;
+        self.server = result.running.unwrap_or(hop.order.from);
+        self.pmm_up = true;
+        let order = id.clone();
+        let event = ServerEvent::Finished(result);
+        self.tell_coordinator(Message::Server { order, event }, 10);
+    }
+}
