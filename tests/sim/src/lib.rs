@@ -9,6 +9,7 @@ pub mod hosts;
 pub mod rules;
 pub mod run;
 mod steps;
+pub mod turns;
 
 pub use steps::until;
 
@@ -284,6 +285,7 @@ impl World {
             Input::Adopt { bytes, .. } => Some(bytes.clone()),
             _ => None,
         };
+        self.watcher.turns.hears(&input, self.now);
         let output = self.kernel.handle(input, self.now);
         if let Some(before) = before {
             self.watcher.paused(&before, &self.kernel);

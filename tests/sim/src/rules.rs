@@ -52,6 +52,7 @@ pub struct Watcher {
     fleet_asked_at: Option<u64>,
     permit_ms: u64,
     pub gates: super::gates::Gates,
+    pub turns: super::turns::Turns,
 }
 
 impl Watcher {
@@ -59,6 +60,7 @@ impl Watcher {
         Self {
             permit_ms: kernel.plan().timing.permit_ms,
             gates: super::gates::Gates::of(kernel.plan()),
+            turns: super::turns::Turns::of(kernel),
             ..Self::default()
         }
     }
@@ -67,6 +69,7 @@ impl Watcher {
     pub fn adopted(&mut self, kernel: &Kernel) {
         self.permit_ms = kernel.plan().timing.permit_ms;
         self.gates.planned_by(kernel.plan());
+        self.turns.planned_by(kernel);
     }
 
     pub(super) fn broken(&mut self, rule: &'static str, what: String) {
@@ -152,7 +155,7 @@ impl Watcher {
             self.broken(NODE_LOOKS, what);
         }
         let found = self.gates.look(kernel, out, now, tick);
-        for (rule, what) in found {
+        for (rule, what) in found.into_iter().chain(self.turns.look(kernel, out, now)) {
             self.broken(rule, what);
         }
         self.look_at_slots(kernel, hosts, freed);

@@ -5,7 +5,7 @@
 
 use fleet_common::ids::HostId;
 use fleet_sim::rules::{self, Watcher};
-use fleet_sim::{Faults, World, fixture, gates};
+use fleet_sim::{Faults, World, fixture, gates, turns};
 use rollout::kernel::{Command, HostPhase, Mutant};
 use rollout::plan::Plan;
 use rollout::policy::{FailureClass, Retries, Window};
@@ -20,13 +20,15 @@ enum Life {
     Wild,
     /// Windows, sets, sites, a ramp and retries in the plan.
     Gated,
+    /// The canaries of its groups are watched before the others begin.
+    Watched,
     /// It is aborted while a host has a permit that it did not use; in every second life the host is away then.
     Aborted,
 }
 
 fn life(kind: Life, seed: u64, prepare: &dyn Fn(&mut World)) -> Watcher {
     let groups: &[fixture::GroupSpec<'_>] = match kind {
-        Life::Wild | Life::Aborted => &[
+        Life::Wild | Life::Watched | Life::Aborted => &[
             ("one", 3, "canaries = 1\nfailure_threshold = 1"),
             (
                 "two",
@@ -44,11 +46,15 @@ fn life(kind: Life, seed: u64, prepare: &dyn Fn(&mut World)) -> Watcher {
     if matches!(kind, Life::Gated) {
         gate(&mut draft.plan, seed);
     }
+    if matches!(kind, Life::Watched) {
+        let groups = draft.plan.groups.iter_mut();
+        groups.for_each(|group| group.canary_soak_ms = 40_000);
+    }
     let mut world = World::of_plan(seed, draft, Faults::ALL);
     prepare(&mut world);
     world.start();
     match kind {
-        Life::Wild | Life::Gated => world.run(1_800),
+        Life::Wild | Life::Gated | Life::Watched => world.run(1_800),
         Life::Aborted => {
             world.helpful = false;
             world.faults.operator = 0;
@@ -168,6 +174,10 @@ mutants! {
     retries_without_end: RetriesWithoutEnd, gates::ATTEMPTS, Gated;
     a_look_at_the_fleet_that_is_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Wild;
     looks_at_hosts_that_do_not_verify: LooksAtEverybody, rules::NODE_LOOKS, Wild;
+    others_beside_the_canaries: CanariesForgotten, turns::CANARY, Wild;
+    others_before_the_end_of_the_wait_after_the_canaries: CanarySoakForgotten, turns::CANARY_SOAK, Watched;
+    absence_right_after_a_start: AbsenceAtOnce, turns::ORDER, Wild;
+    a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.
@@ -185,7 +195,7 @@ fn an_agent_that_takes_old_orders() {
 #[test]
 fn nothing_is_caught_without_a_fault() {
     for seed in 0..24 {
-        for kind in [Life::Wild, Life::Gated, Life::Aborted] {
+        for kind in [Life::Wild, Life::Gated, Life::Watched, Life::Aborted] {
             let watcher = life(kind, seed, &|_| {});
             assert!(watcher.violations.is_empty(), "{seed}: {:?}", watcher.violations);
         }

@@ -60,11 +60,11 @@ moves!(GROUP: GroupPhase {
     Gated => Canary Ramping Cancelled;
     Canary => Gated Ramping Breached RolledBack Cancelled;
     Ramping => Draining Breached RolledBack Cancelled;
-    Draining => Ramping Soaking Done Breached RolledBack Cancelled;
+    Draining => Canary Ramping Soaking Done Breached RolledBack Cancelled;
     Soaking => Ramping Done Breached RolledBack Cancelled;
     Done => Ramping Breached RolledBack;
-    Breached => Ramping RolledBack Cancelled;
-    RolledBack => Ramping;
+    Breached => Canary Ramping RolledBack Cancelled;
+    RolledBack => Canary Ramping;
     Cancelled =>;
 });
 
@@ -299,6 +299,21 @@ const RARE: &[(&str, &str)] = &[
         "group ramping -> gated",
         "its window shuts between its turn and its first permit",
     ),
+    (
+        "group ramping -> canary",
+        "its canary is taken back while the others go",
+    ),
+    (
+        "group soaking -> canary",
+        "a host of a group that no canary of was verified is tried again",
+    ),
+    ("group done -> canary", "the same, after its soak"),
+    (
+        "group gated -> pending",
+        "a host of a group that was done is tried again before the next one's first permit",
+    ),
+    ("group canary -> pending", "the same"),
+    ("group ramping -> pending", "the same"),
     (
         "host switching -> skipped",
         "the last look at a backup that runs all the time is that of the switch",
