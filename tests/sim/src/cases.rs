@@ -14,6 +14,8 @@ use rollout::policy::{FailureClass, Retries, Window};
 pub enum Kind {
     /// Everything goes wrong at random.
     Wild,
+    /// The same, and the canaries of its groups are watched before the others begin.
+    Watched,
     /// It is aborted while hosts have a permit that they did not use, and some of them do not hear it.
     Aborted,
     /// A person pauses it whenever hosts are under way.
@@ -53,6 +55,7 @@ const DEAF_S: u64 = 50;
 pub fn live(kind: Kind, seed: u64, seconds: u64, prepare: &dyn Fn(&mut World)) -> World {
     let mut world = match kind {
         Kind::Wild => wild(seed, Faults::ALL),
+        Kind::Watched => watched(seed),
         _ => made_for(kind, seed),
     };
     prepare(&mut world);
@@ -68,6 +71,17 @@ pub fn live(kind: Kind, seed: u64, seconds: u64, prepare: &dyn Fn(&mut World)) -
 
 /// Two groups, a server leg or two, and these troubles.
 pub fn wild(seed: u64, faults: Faults) -> World {
+    World::of_plan(seed, wild_draft(seed), faults)
+}
+
+fn watched(seed: u64) -> World {
+    let mut draft = wild_draft(seed);
+    let groups = draft.plan.groups.iter_mut();
+    groups.for_each(|group| group.canary_soak_ms = 40_000);
+    World::of_plan(seed, draft, Faults::ALL)
+}
+
+fn wild_draft(seed: u64) -> PlanDraft {
     let decision = if seed.is_multiple_of(3) {
         BRIDGE
     } else {
@@ -83,7 +97,7 @@ pub fn wild(seed: u64, faults: Faults) -> World {
             *no_way_back_to_pmm2 &= seed % 2 == 1;
         }
     }
-    World::of_plan(seed, draft, faults)
+    draft
 }
 
 /// A plan of one or two groups whose numbers follow from the seed, and the troubles that suit it.
@@ -174,7 +188,7 @@ fn shape(kind: Kind, plan: &mut Plan, rng: &mut Rng) -> (Faults, u64) {
             return (some, 60);
         }
         Kind::Aborted => return (Faults::NONE, 100),
-        Kind::Paused | Kind::Stuck | Kind::Changed | Kind::Wild => {}
+        Kind::Paused | Kind::Stuck | Kind::Changed | Kind::Wild | Kind::Watched => {}
     }
     (some, 0)
 }

@@ -170,10 +170,6 @@ impl Gates {
             }
             Opening::Open { .. } => {}
         }
-        let row = kernel.group(&order.leg, &group.name).unwrap();
-        if row.phase == GroupPhase::Canary {
-            return;
-        }
         let rows = || {
             group
                 .hosts
@@ -184,6 +180,9 @@ impl Gates {
             |what: &dyn Fn(&HostRow) -> bool| u32::try_from(rows().filter(|row| what(row)).count()).unwrap();
         let slots = count(&|row| row.slot);
         let verified = count(&|row| row.upgraded());
+        if verified < group.canaries {
+            return;
+        }
         let (mut sum, mut width) = (group.canaries, group.max_unavailable);
         for step in &group.ramp {
             sum += step;

@@ -11,6 +11,7 @@ pub mod proof;
 pub mod rules;
 pub mod run;
 mod steps;
+pub mod turns;
 
 pub use steps::until;
 
@@ -283,6 +284,7 @@ impl World {
             Input::Adopt { bytes, .. } => Some(bytes.clone()),
             _ => None,
         };
+        self.watcher.turns.hears(&input, self.now);
         let output = self.kernel.handle(input, self.now);
         if let (Some(before), Some(answer)) = (before, &output.answer) {
             let well = answer.is_ok();

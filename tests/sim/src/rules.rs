@@ -65,6 +65,7 @@ pub struct Watcher {
     permit_ms: u64,
     limits: Limits,
     pub gates: super::gates::Gates,
+    pub turns: super::turns::Turns,
 }
 
 impl Watcher {
@@ -73,6 +74,7 @@ impl Watcher {
             permit_ms: kernel.plan().timing.permit_ms,
             limits: operated::limits(kernel),
             gates: super::gates::Gates::of(kernel.plan()),
+            turns: super::turns::Turns::of(kernel),
             ..Self::default()
         }
     }
@@ -82,6 +84,7 @@ impl Watcher {
         self.permit_ms = kernel.plan().timing.permit_ms;
         self.gates.planned_by(kernel.plan());
         self.limits = operated::limits(kernel);
+        self.turns.planned_by(kernel);
     }
 
     pub(super) fn broken(&mut self, rule: &'static str, what: String) {
@@ -172,7 +175,7 @@ impl Watcher {
         }
         self.limits = limits;
         let found = self.gates.look(kernel, out, now, tick);
-        for (rule, what) in found {
+        for (rule, what) in found.into_iter().chain(self.turns.look(kernel, out, now)) {
             self.broken(rule, what);
         }
         if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use fleet_sim::run::{Break, Config, Fault, FaultSet, live};
-use fleet_sim::{gates, proof, rules, run};
+use fleet_sim::{gates, proof, rules, run, turns};
 use rollout::kernel::{Kernel, Mutant};
 
 /// Lives that a mutant may survive.
@@ -105,6 +105,10 @@ mutants! {
     an_approval_that_is_forgotten: ApprovalForgotten, run::ENDS, Plain;
     looks_that_are_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Plain;
     looks_at_hosts_without_a_reason: LooksAtEverybody, rules::NODE_LOOKS, Plain;
+    others_beside_the_canaries: CanariesForgotten, turns::CANARY, Policies;
+    others_before_the_end_of_the_wait_after_the_canaries: CanarySoakForgotten, turns::CANARY_SOAK, Policies;
+    absence_right_after_a_start: AbsenceAtOnce, turns::ORDER, Policies;
+    a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use fleet_sim::cases::{Kind, live};
-use fleet_sim::{World, gates, proof, rules, run};
+use fleet_sim::{World, gates, proof, rules, run, turns};
 use rollout::kernel::Mutant;
 
 /// Lives that a mutant may survive.
@@ -70,6 +70,10 @@ mutants! {
     a_limit_that_is_raised: LimitRaises, run::LIMIT, Changed;
     a_plan_that_touches_what_began: AdoptTouchesWork, run::ADOPTED, Changed;
     looks_at_hosts_that_do_not_verify: LooksAtEverybody, rules::NODE_LOOKS, Wild;
+    others_beside_the_canaries: CanariesForgotten, turns::CANARY, Wild;
+    others_before_the_end_of_the_wait_after_the_canaries: CanarySoakForgotten, turns::CANARY_SOAK, Watched;
+    absence_right_after_a_start: AbsenceAtOnce, turns::ORDER, Wild;
+    a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.
@@ -99,6 +103,7 @@ fn nothing_is_caught_without_a_fault() {
         Kind::Sets,
         Kind::Together,
         Kind::Retried,
+        Kind::Watched,
     ];
     for seed in 0..8 {
         for kind in kinds {

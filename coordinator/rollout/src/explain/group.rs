@@ -48,10 +48,22 @@ pub(super) fn explain(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option
 }
 
 fn reason(leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> String {
-    let counts = format!(
+    let mut counts = format!(
         "{leg}: {} upgraded, {} under way, {} to begin, {} held or away",
-        tally.upgraded, tally.in_flight, tally.to_begin, tally.left_behind
+        tally.upgraded,
+        tally.in_flight,
+        tally.to_begin,
+        tally.left_behind - tally.later - tally.unheard
     );
+    if tally.later > 0 {
+        counts.push_str(&format!(", {} that can't be asked yet", tally.later));
+    }
+    if tally.unheard > 0 {
+        counts.push_str(&format!(
+            ", {} not connected since the coordinator started",
+            tally.unheard
+        ));
+    }
     let why = match row.phase {
         GroupPhase::Pending => "its turn has not come",
         GroupPhase::Gated if !group.approval || row.approved_by.is_some() => {

@@ -561,18 +561,7 @@ impl Kernel {
                 continue;
             };
             match row.phase {
-                GroupPhase::Soaking | GroupPhase::Done => {
-                    let until = row
-                        .first_permit_ms
-                        .and(group.deadline_ms)
-                        .map(|time| now_ms.saturating_add(time));
-                    self.edit_group(leg, &group.name, |row| {
-                        row.soak_until_ms = None;
-                        row.offline_until_ms = None;
-                        row.deadline_ms = until;
-                    });
-                    self.set_group(leg, &group.name, GroupPhase::Ramping, now_ms);
-                }
+                GroupPhase::Soaking | GroupPhase::Done => self.reopen(leg, group, now_ms),
                 GroupPhase::RolledBack | GroupPhase::Cancelled => {
                     self.enter(leg, &planned.host, HostPhase::Skipped, now_ms, |row| {
                         "its group was taken back".clone_into(&mut row.reason);

@@ -343,7 +343,7 @@ impl Kernel {
                     .collect();
                 self.edit_group(&leg.id, &group.name, |row| row.forgiven.extend(failed));
                 if breached {
-                    self.set_group(&leg.id, &group.name, GroupPhase::Ramping, now_ms);
+                    self.reopen(&leg.id, group, now_ms);
                 }
             }
         }

@@ -5,6 +5,7 @@ use super::groups::waits_for_approval;
 use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::Census;
+use super::start::ABSENCE_SUSPENDED_MS;
 use super::state::{GroupPhase, HostPhase, LegPhase, RolloutPhase};
 use crate::plan::LegKind;
 use fleet_common::ids::{HostId, LegId};
@@ -26,6 +27,8 @@ impl Kernel {
         if self.is_doubted() {
             return self.hold_back(now_ms);
         }
+        // A clock that is set back must not make nobody absent for so long.
+        self.absence_from_ms = self.absence_from_ms.min(now_ms + ABSENCE_SUSPENDED_MS);
         self.expire(now_ms);
         self.drive_repoints(now_ms);
         if self.rollout.abort.is_some() {

@@ -100,16 +100,52 @@ impl Kernel {
         let canary = self
             .group(leg, &group.name)
             .is_some_and(|row| row.phase == GroupPhase::Canary);
-        if canary || self.breaks(super::Mutant::RampIgnored) {
+        if canary || tally.upgraded < group.canaries || self.breaks(super::Mutant::RampIgnored) {
             return full;
         }
         ramp::width(&group.ramp, tally.upgraded.saturating_sub(group.canaries), full)
     }
 
-    /// Whether the wait after the last canary is not over.
+    /// Whether only canaries may begin: one is missing, or the wait after the last is not over. What was verified says so, and not the
+    /// group's state, so that whoever comes back or is tried again later has canaries, too.
+    pub(crate) fn canaries_go(row: &GroupRow, group: &PlanGroup, tally: &Tally, now_ms: u64) -> bool {
+        let soaked = row.canary_soak_until_ms.is_some_and(|until| until <= now_ms);
+        group.canaries > 0 && (tally.upgraded < group.canaries || !soaked)
+    }
+
+    /// The end of the wait after the last canary, if it is not over.
     pub(crate) fn canary_soak(row: &GroupRow, now_ms: u64) -> Option<u64> {
-        row.canary_soak_until_ms
-            .filter(|until| row.phase == GroupPhase::Canary && *until > now_ms)
+        row.canary_soak_until_ms.filter(|until| *until > now_ms)
+    }
+
+    /// The end of that wait where the whole group waits for it.
+    pub(super) fn soaks_after_canaries(row: &GroupRow, now_ms: u64) -> Option<u64> {
+        Self::canary_soak(row, now_ms).filter(|_| row.phase == GroupPhase::Canary)
+    }
+
+    /// A group that had ended or stood still goes on, with canaries as long as one is missing.
+    pub(super) fn reopen(&mut self, leg: &LegId, group: &PlanGroup, now_ms: u64) {
+        let tally = self.tally(leg, group, now_ms);
+        let Some(row) = self.group(leg, &group.name) else {
+            return;
+        };
+        let phase = if Self::canaries_go(row, group, &tally, now_ms) {
+            GroupPhase::Canary
+        } else {
+            GroupPhase::Ramping
+        };
+        let until = row
+            .first_permit_ms
+            .and(group.deadline_ms)
+            .map(|time| now_ms.saturating_add(time));
+        if row.phase != GroupPhase::Breached {
+            self.edit_group(leg, &group.name, |row| {
+                row.soak_until_ms = None;
+                row.offline_until_ms = None;
+                row.deadline_ms = until;
+            });
+        }
+        self.set_group(leg, &group.name, phase, now_ms);
     }
 
     /// Notes the first permit; the group's deadline counts from it.

@@ -32,8 +32,19 @@ pub(crate) struct Tally {
     pub left_behind: u32,
     /// Hosts of those that wait for their next attempt.
     pub retried: u32,
+    /// Hosts of those that can't be asked yet and need nobody: PMM runs a backup there, or their client follows the server first.
+    pub later: u32,
+    /// Hosts of those whose agent has not connected since the coordinator started, while nobody counts as away.
+    pub unheard: u32,
     /// Hosts that were not asked yet, or must be asked anew.
     pub waiting: u32,
+}
+
+impl Tally {
+    /// Hosts that begin without a person, now or later.
+    pub fn left(&self) -> u32 {
+        self.to_begin + self.retried + self.later + self.unheard
+    }
 }
 
 impl Kernel {
@@ -98,7 +109,27 @@ impl Kernel {
         let able = row.phase == HostPhase::Preparing || self.may_begin_now(host, row, now_ms);
         tally.to_begin += u32::from(able);
         tally.left_behind += u32::from(!able);
-        tally.retried += u32::from(self.is_retried(host, row, now_ms));
+        if able {
+            return;
+        }
+        let retried = self.is_retried(host, row, now_ms);
+        tally.retried += u32::from(retried);
+        tally.later += u32::from(!retried && self.begins_later(host, row, now_ms));
+        tally.unheard += u32::from(self.is_unheard(host, now_ms));
+    }
+
+    /// Whether it is there and can't be asked, and what keeps it ends by itself.
+    fn begins_later(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+        let follows = || !self.followed(host) && self.is_to_follow(host);
+        self.can_be_asked(host) && (!asked_by(row, now_ms) || follows())
+    }
+
+    /// Right after a start of the coordinator nobody is connected: whoever is not held may well be there.
+    fn is_unheard(&self, host: &HostId, now_ms: u64) -> bool {
+        !self.is_connected(host)
+            && self.held(host).is_none()
+            && !self.absence_is_known(now_ms)
+            && !self.breaks(super::Mutant::AbsenceAtOnce)
     }
 
     pub(super) fn drive_clients(&mut self, at: usize, now_ms: u64) {
@@ -111,6 +142,7 @@ impl Kernel {
                 failures += tally.failures;
                 self.look_at_threshold(&leg, group, tally, now_ms);
                 self.look_at_deadline(&leg, group, now_ms);
+                self.soak_after_canaries(&leg, group, tally, now_ms);
             } else if tally.to_begin + tally.left_behind > 0
                 && self
                     .group(&leg, &group.name)
@@ -255,7 +287,8 @@ impl Kernel {
             let Some(row) = self.group(leg, &group.name) else {
                 return;
             };
-            let next = next_phase(row, group, tally, door.is_open(), earlier_done, now_ms);
+            let canaries = Self::canaries_go(row, group, tally, now_ms);
+            let next = next_phase(row, group, tally, canaries, door.is_open(), earlier_done, now_ms);
             if next == row.phase || kept {
                 return;
             }
@@ -269,18 +302,18 @@ impl Kernel {
 
     /// The wait after the last canary begins once, and begins anew if a canary is missing again.
     fn soak_after_canaries(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
+        if group.canaries == 0 || !self.had_its_turn(leg, &group.name) {
+            return;
+        }
         let Some(row) = self.group(leg, &group.name) else {
             return;
         };
-        if row.phase != GroupPhase::Canary || group.canary_soak_ms == 0 {
-            return;
-        }
-        let until = if tally.upgraded >= group.canaries {
-            row.canary_soak_until_ms
-                .or(Some(now_ms.saturating_add(group.canary_soak_ms)))
-        } else {
-            None
-        };
+        let forgotten = self.breaks(super::Mutant::CanarySoakForgotten);
+        let end = |until: u64| if until <= now_ms || forgotten { 0 } else { until };
+        let until = (tally.upgraded >= group.canaries).then(|| {
+            let soak = now_ms.saturating_add(group.canary_soak_ms);
+            end(row.canary_soak_until_ms.unwrap_or(soak))
+        });
         if until != row.canary_soak_until_ms {
             self.edit_group(leg, &group.name, |row| row.canary_soak_until_ms = until);
         }
@@ -299,7 +332,9 @@ impl Kernel {
         let Some(row) = self.group(leg, &group.name) else {
             return;
         };
-        let (phase, canary) = (row.phase, row.phase == GroupPhase::Canary);
+        let phase = row.phase;
+        let canary =
+            Self::canaries_go(row, group, tally, now_ms) && !self.breaks(super::Mutant::CanariesForgotten);
         // Whoever only waits for its window is prepared meanwhile.
         let before_window = phase == GroupPhase::Gated && !waits_for_approval(row, group);
         if !before_window && !self.had_its_turn(leg, &group.name) || phase == GroupPhase::Breached {
@@ -568,13 +603,14 @@ fn next_phase(
     row: &GroupRow,
     group: &PlanGroup,
     tally: &Tally,
+    canaries: bool,
     open: bool,
     earlier_done: bool,
     now_ms: u64,
 ) -> GroupPhase {
-    let left = tally.to_begin + tally.retried;
+    let left = tally.left();
     let begin = || {
-        if group.canaries > 0 && tally.to_begin > 0 {
+        if canaries && left > 0 {
             GroupPhase::Canary
         } else {
             GroupPhase::Ramping
@@ -585,17 +621,23 @@ fn next_phase(
     match row.phase {
         GroupPhase::Pending if !earlier_done => GroupPhase::Pending,
         GroupPhase::Pending | GroupPhase::Gated if waits_for_approval(row, group) => GroupPhase::Gated,
+        // A host of an earlier group is tried again, or came late.
+        GroupPhase::Gated | GroupPhase::Canary | GroupPhase::Ramping
+            if !earlier_done && row.first_permit_ms.is_none() =>
+        {
+            GroupPhase::Pending
+        }
         GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary | GroupPhase::Ramping if shut => {
             GroupPhase::Gated
         }
         GroupPhase::Pending | GroupPhase::Gated => begin(),
         GroupPhase::Canary if left == 0 && tally.in_flight == 0 => GroupPhase::Ramping,
-        GroupPhase::Canary if tally.upgraded < group.canaries => GroupPhase::Canary,
-        GroupPhase::Canary if Kernel::canary_soak(row, now_ms).is_some() => GroupPhase::Canary,
+        GroupPhase::Canary if canaries => GroupPhase::Canary,
         GroupPhase::Canary => GroupPhase::Ramping,
         GroupPhase::Ramping if left == 0 => GroupPhase::Draining,
-        GroupPhase::Draining if tally.to_begin > 0 => GroupPhase::Ramping,
-        GroupPhase::Draining if tally.in_flight + tally.retried > 0 => GroupPhase::Draining,
+        GroupPhase::Ramping => begin(),
+        GroupPhase::Draining if tally.to_begin > 0 => begin(),
+        GroupPhase::Draining if left + tally.in_flight > 0 => GroupPhase::Draining,
         GroupPhase::Draining if group.soak_ms > 0 && tally.upgraded > 0 => GroupPhase::Soaking,
         GroupPhase::Draining => GroupPhase::Done,
         GroupPhase::Soaking if row.soak_until_ms.is_some_and(|until| until <= now_ms) => GroupPhase::Done,

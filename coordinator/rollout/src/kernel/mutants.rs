@@ -80,6 +80,14 @@ pub enum Mutant {
     HonestyIllegal,
     /// An approval is not written down.
     ApprovalForgotten,
+    /// The others of a group do not wait for its canaries.
+    CanariesForgotten,
+    /// Nor for the end of the wait after them.
+    CanarySoakForgotten,
+    /// Whoever has not connected yet counts as away right after a start of the coordinator.
+    AbsenceAtOnce,
+    /// A group that was done stays so when a host of it is tried again.
+    RetriesBehind,
 }
 
 impl Kernel {

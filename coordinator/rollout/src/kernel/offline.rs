@@ -37,7 +37,7 @@ impl Kernel {
         let over = self
             .group(leg, &group.name)
             .is_some_and(|row| row.phase == GroupPhase::Draining)
-            && tally.to_begin + tally.in_flight + tally.retried == 0;
+            && tally.to_begin + tally.in_flight + tally.retried + tally.later == 0;
         if group.offline == Offline::CatchUp {
             return false;
         }

@@ -39,6 +39,15 @@ impl Kernel {
         })
     }
 
+    /// Whether its client is told the server's new port, or will be.
+    pub(super) fn is_to_follow(&self, host: &HostId) -> bool {
+        self.legs.iter().enumerate().any(|(at, leg)| {
+            let row = self.host(&leg.leg, host);
+            row.zip(self.side(at))
+                .is_some_and(|(row, side)| row.phase == HostPhase::Repointing || needs(row, side))
+        })
+    }
+
     /// Gives the orders that are due.
     pub(super) fn drive_repoints(&mut self, now_ms: u64) {
         // While a hop is under way the server is down, and a client could not tell whether its new address is good.

@@ -6,6 +6,7 @@ use super::rows::Key;
 use super::state::{GroupPhase, HostPhase, HostRow, LegPhase, RolloutPhase};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Kernel {
     pub(super) fn retry(&mut self, hosts: &[String], server: bool, now_ms: u64) -> Answer {
@@ -201,17 +202,20 @@ impl Kernel {
         });
         self.rollout.accepted.remove(host);
         self.follow_again(leg, host, now_ms);
-        let Some(group) = self.planned(host).map(|planned| planned.group.clone()) else {
-            return;
-        };
-        self.edit_group(leg, &group, |row| {
+        let plan = Arc::clone(&self.plan);
+        let group = self.planned(host).and_then(|planned| plan.group(&planned.group));
+        let Some(group) = group else { return };
+        self.edit_group(leg, &group.name, |row| {
             row.forgiven.remove(host);
         });
-        if self
-            .group(leg, &group)
-            .is_some_and(|row| matches!(row.phase, GroupPhase::Breached | GroupPhase::RolledBack))
-        {
-            self.set_group(leg, &group, GroupPhase::Ramping, now_ms);
+        let Some(phase) = self.group(leg, &group.name).map(|row| row.phase) else {
+            return;
+        };
+        let stands = matches!(phase, GroupPhase::Breached | GroupPhase::RolledBack);
+        let ended = matches!(phase, GroupPhase::Soaking | GroupPhase::Done);
+        // The groups after it wait for whoever is tried again, and it soaks anew.
+        if stands || ended && !self.breaks(super::Mutant::RetriesBehind) {
+            self.reopen(leg, group, now_ms);
         }
     }
 }

@@ -334,7 +334,7 @@ pub struct GroupRow {
     /// When its first permit was given.
     #[serde(default)]
     pub first_permit_ms: Option<u64>,
-    /// End of the wait after the last canary.
+    /// End of the wait after the last canary; `None` while one is missing, 0 once the wait is over.
     #[serde(default)]
     pub canary_soak_until_ms: Option<u64>,
     /// While it waits for a person: the next reminder.

@@ -313,7 +313,7 @@ impl Kernel {
             ));
         }
         let tally = self.tally(leg, group, now_ms);
-        let left = tally.to_begin + tally.retried;
+        let left = tally.left();
         if let Some(shut) = self
             .window_duty(&self.door(group, now_ms), now_ms)
             .filter(|_| left > 0 || row.phase == GroupPhase::Gated)
@@ -324,8 +324,15 @@ impl Kernel {
             };
             return Some(Duty { text, ..shut });
         }
-        if let Some(until) = Self::canary_soak(row, now_ms) {
+        if let Some(until) = Self::soaks_after_canaries(row, now_ms) {
             return Some(canary_soak(until, now_ms));
+        }
+        if tally.unheard > 0 && left == tally.unheard && tally.in_flight == 0 {
+            let text = match tally.unheard {
+                1 => "1 agent to connect again after the coordinator's start".to_owned(),
+                agents => format!("{agents} agents to connect again after the coordinator's start"),
+            };
+            return Some(duty(Owner::Agent, "reconnect", text, self.absence_from_ms));
         }
         if let Some(until) = row.offline_until_ms.filter(|until| *until > now_ms) {
             let text = format!(
@@ -338,6 +345,9 @@ impl Kernel {
         let mut text = format!("{} under way, {} to begin", tally.in_flight, tally.to_begin);
         if tally.retried > 0 {
             text.push_str(&format!(", {} to be tried again", tally.retried));
+        }
+        if tally.later > 0 {
+            text.push_str(&format!(", {} that can't be asked yet", tally.later));
         }
         let width = self.width(leg, group, &tally);
         if width < self.max_unavailable(leg, group) {
@@ -672,7 +682,7 @@ impl Kernel {
                 duty(Owner::Coordinator, "slots", text, next)
             });
         }
-        (state.phase == GroupPhase::Canary).then(|| {
+        Self::canaries_go(state, group, tally, now_ms).then(|| {
             let text = format!("the canaries of group {}", group.name);
             duty(Owner::Coordinator, "canary", text, next)
         })
@@ -704,7 +714,7 @@ impl Kernel {
             .filter(|row| row.phase == GroupPhase::Soaking)
             .filter_map(|row| row.soak_until_ms);
         let groups = || self.groups.values().flat_map(|rows| rows.values());
-        let canary_soaks = groups().filter_map(|row| Self::canary_soak(row, now_ms));
+        let canary_soaks = groups().filter_map(|row| Self::soaks_after_canaries(row, now_ms));
         let late = groups()
             .filter(|row| !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled))
             .flat_map(|row| [row.deadline_ms, row.offline_until_ms])

@@ -53,7 +53,7 @@ pub(super) fn estimate(kernel: &Kernel, now_ms: u64) -> Option<Estimate> {
                     continue;
                 };
                 let tally = kernel.tally(&leg.leg, group, now_ms);
-                let left = tally.to_begin + tally.in_flight + tally.retried;
+                let left = tally.left() + tally.in_flight;
                 let rounds = left.div_ceil(kernel.max_unavailable(&leg.leg, group).max(1))
                     + u32::from(group.canaries > 0 && tally.upgraded == 0 && left > 1);
                 remaining += mean * u64::from(rounds);

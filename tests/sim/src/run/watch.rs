@@ -87,11 +87,15 @@ pub struct Watcher {
     /// Some host says what it likes.
     pub liars: bool,
     gates: crate::gates::Gates,
+    pub turns: crate::turns::Turns,
 }
 
 impl Watcher {
     pub fn new(kernel: &Kernel) -> Self {
-        let mut watcher = Self::default();
+        let mut watcher = Self {
+            turns: crate::turns::Turns::of(kernel),
+            ..Self::default()
+        };
         watcher.planned_by(kernel);
         Cover::begin(kernel, &mut watcher.counts);
         watcher
@@ -105,6 +109,7 @@ impl Watcher {
             .collect();
         self.permit_ms = kernel.plan().timing.permit_ms;
         self.gates.planned_by(kernel.plan());
+        self.turns.planned_by(kernel);
         self.limits = operated::limits(kernel);
     }
 
@@ -175,6 +180,8 @@ impl Watcher {
         if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
             self.broken(proof::TOLERATED, what);
         }
+        let found = self.turns.look(kernel, out, wall_ms);
+        self.all_broken(found);
         if let Some(what) = rules::strange_look(kernel, out) {
             self.broken(rules::NODE_LOOKS, what);
         }
@@ -748,6 +755,7 @@ impl Watcher {
     /// The coordinator's clock is set: nobody knows any more how long ago something was.
     pub fn clock_set(&mut self) {
         self.fleet_asked_at = None;
+        self.turns.clock_set();
     }
 
     /// An order leaves for a host that two machines claim to be.
