@@ -1,6 +1,7 @@
 //! Hosts: an agent with a journal and an outbox, and the truth about its client.
 
 use super::Rng;
+use super::proof::Shown;
 use super::rules::Watcher;
 use fleet_common::codes::{self, Code};
 use fleet_common::ids::{Epoch, HostId, OrderId};
@@ -87,8 +88,7 @@ pub struct SimHost {
     pub repoints: u32,
     /// A broken agent: it takes orders of any epoch.
     pub deaf_to_epochs: bool,
-    /// The release with which PMM got samples since its client was changed last.
-    pub shown: Option<PmmVersion>,
+    pub shown: Shown,
     agent_id: String,
     node_id: String,
     name: String,
@@ -116,7 +116,7 @@ impl SimHost {
             follows: false,
             repoints: 0,
             deaf_to_epochs: false,
-            shown: None,
+            shown: Shown::default(),
             agent_id: planned.agent_id.clone(),
             node_id: planned.node_id.clone(),
             name: planned.name.clone(),
@@ -164,9 +164,8 @@ impl SimHost {
 
     /// The coordinator sees this of PMM.
     pub fn was_shown(&mut self, view: &FleetSnapshot) {
-        if view.node_samples_ms.contains_key(&self.node_id) {
-            self.shown = self.version;
-        }
+        self.shown
+            .in_view(view, &self.agent_id, &self.node_id, self.version);
     }
 
     pub fn step(&mut self, now: u64, rng: &mut Rng, watcher: &mut Watcher, server: PmmVersion) {
@@ -335,7 +334,7 @@ impl SimHost {
             .unwrap()
         };
         if matches!(order.action, Action::Switch | Action::Rollback) {
-            self.shown = None;
+            self.shown = Shown::default();
         }
         match (order.action, self.behaviour) {
             (Action::Preflight, behaviour) => {

@@ -3,6 +3,7 @@
 
 use crate::gates::Gates;
 use fleet_common::ids::{HostId, LegId};
+use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
 use rollout::kernel::{HostPhase, Kernel, Output};
 use rollout::plan::{LegKind, PlanGroup};
@@ -64,6 +65,41 @@ fn failures(kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> usize {
         !row.forgiven.contains(*host) && kernel.host(leg, host).is_some_and(|found| found.counts)
     };
     group.hosts.iter().filter(counts).count()
+}
+
+/// The release that PMM showed of a client since that was changed last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    pub samples: Option<PmmVersion>,
+    pub connected: Option<PmmVersion>,
+}
+
+impl Shown {
+    /// A view of PMM was taken while this release ran there.
+    pub fn in_view(
+        &mut self,
+        view: &FleetSnapshot,
+        agent_id: &str,
+        node_id: &str,
+        version: Option<PmmVersion>,
+    ) {
+        if view.node_samples_ms.contains_key(node_id) {
+            self.samples = version;
+        }
+        if view.clients.get(agent_id).is_some_and(|client| client.connected) {
+            self.connected = version;
+        }
+    }
+
+    /// What proves the release of this host: samples, or where the baseline knows none that could stop, the connection.
+    pub fn proves(&self, kernel: &Kernel, host: &HostId) -> Option<PmmVersion> {
+        let planned = kernel.plan().hosts.iter().find(|planned| planned.host == *host);
+        let known = planned.is_some_and(|planned| {
+            let baseline = kernel.baseline();
+            baseline.is_some_and(|view| view.node_samples_ms.contains_key(&planned.node_id))
+        });
+        if known { self.samples } else { self.connected }
+    }
 }
 
 /// Whether a host passes its verification with this move.

@@ -317,7 +317,7 @@ impl Watcher {
             let before = self.rows.get(&(leg.clone(), host.clone())).copied();
             let target = proof::target(kernel, &leg);
             let passes = before.is_some_and(|(phase, _)| proof::passes(phase, row.phase));
-            if passes && !given.accepted && hosts[&host].shown != target {
+            if passes && !given.accepted && hosts[&host].shown.proves(kernel, &host) != target {
                 let text = format!("{host} in {leg} showed {:?}", hosts[&host].shown);
                 self.broken(proof::VERIFIED, text);
             }

@@ -143,6 +143,50 @@ mod tests {
         assert_eq!(Limit::Percent(34).max_unavailable(3), 1);
     }
 
+    /// What a percentage of a group must become, from what the words mean: the fewest hosts that are at least that share, the most that are
+    /// at most that share.
+    fn exact(hosts: u32, percent: u32) -> (u32, u32, u32) {
+        let fewest = (1..).find(|count| count * 100 >= hosts * percent);
+        let most = (0..=hosts).rev().find(|count| count * 100 <= hosts * percent);
+        let most = most.unwrap_or(0);
+        (fewest.unwrap_or(u32::MAX), most.max(1), most)
+    }
+
+    /// Sizes and percentages at which three roundings are not what they must be.
+    fn wrong(roundings: impl Fn(u32, u32) -> (u32, u32, u32)) -> usize {
+        let all = (1..=200).flat_map(|hosts| (0..=100).map(move |percent| (hosts, percent)));
+        all.filter(|(hosts, percent)| roundings(*hosts, *percent) != exact(*hosts, *percent))
+            .count()
+    }
+
+    #[test]
+    fn every_percentage_of_every_group_becomes_the_right_integer() {
+        let ours = |hosts, percent| {
+            let limit = Limit::Percent(percent);
+            (
+                limit.canaries(hosts),
+                limit.max_unavailable(hosts),
+                limit.failure_threshold(hosts),
+            )
+        };
+        assert_eq!(wrong(ours), 0);
+        // Each rounding the other way, to the nearest, or without its least is noticed.
+        let near = |hosts: u32, percent: u32| (hosts * percent + 50) / 100;
+        let (up, down) = (
+            |hosts: u32, percent: u32| (hosts * percent).div_ceil(100),
+            |hosts: u32, percent: u32| hosts * percent / 100,
+        );
+        assert!(wrong(|h, p| (down(h, p).max(1), ours(h, p).1, ours(h, p).2)) > 0);
+        assert!(wrong(|h, p| (near(h, p).max(1), ours(h, p).1, ours(h, p).2)) > 0);
+        assert!(wrong(|h, p| (up(h, p), ours(h, p).1, ours(h, p).2)) > 0);
+        assert!(wrong(|h, p| (ours(h, p).0, up(h, p).max(1), ours(h, p).2)) > 0);
+        assert!(wrong(|h, p| (ours(h, p).0, near(h, p).max(1), ours(h, p).2)) > 0);
+        assert!(wrong(|h, p| (ours(h, p).0, down(h, p), ours(h, p).2)) > 0);
+        assert!(wrong(|h, p| (ours(h, p).0, ours(h, p).1, up(h, p))) > 0);
+        assert!(wrong(|h, p| (ours(h, p).0, ours(h, p).1, near(h, p))) > 0);
+        assert!(wrong(|h, p| (ours(h, p).0, ours(h, p).1, down(h, p).max(1))) > 0);
+    }
+
     #[test]
     fn durations() {
         assert_eq!(duration_ms("15m"), Some(900_000));

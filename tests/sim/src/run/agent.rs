@@ -5,6 +5,7 @@
 //! brought it, under the highest epoch that was seen.
 
 use super::world::Rng;
+use crate::proof::Shown;
 use fleet_common::codes::{self, Code};
 use fleet_common::ids::{Epoch, HostId, OrderId};
 use fleet_common::order::{Action, HostEvent, OrderResult, Outcome, SwitchDetail};
@@ -107,12 +108,11 @@ pub struct Agent {
     pub samples: bool,
     pub follows: bool,
     pub backup_until: u64,
-    /// PMM begins a backup there when its first permit arrives.
+    /// PMM begins a backup there when its first permit arrives; it is noticed after the first step.
     pub dumps: bool,
     /// What it says can't be compared with its truth any more.
     pub tainted: bool,
-    /// The release with which PMM showed samples since the client was changed last.
-    pub shown: Option<PmmVersion>,
+    pub shown: Shown,
     /// A deliberate fault: it goes back when it is told to keep.
     pub faithless: bool,
     /// A deliberate fault: no epoch is too old for it.
@@ -164,7 +164,7 @@ impl Agent {
             backup_until: 0,
             dumps: false,
             tainted: false,
-            shown: None,
+            shown: Shown::default(),
             faithless: false,
             deaf: false,
         }
@@ -223,7 +223,7 @@ impl Agent {
             self.say(&order.order, order.epoch, event);
             return Some(Deed::Tell);
         }
-        if order.action == Action::Switch && std::mem::take(&mut self.dumps) {
+        if order.action == Action::Switch && self.dumps && self.backup_until == 0 {
             self.backup_until = now + 3_600_000;
         }
         self.epoch = self.epoch.max(order.epoch);
@@ -313,7 +313,7 @@ impl Agent {
         }
         // Some look at once, some after their first step.
         let odd = self.last_sequence % 2 == 1;
-        if action.changes_host() && odd && now < self.backup_until {
+        if action.changes_host() && odd && !self.dumps && now < self.backup_until {
             return self.answer(&running, Outcome::Refused, codes::BACKUP_RUNNING, "");
         }
         let strange = match action {
@@ -422,7 +422,7 @@ impl Agent {
     fn end(&mut self, running: &Running, now: u64) {
         let late = now.saturating_sub(running.started) > running.order.deadline_for_ms;
         if matches!(running.order.action, Action::Switch | Action::Rollback) {
-            self.shown = None;
+            self.shown = Shown::default();
         }
         match running.order.action {
             Action::Preflight => {

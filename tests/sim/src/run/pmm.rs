@@ -232,9 +232,10 @@ impl World {
         self.looks += 1;
         let view = self.snapshot(self.wall(), request);
         for (listed, agent) in self.listed.iter().zip(&mut self.agents) {
-            if view.node_samples_ms.contains_key(&listed.node_id) {
-                agent.shown = agent.version;
-            }
+            let version = agent.version;
+            agent
+                .shown
+                .in_view(&view, &listed.agent_id, &listed.node_id, version);
         }
         let late = self.strikes(Fault::ViewLate, 10);
         let after = if late {

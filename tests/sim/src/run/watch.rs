@@ -216,10 +216,34 @@ impl Watcher {
                 let (leg, host) = (LegId::from(leg), HostId::from(host));
                 if let Some(found) = kernel.host(&leg, &host) {
                     let target = proof::target(kernel, &leg);
+                    self.look_at_proof(kernel, &row.key, &host, found, target, truth);
                     self.look_at_host(&row.key, (&leg, target), &host, found, truth, freed);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Who passes its verification truly delivers, unless a person lets it pass.
+    fn look_at_proof(
+        &mut self,
+        kernel: &Kernel,
+        key: &str,
+        host: &HostId,
+        row: &HostRow,
+        target: Option<PmmVersion>,
+        truth: &Truth<'_>,
+    ) {
+        let before = self.rows.get(key).map(|known| known.phase);
+        let passes = before.is_some_and(|before| proof::passes(before, row.phase));
+        if !passes || self.accepted.as_ref() == Some(host) {
+            return;
+        }
+        let agent = truth(host).filter(|agent| !agent.tainted);
+        if let Some(shown) = agent.map(|agent| agent.shown)
+            && shown.proves(kernel, host) != target
+        {
+            self.broken(proof::VERIFIED, format!("{key} showed {shown:?}"));
         }
     }
 
@@ -256,14 +280,6 @@ impl Watcher {
         if must.is_some_and(|must| must != row.counts) {
             let text = format!("{host} in {leg} is {:?} and counts: {}", row.phase, row.counts);
             self.broken(rules::COUNTS, text);
-        }
-        let passes = before.is_some_and(|before| proof::passes(before, row.phase));
-        if passes
-            && self.accepted.as_ref() != Some(host)
-            && let Some(agent) = truth(host).filter(|agent| !agent.tainted && agent.shown != target)
-        {
-            let text = format!("{host} in {leg} showed {:?}", agent.shown);
-            self.broken(proof::VERIFIED, text);
         }
         if old.is_some_and(|old| old.slot) && !new.slot && !freed && !self.vouched.contains(host) {
             let Some(agent) = truth(host).filter(|agent| !agent.tainted) else {
