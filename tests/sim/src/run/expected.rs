@@ -259,13 +259,13 @@ const ONLY_WITH_POLICIES: &[&str] = &[
     "pause site_exhausted",
 ];
 
-/// Moves that need a policy, a way back to PMM 2 or the calm of a small fleet: asked of the lives with policies, which have all of it.
+/// Moves that need a policy, a way back to PMM 2, or a press in the short end of a rollout: in 400 fleets of 200 hosts without policies they
+/// happened twice at most. The lives with policies are asked for all of them.
 const MOVES_WITH_POLICIES: &[&str] = &[
     "group breached -> cancelled",
     "group breached -> rolled_back",
     "group canary -> cancelled",
     "group canary -> gated",
-    "group canary -> rolled_back",
     "group done -> ramping",
     "group done -> rolled_back",
     "group draining -> cancelled",
@@ -277,7 +277,6 @@ const MOVES_WITH_POLICIES: &[&str] = &[
     "group soaking -> cancelled",
     "group soaking -> ramping",
     "group soaking -> rolled_back",
-    "hop published -> silent",
     "hop refused -> waiting",
     "host lost -> rolling_back",
     "host lost -> waiting",
@@ -285,16 +284,13 @@ const MOVES_WITH_POLICIES: &[&str] = &[
     "host permitted -> failed",
     "host permitted -> rolled_back",
     "host permitted -> skipped",
-    "host preparing -> already_current",
     "host ready -> already_current",
-    "host ready -> waiting",
     "host repointing -> cancelled",
     "host repointing -> failed",
     "host repointing -> skipped",
     "host rolling_back -> lost",
     "host switching -> cancelled",
     "host switching -> skipped",
-    "host waiting -> already_current",
     "leg settled -> cancelled",
     "leg settled -> running",
     "rollout aborted -> aborting",
