@@ -25,9 +25,27 @@ pub struct Gathered {
     pub image: Value,
 }
 
+/// The first container that is asked for is the one that the fleet file names.
+fn which(error: DriverError) -> DriverError {
+    match error {
+        DriverError::State {
+            code,
+            message,
+            mut hints,
+        } => {
+            hints.push(
+                "`docker = { endpoint = \"...\", container = \"...\" }` in [server] of the fleet file says which one runs PMM"
+                    .to_owned(),
+            );
+            DriverError::State { code, message, hints }
+        }
+        other => other,
+    }
+}
+
 /// Looks at everything; changes nothing.
 pub async fn gather(docker: &Docker, pmm: &Pmm, config: &ServerConfig) -> Result<Gathered, DriverError> {
-    let container = docker.existing(&config.container).await?;
+    let container = docker.existing(&config.container).await.map_err(which)?;
     if !containers::running(&container) {
         return Err(DriverError::State {
             code: codes::UNEXPECTED_STATE,

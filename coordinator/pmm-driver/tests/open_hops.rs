@@ -347,3 +347,21 @@ async fn an_order_that_is_given_up_goes_back_unless_its_release_serves() {
     bench.driver.give_up(&late.order);
     assert_eq!(bench.run(&late).await.0.outcome, HopOutcome::Settled);
 }
+
+#[tokio::test]
+async fn a_container_that_is_not_there_is_named_with_its_engine_and_where_it_is_set() {
+    use fleet_common::hint::Hint as _;
+    let bench = bench().await;
+    let error = bench.driver.inspect().await.expect_err("there is none");
+    let endpoint = format!("unix://{}", bench.dir.path().join("docker.sock").display());
+    assert_eq!(
+        error.to_string(),
+        format!("there is no container `pmm-server` at {endpoint}")
+    );
+    let hints = error.hints();
+    assert!(
+        hints[0].contains(&format!("docker --host {endpoint} ps --all")),
+        "{hints:?}"
+    );
+    assert!(hints[1].contains("[server] of the fleet file"), "{hints:?}");
+}

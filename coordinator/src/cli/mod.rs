@@ -101,7 +101,7 @@ enum Command {
     Rollback(rollout::RollbackCommand),
     /// The rollout at this moment
     Status(status::Arguments),
-    /// Follow the rollout until it ends or waits for a person
+    /// Follow the rollout until it ends or is paused with nothing under way; an approval or a window is waited out
     Watch,
     /// Why something is where it is, and what happens next
     Explain(explain::ExplainArguments),

@@ -4,6 +4,7 @@ use super::output::Lists;
 use super::survey;
 use super::text::{duration, fold, table_within};
 use crate::operator_api::documents::{PlanDiffDocument, PlanDocument};
+use ::rollout::explain;
 use ::rollout::fleet::{blackout_text, duration_text, moment_text, window_text};
 use ::rollout::plan::{Change, ChangeKind, HostAction, LeftOut, LegKind, Plan, PlanGroup, PlanHost, Warning};
 use ::rollout::policy::{FailureClass, HealthGate, Offline, OnBreach, RetryPolicy, Window};
@@ -74,25 +75,25 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Li
     left_out(
         &mut text,
         "agents whose client PMM does not know",
-        &plan.without_node,
+        (&plan.without_node, explain::WITHOUT_NODE),
         screen,
     );
     left_out(
         &mut text,
         "hosts that report to another PMM Server",
-        &plan.other_server,
+        (&plan.other_server, explain::OTHER_SERVER),
         screen,
     );
     left_out(
         &mut text,
         "hosts that no group matches (never touched)",
-        &plan.ungrouped,
+        (&plan.ungrouped, explain::UNGROUPED),
         screen,
     );
     left_out(
         &mut text,
         "hosts without a PMM client",
-        &plan.without_client,
+        (&plan.without_client, explain::WITHOUT_CLIENT),
         screen,
     );
     if !plan.blockers.is_empty() {
@@ -390,12 +391,15 @@ fn host_row(host: &PlanHost) -> Vec<String> {
     ]
 }
 
-fn left_out(text: &mut String, title: &str, hosts: &[LeftOut], screen: Screen) {
+fn left_out(text: &mut String, title: &str, (hosts, hint): (&[LeftOut], &str), screen: Screen) {
     let lines: Vec<String> = hosts
         .iter()
         .map(|host| format!("{}: {}", host.name, host.reason))
         .collect();
     screen.list(text, title, &lines);
+    if !lines.is_empty() {
+        let _ = writeln!(text, "{}", fold(&format!("  hint: {hint}"), screen.width, 8));
+    }
 }
 
 /// How wide a screen is, and how long lists are on it.

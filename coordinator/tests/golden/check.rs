@@ -39,6 +39,7 @@ pub fn explained(kernel: &Kernel, now_ms: u64) -> Result<(), String> {
         .chain(groups)
         .chain(hosts);
     let mut waits = BTreeSet::new();
+    let mut documents = Vec::new();
     for subject in subjects {
         let Some(document) = explain(kernel, &subject, now_ms) else {
             continue;
@@ -50,6 +51,11 @@ pub fn explained(kernel: &Kernel, now_ms: u64) -> Result<(), String> {
                 .iter()
                 .map(|text| (document.code.clone(), text.clone())),
         );
+        documents.push(document);
+    }
+    for document in &documents {
+        same_source(document, &documents)
+            .map_err(|what| format!("explain {}: {what}\n{document:#?}", document.subject))?;
     }
     let view = rollout::progress::view(kernel, now_ms);
     for wait in view.waits {
@@ -73,6 +79,52 @@ pub fn fits(screen: String, width: usize) -> Result<String, String> {
         Some(line) => Err(format!("a line is wider than {width} columns: {line}")),
         None => Ok(screen),
     }
+}
+
+/// Where a subject waits for the end of another's state, its time is the one that the other one names itself.
+fn same_source(document: &ExplainDocument, documents: &[ExplainDocument]) -> Result<(), String> {
+    let Some(at) = document.deadline_ms else {
+        return Ok(());
+    };
+    let find = |subject: &str| documents.iter().find(|other| other.subject == subject);
+    let is = |other: &ExplainDocument, named: &str| {
+        let wait = other.deadline_ms.filter(|deadline| *deadline > document.now_ms);
+        match wait.filter(|deadline| *deadline != at) {
+            Some(own) => Err(format!(
+                "it waits until {at} for {named}, which lasts until {own}"
+            )),
+            None => Ok(()),
+        }
+    };
+    let then = document.then.strip_prefix("then ").unwrap_or_default();
+    for host in documents
+        .iter()
+        .filter(|other| other.subject.starts_with("host:"))
+    {
+        let state = host.state.replace('_', " ");
+        // In another leg it may be in the same state with another end; screens show only the one under way.
+        if then.starts_with(&format!("{} ({state} in ", host.name)) {
+            is(host, &host.name)?;
+        }
+    }
+    let group = |before: &str, after: &str| {
+        let (name, _) = then.strip_prefix(before)?.split_once(after)?;
+        find(&format!("group:{name}"))
+    };
+    for (before, after) in [
+        ("the soak of group ", " ends"),
+        ("the wait after the canaries of group ", " ends"),
+        ("the hosts of group ", " may begin"),
+    ] {
+        // While it is paused the group says first what the person does.
+        if let Some(group) = group(before, after).filter(|group| group.owner == "coordinator") {
+            is(group, &group.subject)?;
+        }
+    }
+    if then.starts_with("the server's hop ") {
+        find("server").map_or(Ok(()), |server| is(server, "the server"))?;
+    }
+    Ok(())
 }
 
 fn lacks(document: &ExplainDocument, kernel: &Kernel) -> Result<(), String> {

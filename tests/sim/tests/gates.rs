@@ -484,7 +484,8 @@ fn a_group_waits_for_an_offline_host_and_then_asks_a_person() {
     assert_eq!(group_duty(&world, "one").2, Some(ends));
     rest(&mut world);
     assert!(
-        paused(&world).starts_with("offline: group one: 1 host is away for 2m: "),
+        paused(&world)
+            .starts_with("offline: group one: 1 host is still away 2m after its other hosts ended: "),
         "{}",
         paused(&world)
     );

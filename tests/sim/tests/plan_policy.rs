@@ -171,6 +171,53 @@ fn the_forecast_follows_width_soak_and_windows() {
 }
 
 #[test]
+fn the_forecast_counts_hosts_of_a_site_that_go_one_after_the_other() {
+    let low = |policy: &str| {
+        let head = format!("{ACCEPT}\n[rollout]\nsite_label = \"group\"");
+        let policy = format!("canaries = 0\nmax_unavailable = 8\n{policy}");
+        let plan = plan(&[("one", 8, &policy)], &head, "2.41.2", None);
+        assert!(plan.hosts.iter().all(|host| host.site.as_deref() == Some("one")));
+        plan.forecast.unwrap()
+    };
+    let (wide, narrow) = (low(""), low("per_site = 2"));
+    let round = 40_000;
+    assert_eq!(narrow.low_ms, wide.low_ms + 3 * round, "four rounds and not one");
+    let told = |text: &String| text.contains("4 rounds") && text.contains("2 per site");
+    assert!(narrow.basis.iter().any(told), "{:?}", narrow.basis);
+}
+
+#[test]
+fn waves_are_the_canaries_the_steps_of_the_ramp_and_then_the_full_width() {
+    let waves = |policy: &str| -> Vec<u32> {
+        let plan = plan(&[("one", 10, policy)], ACCEPT, "2.41.2", None);
+        plan.hosts.iter().map(|host| host.wave).collect()
+    };
+    assert_eq!(
+        waves("canaries = 1\nramp = [1, 2, 3]\nmax_unavailable = 4"),
+        [1, 2, 3, 3, 4, 4, 4, 5, 5, 5]
+    );
+    assert_eq!(
+        waves("canaries = 2\nmax_unavailable = 4"),
+        [1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    );
+    assert_eq!(waves("canaries = 0\nmax_unavailable = 10"), [1; 10]);
+}
+
+#[test]
+fn a_window_that_the_server_does_not_wait_for_is_named() {
+    let window = "window = { from = \"01:00\", for = \"5h\", zone = \"UTC\" }";
+    let named = |policy: &str, running: &str| {
+        let plan = plan(&[("one", 8, policy)], ACCEPT, running, None);
+        plan.warnings
+            .iter()
+            .any(|warning| warning.code == "server_outside_windows" && warning.subject == "server")
+    };
+    assert!(named(window, "2.41.2"));
+    assert!(!named("", "2.41.2"), "no window");
+    assert!(!named(window, "3.9.1"), "no hop");
+}
+
+#[test]
 fn a_difference_is_told_once_and_nothing_differs_from_itself() {
     let old = plan(&[("one", 4, ""), ("two", 2, "")], ACCEPT, "2.41.2", None);
     assert!(diff(&old, &old).changes.is_empty());

@@ -20,10 +20,14 @@ impl Docker {
     /// A container that must be there.
     pub async fn existing(&self, name: &str) -> Result<Value, DriverError> {
         self.container(name).await?.ok_or_else(|| {
-            DriverError::state(
-                fleet_common::codes::UNEXPECTED_STATE,
-                format!("there is no container `{name}`"),
-            )
+            let endpoint = self.endpoint();
+            DriverError::State {
+                code: fleet_common::codes::UNEXPECTED_STATE,
+                message: format!("there is no container `{name}` at {endpoint}"),
+                hints: vec![format!(
+                    "`docker --host {endpoint} ps --all` lists those that are there"
+                )],
+            }
         })
     }
 

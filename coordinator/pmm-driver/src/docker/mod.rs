@@ -58,6 +58,11 @@ impl Docker {
         })
     }
 
+    /// Where the engine is, as in a fleet file.
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
     /// The negotiated API version.
     pub fn api_version(&self) -> &str {
         &self.version

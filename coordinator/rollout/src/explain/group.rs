@@ -1,7 +1,6 @@
 //! A group.
 
 use super::choice::{self, Choice, abort, new_plan, pause, run, watch};
-use super::until::then_of_others;
 use super::{ExplainDocument, current_leg, document, word};
 use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, GroupRow, Kernel, Owner, RolloutPhase, Tally};
@@ -13,22 +12,40 @@ pub(super) fn explain(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option
     let row = kernel.group(&leg, &group.name)?;
     let tally = kernel.tally(&leg, group, now_ms);
     let duty = kernel.group_duty(&leg, group, now_ms);
+    let phase = kernel.shown_phase(&leg, group, row.phase);
+    let going_back = match phase {
+        GroupPhase::RolledBack => kernel.going_back(&leg, group),
+        _ => 0,
+    };
+    let of_another = duty.as_ref().is_some_and(|duty| duty.next.is_some());
     let for_person = duty.as_ref().is_some_and(|duty| duty.owner == Owner::Operator);
     let mut answer = document(
         now_ms,
         format!("group:{}", group.name),
         group.name.to_string(),
-        word(row.phase),
+        match going_back {
+            0 => word(phase),
+            _ => "rolling_back".to_owned(),
+        },
         row.since_ms,
         duty,
     );
-    answer.reason = reason(&leg, row, group, &tally);
+    answer.reason = match (phase, going_back) {
+        (GroupPhase::RolledBack, 1..) => {
+            format!("its hosts are being taken back; {}", counts(&leg, &tally))
+        }
+        (GroupPhase::Cancelled, _) if kernel.rollout().going_back.is_some() => {
+            let why = "all clients are taken back, and none of its hosts begins any more";
+            format!("{why}; {}", counts(&leg, &tally))
+        }
+        _ => reason(&leg, row, phase, group, &tally),
+    };
     answer.rules = rules(kernel, &leg, row, group, &tally, now_ms);
     answer.then = if answer.code.is_empty() {
         String::new()
     } else if for_person {
         "you are reminded; no host of it begins before a person says so".to_owned()
-    } else if answer.code == "window" {
+    } else if answer.code == "window" && !of_another {
         "then its hosts may begin".to_owned()
     } else if answer.code == "canary_soak" {
         "then its other hosts may begin".to_owned()
@@ -41,13 +58,13 @@ pub(super) fn explain(kernel: &Kernel, group: &PlanGroup, now_ms: u64) -> Option
         };
         format!("then it is done and {next}")
     } else {
-        then_of_others(kernel)
+        answer.then
     };
     answer.you_can = choices(kernel, &leg, row.phase, group, &answer);
     Some(answer)
 }
 
-fn reason(leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> String {
+fn counts(leg: &LegId, tally: &Tally) -> String {
     let mut counts = format!(
         "{leg}: {} upgraded, {} under way, {} to begin, {} held or away",
         tally.upgraded,
@@ -64,7 +81,12 @@ fn reason(leg: &LegId, row: &GroupRow, group: &PlanGroup, tally: &Tally) -> Stri
             tally.unheard
         ));
     }
-    let why = match row.phase {
+    counts
+}
+
+fn reason(leg: &LegId, row: &GroupRow, phase: GroupPhase, group: &PlanGroup, tally: &Tally) -> String {
+    let counts = counts(leg, tally);
+    let why = match phase {
         GroupPhase::Pending => "its turn has not come",
         GroupPhase::Gated if !group.approval || row.approved_by.is_some() => {
             "its turn has come; its hosts may begin only in its window"
@@ -151,9 +173,15 @@ fn gates(
         kernel.max_unavailable(leg, group),
     );
     if width < full {
-        rules.push(format!(
-            "this step of its ramp lets {width} go at once; {full} follow"
-        ));
+        let verified = tally.upgraded.saturating_sub(group.canaries);
+        let next = (verified..verified.saturating_add(width) + 1)
+            .map(|verified| crate::kernel::ramp_width(&group.ramp, verified, full))
+            .find(|next| *next != width);
+        let then = match next {
+            Some(next) if next < full => format!("then {next}, and {full} at the end"),
+            _ => format!("then {full}"),
+        };
+        rules.push(format!("this step of its ramp lets {width} go at once; {then}"));
     }
     if full < group.max_unavailable {
         let planned = group.max_unavailable;

@@ -1,8 +1,8 @@
 //! A host.
 
 use super::choice::{self, Choice, force, free_slot, new_plan, pause, quoted, run, watch, work};
-use super::until::then_of_others;
-use super::{ExplainDocument, current_leg, document};
+use super::{ExplainDocument, current_leg, document, then_of};
+use crate::fleet::duration_text;
 use crate::kernel::{Duty, HostPhase, HostRow, Kernel, LegPhase, Owner, RolloutPhase};
 use crate::plan::{HostAction, PlanHost};
 use fleet_common::ids::LegId;
@@ -37,6 +37,7 @@ pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> Expla
     answer.reason = reason(planned, &leg, row);
     answer.rules = rules(kernel, planned, &leg, row, now_ms);
     answer.then = match &duty {
+        Some(duty) if duty.code == "offline" => then_offline(kernel, &leg, duty),
         Some(duty) => then(kernel, row, duty, now_ms),
         None if row.phase == HostPhase::Lost => "it goes on by itself when its agent returns".to_owned(),
         None => String::new(),
@@ -89,6 +90,13 @@ fn reason(planned: &PlanHost, leg: &LegId, row: &HostRow) -> String {
         String::new()
     };
     let place = format!("{leg}, group {group}{tried}");
+    if let Some(why) = row
+        .back_wanted
+        .as_ref()
+        .filter(|_| row.phase == HostPhase::Settling)
+    {
+        return format!("its new client is verified and works, and it is to go back: {why}; {place}");
+    }
     if row.reason.is_empty() {
         return format!("{}; {place}", plain_reason(row.phase));
     }
@@ -141,12 +149,13 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
     {
         let tally = kernel.tally(leg, group, now_ms);
         let own = if row.slot { ", it holds one of them" } else { "" };
-        rules.push(format!(
-            "{} of {} slots of group {} are taken{own}",
-            tally.slots,
-            kernel.width(leg, group, &tally),
-            group.name
-        ));
+        let width = kernel.width(leg, group, &tally);
+        let slots = if width < kernel.max_unavailable(leg, group) {
+            format!("slots of this step of group {}'s ramp", group.name)
+        } else {
+            format!("slots of group {}", group.name)
+        };
+        rules.push(format!("{} of {width} {slots} are taken{own}", tally.slots));
     }
     if !planned.sets.is_empty() && !row.phase.is_through() {
         let sets: Vec<&str> = planned.sets.iter().map(String::as_str).collect();
@@ -175,17 +184,27 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
             "the abort calls its permit back; if it began before that reaches it, it finishes".to_owned(),
         );
     }
-    if row.counts {
-        rules.push(format!(
-            "it counts for the failure threshold of group {}",
-            planned.group
-        ));
+    // A survey has no groups, and what failed there counts for none.
+    if let Some(group) = kernel.group(leg, &planned.group).filter(|_| row.counts) {
+        let accepted = group.forgiven.contains(&planned.host);
+        rules.push(if accepted {
+            "it failed, and that was accepted: it does not count for the failure threshold".to_owned()
+        } else {
+            format!("it counts for the failure threshold of group {}", planned.group)
+        });
     }
     if !kernel.is_connected(&planned.host) && !row.phase.is_final() {
+        let since = kernel.away_since(&planned.host).map_or_else(
+            || "its agent has not connected yet".to_owned(),
+            |since| {
+                let since = duration_text(now_ms.saturating_sub(since));
+                format!("its agent has not been connected for {since}")
+            },
+        );
         rules.push(if row.phase.in_flight() {
-            "its agent is not connected; what it does there goes on".to_owned()
+            format!("{since}; what it does there goes on")
         } else {
-            "its agent is not connected; a permit is only given to a connected host".to_owned()
+            format!("{since}; a permit is only given to a connected host")
         });
     }
     rules
@@ -208,7 +227,7 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
             "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",
-        HostPhase::Settling if row.rests() && row.back_wanted.is_some() => return then_of_others(kernel),
+        HostPhase::Settling if row.rests() && row.back_wanted.is_some() => return then_of(duty),
         HostPhase::Settling if row.rests() => {
             "it works meanwhile; what was saved for its way back is removed at the end, not before"
         }
@@ -219,11 +238,24 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
         _ if duty.owner == Owner::Operator => "you are reminded; it does not begin before a person says so",
         _ if matches!(duty.code, "backup" | "asked_later") => "then it is asked again",
         _ if duty.code == "retry" => "then it is tried again",
-        _ if duty.code == "window" => "then it may begin",
+        _ if duty.code == "window" && duty.next.is_none() => "then it may begin",
         _ if duty.code == "canary_soak" => "then it may begin",
-        _ => return then_of_others(kernel),
+        _ => return then_of(duty),
     };
     own.to_owned()
+}
+
+/// What comes of a host that stays away. Its own end is its return, and nobody knows when that is.
+fn then_offline(kernel: &Kernel, leg: &LegId, duty: &Duty) -> String {
+    if duty.next.is_some() {
+        return format!("{}; it may begin once it is back", then_of(duty));
+    }
+    let mut legs = kernel.legs().iter().filter(|row| row.leg == *leg);
+    if legs.any(|row| row.offline_until_ms == duty.deadline_ms) {
+        "then it is left out of this rollout unless it is back".to_owned()
+    } else {
+        "then a person is asked unless it is back".to_owned()
+    }
 }
 
 fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, duty: &Duty) -> Vec<Choice> {

@@ -5,12 +5,11 @@ mod group;
 mod host;
 mod rollout;
 mod server;
-mod until;
 
 pub use choice::Choice;
 
 use crate::kernel::{Duty, HostRow, Kernel, LegPhase, Owner};
-use crate::plan::PlanGroup;
+use crate::plan::{LeftOut, PlanGroup};
 use crate::progress::client_legs;
 use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
 use serde::{Deserialize, Serialize};
@@ -113,25 +112,36 @@ pub fn left_out(kernel: &Kernel, name: &str) -> Option<(String, &'static str)> {
             "enrol our agent there, then make a new plan; while a rollout runs it can be adopted",
         ));
     }
-    [
-        &plan.ungrouped,
-        &plan.other_server,
-        &plan.without_node,
-        &plan.without_client,
-    ]
-    .into_iter()
-    .flatten()
-    .find(|left| left.name == name || left.host.as_str() == name)
-    .map(|left| {
-        let text = format!("the plan leaves {} out: {}", left.name, left.reason);
-        (
-            text,
-            "`plan show` lists everybody who is left out; a new plan may have it",
-        )
-    })
+    let named = |list: &[LeftOut]| {
+        let left = list
+            .iter()
+            .find(|left| left.name == name || left.host.as_str() == name)?;
+        Some(format!("the plan leaves {} out: {}", left.name, left.reason))
+    };
+    let lists = [
+        (&plan.ungrouped, UNGROUPED),
+        (&plan.other_server, OTHER_SERVER),
+        (&plan.without_node, WITHOUT_NODE),
+        (&plan.without_client, WITHOUT_CLIENT),
+    ];
+    lists
+        .into_iter()
+        .find_map(|(list, hint)| Some((named(list)?, hint)))
 }
 
-/// A document with what a duty says; the rest is filled in by the subject.
+/// What to do about hosts that no group matches.
+pub const UNGROUPED: &str =
+    "let a group of the fleet file match it, then make a new plan; while a rollout runs it can be adopted";
+/// What to do about hosts whose client reports elsewhere.
+pub const OTHER_SERVER: &str =
+    "leave it to the coordinator of that server; or move its client to this server, then make a new plan";
+/// What to do about hosts whose client PMM does not know.
+pub const WITHOUT_NODE: &str =
+    "register its client with this PMM Server, or see why PMM does not list its node, then make a new plan";
+/// What to do about hosts without a client.
+pub const WITHOUT_CLIENT: &str = "nothing; with a PMM client on it a new plan may have it";
+
+/// A document with what a duty says; the rest is filled in by the subject, which may know better what happens then.
 fn document(
     now_ms: u64,
     subject: String,
@@ -140,6 +150,7 @@ fn document(
     since_ms: u64,
     duty: Option<Duty>,
 ) -> ExplainDocument {
+    let then = duty.as_ref().map(then_of).unwrap_or_default();
     ExplainDocument {
         now_ms,
         subject,
@@ -156,9 +167,17 @@ fn document(
         reminder_ms: duty.as_ref().and_then(|duty| duty.reminder_ms),
         waits_for: duty.map(|duty| duty.text).into_iter().collect(),
         rules: Vec::new(),
-        then: String::new(),
+        then,
         you_can: Vec::new(),
     }
+}
+
+/// What happens when what is waited for ends, where that is something else than the subject itself.
+fn then_of(duty: &Duty) -> String {
+    duty.next.as_ref().map_or_else(
+        || "then the coordinator decides anew".to_owned(),
+        |next| format!("then {next}; each change before that is looked at, too"),
+    )
 }
 
 fn word<T: Serialize>(state: T) -> String {

@@ -1,7 +1,6 @@
 //! The rollout.
 
 use super::choice::{self, abort, force, out_of, pause, quoted, run, watch};
-use super::until::then_of_others;
 use super::{ExplainDocument, counted, document};
 use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, HostPhase, Kernel, LegPhase, RolloutPhase};
@@ -10,13 +9,15 @@ use crate::progress::outcome;
 
 pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
     let row = kernel.rollout();
+    let duty = kernel.rollout_duty(now_ms);
+    let of_another = duty.as_ref().is_some_and(|duty| duty.next.is_some());
     let mut answer = document(
         now_ms,
         "rollout".to_owned(),
         row.id.to_string(),
         outcome(kernel),
         row.since_ms,
-        kernel.rollout_duty(now_ms),
+        duty,
     );
     match row.phase {
         RolloutPhase::Planned => planned(kernel, &mut answer),
@@ -55,10 +56,10 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 Some(_) => {
                     "you are reminded; nothing begins before a person says so".clone_into(&mut answer.then);
                 }
-                None if answer.code == "window" => {
+                None if answer.code == "window" && !of_another => {
                     "then its hosts may begin".clone_into(&mut answer.then);
                 }
-                None => answer.then = then_of_others(kernel),
+                None => {}
             }
             answer.you_can = gated(kernel)
                 .map(|name| run(format!("approve {}", quoted(&name)), "its hosts may begin"))
@@ -83,10 +84,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 "groups go back in reverse, each with at most max_unavailable hosts at once".to_owned(),
             );
             answer.rules.extend(hosts_under_way(kernel));
-            answer.then = format!(
-                "{}; it ends when every host that can is back",
-                then_of_others(kernel)
-            );
+            answer.then = format!("{}; it ends when every host that can is back", answer.then);
             answer.you_can = vec![
                 watch(),
                 run("abort", "those that did not go back yet stay upgraded"),
@@ -101,7 +99,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer.rules.extend(hosts_under_way(kernel));
             answer.then = format!(
                 "{}; it is aborted when nothing is under way any more",
-                then_of_others(kernel)
+                answer.then
             );
             let undecided = kernel.undecided();
             answer.you_can = if undecided.is_empty() {

@@ -2,6 +2,7 @@
 
 use super::choice::{self, abort, force, pause, run, work};
 use super::{ExplainDocument, document, some_of, word};
+use crate::fleet::duration_text;
 use crate::kernel::{HostPhase, Kernel, LegPhase, LegRow, RolloutPhase};
 use crate::progress::hop_state;
 use fleet_common::server::HopOutcome;
@@ -65,6 +66,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         LegPhase::Running => {
             answer.then =
                 "without a word from the driver by then it stops here and a person is asked".to_owned();
+            answer.rules.extend(step_end(leg, now_ms));
             answer.rules.push(
                 "each hop starts from its own restore point and goes back to it when it fails".to_owned(),
             );
@@ -82,7 +84,6 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         }
         LegPhase::Waiting if kernel.rollout().phase == RolloutPhase::Paused => paused(kernel, &mut answer),
         LegPhase::Waiting => {
-            answer.then = super::until::then_of_others(kernel);
             answer.you_can.extend([pause(), abort()]);
         }
         LegPhase::Settled | LegPhase::Cancelled => {}
@@ -91,6 +92,18 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         answer.you_can = vec![choice::watch(), force()];
     }
     answer
+}
+
+/// When the driver itself gives its step up; what is left until the hop counts as stuck is for its way back.
+fn step_end(leg: &LegRow, now_ms: u64) -> Option<String> {
+    let hop = leg.hops.iter().find(|hop| hop.order.is_some())?;
+    let step = hop.steps.last().filter(|step| step.took_ms.is_none())?;
+    let left = step.deadline_ms.checked_sub(now_ms)?;
+    Some(format!(
+        "the driver gives step {} up in {} and says so; until the hop counts as stuck there is time for that",
+        step.step,
+        duration_text(left)
+    ))
 }
 
 fn paused(kernel: &Kernel, answer: &mut ExplainDocument) {

@@ -238,11 +238,34 @@ impl Kernel {
             }
             return accepted("no host and no hop begins; what is under way goes on");
         }
-        refused(
-            "not_running",
-            "nothing is running that could be paused",
-            "see `status`",
-        )
+        let (text, hint) = self.why_not_paused();
+        refused("not_running", text, hint)
+    }
+
+    /// Why a pause changes nothing: what is the case instead, and what to do about that.
+    fn why_not_paused(&self) -> (String, &'static str) {
+        match self.rollout.phase {
+            RolloutPhase::Planned => (
+                "it was not started: nothing begins before `start`".to_owned(),
+                "see `plan show`",
+            ),
+            RolloutPhase::Paused => {
+                let text = self.rollout.pause.as_ref().map_or_else(
+                    || "it is paused already".to_owned(),
+                    |pause| format!("it is paused already by {}: {}", pause.by, pause.text),
+                );
+                (text, "see `explain` for the ways on")
+            }
+            RolloutPhase::Aborting => (
+                "it is being aborted: nothing begins any more, and what is under way finishes".to_owned(),
+                "see `status` for what is under way",
+            ),
+            phase if phase.is_final() => ("it has ended: nothing is under way".to_owned(), "see `report`"),
+            _ => (
+                "nothing is running that could be paused".to_owned(),
+                "see `status`",
+            ),
+        }
     }
 
     fn resume(&mut self, by: &str, reason: &str, accept_server: bool, now_ms: u64) -> Answer {

@@ -3,7 +3,7 @@
 use super::Kernel;
 use super::groups::Tally;
 use super::ramp;
-use super::state::{GroupPhase, GroupRow, LegPhase, RolloutPhase};
+use super::state::{GroupPhase, GroupRow};
 use crate::fleet::duration_text;
 use crate::plan::PlanGroup;
 use crate::windows::{Opening, opening};
@@ -68,30 +68,6 @@ impl Kernel {
                 why: why.to_string(),
             },
         }
-    }
-
-    /// When the windows of groups that have hosts to begin open or close.
-    pub(super) fn doors_ms(&self, now_ms: u64) -> impl Iterator<Item = u64> + '_ {
-        let running = self.rollout.phase == RolloutPhase::Running;
-        let legs = self
-            .legs
-            .iter()
-            .filter(move |leg| running && leg.phase == LegPhase::Running);
-        legs.flat_map(move |leg| {
-            self.plan.groups.iter().filter_map(move |group| {
-                if group.windows.is_empty() && group.blackouts.is_empty() {
-                    return None;
-                }
-                let row = self.group(&leg.leg, &group.name)?;
-                if matches!(row.phase, GroupPhase::Pending | GroupPhase::Cancelled) {
-                    return None;
-                }
-                match opening(&group.windows, &group.blackouts, now_ms) {
-                    Opening::Open { until_ms } => until_ms,
-                    Opening::Closed { opens_ms, .. } => opens_ms,
-                }
-            })
-        })
     }
 
     /// Most slots of a group that may be taken now: its canaries go at its full width, then the ramp counts.

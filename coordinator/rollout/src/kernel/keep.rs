@@ -1,7 +1,7 @@
 //! A verified host's way back: kept until the next leg begins, the three checks are over, or an abort ends.
 
 use super::state::{HostPhase, HostRow, RolloutPhase};
-use super::waiting::{duty, person};
+use super::waiting::{duty, person, until_next};
 use super::{Duty, Kernel, Owner};
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::order::Action;
@@ -53,7 +53,7 @@ impl Kernel {
             "{open} host{} to remove what was saved for the way back",
             if open == 1 { "" } else { "s" }
         );
-        (open > 0).then(|| duty(Owner::Agent, "settling", text, self.next_move_ms(now_ms)))
+        (open > 0).then(|| until_next(Owner::Agent, "settling", text, self.next_move(now_ms)))
     }
 
     /// Up to when the way back of a leg's hosts is kept.

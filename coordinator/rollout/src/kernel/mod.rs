@@ -23,6 +23,7 @@ mod keep;
 mod limits;
 mod looks;
 mod mutants;
+mod next;
 mod offline;
 mod orders;
 mod pauses;
@@ -34,6 +35,7 @@ mod retry;
 mod rollback;
 mod rows;
 mod server;
+mod shown;
 mod spread;
 mod start;
 mod state;
@@ -49,6 +51,7 @@ pub use looks::{FLEET_EVERY_MS, NODES_AT_ONCE, NODES_EVERY_MS};
 pub(crate) use mutants::Mutant;
 #[cfg(feature = "mutants")]
 pub use mutants::Mutant;
+pub(crate) use ramp::width as ramp_width;
 pub(crate) use waiting::Moment;
 pub use waiting::{Duty, Owner};
 

@@ -12,7 +12,7 @@ use fleet_common::ids::{HostId, LegId};
 
 impl Kernel {
     /// Whether a host that did not begin is away: not held, and not only waiting for something else.
-    pub(super) fn is_away(&self, leg: &LegId, host: &HostId) -> bool {
+    pub(crate) fn is_away(&self, leg: &LegId, host: &HostId) -> bool {
         !self.is_connected(host)
             && self.held(host).is_none()
             && self
@@ -75,7 +75,7 @@ impl Kernel {
                     Some(until) if until <= now_ms && self.absence_is_known(now_ms) => {
                         let names: Vec<&str> = away.iter().take(5).map(|host| self.name(host)).collect();
                         let text = format!(
-                            "group {}: {} host{} away for {}: {}",
+                            "group {}: {} host{} still away {} after its other hosts ended: {}",
                             group.name,
                             away.len(),
                             if away.len() == 1 { " is" } else { "s are" },

@@ -2,7 +2,7 @@
 
 /// The width after `verified` hosts beyond the canaries: each step of the ramp lasts until as many hosts were verified at it as it is wide,
 /// then the full width counts. No step is wider than that.
-pub(super) fn width(ramp: &[u32], verified: u32, full: u32) -> u32 {
+pub(crate) fn width(ramp: &[u32], verified: u32, full: u32) -> u32 {
     let mut left = verified;
     for step in ramp {
         if left < *step {

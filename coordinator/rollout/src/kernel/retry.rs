@@ -53,9 +53,9 @@ impl Kernel {
                     format!(
                         "{} is {} and can't be tried again",
                         self.name(host),
-                        row.phase.as_str()
+                        row.phase.as_str().replace('_', " ")
                     ),
-                    "make a new plan if the plan itself refuses it",
+                    instead(row.phase),
                 );
             }
         }
@@ -217,5 +217,22 @@ impl Kernel {
         if stands || ended && !self.breaks(super::Mutant::RetriesBehind) {
             self.reopen(leg, group, now_ms);
         }
+    }
+}
+
+/// What is left to do about a host that did not fail.
+fn instead(phase: HostPhase) -> &'static str {
+    match phase {
+        phase if phase.before_permit() => "it has its turn still to come: see `explain`",
+        phase if phase.in_flight() => {
+            "nothing has to be done: it is under way, and only a host that failed is tried again"
+        }
+        HostPhase::Cancelled | HostPhase::Lost | HostPhase::Inconsistent => {
+            "see `explain` for what can be done"
+        }
+        phase if phase.made_it() => {
+            "it runs the target and is verified; only a host that failed is tried again"
+        }
+        _ => "make a new plan if the plan itself refuses it",
     }
 }

@@ -6,7 +6,7 @@ use super::commands::{Answer, accepted, refused};
 use super::hosts::switch_detail;
 use super::rows::Key;
 use super::state::{GoingBack, GroupPhase, HostPhase, HostRow, LegPhase, RolloutPhase};
-use super::waiting::duty;
+use super::waiting::until_next;
 use super::{Duty, Kernel, Owner, RollbackTarget};
 use crate::plan::{LegKind, PlanGroup};
 use fleet_common::codes;
@@ -533,19 +533,9 @@ impl Kernel {
 
     /// What a group waits for that was taken back.
     pub(super) fn group_back_duty(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Option<Duty> {
-        let rows = group.hosts.iter().filter_map(|host| self.host(leg, host));
-        let open = rows
-            .filter(|row| row.back_wanted.is_some() || row.phase == HostPhase::RollingBack)
-            .count();
+        let open = self.going_back(leg, group);
         let text = format!("{open} to go back");
-        (open > 0).then(|| {
-            duty(
-                Owner::Coordinator,
-                "rolling_back",
-                text,
-                self.next_move_ms(now_ms),
-            )
-        })
+        (open > 0).then(|| until_next(Owner::Coordinator, "rolling_back", text, self.next_move(now_ms)))
     }
 }
 

@@ -50,6 +50,12 @@ impl Kernel {
         }
     }
 
+    /// Since when a host is not connected, as far as this coordinator or the one before it saw; `None` for one that never was.
+    pub(crate) fn away_since(&self, host: &HostId) -> Option<u64> {
+        let link = self.links.get(host).filter(|link| !link.connected)?;
+        Some(link.since_ms)
+    }
+
     fn expire_host(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
         let phase = row.phase;

@@ -3,6 +3,7 @@
 use super::Kernel;
 use super::gates::Door;
 use super::groups::{Tally, waits_for_approval};
+use super::next::Move;
 use super::spread::Census;
 use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, LegRow, RolloutPhase};
 use crate::fleet::duration_text;
@@ -55,12 +56,14 @@ pub struct Duty {
     pub deadline_ms: Option<u64>,
     /// Where a person is waited for: the next reminder.
     pub reminder_ms: Option<u64>,
+    /// Where the deadline is not the end of this state: what ends then, as in `then ...`.
+    pub next: Option<String>,
 }
 
 /// What is the same for all hosts at one moment, so that a look at ten thousand of them is one pass.
 pub(crate) struct Moment {
     pub now_ms: u64,
-    next_ms: u64,
+    next: Move,
     tallies: BTreeMap<(LegId, GroupName), (Tally, Door)>,
     census: Census,
 }
@@ -72,6 +75,15 @@ pub(super) fn duty(owner: Owner, code: &'static str, text: impl Into<String>, de
         text: text.into(),
         deadline_ms: Some(deadline_ms),
         reminder_ms: None,
+        next: None,
+    }
+}
+
+/// What waits for something else: until the next thing that ends by itself.
+pub(super) fn until_next(owner: Owner, code: &'static str, text: impl Into<String>, next: Move) -> Duty {
+    Duty {
+        next: Some(next.what),
+        ..duty(owner, code, text, next.at_ms)
     }
 }
 
@@ -82,6 +94,7 @@ pub(super) fn person(code: &'static str, text: impl Into<String>, reminder_ms: u
         text: text.into(),
         deadline_ms: None,
         reminder_ms: Some(reminder_ms),
+        next: None,
     }
 }
 
@@ -117,11 +130,11 @@ impl Kernel {
             }
             RolloutPhase::Checking if self.rollout.keeping_since_ms.is_some() => {
                 self.keeping_duty(now_ms).or_else(|| {
-                    Some(duty(
+                    Some(until_next(
                         Owner::Coordinator,
                         "decision",
                         "the next decision",
-                        self.next_move_ms(now_ms),
+                        self.next_move(now_ms),
                     ))
                 })
             }
@@ -138,26 +151,29 @@ impl Kernel {
                     || "the next decision".to_owned(),
                     |back| format!("the clients of {} to go back: {}", back.leg, back.reason),
                 );
-                Some(duty(
+                Some(until_next(
                     Owner::Coordinator,
                     "rolling_back",
                     text,
-                    self.next_move_ms(now_ms),
+                    self.next_move(now_ms),
                 ))
             }
             RolloutPhase::Running | RolloutPhase::Aborting => {
                 let leg = self.legs.iter().find(|leg| leg.phase == LegPhase::Running);
-                let text = leg.map_or_else(
-                    || "the next decision".to_owned(),
-                    |leg| format!("leg {} is under way", leg.leg),
-                );
+                let text =
+                    leg.map_or_else(|| self.late_text(), |leg| format!("leg {} is under way", leg.leg));
                 if let Some(shut) = leg.and_then(|leg| self.only_a_gate(&leg.leg, now_ms)) {
                     return Some(shut);
                 }
                 if self.waits_for_baseline() {
                     return Some(self.baseline_duty(now_ms));
                 }
-                Some(duty(Owner::Coordinator, "leg", text, self.next_move_ms(now_ms)))
+                Some(until_next(
+                    Owner::Coordinator,
+                    "leg",
+                    text,
+                    self.next_move(now_ms),
+                ))
             }
             _ => None,
         }
@@ -168,6 +184,23 @@ impl Kernel {
         let doubt = self.doubt().filter(|_| !self.is_final())?;
         let at = doubt.remind_at_ms.max(now_ms);
         Some(person(codes::STORE_RESTORED, doubt.text.clone(), at))
+    }
+
+    /// Behind the last leg: hosts that came back after it was settled, if there are any.
+    fn late_text(&self) -> String {
+        let rows = self.hosts.values().flat_map(BTreeMap::iter);
+        let names: Vec<&str> = rows
+            .filter(|(_, row)| row.in_flight() || row.phase.before_permit())
+            .map(|(host, _)| self.name(host))
+            .collect();
+        match names.as_slice() {
+            [] => "the next decision".to_owned(),
+            [name] => format!("{name} goes on after its leg has ended"),
+            [name, ..] => format!(
+                "{} hosts go on after their leg has ended, first {name}",
+                names.len()
+            ),
+        }
     }
 
     /// What a leg waits for; `None` when it is settled or ended.
@@ -225,21 +258,21 @@ impl Kernel {
                 || "the next decision".to_owned(),
                 |before| format!("leg {} is not settled", before.leg),
             );
-            return Some(duty(
+            return Some(until_next(
                 Owner::Coordinator,
                 "earlier_leg",
                 text,
-                self.next_move_ms(now_ms),
+                self.next_move(now_ms),
             ));
         }
         if self.waits_for_baseline() {
             return Some(self.baseline_duty(now_ms));
         }
-        Some(duty(
+        Some(until_next(
             Owner::Coordinator,
             "hosts",
             "its hosts",
-            self.next_move_ms(now_ms),
+            self.next_move(now_ms),
         ))
     }
 
@@ -254,10 +287,27 @@ impl Kernel {
     /// What a group waits for; `None` when it is done.
     pub fn group_duty(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Option<Duty> {
         let row = self.group(leg, &group.name)?;
+        let ended = matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled);
+        if !ended && let Some(doubt) = self.doubt_duty(now_ms) {
+            return Some(doubt);
+        }
+        if row.phase == GroupPhase::RolledBack || self.rollout.going_back.is_some() {
+            let back = self.group_back_duty(leg, group, now_ms);
+            if back.is_some() {
+                return back;
+            }
+        }
         match row.phase {
-            GroupPhase::Done | GroupPhase::Cancelled => return None,
-            _ if self.is_doubted() && !self.is_final() => return self.doubt_duty(now_ms),
-            GroupPhase::RolledBack => return self.group_back_duty(leg, group, now_ms),
+            GroupPhase::Done | GroupPhase::Cancelled | GroupPhase::RolledBack => return None,
+            _ if !self.is_final() && self.ends_with_rollout(leg, group) => {
+                let text = "nothing more: none of its hosts begins, and it ends with the rollout";
+                return Some(until_next(
+                    Owner::Coordinator,
+                    "ending",
+                    text,
+                    self.next_move(now_ms),
+                ));
+            }
             GroupPhase::Gated if waits_for_approval(row, group) => {
                 return Some(self.approval_duty(row, group, now_ms));
             }
@@ -288,11 +338,11 @@ impl Kernel {
                 .take_while(|other| other.leg != *leg)
                 .find(|other| other.phase != LegPhase::Settled)
             {
-                return Some(duty(
+                return Some(until_next(
                     Owner::Coordinator,
                     "earlier_leg",
                     format!("leg {} is not settled", before.leg),
-                    self.next_move_ms(now_ms),
+                    self.next_move(now_ms),
                 ));
             }
             let earlier = self
@@ -305,17 +355,17 @@ impl Kernel {
                 || "the next decision".to_owned(),
                 |other| format!("group {} is not done", other.name),
             );
-            return Some(duty(
+            return Some(until_next(
                 Owner::Coordinator,
                 "earlier_group",
                 text,
-                self.next_move_ms(now_ms),
+                self.next_move(now_ms),
             ));
         }
         let tally = self.tally(leg, group, now_ms);
         let left = tally.left();
         if let Some(shut) = self
-            .window_duty(&self.door(group, now_ms), now_ms)
+            .window_duty(row, &self.door(group, now_ms), now_ms)
             .filter(|_| left > 0 || row.phase == GroupPhase::Gated)
         {
             let text = match tally.in_flight {
@@ -353,7 +403,12 @@ impl Kernel {
         if width < self.max_unavailable(leg, group) {
             text.push_str(&format!(", {width} at once in this step of the ramp"));
         }
-        Some(duty(Owner::Coordinator, "hosts", text, self.next_move_ms(now_ms)))
+        Some(until_next(
+            Owner::Coordinator,
+            "hosts",
+            text,
+            self.next_move(now_ms),
+        ))
     }
 
     /// Whether the groups after a group wait for it.
@@ -378,7 +433,7 @@ impl Kernel {
         })
     }
 
-    fn approval_duty(&self, row: &GroupRow, group: &PlanGroup, now_ms: u64) -> Duty {
+    pub(super) fn approval_duty(&self, row: &GroupRow, group: &PlanGroup, now_ms: u64) -> Duty {
         let reminder = row
             .remind_at_ms
             .filter(|at| *at > now_ms)
@@ -391,11 +446,21 @@ impl Kernel {
     }
 
     /// A window that is closed. One that never opens again waits for a person.
-    fn window_duty(&self, door: &Door, now_ms: u64) -> Option<Duty> {
+    fn window_duty(&self, row: &GroupRow, door: &Door, now_ms: u64) -> Option<Duty> {
         let Door::Shut { opens_ms, .. } = door else {
             return None;
         };
         let text = door.text(now_ms)?;
+        // A group that began is late before its window opens again.
+        let late = row
+            .deadline_ms
+            .filter(|late| *late > now_ms && opens_ms.is_none_or(|opens| *late < opens))
+            .filter(|_| row.phase != GroupPhase::Gated && self.rollout.phase == RolloutPhase::Running);
+        if let Some(at_ms) = late {
+            let what = "a person is asked because the group is late".to_owned();
+            let next = Move { at_ms, what };
+            return Some(until_next(Owner::Coordinator, "window", text, next));
+        }
         Some(match opens_ms {
             Some(at) => duty(Owner::Coordinator, "window", text, *at),
             None => person("window", text, self.open_reminder(now_ms)),
@@ -421,7 +486,7 @@ impl Kernel {
         }
         Moment {
             now_ms,
-            next_ms: self.next_move_ms(now_ms),
+            next: self.next_move(now_ms),
             tallies,
             census: self.census(),
         }
@@ -436,23 +501,13 @@ impl Kernel {
         if let Some(doubt) = self.doubt_duty(now_ms) {
             return Some(doubt);
         }
-        let at = row.deadline_ms.unwrap_or(moment.next_ms);
-        // Whoever is away is lost earlier than whoever only works long.
-        let lost = self
-            .absent_since(host, now_ms)
-            .filter(|_| {
-                matches!(
-                    row.phase,
-                    HostPhase::Permitted | HostPhase::Switching | HostPhase::RollingBack
-                )
-            })
-            .map(|since| since + self.plan.timing.lost_after_ms);
-        let at = lost.map_or(at, |lost| lost.min(at)).max(now_ms);
+        let own = self.end_of_host(host, row, now_ms);
+        let at = own.unwrap_or(moment.next.at_ms).max(now_ms);
         let step = row
             .step
             .as_ref()
             .map(|step| format!("step {} ({} of {})", step.step, step.index, step.of));
-        Some(match row.phase {
+        let duty = match row.phase {
             HostPhase::Preparing => {
                 let what = row
                     .order
@@ -500,7 +555,12 @@ impl Kernel {
                 "its client to follow the server to its new port",
                 at,
             ),
-            _ => self.not_begun_duty(leg, host, row, moment),
+            _ => return Some(self.not_begun_duty(leg, host, row, moment)),
+        };
+        let next = own.is_none() && duty.deadline_ms.is_some();
+        Some(Duty {
+            next: next.then(|| moment.next.what.clone()),
+            ..duty
         })
     }
 
@@ -529,7 +589,7 @@ impl Kernel {
     }
 
     fn not_begun_duty(&self, leg: &LegId, host: &HostId, row: &HostRow, moment: &Moment) -> Duty {
-        let (now_ms, next) = (moment.now_ms, moment.next_ms);
+        let (now_ms, next) = (moment.now_ms, &moment.next);
         if let Some(reason) = self.held(host) {
             return person("held", format!("held: {reason}"), self.held_reminder(now_ms));
         }
@@ -545,19 +605,19 @@ impl Kernel {
             .take_while(|other| other.leg != *leg)
             .find(|other| other.phase != LegPhase::Settled)
         {
-            return duty(
+            return until_next(
                 Owner::Coordinator,
                 "earlier_leg",
                 format!("leg {} is not settled", before.leg),
-                next,
+                next.clone(),
             );
         }
         if self.waits_for_publication(leg, row) {
-            return duty(
+            return until_next(
                 Owner::ServerDriver,
                 "publication",
                 "the publication of PMM 3; then its client follows to the new port",
-                next,
+                next.clone(),
             );
         }
         if let Some(at) = row.ask_at_ms.filter(|at| *at > now_ms) {
@@ -571,11 +631,11 @@ impl Kernel {
             return duty(Owner::Coordinator, code, row.reason.clone(), at);
         }
         if self.is_connected(host) && self.leg_target(leg).is_some() && !self.followed(host) {
-            return duty(
+            return until_next(
                 Owner::Coordinator,
                 "repoint",
                 "its client does not use the server's new port yet",
-                next,
+                next.clone(),
             );
         }
         let group = self
@@ -588,7 +648,7 @@ impl Kernel {
             match state.phase {
                 GroupPhase::Pending => {
                     let text = format!("the turn of group {}", group.name);
-                    return duty(Owner::Coordinator, "earlier_group", text, next);
+                    return until_next(Owner::Coordinator, "earlier_group", text, next.clone());
                 }
                 GroupPhase::Gated if waits_for_approval(state, group) => {
                     return self.approval_duty(state, group, now_ms);
@@ -628,19 +688,17 @@ impl Kernel {
                     )
                 },
             );
-            return duty(
-                Owner::Agent,
-                "offline",
-                text,
-                until.filter(|until| *until >= now_ms).unwrap_or(next),
-            );
+            return match until.filter(|until| *until >= now_ms) {
+                Some(until) => duty(Owner::Agent, "offline", text, until),
+                None => until_next(Owner::Agent, "offline", text, next.clone()),
+            };
         }
         if let Some(group) = group
             && let Some(duty) = self.turn_duty(leg, host, row, group, moment)
         {
             return duty;
         }
-        duty(Owner::Coordinator, "decision", "the next decision", next)
+        until_next(Owner::Coordinator, "decision", "the next decision", next.clone())
     }
 
     /// What keeps a host whose group has its turn.
@@ -652,14 +710,19 @@ impl Kernel {
         group: &PlanGroup,
         moment: &Moment,
     ) -> Option<Duty> {
-        let (now_ms, next) = (moment.now_ms, moment.next_ms);
+        let (now_ms, next) = (moment.now_ms, &moment.next);
         let state = self.group(leg, &group.name)?;
         let (tally, door) = moment.tallies.get(&(leg.clone(), group.name.clone()))?;
         if row.phase == HostPhase::Waiting && self.site_is_full(&moment.census, host, row) {
             let crowd = self.crowd(&moment.census, host, row)?;
-            return Some(duty(Owner::Coordinator, crowd.code, crowd.text(), next));
+            return Some(until_next(
+                Owner::Coordinator,
+                crowd.code,
+                crowd.text(),
+                next.clone(),
+            ));
         }
-        if let Some(shut) = self.window_duty(door, now_ms) {
+        if let Some(shut) = self.window_duty(state, door, now_ms) {
             return Some(shut);
         }
         if row.phase != HostPhase::Ready {
@@ -669,83 +732,32 @@ impl Kernel {
             return Some(canary_soak(until, now_ms));
         }
         if let Some(crowd) = self.crowd(&moment.census, host, row) {
-            return Some(duty(Owner::Coordinator, crowd.code, crowd.text(), next));
+            return Some(until_next(
+                Owner::Coordinator,
+                crowd.code,
+                crowd.text(),
+                next.clone(),
+            ));
         }
         let (width, full) = (self.width(leg, group, tally), self.max_unavailable(leg, group));
         if tally.slots >= width && !row.slot {
             let (slots, name) = (tally.slots, &group.name);
             return Some(if width < full {
                 let text = format!("{slots} of {width} slots of this step of group {name}'s ramp are taken");
-                duty(Owner::Coordinator, "ramp", text, next)
+                until_next(Owner::Coordinator, "ramp", text, next.clone())
             } else {
                 let text = format!("{slots} of {full} slots of group {name} are taken");
-                duty(Owner::Coordinator, "slots", text, next)
+                until_next(Owner::Coordinator, "slots", text, next.clone())
             });
         }
         Self::canaries_go(state, group, tally, now_ms).then(|| {
             let text = format!("the canaries of group {}", group.name);
-            duty(Owner::Coordinator, "canary", text, next)
+            until_next(Owner::Coordinator, "canary", text, next.clone())
         })
     }
 
     fn next_reminder(&self, since_ms: u64, now_ms: u64) -> u64 {
         let every = self.plan.timing.reminder_ms.max(1);
         since_ms + (now_ms.saturating_sub(since_ms) / every + 1) * every
-    }
-
-    /// The moment at which something ends by itself at the latest; the next decision when nothing is under way.
-    pub(crate) fn next_move_ms(&self, now_ms: u64) -> u64 {
-        let hosts = self
-            .hosts
-            .values()
-            .flat_map(|rows| rows.values())
-            .filter(|row| !row.phase.is_final())
-            .filter_map(|row| row.deadline_ms.or(row.ask_at_ms));
-        let hops = self
-            .legs
-            .iter()
-            .flat_map(|leg| &leg.hops)
-            .filter_map(|hop| hop.deadline_ms);
-        // A pause holds a soak that is over.
-        let soaks = self
-            .groups
-            .values()
-            .flat_map(|rows| rows.values())
-            .filter(|row| row.phase == GroupPhase::Soaking)
-            .filter_map(|row| row.soak_until_ms);
-        let groups = || self.groups.values().flat_map(|rows| rows.values());
-        let canary_soaks = groups().filter_map(|row| Self::soaks_after_canaries(row, now_ms));
-        let late = groups()
-            .filter(|row| !matches!(row.phase, GroupPhase::Done | GroupPhase::Cancelled))
-            .flat_map(|row| [row.deadline_ms, row.offline_until_ms])
-            .flatten();
-        let offline = self
-            .legs
-            .iter()
-            .filter(|leg| leg.phase == LegPhase::Running)
-            .filter_map(|leg| leg.offline_until_ms);
-        let checks = self
-            .rollout
-            .check_until_ms
-            .filter(|_| self.rollout.phase == RolloutPhase::Checking);
-        let gates = self.doors_ms(now_ms).chain(canary_soaks).chain(late);
-        let all = hosts
-            .chain(hops)
-            .chain(soaks)
-            .chain(offline)
-            .chain(checks)
-            .chain(gates);
-        // Where only a person can move something, the reminder is what comes next.
-        let approvals = || {
-            let legs = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running);
-            let rows = legs.flat_map(|leg| {
-                let groups = self.plan.groups.iter();
-                groups.filter_map(|group| Some((group, self.group(&leg.leg, &group.name)?)))
-            });
-            rows.filter(|(group, row)| row.phase == GroupPhase::Gated && waits_for_approval(row, group))
-                .filter_map(|(group, row)| self.approval_duty(row, group, now_ms).reminder_ms)
-                .min()
-        };
-        all.min().or_else(approvals).unwrap_or(0).max(now_ms + 1_000)
     }
 }

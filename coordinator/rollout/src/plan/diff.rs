@@ -1,6 +1,6 @@
 //! What is different between two plans.
 
-use super::{HostAction, LegKind, Plan, PlanGroup, PlanHost};
+use super::{HostAction, Plan, PlanGroup, PlanHost, compared};
 use crate::fleet::{duration_text, window_text};
 use crate::policy::Window;
 use fleet_common::ids::HostId;
@@ -59,51 +59,21 @@ pub enum ChangeKind {
 /// What `new` does other than `old`. Times of making, warnings, waves and findings are no part of it: they follow from the rest or from the day.
 pub fn diff(old: &Plan, new: &Plan) -> PlanDiff {
     let mut changes = Vec::new();
-    let pair = |from: &dyn ToString, to: &dyn ToString| (from.to_string(), to.to_string());
-    for (kind, subject, what, (from, to)) in [
-        (
-            ChangeKind::Server,
-            "server",
-            "url",
-            pair(&old.server.url, &new.server.url),
-        ),
-        (
-            ChangeKind::Server,
-            "server",
-            "from",
-            pair(&old.server.from, &new.server.from),
-        ),
-        (
-            ChangeKind::Server,
-            "server",
-            "to",
-            pair(&old.server.to, &new.server.to),
-        ),
-        (
-            ChangeKind::Rollout,
-            "rollout",
-            "clients_to",
-            pair(&old.clients_to, &new.clients_to),
-        ),
-    ] {
-        if from != to {
-            changes.push(change(kind, subject.to_owned(), what, Some(from), Some(to)));
-        }
-    }
+    fields(
+        ChangeKind::Server,
+        "server",
+        &compared::of_server(&old.server),
+        &compared::of_server(&new.server),
+        &mut changes,
+    );
     fields(
         ChangeKind::Rollout,
         "rollout",
-        &rollout_values(old),
-        &rollout_values(new),
+        &compared::of_rollout(old),
+        &compared::of_rollout(new),
         &mut changes,
     );
-    keyed(
-        &legs(old),
-        &legs(new),
-        (ChangeKind::Leg, ChangeKind::Leg, ChangeKind::Leg),
-        |id| format!("leg:{id}"),
-        &mut changes,
-    );
+    legs(old, new, &mut changes);
     groups(old, new, &mut changes);
     hosts(old, new, &mut changes);
     PlanDiff { changes }
@@ -120,25 +90,11 @@ fn change(kind: ChangeKind, subject: String, what: &str, from: Option<String>, t
 }
 
 /// Values by key of a whole document.
-fn values<T: Serialize>(document: &T) -> BTreeMap<String, Value> {
+pub(super) fn values<T: Serialize>(document: &T) -> BTreeMap<String, Value> {
     match serde_json::to_value(document) {
         Ok(Value::Object(map)) => map.into_iter().collect(),
         _ => BTreeMap::new(),
     }
-}
-
-fn rollout_values(plan: &Plan) -> BTreeMap<String, Value> {
-    let mut values = values(&plan.timing);
-    let names: BTreeSet<&str> = plan.unmatched.iter().map(|client| client.name.as_str()).collect();
-    values.insert("without_agent".to_owned(), serde_json::json!(names));
-    let ungrouped: BTreeSet<&str> = plan.ungrouped.iter().map(|host| host.name.as_str()).collect();
-    values.insert("ungrouped".to_owned(), serde_json::json!(ungrouped));
-    values.insert(
-        "failure_threshold".to_owned(),
-        serde_json::json!(plan.failure_threshold),
-    );
-    values.insert("zone_data".to_owned(), serde_json::json!(plan.zone_data));
-    values
 }
 
 fn fields(
@@ -197,26 +153,31 @@ fn shown(key: &str, value: &Value) -> String {
     }
 }
 
-fn legs(plan: &Plan) -> BTreeMap<String, String> {
-    let text = |kind: &LegKind| match kind {
-        LegKind::Survey => "check and stage".to_owned(),
-        LegKind::Server { hops, repoint, .. } => {
-            let path: Vec<String> = hops
-                .iter()
-                .map(|hop| format!("{} -> {}", hop.from, hop.to))
-                .collect();
-            let follow = match repoint.len() {
-                0 => String::new(),
-                count => format!("; {count} clients follow"),
-            };
-            format!("{}{follow}", path.join(", "))
-        }
-        LegKind::Clients { to, entries, .. } => format!("{} hosts to {to}", entries.len()),
+fn legs(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
+    let texts = |plan: &Plan| -> BTreeMap<String, String> {
+        plan.legs
+            .iter()
+            .map(|leg| (leg.id.to_string(), compared::leg_text(leg)))
+            .collect()
     };
-    plan.legs
-        .iter()
-        .map(|leg| (leg.id.to_string(), text(&leg.kind)))
-        .collect()
+    keyed(
+        &texts(old),
+        &texts(new),
+        (ChangeKind::Leg, ChangeKind::Leg, ChangeKind::Leg),
+        |id| format!("leg:{id}"),
+        changes,
+    );
+    for leg in &old.legs {
+        let other = new.legs.iter().find(|other| other.id == leg.id);
+        let (from, to) = (
+            compared::of_leg(leg),
+            other.map(compared::of_leg).unwrap_or_default(),
+        );
+        // A leg that has no hosts says nothing about them.
+        if !from.is_empty() && !to.is_empty() {
+            fields(ChangeKind::Leg, &format!("leg:{}", leg.id), &from, &to, changes);
+        }
+    }
 }
 
 /// Things by name with one text each: come, gone, other.
@@ -282,6 +243,7 @@ fn groups(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
             &policy(other),
             changes,
         );
+        order_of_hosts(group, other, changes);
     }
     let order = |plan: &Plan, others: &BTreeMap<String, PlanGroup>| -> Vec<String> {
         plan.groups
@@ -298,6 +260,26 @@ fn groups(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
             "order of groups",
             Some(from.join(", ")),
             Some(to.join(", ")),
+        ));
+    }
+}
+
+/// The first hosts of a group are its canaries.
+fn order_of_hosts(old: &PlanGroup, new: &PlanGroup, changes: &mut Vec<Change>) {
+    let known: BTreeSet<&HostId> = old.hosts.iter().collect();
+    let kept: BTreeSet<&HostId> = new.hosts.iter().filter(|host| known.contains(host)).collect();
+    let order = |group: &PlanGroup| -> Vec<HostId> {
+        let both = group.hosts.iter().filter(|host| kept.contains(host));
+        both.cloned().collect()
+    };
+    let (from, to) = (order(old), order(new));
+    if let Some((first, instead)) = from.iter().zip(&to).find(|(first, instead)| first != instead) {
+        changes.push(change(
+            ChangeKind::Group,
+            format!("group:{}", old.name),
+            "order of hosts",
+            Some(format!("{first} earlier")),
+            Some(format!("{instead} earlier")),
         ));
     }
 }
@@ -348,8 +330,22 @@ fn hosts(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
                         Some(is),
                     ));
                 }
+                let (was, is) = (compared::of_host(from), compared::of_host(to));
+                fields(ChangeKind::HostAction, &subject(), &was, &is, changes);
+                entries(old, new, to, changes);
             }
             (None, None) => {}
+        }
+    }
+}
+
+/// What the orders of both plans expect there; a leg that only one of them has is told as a leg.
+fn entries(old: &Plan, new: &Plan, host: &PlanHost, changes: &mut Vec<Change>) {
+    for leg in &old.legs {
+        let text = |plan: &'_ Plan| plan.entry_text(&leg.id, &host.host).map(compared::of_entry);
+        if let (Some(from), Some(to)) = (text(old), text(new)) {
+            let subject = format!("host:{}", host.name);
+            fields(ChangeKind::HostAction, &subject, &from, &to, changes);
         }
     }
 }

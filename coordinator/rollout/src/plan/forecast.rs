@@ -121,6 +121,9 @@ fn line(leg: &str, group: &PlanGroup, course: &Course) -> String {
         plural(course.rounds, "round"),
         group.max_unavailable
     );
+    if let Some(at_once) = group.per_site {
+        line.push_str(&format!(", {at_once} per site"));
+    }
     if group.canary_soak_ms > 0 {
         line.push_str(&format!(", canary soak {}", duration_text(group.canary_soak_ms)));
     }
@@ -170,7 +173,7 @@ pub(super) fn course(
     }))
 }
 
-/// Rounds of the canaries and of the others. Members of one set take turns, so a large one makes more rounds than the width does.
+/// Rounds of the canaries and of the others. Members of one set or site take turns, so a large one makes more rounds than the width does.
 fn rounds(group: &PlanGroup, hosts: &[&PlanHost]) -> (u64, u64) {
     let width = group.max_unavailable.max(1);
     let all = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
@@ -185,11 +188,24 @@ fn rounds(group: &PlanGroup, hosts: &[&PlanHost]) -> (u64, u64) {
         }
     }
     rest += left.div_ceil(width);
-    let by_sets = by_sets(group, hosts);
+    let in_turn = by_sets(group, hosts).max(by_sites(group, hosts));
     (
         u64::from(first),
-        u64::from(rest.max(by_sets.saturating_sub(first))),
+        u64::from(rest.max(in_turn.saturating_sub(first))),
     )
+}
+
+/// Rounds that the largest site needs.
+fn by_sites(group: &PlanGroup, hosts: &[&PlanHost]) -> u32 {
+    let Some(at_once) = group.per_site else {
+        return 0;
+    };
+    let mut members: BTreeMap<&str, u32> = BTreeMap::new();
+    for site in hosts.iter().filter_map(|host| host.site.as_ref()) {
+        *members.entry(site).or_insert(0) += 1;
+    }
+    let largest = members.values().max().copied().unwrap_or(0);
+    largest.div_ceil(at_once.max(1))
 }
 
 /// Rounds that the largest set needs.
@@ -203,7 +219,13 @@ pub(super) fn by_sets(group: &PlanGroup, hosts: &[&PlanHost]) -> u32 {
 }
 
 /// So many rounds one after the other, each begun inside an opening. The end of the last one; `None` if that never comes.
-fn pass(group: &PlanGroup, at_ms: u64, rounds: u64, round_ms: u64, openings: &mut u64) -> Option<u64> {
+pub(crate) fn pass(
+    group: &PlanGroup,
+    at_ms: u64,
+    rounds: u64,
+    round_ms: u64,
+    openings: &mut u64,
+) -> Option<u64> {
     let (mut at, mut left) = (at_ms, rounds);
     let mut inside = *openings > 0;
     while left > 0 {

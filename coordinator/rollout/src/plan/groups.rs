@@ -43,7 +43,12 @@ pub(super) fn resolve(
             deadline_ms: policy.deadline_ms,
             name,
         };
-        number_waves(members, resolved.canaries, resolved.max_unavailable);
+        number_waves(
+            members,
+            resolved.canaries,
+            &resolved.ramp,
+            resolved.max_unavailable,
+        );
         groups.push(resolved);
     }
     if errors.is_empty() {
@@ -90,18 +95,23 @@ fn threshold(
     most
 }
 
-fn number_waves(members: Vec<&mut PlanHost>, canaries: u32, width: u32) {
-    let mut position = 0;
+/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes.
+fn number_waves(members: Vec<&mut PlanHost>, canaries: u32, ramp: &[u32], width: u32) {
+    let mut widths = Vec::new();
+    widths.extend(Some(canaries).filter(|canaries| *canaries > 0));
+    widths.extend(ramp.iter().map(|step| (*step).clamp(1, width.max(1))));
+    let mut widths = widths.into_iter();
+    let (mut wave, mut left) = (0, 0);
     for host in members {
         if host.action != HostAction::Upgrade {
             continue;
         }
-        host.wave = if position < canaries {
-            1
-        } else {
-            u32::from(canaries > 0) + (position - canaries) / width.max(1) + 1
-        };
-        position += 1;
+        if left == 0 {
+            wave += 1;
+            left = widths.next().unwrap_or(width).max(1);
+        }
+        host.wave = wave;
+        left -= 1;
     }
 }
 

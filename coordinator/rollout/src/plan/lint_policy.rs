@@ -16,6 +16,7 @@ const NAMES: usize = 5;
 pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> {
     let mut found = Vec::new();
     rollout(plan, &mut found);
+    found.extend(server_outside(plan));
     for group in &plan.groups {
         let hosts: Vec<&PlanHost> = plan
             .hosts
@@ -60,7 +61,7 @@ fn hint(code: &str) -> &'static str {
         "blackout_past" => "remove it from the fleet file",
         "canary_soak_window" => "a shorter canary_soak or a longer window lets the others follow at once",
         "deadline_short" => "a longer deadline, or a larger max_unavailable",
-        "offline_wait" => "set `deadline`, or `offline = \"catch-up\"`",
+        "offline_wait" => "set `deadline`, or `offline = \"catch_up\"`",
         "ramp_wide" => "leave the step out, or raise max_unavailable",
         "sets_slow" => {
             "nothing to do if its sets may lose only so many at once; else raise `together`, or expect the longer time"
@@ -70,6 +71,23 @@ fn hint(code: &str) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// Windows and blackouts keep hosts; the server is worked on as soon as the survey is over, also where they stand in the defaults.
+fn server_outside(plan: &Plan) -> Option<Warning> {
+    let kept = |group: &PlanGroup| !group.windows.is_empty() || !group.blackouts.is_empty();
+    let server = plan
+        .legs
+        .iter()
+        .any(|leg| matches!(leg.kind, LegKind::Server { .. }));
+    (server && plan.groups.iter().any(kept)).then(|| Warning {
+        hint: "`start` it when PMM may be down, or `pause` it after the survey".to_owned(),
+        ..Warning::new(
+            "server_outside_windows",
+            "server",
+            "windows and blackouts keep hosts only; the server's hops begin as soon as the survey is settled",
+        )
+    })
 }
 
 fn rollout(plan: &Plan, found: &mut Vec<Warning>) {

@@ -19,6 +19,7 @@
 //! - Integers are resolved anew over what is left to upgrade: failures before count against the child's threshold only if the kernel adds them,
 //!   and canaries stand for the hosts that are new. Slots that hosts of the parent hold count against the child's widths.
 
+mod compared;
 mod diff;
 mod forecast;
 mod groups;
@@ -29,6 +30,7 @@ mod lint_policy;
 mod repoint;
 
 pub use diff::{Change, ChangeKind, PlanDiff, diff};
+pub(crate) use forecast::pass;
 pub use join::{join, join_child};
 
 use crate::fleet::Timing;

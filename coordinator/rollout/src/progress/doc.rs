@@ -38,15 +38,18 @@ pub struct StatusDocument {
     pub failures: Vec<Failure>,
     /// Who waits for what, most hosts first.
     pub waits: Vec<Wait>,
-    /// Hosts done and all, over all client legs.
+    /// Hosts that ended, however they did, over all client legs.
     pub done: u32,
+    /// Those of them that run the leg's release, verified now or before.
+    #[serde(default)]
+    pub upgraded: u32,
     /// Hosts with something to do, over all client legs.
     pub total: u32,
     /// When it may end, if enough is known.
     pub estimate: Option<Estimate>,
     /// What it went through.
     pub disturbances: Vec<Disturbance>,
-    /// Whether `watch` ends here: it is final, or waits for a person and nothing is under way.
+    /// Whether `watch` ends here: it is final, or paused and nothing is under way. A group that waits for approval or its window is neither.
     pub at_rest: bool,
     /// Exit status for `watch` and `report`.
     pub exit_code: i32,
@@ -233,6 +236,9 @@ pub struct GroupView {
     pub failures: u32,
     /// Tolerated failures.
     pub failure_threshold: u32,
+    /// Hosts that go back or are to; with some its state is `rolled_back` and not over.
+    #[serde(default)]
+    pub going_back: u32,
 }
 
 /// A host with an order under way.
@@ -318,4 +324,7 @@ pub struct Estimate {
     pub remaining_ms: u64,
     /// What it rests on.
     pub basis: String,
+    /// Where it ends before the rollout does because a person is waited for there: until what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }

@@ -22,7 +22,11 @@ const NAMES: usize = 5;
 /// The rollout at one moment. One pass over the hosts.
 pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
     let rollout = &kernel.rollout;
-    let (done, total) = progress(kernel);
+    let Progress {
+        done,
+        upgraded,
+        total,
+    } = progress(kernel);
     let in_flight = parts::in_flight(kernel, now_ms);
     let outcome = outcome(kernel);
     let driven = kernel.open_hop().is_some() && !stuck(kernel);
@@ -34,7 +38,7 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
         plan: kernel.plan_id.to_string(),
         state: rollout.phase,
         since_ms: rollout.since_ms,
-        headline: headline(kernel, done, total, now_ms),
+        headline: headline(kernel, &done_text(done, upgraded, total), now_ms),
         epoch: rollout.epoch.to_string(),
         started_at_ms: rollout.started_at_ms,
         ended_at_ms: rollout.ended_at_ms,
@@ -54,6 +58,7 @@ pub fn view(kernel: &Kernel, now_ms: u64) -> StatusDocument {
         in_flight,
         failures: parts::failures(kernel),
         done,
+        upgraded,
         total,
         estimate: estimate::estimate(kernel, now_ms),
         disturbances: rollout.disturbances.clone(),
@@ -79,22 +84,37 @@ pub(crate) fn client_legs(kernel: &Kernel) -> Vec<LegId> {
         .collect()
 }
 
-/// Hosts done and all, over all client legs. What the plan leaves alone is not counted.
-fn progress(kernel: &Kernel) -> (u32, u32) {
-    let (mut done, mut total) = (0, 0);
+/// Hosts over all client legs. What the plan leaves alone is not counted.
+#[derive(Default)]
+struct Progress {
+    done: u32,
+    upgraded: u32,
+    total: u32,
+}
+
+fn progress(kernel: &Kernel) -> Progress {
+    let mut all = Progress::default();
     for leg in client_legs(kernel) {
         for (host, row) in kernel.hosts.get(&leg).into_iter().flatten() {
             if kernel.plan.entry_text(&leg, host).is_some() {
-                total += 1;
-                done += u32::from(row.phase.is_through());
+                all.total += 1;
+                all.done += u32::from(row.phase.is_through());
+                all.upgraded += u32::from(row.made_it());
             }
         }
     }
-    (done, total)
+    all
 }
 
-fn headline(kernel: &Kernel, done: u32, total: u32, now_ms: u64) -> String {
-    let hosts = format!("{done} of {total} hosts done");
+/// Done is who was upgraded; where others ended, too, both are said.
+fn done_text(done: u32, upgraded: u32, total: u32) -> String {
+    if done == upgraded {
+        return format!("{done} of {total} hosts done");
+    }
+    format!("{done} of {total} hosts ended, {upgraded} upgraded")
+}
+
+fn headline(kernel: &Kernel, hosts: &str, now_ms: u64) -> String {
     if kernel.rollout.pause.is_some() {
         // The pause stands below, with its hint.
         return format!("{hosts}; a person is waited for");

@@ -197,10 +197,11 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
             views.push(GroupView {
                 leg: leg.to_string(),
                 name: group.name.to_string(),
-                state: row.phase,
+                state: kernel.shown_phase(&leg, group, row.phase),
                 since_ms: row.since_ms,
                 waits_for: kernel
                     .group_duty(&leg, group, now_ms)
+                    .filter(|duty| duty.code != "ending")
                     .map(|duty| duty.text)
                     .unwrap_or_default(),
                 total: count(group.hosts.len()),
@@ -214,6 +215,7 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
                     .collect(),
                 failures: tally.failures,
                 failure_threshold: kernel.failure_threshold(&leg, group),
+                going_back: kernel.going_back(&leg, group),
             });
         }
     }

@@ -30,7 +30,7 @@ pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Ve
             "  {name:<name_width$}  {}  {ended:>3}/{:<3} {:<11}",
             bar(ended, group.total, bar_width),
             group.total,
-            words(&group.state),
+            state(group),
         );
         let numbers = format!(
             "{}; slots {}/{}, failures {}/{}",
@@ -55,6 +55,14 @@ pub fn groups(status: &StatusDocument, width: usize, paint: &Paint, all: &mut Ve
             indented(&numbers, width, all);
         }
         remark(status, group, width, all);
+    }
+}
+
+/// Its state in a word or two.
+pub fn state(group: &GroupView) -> String {
+    match group.state {
+        GroupPhase::RolledBack if group.going_back > 0 => "rolling back".to_owned(),
+        state => words(&state),
     }
 }
 

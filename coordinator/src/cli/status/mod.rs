@@ -4,7 +4,7 @@ mod groups;
 mod lists;
 mod paint;
 
-pub use groups::counts;
+pub use groups::{counts, state};
 pub use paint::{Paint, bar, stamp};
 
 use super::Ended;
@@ -14,7 +14,7 @@ use super::text::{cut, duration, folded, words};
 use crate::operator_api::documents::LiveStatus;
 use fleet_common::codes::{self, exit};
 use rollout::kernel::LegPhase;
-use rollout::progress::{HopView, ServerView, StatusDocument};
+use rollout::progress::{Estimate, HopView, ServerView, StatusDocument};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -72,10 +72,15 @@ fn head(live: &LiveStatus, width: usize, paint: &Paint, all: &mut Vec<String>) {
         line.push_str(&format!("  {}", duration(since)));
     }
     if status.total > 0 {
-        line.push_str(&format!("  {}/{} hosts", status.done, status.total));
+        let ended = if status.done == status.upgraded {
+            ""
+        } else {
+            " ended"
+        };
+        line.push_str(&format!("  {}/{} hosts{ended}", status.done, status.total));
     }
     if let Some(estimate) = &status.estimate {
-        line.push_str(&format!("  about {} left", duration(estimate.remaining_ms)));
+        line.push_str(&format!("  {}", left(estimate)));
     }
     all.push(paint.bold(&cut(&line, width)));
     if !status.headline.is_empty() {
@@ -130,6 +135,15 @@ fn head(live: &LiveStatus, width: usize, paint: &Paint, all: &mut Vec<String>) {
         }
     }
     all.push(cut(&legs.join(" > "), width));
+}
+
+/// How long it may take, or how long until a person is waited for.
+pub fn left(estimate: &Estimate) -> String {
+    let about = duration(estimate.remaining_ms);
+    match &estimate.until {
+        Some(until) => format!("about {about} until {until}"),
+        None => format!("about {about} left"),
+    }
 }
 
 /// A plan that could take over, with the command to type.

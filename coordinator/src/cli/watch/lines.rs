@@ -1,13 +1,25 @@
 //! `watch` in a pipe: a line for each event, and for what changed and is no event.
 
-use crate::cli::status::{bar, counts, stamp, waiting_plan};
-use crate::cli::text::{duration, words};
+use crate::cli::status::{bar, counts, left, stamp, state, waiting_plan};
+use crate::cli::text::words;
 use crate::operator_api::documents::{EventsDocument, LiveStatus};
 use rollout::progress::{GroupView, StatusDocument};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Events from before that a new viewer is shown.
 const HISTORY: usize = 20;
+
+/// Reasons that are the ordinary course of a group, or that have an event of their own.
+const ORDINARY: [&str; 8] = [
+    "start",
+    "paused",
+    "decision",
+    "slots",
+    "ramp",
+    "canary",
+    "earlier_group",
+    "earlier_leg",
+];
 
 /// What a viewer was told already.
 #[derive(Default)]
@@ -19,6 +31,8 @@ pub struct Lines {
     steps: BTreeMap<String, String>,
     groups: BTreeMap<String, String>,
     legs: String,
+    /// What hosts wait for.
+    waits: BTreeSet<String>,
     waiting_plan: String,
 }
 
@@ -53,6 +67,7 @@ impl Lines {
         for group in &document.groups {
             self.group(group, &at, &mut lines);
         }
+        self.waits(document, &at, &mut lines);
         let legs = document
             .legs
             .iter()
@@ -63,7 +78,7 @@ impl Lines {
             let left = document
                 .estimate
                 .as_ref()
-                .map(|estimate| format!("  about {} left", duration(estimate.remaining_ms)));
+                .map(|estimate| format!("  {}", left(estimate)));
             lines.push(format!("{at}  legs: {legs}{}", left.unwrap_or_default()));
             self.legs = legs;
         }
@@ -74,6 +89,29 @@ impl Lines {
         self.waiting_plan = waiting;
         self.begun = true;
         lines
+    }
+
+    /// What keeps hosts, said where it is new and not each time that a number in it changes.
+    fn waits(&mut self, document: &StatusDocument, at: &str, lines: &mut Vec<String>) {
+        let mut waits = BTreeSet::new();
+        for wait in document
+            .waits
+            .iter()
+            .filter(|wait| !ORDINARY.contains(&wait.code.as_str()))
+        {
+            let what = format!("{}: {}", wait.code, without_numbers(&wait.text));
+            if !self.waits.contains(&what) {
+                let s = if wait.count == 1 { " waits" } else { "s wait" };
+                lines.push(format!(
+                    "{at}  {} host{s}: {}; turn of {}",
+                    wait.count,
+                    wait.text,
+                    words(&wait.owner)
+                ));
+            }
+            waits.insert(what);
+        }
+        self.waits = waits;
     }
 
     fn hosts(&mut self, document: &StatusDocument, at: &str, lines: &mut Vec<String>) {
@@ -104,7 +142,7 @@ impl Lines {
             group.name,
             bar(ended, group.total, 20),
             group.total,
-            words(&group.state)
+            state(group)
         );
         let key = format!("{}/{}", group.leg, group.name);
         let changed = self.groups.get(&key) != Some(&text);
@@ -113,4 +151,17 @@ impl Lines {
         }
         self.groups.insert(key, text);
     }
+}
+
+/// A text without counts and times, which change while it stays the same reason.
+fn without_numbers(text: &str) -> String {
+    let number = |word: &&str| {
+        let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
+        let digits = word.trim_end_matches(['s', 'm', 'h', 'd']);
+        !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
+    };
+    text.split_whitespace()
+        .filter(|word| !number(word))
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -1,7 +1,10 @@
 //! `watch`: a redrawn screen on a terminal, a line per change in a pipe, a document per change with `--json`. Ends with the rollout, or
-//! when it waits for a person.
+//! with a pause under which nothing goes on any more; an approval that is waited for is shown and waited out.
+//!
+//! The coordinator sends a frame every second, changed or not. A viewer that has none for some seconds says so on what it shows.
 
 mod lines;
+mod silence;
 
 pub use lines::Lines;
 
@@ -9,12 +12,15 @@ use super::Ended;
 use super::client::{self, Client};
 use super::output::{Lists, Output};
 use super::status::{self, Paint};
+use super::text::cut;
+use crate::clock;
 use crate::config::DataDir;
 use crate::operator_api::documents::{EventsDocument, LiveStatus};
 use crate::problem::Problems;
 use crossterm::{cursor, execute, terminal};
 use fleet_common::codes::exit;
 use fleet_proto::EventsRequest;
+use silence::Silence;
 use std::time::{Duration, Instant};
 use tokio_stream::StreamExt as _;
 
@@ -38,10 +44,14 @@ pub async fn run(client: &mut Client, data: &DataDir, output: &Output) -> Ended 
                     return Err(problems);
                 }
                 view.remark("the connection to the coordinator broke; waiting for it");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                if let Ok(again) = client::connect(data.socket()).await {
-                    client = again;
-                }
+                let again = tokio::select! {
+                    again = reconnect(data, &mut view) => again,
+                    _ = tokio::signal::ctrl_c() => {
+                        view.close();
+                        return Ok(exit::OK);
+                    }
+                };
+                client = again.unwrap_or(client);
             }
             ended => {
                 view.close();
@@ -51,15 +61,21 @@ pub async fn run(client: &mut Client, data: &DataDir, output: &Output) -> Ended 
     }
 }
 
+/// A new connection, if there is one after a moment.
+async fn reconnect(data: &DataDir, view: &mut View<'_>) -> Option<Client> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    view.waiting(client::connect(data.socket())).await?.ok()
+}
+
 /// Follows one connection to its end.
 async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Instant>) -> Ended {
-    let mut frames = client
-        .watch(client::empty())
-        .await
+    let asked = view.waiting(client.watch(client::empty())).await;
+    let mut frames = asked
+        .ok_or_else(silent)?
         .map_err(|status| client::refusal(&status))?
         .into_inner();
     let mut last: Option<LiveStatus> = None;
-    while let Some(frame) = frames.next().await {
+    while let Some(frame) = view.waiting(frames.next()).await.ok_or_else(silent)? {
         let document: LiveStatus = client::read(frame.map(tonic::Response::new))?;
         *lost = None;
         if view.wants_events() {
@@ -67,7 +83,8 @@ async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Inst
                 after: view.lines.seen(),
                 limit: 0,
             };
-            let events: EventsDocument = client::read(client.events(request).await)?;
+            let events = view.waiting(client.events(request)).await.ok_or_else(silent)?;
+            let events: EventsDocument = client::read(events)?;
             let lines = view.lines.events(&events);
             view.print(&lines);
         }
@@ -89,6 +106,12 @@ async fn follow(client: &mut Client, view: &mut View<'_>, lost: &mut Option<Inst
     }
 }
 
+/// A coordinator that keeps its connection and says nothing.
+fn silent() -> Problems {
+    let problem = crate::problem::Problem::new("the coordinator does not answer");
+    Problems::from(problem).exit(exit::UNREACHABLE)
+}
+
 /// What the viewer sees.
 struct View<'a> {
     output: &'a Output,
@@ -96,6 +119,9 @@ struct View<'a> {
     open: bool,
     remarked: bool,
     lines: Lines,
+    silence: Silence,
+    /// The newest frame, drawn again with a mark while nothing comes.
+    last: Option<LiveStatus>,
 }
 
 impl<'a> View<'a> {
@@ -106,6 +132,8 @@ impl<'a> View<'a> {
             open: false,
             remarked: false,
             lines: Lines::default(),
+            silence: Silence::new(Instant::now(), clock::now_ms()),
+            last: None,
         }
     }
 
@@ -119,28 +147,41 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Waits for the coordinator, and says meanwhile that it is silent. `None` when it is for so long that the connection is made anew.
+    async fn waiting<T>(&mut self, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = std::pin::pin!(answer);
+        let end = tokio::time::Instant::now() + silence::GIVE_UP;
+        while tokio::time::Instant::now() < end {
+            if let Ok(answer) = tokio::time::timeout(silence::LOOK, &mut answer).await {
+                return Some(answer);
+            }
+            if self.silence.is_long(Instant::now()) {
+                self.remark("the coordinator does not answer; waiting for it");
+            }
+        }
+        None
+    }
+
     fn frame(&mut self, document: &LiveStatus) {
         self.remarked = false;
+        self.silence = Silence::new(Instant::now(), clock::now_ms());
         if self.output.is_json() {
             self.output.json_line(document);
         } else if self.screen {
-            self.draw(document);
+            self.draw(document, None);
+            self.last = Some(document.clone());
         } else {
             let lines = self.lines.changes(document);
             self.print(&lines);
         }
     }
 
-    fn draw(&mut self, document: &LiveStatus) {
+    fn draw(&mut self, document: &LiveStatus, mark: Option<&str>) {
         let (width, height) = self.output.size();
         let paint = Paint {
             colors: self.output.colors(),
         };
-        let mut lines = status::lines(document, width, Lists::Folded, &paint);
-        if lines.len() >= height {
-            lines.truncate(height.saturating_sub(2));
-            lines.push("... (`pmm-coordinator status` shows all)".to_owned());
-        }
+        let lines = framed(document, mark, (width, height), &paint);
         let mut frame = String::new();
         for line in &lines {
             frame.push_str(line);
@@ -158,8 +199,19 @@ impl<'a> View<'a> {
         let _ = execute!(stdout, terminal::Clear(terminal::ClearType::FromCursorDown));
     }
 
+    /// On a screen the mark stands over what was seen last and counts on; elsewhere it is said once.
     fn remark(&mut self, text: &str) {
-        if !self.remarked && !self.screen {
+        if self.screen {
+            let mark = self.silence.mark(Instant::now());
+            match self.last.take() {
+                Some(document) => {
+                    self.draw(&document, Some(&mark));
+                    self.last = Some(document);
+                }
+                None if !self.remarked => self.output.note(text),
+                None => {}
+            }
+        } else if !self.remarked {
             self.output.note(text);
         }
         self.remarked = true;
@@ -186,8 +238,44 @@ impl<'a> View<'a> {
     }
 }
 
+/// What fits on a screen, below the mark if there is one.
+fn framed(
+    document: &LiveStatus,
+    mark: Option<&str>,
+    (width, height): (usize, usize),
+    paint: &Paint,
+) -> Vec<String> {
+    let mut lines = status::lines(document, width, Lists::Folded, paint);
+    if let Some(mark) = mark {
+        lines.insert(0, paint.red(&cut(mark, width)));
+    }
+    if lines.len() >= height {
+        lines.truncate(height.saturating_sub(2));
+        lines.push("... (`pmm-coordinator status` shows all)".to_owned());
+    }
+    lines
+}
+
 impl Drop for View<'_> {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_old_says_so_in_its_first_line() {
+        let document: LiveStatus = serde_json::from_str(include_str!("../fixtures/group.json")).unwrap();
+        let paint = Paint { colors: false };
+        let fresh = framed(&document, None, (80, 100), &paint);
+        let old = framed(&document, Some("no answer since 22:00:00 UTC"), (80, 100), &paint);
+        assert_eq!(old[0], "no answer since 22:00:00 UTC");
+        assert_eq!(old[1..], fresh[..]);
+        let small = framed(&document, Some("no answer"), (80, 5), &paint);
+        assert_eq!((small.len(), small[0].as_str()), (4, "no answer"));
     }
 }

@@ -85,11 +85,13 @@ policy_keys! {
     approval: Option<bool>,
     /// When a switched host passes.
     health: Option<Health>,
-    /// The one time in which hosts may begin.
+    /// The one time in which hosts may begin. The hops of the server don't wait for it.
     window: Option<Spanned<Window>>,
     /// Times in which hosts may begin: one of them is enough. [] in a group: at any time, whatever the defaults say.
+    /// The hops of the server don't wait for them.
     windows: Option<Vec<Spanned<Window>>>,
     /// Times in which no host may begin, whatever the windows say. Those of a group are added to those of the defaults.
+    /// The hops of the server don't wait for their end.
     blackouts: Option<Vec<Spanned<Blackout>>>,
     /// Most hosts of one site that download or are without a working client at once, counted over all groups. Needs `rollout.site_label`.
     #[schemars(extend("minimum" = 1))]
