@@ -3,7 +3,7 @@
 use super::hosts::SimHost;
 use super::proof;
 use super::run::operated::{self, Limits};
-use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
+use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
 use rollout::kernel::{
     Command, FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Input, Kernel, LegPhase,
@@ -302,11 +302,12 @@ impl Watcher {
                 }
                 break;
             }
-            // A breached or draining earlier group may be late hosts' only while it was done before.
-            if matches!(
+            // An earlier group that was done goes on for hosts that are late or tried again; who began meanwhile goes on, too.
+            let open = matches!(
                 row.phase,
                 GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary
-            ) {
+            );
+            if open && !had_begun(kernel, order, &planned.group) {
                 self.broken(TURN, format!("{} before group {}", order.order, group.name));
             }
         }
@@ -559,6 +560,17 @@ impl Watcher {
 fn complete(duty: &rollout::kernel::Duty, now: u64) -> bool {
     let until = duty.deadline_ms.or(duty.reminder_ms);
     !duty.text.is_empty() && !duty.code.is_empty() && until.is_some_and(|until| until + 1_000 >= now)
+}
+
+/// Whether a group had permits before this one.
+pub fn had_begun(kernel: &Kernel, order: &HostOrder, group: &GroupName) -> bool {
+    let first = kernel
+        .group(&order.leg, group)
+        .and_then(|row| row.first_permit_ms);
+    let now = kernel
+        .host(&order.leg, &order.host)
+        .and_then(|row| row.permitted_at_ms);
+    first.is_some_and(|first| now.is_some_and(|now| first < now))
 }
 
 fn each_host(kernel: &Kernel) -> impl Iterator<Item = (LegId, HostId, &rollout::kernel::HostRow)> {

@@ -479,11 +479,12 @@ impl Watcher {
                 }
                 break;
             }
-            // A breached or draining earlier group may be late hosts' only while it was done before.
-            if matches!(
+            // An earlier group that was done goes on for hosts that are late or tried again; who began meanwhile goes on, too.
+            let open = matches!(
                 row.phase,
                 GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Canary
-            ) {
+            );
+            if open && !rules::had_begun(kernel, order, &planned.group) {
                 self.broken(
                     rules::TURN,
                     format!("{} before group {}", order.order, group.name),
