@@ -31,6 +31,9 @@ struct CheckedGroup {
     profile: Profile,
     matches: Matcher,
     policy: Policy,
+    /// What its profile takes the place of in `[defaults]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<String>,
 }
 
 pub fn run(file: &Path, output: &Output) -> Ended {
@@ -52,6 +55,7 @@ fn document(fleet: Fleet) -> CheckDocument {
             profile: group.profile,
             matches: group.matches,
             policy: group.policy,
+            replaced: group.replaced,
         })
         .collect();
     CheckDocument {
@@ -98,6 +102,12 @@ fn check_text(document: &CheckDocument, now_ms: u64, width: usize) -> String {
         ));
         for policy in policy_lines(&group.policy, now_ms) {
             line(format!("  {policy}"));
+        }
+        if !group.replaced.is_empty() {
+            line(format!(
+                "  note: its profile takes the place of what [defaults] says: {}",
+                group.replaced.join(", ")
+            ));
         }
     }
     text

@@ -41,6 +41,8 @@ fn the_linter_names_policies_that_cannot_work() {
             "canary_soak_window",
         ),
         ("offline = \"wait\"".to_owned(), "offline_wait"),
+        ("profile = \"fast\"".to_owned(), "profile_over_defaults"),
+        ("on_breach = \"rollback\"".to_owned(), "on_breach_no_way_back"),
         ("deadline = \"1m\"".to_owned(), "deadline_short"),
         ("ramp = [1, 5]".to_owned(), "ramp_wide"),
         (

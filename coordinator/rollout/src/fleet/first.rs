@@ -53,12 +53,11 @@ pub fn first_file(settings: &FirstFile, pmm: &FleetSnapshot) -> String {
             let _ = write!(
                 text,
                 "
-# One host of the smallest environment goes first; everything else waits until a person has looked at it. Take another one, or more.
+# One host of the smallest environment goes first. Take another one, or more.
 [[group]]
 name = {}
 match = {{ names = [{}] }}
 soak = \"15m\"
-approval = true
 ",
                 name_of("canary"),
                 quoted(canary)
@@ -73,15 +72,20 @@ match = { labels = { tier = \"canary\" } }
 ",
         ),
     }
+    // `approval` keeps the group itself: the one after the canary waits, and with it all that follow.
+    let mut gate = sorted.canary.map_or("", |_| {
+        "# A person looks at the canary first: `pmm-coordinator approve` with the name of this group lets it begin, and those after it follow.\napproval = true\n"
+    });
     for late in [false, true] {
         for (environment, hosts) in &sorted.by_label {
             if is_production(environment) == late {
                 let _ = write!(
                     text,
-                    "\n# {}\n[[group]]\nname = {}\nmatch = {{ environment = {} }}\n",
+                    "\n# {}\n[[group]]\nname = {}\nmatch = {{ environment = {} }}\n{}",
                     some(hosts),
                     name_of(environment),
-                    quoted(environment)
+                    quoted(environment),
+                    std::mem::take(&mut gate)
                 );
             }
         }
@@ -105,8 +109,9 @@ match = { labels = { tier = \"canary\" } }
             };
             let _ = write!(
                 text,
-                "\n# {why}\n[[group]]\nname = {}\n[group.match]\nnames = [\n{}]\n",
+                "\n# {why}\n[[group]]\nname = {}\n{}[group.match]\nnames = [\n{}]\n",
                 name_of(name),
+                std::mem::take(&mut gate),
                 list.concat()
             );
         }
@@ -366,7 +371,9 @@ mod tests {
         let fleet = parse(&text, "fleet.toml").unwrap();
         let names: Vec<&str> = fleet.groups.iter().map(|group| group.name.as_str()).collect();
         assert_eq!(names, ["canary", "staging", "others", "prod"], "{text}");
-        assert!(fleet.groups[0].policy.approval);
+        // `approval` keeps the group itself: on the canary it would let the others follow without anybody's look.
+        let approval: Vec<bool> = fleet.groups.iter().map(|group| group.policy.approval).collect();
+        assert_eq!(approval, [false, true, false, false], "{text}");
         assert_eq!(fleet.groups[0].matches.names, ["db5".to_owned()].into());
         assert_eq!(fleet.groups[3].matches.environment.as_deref(), Some("prod"));
         assert!(text.contains("cluster orders: db1, db2, db3, db4, db5"), "{text}");

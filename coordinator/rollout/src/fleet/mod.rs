@@ -115,6 +115,8 @@ pub struct Group {
     pub profile: Profile,
     /// How its hosts are let through.
     pub policy: Policy,
+    /// Limits of `[defaults]` that its own profile takes the place of with a wider one, for people.
+    pub replaced: Vec<String>,
     /// Whether the threshold stands in the group itself and not in the defaults.
     pub threshold_own: bool,
     /// Line of the group.

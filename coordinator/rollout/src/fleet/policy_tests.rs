@@ -146,6 +146,11 @@ fn each_fault_has_its_line_its_reason_and_a_hint() {
             "longer than a week",
             "at any time",
         ),
+        (
+            window("from = \"01:00\", for = \"4s\", zone = \"UTC\""),
+            "too short",
+            "a minute at least",
+        ),
         (window("from = \"01:00\", zone = \"UTC\""), "for is missing", "4h"),
         (
             window("from = \"01:00\", for = \"4h\""),

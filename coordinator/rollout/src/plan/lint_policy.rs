@@ -3,7 +3,7 @@
 use super::forecast::{LONG, by_sets, course};
 use super::{HostAction, LegKind, Plan, PlanGroup, PlanHost, Warning};
 use crate::fleet::{Fleet, Ramp, duration_text, moment_text, window_text};
-use crate::policy::Offline;
+use crate::policy::{Offline, OnBreach};
 use crate::windows::{Opening, Shut, opening};
 
 /// A group that has to wait longer than this for its first opening was hardly meant so.
@@ -35,6 +35,7 @@ pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> 
         };
         limits(group, &hosts, fleet, &mut warn);
         times(plan, group, now_ms, &mut warn);
+        way_back(plan, group, &hosts, &mut warn);
         if group.offline == Offline::Wait && group.deadline_ms.is_none() {
             warn(
                 "offline_wait",
@@ -62,6 +63,10 @@ fn hint(code: &str) -> &'static str {
         "canary_soak_window" => "a shorter canary_soak or a longer window lets the others follow at once",
         "deadline_short" => "a longer deadline, or a larger max_unavailable",
         "offline_wait" => "set `deadline`, or `offline = \"catch_up\"`",
+        "on_breach_no_way_back" => {
+            "expect that they stay as they are and a person is asked; `on_breach = \"pause\"` says just that"
+        }
+        "profile_over_defaults" => "write the limit that is meant into the group itself",
         "ramp_wide" => "leave the step out, or raise max_unavailable",
         "sets_slow" => {
             "nothing to do if its sets may lose only so many at once; else raise `together`, or expect the longer time"
@@ -129,6 +134,19 @@ fn rollout(plan: &Plan, found: &mut Vec<Warning>) {
 }
 
 fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl FnMut(&str, String)) {
+    if let Some(found) = fleet
+        .group(group.name.as_str())
+        .filter(|group| !group.replaced.is_empty())
+    {
+        warn(
+            "profile_over_defaults",
+            format!(
+                "profile = \"{}\" of this group takes the place of what [defaults] says: {}",
+                found.profile,
+                found.replaced.join(", ")
+            ),
+        );
+    }
     let size = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
     let policy = fleet.group(group.name.as_str()).map(|group| &group.policy);
     if let Some(Ramp::Steps(steps)) = policy.map(|policy| &policy.ramp) {
@@ -174,6 +192,38 @@ fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl
                 some(&without)
             ),
         );
+    }
+}
+
+/// A group that is to be taken back under a server that promises nothing to the release it came from.
+fn way_back(plan: &Plan, group: &PlanGroup, hosts: &[&PlanHost], warn: &mut impl FnMut(&str, String)) {
+    if group.on_breach != OnBreach::Rollback {
+        return;
+    }
+    for leg in &plan.legs {
+        let LegKind::Clients {
+            no_way_back_to_pmm2: true,
+            ..
+        } = &leg.kind
+        else {
+            continue;
+        };
+        let from_pmm2 = |host: &&&PlanHost| {
+            let entry = plan.entry(&leg.id, &host.host);
+            let from = entry.map(|entry| entry.expect.from_max).or(host.from);
+            from.is_none_or(|from| from.major < 3)
+        };
+        let stay = hosts.iter().filter(from_pmm2).count();
+        if stay > 0 {
+            warn(
+                "on_breach_no_way_back",
+                format!(
+                    "on_breach = \"rollback\" takes {stay} of its {} hosts nowhere in {}: they come from PMM 2, and the server promises nothing to PMM 2 clients by then",
+                    hosts.len(),
+                    leg.id
+                ),
+            );
+        }
     }
 }
 

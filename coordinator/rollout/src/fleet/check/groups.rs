@@ -120,9 +120,11 @@ pub(super) fn groups(
             ),
             None => (rollout.profile, defaults.over(rollout.profile.policy(verify_ms))),
         };
+        let replaced = own_profile.map_or_else(Vec::new, |_| defaults.replaced(&own, &base));
         groups.push(Group {
             matches,
             profile,
+            replaced,
             policy: own.over(base),
             threshold_own: own.failure_threshold.is_some(),
             line,

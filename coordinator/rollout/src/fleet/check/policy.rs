@@ -76,6 +76,30 @@ impl Given {
         }
     }
 
+    /// Limits that stand here and that neither a group itself nor its profile keeps.
+    pub(super) fn replaced(&self, own: &Self, profile: &Policy) -> Vec<String> {
+        let limits = [
+            ("canaries", self.canaries, own.canaries, profile.canaries),
+            (
+                "max_unavailable",
+                self.max_unavailable,
+                own.max_unavailable,
+                profile.max_unavailable,
+            ),
+            (
+                "failure_threshold",
+                self.failure_threshold,
+                own.failure_threshold,
+                profile.failure_threshold,
+            ),
+        ];
+        let lost = limits.into_iter().filter_map(|(key, stands, own, by)| {
+            let stands = stands.filter(|stands| own.is_none() && *stands != by)?;
+            Some(format!("{key} = {stands} by {by}"))
+        });
+        lost.collect()
+    }
+
     /// What a profile says nothing about: a group that names a profile of its own still has these from the defaults.
     pub(super) fn beside_profiles(&self) -> Self {
         Self {

@@ -10,6 +10,8 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// A window opens at most once a day and at least once a week; longer than that it would never close.
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
+/// A permit needs some seconds until it is used; near its end a window gives none.
+const SHORTEST_MS: u64 = 60_000;
 
 pub(super) fn window(raw: &Spanned<raw::Window>, key: &str, found: &mut Findings<'_>) -> Option<Window> {
     let at = raw.at();
@@ -47,6 +49,16 @@ pub(super) fn window(raw: &Spanned<raw::Window>, key: &str, found: &mut Findings
                 Some(text.at()),
                 format!("{key}: for = \"{}\" is longer than a week", text.get_ref()),
                 "leave the window out if hosts may begin at any time",
+            );
+        }
+        if ms < SHORTEST_MS {
+            found.add(
+                Some(text.at()),
+                format!(
+                    "{key}: for = \"{}\" is too short for a host to begin in it",
+                    text.get_ref()
+                ),
+                "a window lasts a minute at least; hosts that are under way at its end finish",
             );
         }
         Some(ms)

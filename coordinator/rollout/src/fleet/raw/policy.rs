@@ -32,7 +32,8 @@ macro_rules! policy_keys {
             /// Groups that stand before this one in the file; says it again for readers, and is checked.
             #[serde(default)]
             pub after: Vec<Spanned<String>>,
-            /// Policy that this group starts from, instead of the rollout's profile and the policy keys of `[defaults]`.
+            /// Policy that this group starts from, instead of the rollout's profile and the policy keys of `[defaults]`. Of limits of the
+            /// latter that are replaced so, `plan` and `plan --check` tell.
             #[schemars(extend("enum" = ["cautious", "standard", "fast"]))]
             pub profile: Text,
             $($(#[$meta])* pub $key: $type,)*
