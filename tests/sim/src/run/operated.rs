@@ -101,10 +101,16 @@ pub fn goes_back(
 /// After a command that was accepted.
 pub fn commanded(command: &Command, before: &Kernel, after: &Kernel) -> Found {
     match command {
-        Command::Accept { host, .. } => accepted(&HostId::from(host.as_str()), before, after),
+        Command::Accept { host, .. } => accepted(&named(before, host), before, after),
         Command::Rollback { target, .. } => rolled_back(target, after),
         _ => Vec::new(),
     }
+}
+
+/// The host that a person calls by its id or its name.
+fn named(kernel: &Kernel, host: &str) -> HostId {
+    let planned = kernel.plan().find_host(host);
+    planned.map_or_else(|| HostId::from(host), |planned| planned.host.clone())
 }
 
 fn accepted(host: &HostId, before: &Kernel, after: &Kernel) -> Found {
@@ -133,9 +139,7 @@ fn rolled_back(target: &RollbackTarget, after: &Kernel) -> Found {
             .any(goes)
     };
     let well = match target {
-        RollbackTarget::Host(host) => {
-            after.phase() == RolloutPhase::Paused && rows(&HostId::from(host.as_str()))
-        }
+        RollbackTarget::Host(host) => after.phase() == RolloutPhase::Paused && rows(&named(after, host)),
         RollbackTarget::Group(name) => {
             let group = after.plan().group(&GroupName::new(name));
             after.phase() == RolloutPhase::Paused && group.is_some_and(|group| group.hosts.iter().any(rows))
