@@ -3,7 +3,7 @@
 use crate::{Test, script, steps};
 use pmm_coordinator::cli;
 use rollout::explain::{ExplainDocument, explain};
-use rollout::kernel::Kernel;
+use rollout::kernel::{Input, Kernel};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
@@ -141,6 +141,7 @@ fn lacks(document: &ExplainDocument, kernel: &Kernel) -> Result<(), String> {
         }
         if !choice.command.is_empty() {
             typed(&choice.command)?;
+            taken(&choice.command, kernel, document.now_ms)?;
         }
     }
     let ended = FINAL.contains(&document.state.as_str());
@@ -206,6 +207,25 @@ fn typed(command: &str) -> Result<(), String> {
     cli::takes(&steps::shell_words(command))?;
     KNOWN.with_borrow_mut(|known| known.insert(command.to_owned()));
     Ok(())
+}
+
+/// Whether the rollout takes what is offered, as it stands now.
+fn taken(command: &str, kernel: &Kernel, now_ms: u64) -> Result<(), String> {
+    let words = steps::shell_words(command);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // What is no command to a rollout, the command line alone has looked at.
+    let Ok(order) = steps::command(&words) else {
+        return Ok(());
+    };
+    let by = "ann".to_owned();
+    match kernel
+        .clone()
+        .handle(Input::Operator { by, command: order }, now_ms)
+        .answer
+    {
+        Some(Err(refusal)) => Err(format!("`{command}` is offered and refused: {}", refusal.reason)),
+        _ => Ok(()),
+    }
 }
 
 /// Tests of the harness.

@@ -324,7 +324,9 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
     if !begins {
         let mut choices = vec![watch()];
         if row.phase == HostPhase::Settling {
-            if let (RolloutPhase::Paused, Some(pause)) = (rollout.phase, &rollout.pause) {
+            if let (RolloutPhase::Paused, Some(pause), None) =
+                (rollout.phase, &rollout.pause, &row.back_wanted)
+            {
                 choices = choice::out_of(kernel, pause);
             }
             if row.rests() && row.back_wanted.is_none() {

@@ -122,8 +122,8 @@ fn outranks(code: &str, stands: &str) -> bool {
         )
     };
     match code {
-        // Told by themselves for as long as they last, or a consequence of the pause.
-        "operator" | "group_deadline" | codes::STORE_RESTORED => false,
+        // An operator's own doing, a consequence of the pause, or told by itself for as long as it lasts.
+        "operator" | "rollback" | "group_deadline" | codes::STORE_RESTORED => false,
         _ if stuck(code) => !stuck(stands) && stands != codes::STORE_RESTORED,
         _ => stands == "operator",
     }
