@@ -31,6 +31,7 @@ pub const RUNNING_WORK: &str = "a pause leaves running work alone";
 pub const OLD_EVENTS: &str = "events of older epochs are accepted like new ones";
 pub const REPORT: &str = "every host is in the report exactly once";
 pub const RESTORE: &str = "the stored rows are the whole state";
+pub const BASELINE: &str = "no host begins before the baseline has its client";
 pub const FLEET_LOOKS: &str = "the fleet is asked for at most once a minute, whatever happens";
 pub const NODE_LOOKS: &str = "a host is asked for only while it verifies or the checks look at it";
 
@@ -52,6 +53,12 @@ pub struct Watcher {
     fleet_asked_at: Option<u64>,
     permit_ms: u64,
     pub gates: super::gates::Gates,
+}
+
+/// Whether a host begins without a baseline.
+pub fn lacks_baseline(kernel: &Kernel, planned: &rollout::plan::PlanHost) -> bool {
+    let baseline = kernel.baseline();
+    baseline.is_none_or(|baseline| !baseline.clients.contains_key(&planned.agent_id))
 }
 
 impl Watcher {
@@ -192,6 +199,10 @@ impl Watcher {
                 .is_some_and(|pause| pause.code == "operator");
             if kernel.phase() == RolloutPhase::Paused && (self.was_paused || by_operator) {
                 self.broken(PAUSE, order.order.to_string());
+            }
+            let planned = kernel.plan().hosts.iter().find(|host| host.host == order.host);
+            if planned.is_none_or(|planned| lacks_baseline(kernel, planned)) {
+                self.broken(BASELINE, order.order.to_string());
             }
             self.look_at_turn(kernel, order);
             self.look_at_address(kernel, order);

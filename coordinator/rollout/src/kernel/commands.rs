@@ -347,6 +347,7 @@ impl Kernel {
         {
             // The baseline is the view from right before the first change.
             self.baseline = None;
+            self.find_unlisted();
             self.dirty.insert(Key::Baseline);
         }
         self.set_rollout(phase, text.trim(), now_ms);

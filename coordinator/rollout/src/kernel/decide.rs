@@ -75,7 +75,10 @@ impl Kernel {
         match kind {
             LegKind::Survey => self.drive_survey(at, now_ms),
             LegKind::Server { .. } => self.drive_server(at, now_ms),
-            LegKind::Clients { .. } => self.drive_clients(at, now_ms),
+            LegKind::Clients { .. } => {
+                self.look_at_unlisted(VIEW_PATIENCE_MS, now_ms);
+                self.drive_clients(at, now_ms);
+            }
         }
         self.legs[at].phase == LegPhase::Settled
     }

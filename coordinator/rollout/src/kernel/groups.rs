@@ -390,7 +390,7 @@ impl Kernel {
         let rows = &self.hosts[leg];
         for host in &group.hosts {
             let Some(row) = rows.get(host) else { continue };
-            let begins = row.phase.before_permit();
+            let begins = row.phase.before_permit() && self.has_baseline(host);
             if !begins || !self.may_begin_now(host, row, now_ms) {
                 continue;
             }
@@ -468,7 +468,7 @@ impl Kernel {
         let begins = |host: &&HostId| {
             self.host(&leg, host)
                 .is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready))
-                && !(self.can_be_asked(host) && self.followed(host))
+                && (!(self.can_be_asked(host) && self.followed(host)) || self.is_not_listed(host, now_ms))
         };
         if open.iter().any(|host| self.waits_for_backup(&leg, host, now_ms)) {
             return;
@@ -501,7 +501,10 @@ impl Kernel {
 
     /// Whether a host of a client leg can be asked now.
     fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
-        asked_by(row, now_ms) && self.can_be_asked(host) && self.followed(host)
+        asked_by(row, now_ms)
+            && self.can_be_asked(host)
+            && self.followed(host)
+            && !self.is_not_listed(host, now_ms)
     }
 
     /// Right after a start of the coordinator nobody counts as absent.

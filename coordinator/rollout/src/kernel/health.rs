@@ -32,7 +32,9 @@ impl Kernel {
                 view.services.len()
             );
             self.event(now_ms, "server", "baseline", text);
+            self.find_unlisted();
         }
+        self.complete_baseline(&view, now_ms);
         let verifying: Vec<(LegId, HostId)> = self
             .hosts
             .iter()

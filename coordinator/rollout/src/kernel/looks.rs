@@ -194,6 +194,13 @@ impl Kernel {
         row.views == 0 || !self.is_in_sight(row.last_view_ms, now_ms)
     }
 
+    /// Whether there was a look at the whole fleet after a moment.
+    pub(super) fn fleet_seen_since(&self, at_ms: u64, now_ms: u64) -> bool {
+        self.sights
+            .fleet
+            .is_some_and(|sight| sight.is_after(at_ms, now_ms))
+    }
+
     /// Lays a look over what is known. Answers may overtake each other: nothing takes the place of something newer.
     pub(super) fn learn(&mut self, view: FleetSnapshot, now_ms: u64) {
         let sight = Sight {

@@ -10,6 +10,7 @@
 mod adopt;
 mod attempts;
 mod backup;
+mod baseline;
 mod cause;
 mod commands;
 mod decide;
@@ -119,6 +120,8 @@ pub struct Kernel {
     pub(crate) links: BTreeMap<HostId, Link>,
     /// Position of each host in the plan.
     index: Arc<BTreeMap<HostId, usize>>,
+    /// Hosts that the baseline does not have.
+    unlisted: BTreeSet<HostId>,
     /// Which hosts don't go together.
     spread: Arc<spread::Spread>,
     /// Absence before this moment does not count.

@@ -62,6 +62,8 @@ pub enum Mutant {
     FleetLookForgotten,
     /// Hosts are asked for whether they verify or not.
     LooksAtEverybody,
+    /// Hosts begin although the baseline does not have them.
+    PermitWithoutBaseline,
 }
 
 impl Kernel {

@@ -121,6 +121,7 @@ impl Kernel {
         let spread = Arc::new(Spread::of(&plan));
         Self {
             index: Arc::new(index(&plan)),
+            unlisted: BTreeSet::new(),
             plan,
             spread,
             plan_id: plan_id(plan_bytes),
@@ -278,6 +279,7 @@ impl Kernel {
                 kernel.holds.insert(HostId::from(host), read(row)?);
             }
         }
+        kernel.find_unlisted();
         Ok(kernel)
     }
 

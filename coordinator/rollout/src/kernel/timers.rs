@@ -126,6 +126,9 @@ impl Kernel {
                     codes::UNEXPECTED_STATE,
                     "its client did not follow the server to PMM 3's port".to_owned(),
                 ),
+                None if self.is_connected(host) && self.is_not_listed(host, now_ms) => {
+                    (codes::UNEXPECTED_STATE, "PMM does not list its client".to_owned())
+                }
                 None => (
                     codes::DEADLINE,
                     "it was offline at its turn and to the end".to_owned(),

@@ -595,6 +595,9 @@ impl Kernel {
                 until.filter(|until| *until >= now_ms).unwrap_or(next),
             );
         }
+        if row.phase == HostPhase::Ready && self.leg_target(leg).is_some() && !self.has_baseline(host) {
+            return self.listing_duty(host, now_ms);
+        }
         if let Some(group) = group
             && let Some(duty) = self.turn_duty(leg, host, row, group, moment)
         {

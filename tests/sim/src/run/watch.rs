@@ -374,6 +374,9 @@ impl Watcher {
             let text = format!("{} of {most} in {}", taken.slots, planned.group);
             self.broken(rules::SLOT_MAX, text);
         }
+        if rules::lacks_baseline(kernel, planned) {
+            self.broken(rules::BASELINE, order.order.to_string());
+        }
         if kernel.rollout().going_back.is_some() {
             self.broken(operated::CLOSED, format!("{} while clients go back", order.order));
         }
