@@ -363,6 +363,11 @@ impl Kernel {
             }
             _ => {}
         }
+        // One that is made harder still has the reason that it began with.
+        let reason = match &self.rollout.abort {
+            Some(earlier) => format!("{reason}; first aborted by {}: {}", earlier.by, earlier.reason),
+            None => reason,
+        };
         self.rollout.abort = Some(Abort {
             by: by.to_owned(),
             reason,

@@ -449,9 +449,10 @@ impl Kernel {
         {
             return;
         }
-        if !self.keep_before(self.legs.len(), now_ms) {
+        if !self.keep_before(self.legs.len(), now_ms) || self.waits_for_last_look(now_ms) {
             return;
         }
+        self.keep_last_look();
         for at in 0..self.legs.len() {
             if matches!(self.legs[at].phase, LegPhase::Waiting | LegPhase::Running) {
                 self.set_leg(at, LegPhase::Cancelled, now_ms);

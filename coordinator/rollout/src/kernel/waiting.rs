@@ -134,6 +134,17 @@ impl Kernel {
                 );
                 Some(duty(Owner::PmmServer, "checks", missing, until))
             }
+            RolloutPhase::RollingBack | RolloutPhase::Aborting
+                if !self.anything_in_flight() && self.waits_for_last_look(now_ms) =>
+            {
+                let text = "the PMM Server's view of the fleet after the last change";
+                Some(duty(
+                    Owner::PmmServer,
+                    "last_look",
+                    text,
+                    self.next_fleet_look_ms(now_ms),
+                ))
+            }
             RolloutPhase::RollingBack => {
                 let text = self.rollout.going_back.as_ref().map_or_else(
                     || "the next decision".to_owned(),
