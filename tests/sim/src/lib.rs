@@ -287,6 +287,9 @@ impl World {
             Input::Adopt { bytes, .. } => Some(bytes.clone()),
             _ => None,
         };
+        if let Input::ServerView(view) = &input {
+            self.watcher.samples.shown(&self.kernel, view);
+        }
         let output = self.kernel.handle(input, self.now);
         if let Some(before) = before {
             self.watcher.paused(&before, &self.kernel);

@@ -97,6 +97,8 @@ mutants! {
     looks_that_are_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Plain;
     looks_at_hosts_without_a_reason: LooksAtEverybody, rules::NODE_LOOKS, Plain;
     a_late_host_that_nothing_is_known_of: PermitWithoutBaseline, rules::BASELINE, Policies;
+    a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Policies;
+    hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

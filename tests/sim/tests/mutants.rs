@@ -8,7 +8,7 @@ use fleet_sim::rules::{self, Watcher};
 use fleet_sim::{Faults, World, fixture, gates};
 use rollout::kernel::{Command, HostPhase, Mutant};
 use rollout::plan::Plan;
-use rollout::policy::{FailureClass, Retries, Window};
+use rollout::policy::{FailureClass, HealthGate, Retries, Window};
 
 /// Lives that a mutant may survive.
 const LIVES: u64 = 200;
@@ -107,6 +107,10 @@ fn gate(plan: &mut Plan, seed: u64) {
         (FailureClass::Transient, retries),
     ]
     .into();
+    plan.groups[0].health = (seed % 2 == 1).then_some(HealthGate {
+        good_views: 3,
+        patience_ms: 120_000,
+    });
     plan.failure_threshold = Some(2);
     for (number, host) in plan.hosts.iter_mut().enumerate() {
         if seed % 4 == 2 {
@@ -168,6 +172,8 @@ mutants! {
     retries_without_end: RetriesWithoutEnd, gates::ATTEMPTS, Gated;
     a_look_at_the_fleet_that_is_not_stored: FleetLookForgotten, rules::FLEET_LOOKS, Wild;
     looks_at_hosts_that_do_not_verify: LooksAtEverybody, rules::NODE_LOOKS, Wild;
+    a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Gated;
+    a_host_that_returns_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -109,3 +109,61 @@ fn where_pmm_can_not_be_asked_for_a_late_host_a_person_is_told() {
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     assert_eq!(world.watcher.violations, Default::default());
 }
+
+#[test]
+fn a_sample_that_stays_the_same_is_one_good_view_however_often_it_is_looked_at() {
+    let mut world = started(&[(
+        "one",
+        1,
+        "canaries = 0\nhealth = { good_views = 3, patience = \"5m\" }",
+    )]);
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Verifying);
+    // The client delivers one sample and dies: PMM's newest stays what it was.
+    let sample = world.now + 1_000;
+    let look = |world: &mut World, sample: u64| {
+        world.now += 3_000;
+        let mut view = world.view();
+        view.taken_at_ms = world.now;
+        let newest = view.node_samples_ms.values_mut();
+        for at in newest.chain(view.service_samples_ms.values_mut()) {
+            *at = sample;
+        }
+        world.give(Input::ServerView(view));
+    };
+    for _ in 0..10 {
+        look(&mut world, sample);
+        assert_eq!(host(&world, 0).phase, HostPhase::Verifying);
+        assert_eq!(host(&world, 0).good_views, 1);
+    }
+    // Each new one is another good view.
+    look(&mut world, sample + 20_000);
+    look(&mut world, sample + 20_000);
+    assert_eq!(host(&world, 0).good_views, 2);
+    look(&mut world, sample + 30_000);
+    assert_eq!(host(&world, 0).phase, HostPhase::Settling);
+}
+
+#[test]
+fn a_client_that_dies_after_its_first_sample_goes_back_when_the_patience_ends() {
+    let mut world = started(&[(
+        "one",
+        1,
+        "canaries = 0\nhealth = { good_views = 3, patience = \"5m\" }",
+    )]);
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Verifying);
+    let sample = world.now + 1_000;
+    while host(&world, 0).phase == HostPhase::Verifying {
+        world.now += 3_000;
+        let mut view = world.view();
+        view.taken_at_ms = world.now;
+        let newest = view.node_samples_ms.values_mut();
+        for at in newest.chain(view.service_samples_ms.values_mut()) {
+            *at = sample;
+        }
+        world.give(Input::ServerView(view));
+        world.give(Input::Tick);
+    }
+    let row = host(&world, 0);
+    assert_eq!(row.phase, HostPhase::RollingBack, "{}", row.reason);
+    assert!(row.reason.contains("no newer sample"), "{}", row.reason);
+}

@@ -22,7 +22,13 @@ pub(super) fn next_end(kernel: &Kernel) -> Option<String> {
             }
         }
         if let Some(at) = leg.offline_until_ms.filter(|_| leg.phase == LegPhase::Running) {
-            ends.push((at, "hosts that are still away are left out".to_owned()));
+            let survey = leg.hops.is_empty() && kernel.leg_target(&leg.leg).is_none();
+            let what = if survey {
+                "hosts that are still away are asked again at their turn"
+            } else {
+                "hosts that are still away are left out"
+            };
+            ends.push((at, what.to_owned()));
         }
         for group in &kernel.plan.groups {
             let soak = kernel

@@ -298,6 +298,7 @@ impl Kernel {
                 .filter(|(_, row)| row.counts)
                 .map(|(host, _)| host.clone());
             self.rollout.accepted.extend(failed.collect::<Vec<_>>());
+            self.accept_unsurveyed(now_ms);
         }
         if code == "bridge_incomplete" {
             self.rollout.bridge_accepted = true;

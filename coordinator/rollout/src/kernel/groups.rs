@@ -436,6 +436,7 @@ impl Kernel {
         self.enter(leg, host, HostPhase::Permitted, now_ms, |row| {
             row.slot = slot;
             row.permitted_at_ms = Some(now_ms);
+            row.lost_before_ms = None;
         });
         self.give_within(leg, host, Action::Switch, within_ms, now_ms);
     }

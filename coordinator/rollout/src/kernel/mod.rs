@@ -37,6 +37,7 @@ mod spread;
 mod start;
 mod state;
 mod timers;
+mod unsurveyed;
 mod waiting;
 
 pub(crate) use groups::Tally;

@@ -64,6 +64,10 @@ pub enum Mutant {
     LooksAtEverybody,
     /// Hosts begin although the baseline does not have them.
     PermitWithoutBaseline,
+    /// A lost host whose slot was freed goes on without one when it returns.
+    ReturnsWithoutSlot,
+    /// The same sample counts at each look.
+    OldSamplesCount,
 }
 
 impl Kernel {

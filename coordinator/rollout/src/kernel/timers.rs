@@ -57,6 +57,9 @@ impl Kernel {
             HostPhase::Preparing => {
                 let expired = row.expired + 1;
                 self.edit(leg, host, |row| row.expired = expired);
+                if expired >= PATIENCE && self.lose_again(leg, host, now_ms) {
+                    return;
+                }
                 if expired >= PATIENCE {
                     self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                         codes::DEADLINE.clone_into(&mut row.code);
@@ -107,10 +110,30 @@ impl Kernel {
         });
     }
 
+    /// A host that was lost, is tried again and does not answer before anything is changed is what it was: lost. It is asked anew when it
+    /// returns.
+    pub(super) fn lose_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) -> bool {
+        let Some(permitted) = self.host(leg, host).and_then(|row| row.lost_before_ms) else {
+            return false;
+        };
+        self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
+            row.order = None;
+            row.counts = true;
+            row.permitted_at_ms = Some(permitted);
+            codes::DEADLINE.clone_into(&mut row.code);
+            "silent since its permit; it was to be tried again and did not answer"
+                .clone_into(&mut row.reason);
+        });
+        true
+    }
+
     /// Skips the hosts of a client leg that could not begin: held or away to the end.
     pub(super) fn skip_left_behind(&mut self, at: usize, hosts: &[HostId], now_ms: u64) {
         let leg = self.legs[at].leg.clone();
         for host in hosts {
+            if !self.is_connected(host) && self.lose_again(&leg, host, now_ms) {
+                continue;
+            }
             let (code, reason) = match self.held(host) {
                 Some(hold) => (codes::HELD, format!("held: {hold}")),
                 None if self

@@ -590,6 +590,9 @@ impl Coordinator {
     /// One input, as `coordinator/src/engine/active.rs` gives it. Says whether a command was accepted.
     fn give(&mut self, batch: &mut Taking<'_>, input: Input, mut given: Given, wall_ms: u64) -> Option<bool> {
         given.input = expected::input(&input);
+        if let (Input::ServerView(view), Some(eyes)) = (&input, &mut batch.eyes) {
+            eyes.watcher.samples.shown(&self.kernel, view);
+        }
         let output = self.kernel.handle(input, wall_ms);
         if let Some(eyes) = &mut batch.eyes {
             eyes.look(&self.kernel, &given, &output, wall_ms);

@@ -83,6 +83,7 @@ pub struct Watcher {
     vouched: BTreeSet<HostId>,
     /// Some host says what it likes.
     pub liars: bool,
+    pub samples: rules::Samples,
     gates: crate::gates::Gates,
 }
 
@@ -198,10 +199,30 @@ impl Watcher {
             (Some("host"), Some(leg), Some(host)) => {
                 let (leg, host) = (LegId::from(leg), HostId::from(host));
                 if let Some(found) = kernel.host(&leg, &host) {
+                    if let Some(before) = self.rows.get(&row.key).map(|known| known.phase) {
+                        self.look_at_proof(kernel, &leg, &host, before, found);
+                    }
                     self.look_at_host(&row.key, &leg, &host, found, truth, freed);
                 }
             }
             _ => {}
+        }
+    }
+
+    fn look_at_proof(
+        &mut self,
+        kernel: &Kernel,
+        leg: &LegId,
+        host: &HostId,
+        before: HostPhase,
+        row: &HostRow,
+    ) {
+        if rules::returned_without_slot(kernel, leg, before, row) {
+            self.broken(rules::RETURNED, format!("{host} in {leg} is {:?}", row.phase));
+        }
+        let what = self.samples.look(kernel, host, before, row);
+        if let Some(what) = what.filter(|_| !self.vouched.contains(host)) {
+            self.broken(rules::SAMPLES, what);
         }
     }
 
