@@ -7,7 +7,7 @@ use crate::{Faults, Rng, World};
 use fleet_common::ids::HostId;
 use rollout::kernel::{Command, HostPhase, HostRow, Kernel};
 use rollout::plan::{LegKind, Plan, PlanDraft, PlanGroup};
-use rollout::policy::{FailureClass, Retries, Window};
+use rollout::policy::{FailureClass, HealthGate, Retries, Window};
 
 /// What a life is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Kind {
     Together,
     /// Trying again by itself.
     Retried,
+    /// Several good views in a row are asked for.
+    Viewed,
 }
 
 const WILD: &[GroupSpec<'static>] = &[
@@ -182,6 +184,14 @@ fn shape(kind: Kind, plan: &mut Plan, rng: &mut Rng) -> (Faults, u64) {
                 .into();
             }
             return (some, 70);
+        }
+        Kind::Viewed => {
+            let patience_ms = 180_000;
+            let good_views = 2 + rng.below(3) as u32;
+            group.health = Some(HealthGate {
+                good_views,
+                patience_ms,
+            });
         }
         Kind::Failing => {
             group.failure_threshold = rng.below(3) as u32;

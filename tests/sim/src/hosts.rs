@@ -12,6 +12,9 @@ use rollout::kernel::HostOrder;
 use rollout::plan::PlanHost;
 use std::collections::BTreeMap;
 
+/// A live client delivers a sample each so often, which is less than looks come.
+pub const RESOLUTION_MS: u64 = 5_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     Good,
@@ -156,8 +159,9 @@ impl SimHost {
         view.services.insert(service.clone(), described);
         let gone = self.behaviour == Behaviour::Flaps && self.changed && now.is_multiple_of(2_000);
         if self.version.is_some() && self.samples && self.reaches(server) && !gone {
-            view.node_samples_ms.insert(self.node_id.clone(), now - 500);
-            view.service_samples_ms.insert(service.clone(), now - 500);
+            let newest = now - now % RESOLUTION_MS;
+            view.node_samples_ms.insert(self.node_id.clone(), newest);
+            view.service_samples_ms.insert(service.clone(), newest);
             view.qan_active.insert(service);
         }
     }

@@ -24,7 +24,7 @@ use fleet_common::version::PmmVersion;
 use hosts::{Behaviour, SimHost};
 use rollout::kernel::{Command, Input, Kernel, Looks, NODES_EVERY_MS, Output, RollbackTarget, Row};
 use rules::Watcher;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Splitmix64: small, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -114,6 +114,8 @@ pub struct World {
     pub nobody_back: u32,
     /// A hop that fails does so after its publication.
     pub fail_published: bool,
+    /// Hosts whose client PMM does not list.
+    pub unlisted: BTreeSet<HostId>,
     hops: BTreeMap<OrderId, Hop>,
     term: u64,
     /// Looks at PMM that the last tick wished for.
@@ -205,6 +207,7 @@ impl World {
             fail_hop: None,
             nobody_back: 0,
             fail_published: false,
+            unlisted: BTreeSet::new(),
             hops: BTreeMap::new(),
             term: 1,
             looks: Looks::default(),
@@ -285,6 +288,9 @@ impl World {
             _ => None,
         };
         self.watcher.turns.hears(&input, self.now);
+        if let Input::ServerView(view) = &input {
+            self.watcher.samples.shown(&self.kernel, view);
+        }
         let output = self.kernel.handle(input, self.now);
         if let (Some(before), Some(answer)) = (before, &output.answer) {
             let well = answer.is_ok();
@@ -456,7 +462,11 @@ impl World {
     pub fn view(&self) -> FleetSnapshot {
         let records = fixture::records(&[]);
         let mut view = fixture::snapshot(&records, self.now);
-        for host in self.hosts.values() {
+        for host in self
+            .hosts
+            .values()
+            .filter(|host| !self.unlisted.contains(&host.id))
+        {
             host.add_to(&mut view, self.now, self.server_version);
         }
         view.server_version = Some(self.server_version);

@@ -5,6 +5,7 @@ use super::proof;
 use super::run::operated::{self, Limits};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
+use fleet_common::verification::FleetSnapshot;
 use rollout::kernel::{
     Command, FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Input, Kernel, LegPhase,
     NODES_AT_ONCE, Output, RolloutPhase,
@@ -33,6 +34,9 @@ pub const RUNNING_WORK: &str = "a pause leaves running work alone";
 pub const OLD_EVENTS: &str = "events of older epochs are accepted like new ones";
 pub const REPORT: &str = "every host is in the report exactly once";
 pub const RESTORE: &str = "the stored rows are the whole state";
+pub const BASELINE: &str = "no host begins before the baseline has its client";
+pub const RETURNED: &str = "a lost host that goes on holds a slot";
+pub const SAMPLES: &str = "a host that needs n good views is not verified without n different samples";
 pub const FLEET_LOOKS: &str = "the fleet is asked for at most once a minute, whatever happens";
 pub const NODE_LOOKS: &str = "a host is asked for only while it verifies or the checks look at it";
 
@@ -64,8 +68,61 @@ pub struct Watcher {
     fleet_asked_at: Option<u64>,
     permit_ms: u64,
     limits: Limits,
+    pub samples: Samples,
     pub gates: super::gates::Gates,
     pub turns: super::turns::Turns,
+}
+
+/// The different samples of each host's node that PMM showed while it was verified.
+#[derive(Debug, Default)]
+pub struct Samples(BTreeMap<HostId, BTreeSet<u64>>);
+
+impl Samples {
+    /// Before the kernel takes a view.
+    pub fn shown(&mut self, kernel: &Kernel, view: &FleetSnapshot) {
+        for planned in &kernel.plan().hosts {
+            let Some(sample) = view.node_samples_ms.get(&planned.node_id) else {
+                continue;
+            };
+            let rows = kernel.legs().iter();
+            let mut rows = rows.filter_map(|leg| kernel.host(&leg.leg, &planned.host));
+            if rows.any(|row| row.phase == HostPhase::Verifying) {
+                self.0.entry(planned.host.clone()).or_default().insert(*sample);
+            }
+        }
+    }
+
+    /// After a host's row changed: what is wrong with its verification, if anything.
+    pub fn look(
+        &mut self,
+        kernel: &Kernel,
+        host: &HostId,
+        before: HostPhase,
+        now: &HostRow,
+    ) -> Option<String> {
+        if now.phase != HostPhase::Verifying {
+            let seen = self.0.remove(host).unwrap_or_default().len();
+            if (before, now.phase) != (HostPhase::Verifying, HostPhase::Settling) {
+                return None;
+            }
+            let planned = kernel.plan().hosts.iter().find(|planned| planned.host == *host)?;
+            // Whoever has no samples at all is asked for nothing but its connection.
+            kernel.baseline()?.node_samples_ms.get(&planned.node_id)?;
+            let gate = kernel.plan().group(&planned.group)?.health.as_ref();
+            let needed = gate.map_or(1, |gate| gate.good_views) as usize;
+            return (seen < needed).then(|| format!("{host}: {seen} samples, {needed} needed"));
+        }
+        if before != HostPhase::Verifying {
+            self.0.remove(host);
+        }
+        None
+    }
+}
+
+/// Whether a host begins without a baseline.
+pub fn lacks_baseline(kernel: &Kernel, planned: &rollout::plan::PlanHost) -> bool {
+    let baseline = kernel.baseline();
+    baseline.is_none_or(|baseline| !baseline.clients.contains_key(&planned.agent_id))
 }
 
 impl Watcher {
@@ -219,6 +276,10 @@ impl Watcher {
             if kernel.phase() == RolloutPhase::Paused && (self.was_paused || by_operator) {
                 self.broken(PAUSE, order.order.to_string());
             }
+            let planned = kernel.plan().hosts.iter().find(|host| host.host == order.host);
+            if planned.is_none_or(|planned| lacks_baseline(kernel, planned)) {
+                self.broken(BASELINE, order.order.to_string());
+            }
             self.look_at_turn(kernel, order);
             self.look_at_address(kernel, order);
             self.look_at_return(kernel, out, order);
@@ -337,6 +398,16 @@ impl Watcher {
             if row.phase == HostPhase::Lost && row.permitted_at_ms.is_none() {
                 self.broken(LOST, host.to_string());
             }
+            let Some((phase, _)) = before else { continue };
+            if returned_without_slot(kernel, &leg, phase, row) {
+                self.broken(RETURNED, format!("{host} is {:?}", row.phase));
+            }
+            let accepted = row.phase == HostPhase::Settling && row.reason.contains("accepted");
+            if phase != row.phase
+                && let Some(what) = self.samples.look(kernel, &host, phase, row).filter(|_| !accepted)
+            {
+                self.broken(SAMPLES, what);
+            }
         }
         for leg in &kernel.plan().legs {
             let LegKind::Clients { .. } = &leg.kind else {
@@ -348,12 +419,15 @@ impl Watcher {
                     .iter()
                     .filter(|host| kernel.host(&leg.id, host).is_some_and(|row| row.slot))
                     .count();
-                // A limit may come below what is taken; then it only must not grow.
+                // A limit may come below what is taken; then it only must not grow. What comes back in flight is no grant.
                 let most = self.gates.most(kernel, &leg.id, group);
                 let before = group.hosts.iter().filter(|host| {
+                    let returns = kernel
+                        .host(&leg.id, host)
+                        .is_some_and(|row| row.phase.in_flight());
                     self.rows
                         .get(&(leg.id.clone(), (*host).clone()))
-                        .is_some_and(|(_, slot)| *slot)
+                        .is_some_and(|(phase, slot)| *slot || *phase == HostPhase::Lost && returns)
                 });
                 if slots > most as usize && slots > before.count() {
                     self.broken(SLOT_MAX, format!("{slots} of {most} in {}", group.name));
@@ -593,6 +667,15 @@ pub fn must_count(row: &HostRow) -> Option<bool> {
         HostPhase::Refused => None,
         _ => Some(false),
     }
+}
+
+/// Whether a host that was lost goes on in a client leg without a slot.
+pub fn returned_without_slot(kernel: &Kernel, leg: &LegId, before: HostPhase, row: &HostRow) -> bool {
+    let clients = kernel.plan().legs.iter().any(|found| {
+        let is_clients = matches!(found.kind, LegKind::Clients { .. });
+        found.id == *leg && is_clients
+    });
+    clients && before == HostPhase::Lost && row.phase.in_flight() && !row.slot
 }
 
 /// What is wrong with the nodes that are asked for, if anything.

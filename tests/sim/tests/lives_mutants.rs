@@ -109,6 +109,9 @@ mutants! {
     others_before_the_end_of_the_wait_after_the_canaries: CanarySoakForgotten, turns::CANARY_SOAK, Policies;
     absence_right_after_a_start: AbsenceAtOnce, turns::ORDER, Policies;
     a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Policies;
+    a_late_host_that_nothing_is_known_of: PermitWithoutBaseline, rules::BASELINE, Policies;
+    a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Policies;
+    hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

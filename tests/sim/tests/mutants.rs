@@ -74,6 +74,8 @@ mutants! {
     others_before_the_end_of_the_wait_after_the_canaries: CanarySoakForgotten, turns::CANARY_SOAK, Watched;
     absence_right_after_a_start: AbsenceAtOnce, turns::ORDER, Wild;
     a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Wild;
+    a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Viewed;
+    a_host_that_returns_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.
@@ -104,6 +106,7 @@ fn nothing_is_caught_without_a_fault() {
         Kind::Together,
         Kind::Retried,
         Kind::Watched,
+        Kind::Viewed,
     ];
     for seed in 0..8 {
         for kind in kinds {

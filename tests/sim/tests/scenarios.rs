@@ -319,6 +319,19 @@ fn an_offline_host_is_waited_for_and_then_skipped() {
     world.disconnect(&"h2".into());
     world.start();
     world.helpful = false;
+    // It was not surveyed: the server is not upgraded before a person says so.
+    rest(&mut world);
+    let pause = world.kernel.rollout().pause.clone().unwrap();
+    assert!(
+        pause.text.starts_with("1 host was not surveyed: node-2"),
+        "{pause:?}"
+    );
+    world
+        .command(Command::Resume {
+            reason: String::new(),
+            accept_server: false,
+        })
+        .unwrap();
     rest(&mut world);
     assert_eq!(
         (world.outcome(2), world.kernel.phase()),

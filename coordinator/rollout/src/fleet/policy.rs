@@ -162,7 +162,8 @@ impl Profile {
                 soak_ms: 15 * MINUTE,
                 health: HealthGate {
                     good_views: 3,
-                    // Views are a minute apart at most: three of them in a row, and as many again after one bad.
+                    // A further good view needs newer samples, which come every few seconds to every minute: three views in a row, and as
+                    // many again after one bad.
                     patience_ms: verify_ms.saturating_add(5 * MINUTE),
                 },
                 retry: transient(&[MINUTE, 5 * MINUTE, 15 * MINUTE]),

@@ -28,6 +28,9 @@ pub(crate) struct Adopted {
     /// Release of the server when the rollout began; the adopted plan knows only what runs by now.
     #[serde(default)]
     from: Option<PmmVersion>,
+    /// When it took over; hosts that came with it have no baseline from before.
+    #[serde(default)]
+    pub at_ms: u64,
 }
 
 /// Row `kept/<host>`: the part of a host that began, or that the adopted plan does not have.
@@ -140,7 +143,7 @@ impl Kernel {
         self.adoptable(id, &child)?;
         let before = Arc::clone(&self.plan);
         let listed: BTreeSet<HostId> = child.hosts.iter().map(|host| host.host.clone()).collect();
-        let adopted = self.what_stays(id, &child);
+        let adopted = self.what_stays(id, &child, now_ms);
         let kept = self.kept_by(&listed);
         let freed: Vec<HostId> = self
             .kept
@@ -159,6 +162,7 @@ impl Kernel {
         self.plan = Arc::clone(&plan);
         self.plan_id = id.clone();
         self.out.plan = Some(id.clone());
+        self.find_unlisted();
         let left = self.skip_those_that_left(now_ms);
         let mut late = 0;
         for at in 0..plan.legs.len() {
@@ -356,7 +360,7 @@ impl Kernel {
         })
     }
 
-    fn what_stays(&self, id: &PlanId, child: &Plan) -> Adopted {
+    fn what_stays(&self, id: &PlanId, child: &Plan, now_ms: u64) -> Adopted {
         let mut legs = self.plan.legs.clone();
         for (leg, row) in legs.iter_mut().zip(&self.legs) {
             let new = child
@@ -393,6 +397,7 @@ impl Kernel {
             legs,
             groups,
             from: Some(self.plan.server.from),
+            at_ms: now_ms,
         }
     }
 

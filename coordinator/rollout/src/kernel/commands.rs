@@ -332,6 +332,7 @@ impl Kernel {
                 .filter(|(_, row)| row.counts)
                 .map(|(host, _)| host.clone());
             self.rollout.accepted.extend(failed.collect::<Vec<_>>());
+            self.accept_unsurveyed(now_ms);
         }
         if code == "bridge_incomplete" {
             self.rollout.bridge_accepted = true;
@@ -384,6 +385,7 @@ impl Kernel {
         {
             // The baseline is the view from right before the first change.
             self.baseline = None;
+            self.find_unlisted();
             self.dirty.insert(Key::Baseline);
         }
         self.set_rollout(phase, text.trim(), now_ms);
@@ -399,6 +401,11 @@ impl Kernel {
             }
             _ => {}
         }
+        // One that is made harder still has the reason that it began with.
+        let reason = match &self.rollout.abort {
+            Some(earlier) => format!("{reason}; first aborted by {}: {}", earlier.by, earlier.reason),
+            None => reason,
+        };
         self.rollout.abort = Some(Abort {
             by: by.to_owned(),
             reason,

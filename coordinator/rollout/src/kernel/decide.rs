@@ -79,7 +79,10 @@ impl Kernel {
         match kind {
             LegKind::Survey => self.drive_survey(at, now_ms),
             LegKind::Server { .. } => self.drive_server(at, now_ms),
-            LegKind::Clients { .. } => self.drive_clients(at, now_ms),
+            LegKind::Clients { .. } => {
+                self.look_at_unlisted(VIEW_PATIENCE_MS, now_ms);
+                self.drive_clients(at, now_ms);
+            }
         }
         self.legs[at].phase == LegPhase::Settled
     }
@@ -223,7 +226,7 @@ impl Kernel {
         };
         let timed_out = self.legs[at]
             .offline_until_ms
-            .is_some_and(|until| until <= now_ms);
+            .is_some_and(|until| until <= now_ms && self.absence_is_known(now_ms));
         if timed_out || !waits(self, false) {
             // Those that are away or held are asked again at their turn.
             let away: Vec<HostId> = self.hosts[&leg]
@@ -241,24 +244,9 @@ impl Kernel {
             .filter(|(host, row)| row.counts && !self.rollout.accepted.contains(*host))
             .map(|(host, _)| host.clone())
             .collect();
-        if !failed.is_empty() {
-            let first = self
-                .host(&leg, &failed[0])
-                .map(|row| row.reason.clone())
-                .unwrap_or_default();
-            let text = format!(
-                "{} host{} failed the survey, first {}: {first}",
-                failed.len(),
-                if failed.len() == 1 { "" } else { "s" },
-                self.name(&failed[0])
-            );
-            self.pause(
-                "survey",
-                &text,
-                "repair and `retry`, or `resume` to go on without them",
-                "coordinator",
-                now_ms,
-            );
+        let unsurveyed = self.unsurveyed();
+        if !failed.is_empty() || !unsurveyed.is_empty() {
+            self.pause_after_survey(&leg, &failed, &unsurveyed, now_ms);
         } else if self.baseline.is_some() {
             self.set_leg(at, LegPhase::Settled, now_ms);
         } else if self.legs[at].since_ms + VIEW_PATIENCE_MS + self.plan.timing.offline_for_ms <= now_ms
@@ -450,9 +438,10 @@ impl Kernel {
         {
             return;
         }
-        if !self.keep_before(self.legs.len(), now_ms) {
+        if !self.keep_before(self.legs.len(), now_ms) || self.waits_for_last_look(now_ms) {
             return;
         }
+        self.keep_last_look();
         for at in 0..self.legs.len() {
             if matches!(self.legs[at].phase, LegPhase::Waiting | LegPhase::Running) {
                 self.set_leg(at, LegPhase::Cancelled, now_ms);

@@ -433,7 +433,7 @@ impl Kernel {
         let rows = &self.hosts[leg];
         for host in &group.hosts {
             let Some(row) = rows.get(host) else { continue };
-            let begins = row.phase.before_permit();
+            let begins = row.phase.before_permit() && self.has_baseline(host);
             if !begins || !self.may_begin_now(host, row, now_ms) {
                 continue;
             }
@@ -479,6 +479,7 @@ impl Kernel {
         self.enter(leg, host, HostPhase::Permitted, now_ms, |row| {
             row.slot = slot;
             row.permitted_at_ms = Some(now_ms);
+            row.lost_before_ms = None;
         });
         self.give_within(leg, host, Action::Switch, within_ms, now_ms);
     }
@@ -511,7 +512,7 @@ impl Kernel {
         let begins = |host: &&HostId| {
             self.host(&leg, host)
                 .is_some_and(|row| matches!(row.phase, HostPhase::Waiting | HostPhase::Ready))
-                && !(self.can_be_asked(host) && self.followed(host))
+                && (!(self.can_be_asked(host) && self.followed(host)) || self.is_not_listed(host, now_ms))
         };
         if open.iter().any(|host| self.waits_for_backup(&leg, host, now_ms)) {
             return;
@@ -544,7 +545,10 @@ impl Kernel {
 
     /// Whether a host of a client leg can be asked now.
     fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
-        asked_by(row, now_ms) && self.can_be_asked(host) && self.followed(host)
+        asked_by(row, now_ms)
+            && self.can_be_asked(host)
+            && self.followed(host)
+            && !self.is_not_listed(host, now_ms)
     }
 
     /// Right after a start of the coordinator nobody counts as absent.

@@ -32,7 +32,9 @@ impl Kernel {
                 view.services.len()
             );
             self.event(now_ms, "server", "baseline", text);
+            self.find_unlisted();
         }
+        self.complete_baseline(&view, now_ms);
         let verifying: Vec<(LegId, HostId)> = self
             .hosts
             .iter()
@@ -110,25 +112,44 @@ impl Kernel {
         if self.breaks(super::Mutant::VerifiedUnseen) {
             missing.retain(|what| !what.starts_with("no fresh sample"));
         }
+        let further = row.good_views > 0 && !self.breaks(super::Mutant::OldSamplesCount);
+        // Looks come more often than samples: one without news of each series is neither good nor bad.
+        let same = (row.marks.iter())
+            .find(|(series, mark)| further && newest(view, series).is_none_or(|now| now <= mark.counted_ms))
+            .map(|(series, _)| series_name(view, series));
+        let counts = missing.is_empty() && same.is_none();
         let marks: BTreeMap<String, Mark> = row
             .marks
             .iter()
-            .map(|(series, mark)| (series.clone(), advanced(*mark, newest(view, series))))
+            .map(|(series, mark)| {
+                let now = newest(view, series);
+                let mut mark = advanced(*mark, now);
+                if counts {
+                    mark.counted_ms = now.unwrap_or(mark.counted_ms);
+                }
+                (series.clone(), mark)
+            })
             .collect();
         let (needed, _) = self.gate(leg, host);
-        let good = if missing.is_empty() { row.good_views + 1 } else { 0 };
+        let good = if missing.is_empty() {
+            row.good_views + u32::from(counts)
+        } else {
+            0
+        };
         self.edit(leg, host, |row| {
             row.views += 1;
             row.last_view_ms = view.taken_at_ms;
             row.marks = marks;
             row.good_views = good;
-            if good > 0 {
+            if counts {
                 row.last_good_ms = view.taken_at_ms;
             }
-            row.reason = if good > 0 {
-                format!("{good} of {needed} good views in a row")
-            } else {
-                missing.join("; ")
+            row.reason = match same {
+                _ if good == 0 => missing.join("; "),
+                Some(series) => {
+                    format!("{good} of {needed} good views in a row; no newer sample of {series} yet")
+                }
+                None => format!("{good} of {needed} good views in a row"),
             };
         });
         if good >= needed {
@@ -348,9 +369,9 @@ fn advanced(mark: Mark, newest: Option<u64>) -> Mark {
         mark.rises
     };
     Mark {
-        before_ms: mark.before_ms,
         last_ms: mark.last_ms.max(newest),
         rises,
+        ..mark
     }
 }
 

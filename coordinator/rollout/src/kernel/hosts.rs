@@ -49,6 +49,10 @@ impl Kernel {
         if row.phase != HostPhase::Lost {
             return;
         }
+        if row.order.is_none() {
+            self.ask_anew(leg, host, "it came back", now_ms);
+            return self.reopened(host, "its next attempt", now_ms);
+        }
         let phase = row.lost_in.unwrap_or(HostPhase::Switching);
         let step = row.step.clone();
         let place = step
@@ -59,11 +63,19 @@ impl Kernel {
             HostPhase::Permitted => self.plan.timing.permit_ms + GRACE_MS,
             _ => self.plan.timing.switch_ms + GRACE_MS,
         };
+        let takes_slot = self.leg_target(leg).is_some() && !self.breaks(super::Mutant::ReturnsWithoutSlot);
         self.enter(leg, host, phase, now_ms, |row| {
             row.step = step;
             row.deadline_ms = Some(now_ms + wait);
             row.reason = "it came back".to_owned();
+            // Its slot may have been freed meanwhile. What really happens there counts, also beyond the maximum: nobody else begins before
+            // it is below that again.
+            row.slot |= takes_slot;
         });
+        self.reopened(host, &place, now_ms);
+    }
+
+    fn reopened(&mut self, host: &HostId, place: &str, now_ms: u64) {
         let target = self.name(host).to_owned();
         self.disturbed(target, format!("{place}: it was lost and came back"), now_ms);
         if self.rollout.phase.is_final() {
@@ -185,8 +197,11 @@ impl Kernel {
                 self.event(now_ms, format!("host:{host}"), "host_resumed", text);
             }
             HostEvent::Finished(result) => {
+                let wanted_back = self.host(leg, host).is_some_and(|row| row.back_wanted.is_some());
                 self.finished(leg, host, &result, now_ms);
-                self.try_by_itself(leg, host, now_ms);
+                if !wanted_back {
+                    self.try_by_itself(leg, host, now_ms);
+                }
             }
             HostEvent::InventoryChanged { .. } | HostEvent::HoldChanged { .. } => {}
         }
@@ -372,6 +387,12 @@ impl Kernel {
     /// An order ended and nothing changed on the host.
     fn not_begun(&mut self, leg: &LegId, host: &HostId, result: &OrderResult, now_ms: u64) {
         let aborted = self.rollout.abort.is_some();
+        if let Some(why) = self.host(leg, host).and_then(|row| row.back_wanted.clone())
+            && !aborted
+            && self.rollout.going_back.is_none()
+        {
+            return self.spared(leg, host, &why, now_ms);
+        }
         match (result.outcome, result.code.as_str()) {
             (Outcome::Expired, _) | (Outcome::Refused, codes::STALE_EPOCH | codes::PERMIT_EXPIRED) => {
                 // A permit that a window cut short says nothing about the host.
@@ -413,6 +434,15 @@ impl Kernel {
             (Outcome::Refused, _) => self.fail(leg, host, HostPhase::Refused, result, now_ms),
             _ => self.fail(leg, host, HostPhase::Failed, result, now_ms),
         }
+    }
+
+    /// A host that was wanted back before it began: there is nothing to take back, and it does not begin after all.
+    fn spared(&mut self, leg: &LegId, host: &HostId, why: &str, now_ms: u64) {
+        self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
+            row.slot = row.broken;
+            codes::GIVEN_UP.clone_into(&mut row.code);
+            row.reason = format!("{why}; it had not begun, nothing was changed");
+        });
     }
 
     /// Ends a host that did not make it. Whoever can show that it has a working client gives its slot back.

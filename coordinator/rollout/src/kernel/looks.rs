@@ -24,6 +24,8 @@ pub const NODES_AT_ONCE: usize = 50;
 const LOOKS_IN_SIGHT: u64 = 10;
 /// The same in looks at the whole fleet, which come beside the others.
 const FLEET_LOOKS_IN_SIGHT: u64 = 3;
+/// An end that needs no checks waits at most this long for a look after the last change.
+const LAST_LOOK_MS: u64 = 2 * FLEET_EVERY_MS;
 /// Queries in this time before the baseline make a service active.
 const QAN_WINDOW_MS: u64 = 3_600_000;
 
@@ -192,6 +194,36 @@ impl Kernel {
     /// Whether nothing was seen of a verifying host since its switch, or nothing lately.
     pub(crate) fn is_unseen(&self, row: &HostRow, now_ms: u64) -> bool {
         row.views == 0 || !self.is_in_sight(row.last_view_ms, now_ms)
+    }
+
+    /// Whether the end of an abort or of the way back waits for one more look at the fleet, so that the report shows how things are after
+    /// the last change and not how they were before it. Where PMM can't be asked it ends without.
+    pub(super) fn waits_for_last_look(&self, now_ms: u64) -> bool {
+        let legs = self.legs.iter().filter(|leg| self.leg_target(&leg.leg).is_some());
+        let rows = legs.flat_map(|leg| self.hosts[&leg.leg].values());
+        let changes = rows.filter_map(|row| match row.phase {
+            HostPhase::RolledBack | HostPhase::Inconsistent => row.ended_at_ms,
+            _ => row.switched_at_ms,
+        });
+        let changed = changes
+            .max()
+            .filter(|at| *at <= now_ms && self.baseline.is_some());
+        changed.is_some_and(|at| !self.fleet_seen_since(at, now_ms) && at + LAST_LOOK_MS > now_ms)
+    }
+
+    /// What the last look showed beside the baseline becomes what is reported.
+    pub(super) fn keep_last_look(&mut self) {
+        let before = self.verification.take();
+        let found = Some(self.checks()).filter(|found| found.clients_checked > 0);
+        self.verification = found.or(before);
+        self.dirty.insert(Key::Verification);
+    }
+
+    /// Whether there was a look at the whole fleet after a moment.
+    pub(super) fn fleet_seen_since(&self, at_ms: u64, now_ms: u64) -> bool {
+        self.sights
+            .fleet
+            .is_some_and(|sight| sight.is_after(at_ms, now_ms))
     }
 
     /// Lays a look over what is known. Answers may overtake each other: nothing takes the place of something newer.

@@ -10,6 +10,7 @@
 mod adopt;
 mod attempts;
 mod backup;
+mod baseline;
 mod cause;
 mod commands;
 mod decide;
@@ -40,6 +41,7 @@ mod spread;
 mod start;
 mod state;
 mod timers;
+mod unsurveyed;
 mod waiting;
 
 pub(crate) use groups::Tally;
@@ -124,6 +126,8 @@ pub struct Kernel {
     pub(crate) links: BTreeMap<HostId, Link>,
     /// Position of each host in the plan.
     index: Arc<BTreeMap<HostId, usize>>,
+    /// Hosts that the baseline does not have.
+    unlisted: BTreeSet<HostId>,
     /// Which hosts don't go together.
     spread: Arc<spread::Spread>,
     /// Absence before this moment does not count.

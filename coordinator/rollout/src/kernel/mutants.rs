@@ -88,6 +88,12 @@ pub enum Mutant {
     AbsenceAtOnce,
     /// A group that was done stays so when a host of it is tried again.
     RetriesBehind,
+    /// Hosts begin although the baseline does not have them.
+    PermitWithoutBaseline,
+    /// A lost host whose slot was freed goes on without one when it returns.
+    ReturnsWithoutSlot,
+    /// The same sample counts at each look.
+    OldSamplesCount,
 }
 
 impl Kernel {

@@ -92,11 +92,14 @@ impl Kernel {
             Some(at(hop.deadline_ms?, what))
         });
         let running = self.legs.iter().filter(|leg| leg.phase == LegPhase::Running);
-        let away = running.filter_map(|leg| {
-            Some(at(
-                leg.offline_until_ms?,
-                "hosts that are still away are left out",
-            ))
+        let away = running.filter_map(move |leg| {
+            let survey = leg.hops.is_empty() && self.leg_target(&leg.leg).is_none();
+            let what = if survey {
+                "hosts that are still away are asked again at their turn"
+            } else {
+                "hosts that are still away are left out"
+            };
+            Some(at(leg.offline_until_ms?, what))
         });
         hops.chain(away)
     }

@@ -122,6 +122,10 @@ impl Kernel {
 
     /// After the pause about them, those that are still away are left out.
     pub(super) fn accept_absence(&mut self, now_ms: u64) {
+        // Right after a start of the coordinator nobody knows who is away: whoever is then is asked about once more.
+        if !self.absence_is_known(now_ms) {
+            return;
+        }
         let plan = std::sync::Arc::clone(&self.plan);
         for leg in &plan.legs {
             for group in plan.groups.iter().filter(|group| group.offline == Offline::Wait) {
@@ -145,6 +149,9 @@ impl Kernel {
 
     fn leave_away(&mut self, leg: &LegId, hosts: &[HostId], reason: &str, now_ms: u64) {
         for host in hosts {
+            if self.lose_again(leg, host, now_ms) {
+                continue;
+            }
             self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
                 codes::DEADLINE.clone_into(&mut row.code);

@@ -47,6 +47,13 @@ impl Kernel {
                     "make a new plan when this rollout has ended",
                 );
             };
+            if row.phase == HostPhase::Lost && !self.is_connected(host) {
+                return refused(
+                    "away",
+                    format!("{} is lost and away", self.name(host)),
+                    "it goes on by itself when it returns; `host free-slot` lets others begin meanwhile",
+                );
+            }
             if !self.is_retryable(host, row) {
                 return refused(
                     "not_failed",
@@ -59,8 +66,24 @@ impl Kernel {
                 );
             }
         }
+        let later: Vec<LegId> = self
+            .legs
+            .iter()
+            .skip_while(|row| row.leg != leg)
+            .skip(1)
+            .map(|row| row.leg.clone())
+            .collect();
         for host in &again {
             self.try_again(&leg, host, now_ms);
+            // `skip` leaves it out of all legs.
+            for later in &later {
+                if self
+                    .host(later, host)
+                    .is_some_and(|row| row.phase == HostPhase::Skipped)
+                {
+                    self.ask_anew(later, host, "tried again", now_ms);
+                }
+            }
         }
         let server_again = (server || all) && self.retry_server(now_ms);
         if again.is_empty() && !server_again {
@@ -192,8 +215,14 @@ impl Kernel {
     }
 
     fn try_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
-        // Without a working client it goes on occupying its slot until it is verified.
-        self.edit(leg, host, |row| row.broken = row.slot);
+        // Without a working client it goes on occupying its slot until it is verified. One that was lost is lost again if it leaves before.
+        self.edit(leg, host, |row| {
+            row.broken = row.slot;
+            row.lost_before_ms = match row.phase {
+                HostPhase::Lost => row.permitted_at_ms,
+                _ => row.lost_before_ms,
+            };
+        });
         self.ask_anew(leg, host, "tried again", now_ms);
         self.edit(leg, host, |row| {
             row.staged = false;
@@ -201,6 +230,7 @@ impl Kernel {
             row.retried.clear();
         });
         self.rollout.accepted.remove(host);
+        self.rollout.accepted_unsurveyed.remove(host);
         self.follow_again(leg, host, now_ms);
         let plan = Arc::clone(&self.plan);
         let group = self.planned(host).and_then(|planned| plan.group(&planned.group));

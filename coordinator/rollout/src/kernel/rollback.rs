@@ -492,9 +492,11 @@ impl Kernel {
             || self.waits_to_go_back()
             || self.anything_in_flight()
             || !self.keep_before(self.legs.len(), now_ms)
+            || self.waits_for_last_look(now_ms)
         {
             return;
         }
+        self.keep_last_look();
         for at in 0..self.legs.len() {
             let open = matches!(self.legs[at].phase, LegPhase::Waiting | LegPhase::Running);
             if open || self.legs[at].leg == back.leg {

@@ -80,6 +80,7 @@ impl Kernel {
             accepted_unmatched: BTreeSet::new(),
             disturbances: Vec::new(),
             accepted: BTreeSet::new(),
+            accepted_unsurveyed: BTreeSet::new(),
             left_at_old_address: BTreeSet::new(),
             bridge_accepted: false,
             check_until_ms: None,
@@ -122,6 +123,7 @@ impl Kernel {
         let spread = Arc::new(Spread::of(&plan));
         Self {
             index: Arc::new(index(&plan)),
+            unlisted: BTreeSet::new(),
             plan,
             spread,
             plan_id: plan_id(plan_bytes),
@@ -279,6 +281,7 @@ impl Kernel {
                 kernel.holds.insert(HostId::from(host), read(row)?);
             }
         }
+        kernel.find_unlisted();
         Ok(kernel)
     }
 
@@ -387,6 +390,7 @@ pub(super) fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         marks: BTreeMap::new(),
         views: 0,
         last_view_ms: 0,
+        lost_before_ms: None,
         lost_in: None,
         ask_at_ms: None,
         backup_since_ms: None,

@@ -118,6 +118,9 @@ pub struct RolloutRow {
     pub disturbances: Vec<Disturbance>,
     /// Hosts that failed the survey and whose exclusion a person accepted.
     pub accepted: BTreeSet<HostId>,
+    /// Hosts that were not surveyed before a person let the server go on. They are asked at their turn.
+    #[serde(default)]
+    pub accepted_unsurveyed: BTreeSet<HostId>,
     /// Hosts whose client did not follow the server to PMM 3's port, and whose exclusion a person accepted.
     #[serde(default)]
     pub left_at_old_address: BTreeSet<HostId>,
@@ -485,6 +488,9 @@ pub struct Mark {
     pub last_ms: u64,
     /// How often it rose after the switch was done.
     pub rises: u32,
+    /// Newest in the last good view that counted.
+    #[serde(default)]
+    pub counted_ms: u64,
 }
 
 /// Row `host/<leg>/<host>`.
@@ -540,6 +546,9 @@ pub struct HostRow {
     /// When the newest of them was taken, Unix milliseconds.
     #[serde(default)]
     pub last_view_ms: u64,
+    /// When it got the permit of an attempt in which it was lost, and nothing is known of its client since.
+    #[serde(default)]
+    pub lost_before_ms: Option<u64>,
     /// What a lost host was doing.
     pub lost_in: Option<HostPhase>,
     /// It is not asked before this.

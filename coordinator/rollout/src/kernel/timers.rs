@@ -63,6 +63,9 @@ impl Kernel {
             HostPhase::Preparing => {
                 let expired = row.expired + 1;
                 self.edit(leg, host, |row| row.expired = expired);
+                if expired >= PATIENCE && self.lose_again(leg, host, now_ms) {
+                    return;
+                }
                 if expired >= PATIENCE {
                     self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                         codes::DEADLINE.clone_into(&mut row.code);
@@ -113,10 +116,30 @@ impl Kernel {
         });
     }
 
+    /// A host that was lost, is tried again and does not answer before anything is changed is what it was: lost. It is asked anew when it
+    /// returns.
+    pub(super) fn lose_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) -> bool {
+        let Some(permitted) = self.host(leg, host).and_then(|row| row.lost_before_ms) else {
+            return false;
+        };
+        self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
+            row.order = None;
+            row.counts = true;
+            row.permitted_at_ms = Some(permitted);
+            codes::DEADLINE.clone_into(&mut row.code);
+            "silent since its permit; it was to be tried again and did not answer"
+                .clone_into(&mut row.reason);
+        });
+        true
+    }
+
     /// Skips the hosts of a client leg that could not begin: held or away to the end.
     pub(super) fn skip_left_behind(&mut self, at: usize, hosts: &[HostId], now_ms: u64) {
         let leg = self.legs[at].leg.clone();
         for host in hosts {
+            if !self.is_connected(host) && self.lose_again(&leg, host, now_ms) {
+                continue;
+            }
             let (code, reason) = match self.held(host) {
                 Some(hold) => (codes::HELD, format!("held: {hold}")),
                 None if self
@@ -132,6 +155,9 @@ impl Kernel {
                     codes::UNEXPECTED_STATE,
                     "its client did not follow the server to PMM 3's port".to_owned(),
                 ),
+                None if self.is_connected(host) && self.is_not_listed(host, now_ms) => {
+                    (codes::UNEXPECTED_STATE, "PMM does not list its client".to_owned())
+                }
                 None => (
                     codes::DEADLINE,
                     "it was offline at its turn and to the end".to_owned(),

@@ -146,6 +146,17 @@ impl Kernel {
                 );
                 Some(duty(Owner::PmmServer, "checks", missing, until))
             }
+            RolloutPhase::RollingBack | RolloutPhase::Aborting
+                if !self.anything_in_flight() && self.waits_for_last_look(now_ms) =>
+            {
+                let text = "the PMM Server's view of the fleet after the last change";
+                Some(duty(
+                    Owner::PmmServer,
+                    "last_look",
+                    text,
+                    self.next_fleet_look_ms(now_ms),
+                ))
+            }
             RolloutPhase::RollingBack => {
                 let text = self.rollout.going_back.as_ref().map_or_else(
                     || "the next decision".to_owned(),
@@ -692,6 +703,9 @@ impl Kernel {
                 Some(until) => duty(Owner::Agent, "offline", text, until),
                 None => until_next(Owner::Agent, "offline", text, next.clone()),
             };
+        }
+        if row.phase == HostPhase::Ready && self.leg_target(leg).is_some() && !self.has_baseline(host) {
+            return self.listing_duty(host, now_ms);
         }
         if let Some(group) = group
             && let Some(duty) = self.turn_duty(leg, host, row, group, moment)

@@ -1,9 +1,10 @@
 //! How long a plan may take, walked through its legs, groups, widths and windows twice: once with short times and once with long ones.
 //!
 //! All durations that this rests on stand in [`SHORT`] and [`LONG`]. They are estimates: a client's package is installed in well under a
-//! minute on an idle host and takes some minutes where the package manager first waits for a mirror; PMM looks at its clients every few
-//! seconds, and this program at PMM at most once a minute. A hop of the server is a stop, an image that may have to be pulled, a change of
-//! ownership and a start; how long the copy of its data takes depends on its size and disks, which are not known here.
+//! minute on an idle host and takes some minutes where the package manager first waits for a mirror; PMM gets new samples of its
+//! clients every few seconds to every minute, and hosts under verification are looked at every few seconds. A hop of the server is a stop,
+//! an image that may have to be pulled, a change of ownership and a start; how long the copy of its data takes depends on its size
+//! and disks, which are not known here.
 
 use super::{Forecast, HostAction, LegKind, Plan, PlanGroup, PlanHost};
 use crate::fleet::duration_text;
@@ -22,21 +23,22 @@ pub(super) struct Pace {
     hop_ms: u64,
     /// One host from its permit to the first good view of PMM.
     host_ms: u64,
+    /// Each further good view: it needs a newer sample of every series, and these come by PMM's resolution.
+    view_ms: u64,
 }
 
 pub(super) const SHORT: Pace = Pace {
     survey_ms: 30 * SECOND,
     hop_ms: 3 * MINUTE,
     host_ms: 40 * SECOND,
+    view_ms: 6 * SECOND,
 };
 pub(super) const LONG: Pace = Pace {
     survey_ms: 10 * MINUTE,
     hop_ms: 20 * MINUTE,
     host_ms: 4 * MINUTE,
+    view_ms: MINUTE,
 };
-
-/// A further good view comes a minute later: PMM is not asked more often.
-const VIEW_MS: u64 = MINUTE;
 
 /// How one group goes through one leg.
 pub(super) struct Course {
@@ -76,7 +78,7 @@ pub(super) fn forecast(plan: &Plan, now_ms: u64) -> Option<Forecast> {
     all.push(format!(
         "a host: {}, and {} for each further good view (built-in estimates)",
         between(SHORT.host_ms, LONG.host_ms),
-        duration_text(VIEW_MS)
+        between(SHORT.view_ms, LONG.view_ms)
     ));
     all.extend(basis);
     all.push("not counted: approvals, pauses, retries, hosts that are away".to_owned());
@@ -155,7 +157,7 @@ pub(super) fn course(
         return None;
     }
     let views = group.health.as_ref().map_or(1, |health| health.good_views);
-    let round_ms = pace.host_ms + u64::from(views.saturating_sub(1)) * VIEW_MS;
+    let round_ms = pace.host_ms + u64::from(views.saturating_sub(1)) * pace.view_ms;
     let (first, rest) = rounds(group, &hosts);
     let mut openings = 0;
     let walked = pass(group, at_ms, first, round_ms, &mut openings).and_then(|canaries| {

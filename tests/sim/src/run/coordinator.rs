@@ -602,6 +602,9 @@ impl Coordinator {
         given.input = expected::input(&input);
         if let Some(eyes) = &mut batch.eyes {
             eyes.watcher.turns.hears(&input, wall_ms);
+            if let Input::ServerView(view) = &input {
+                eyes.watcher.samples.shown(&self.kernel, view);
+            }
         }
         let output = self.kernel.handle(input, wall_ms);
         if let Some(eyes) = &mut batch.eyes {

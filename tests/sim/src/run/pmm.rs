@@ -5,6 +5,7 @@ use super::coordinator::Message;
 use super::faults::Fault;
 use super::led::Course;
 use super::world::{What, World};
+use crate::hosts::RESOLUTION_MS;
 use fleet_common::codes::{self, Code};
 use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
@@ -307,8 +308,9 @@ impl World {
                 },
             ));
             if agent.version.is_some() && agent.samples && reaches {
-                nodes.push((listed.node_id.clone(), self.now - 500));
-                samples.push((listed.service_id.clone(), self.now - 500));
+                let newest = self.now - self.now % RESOLUTION_MS;
+                nodes.push((listed.node_id.clone(), newest));
+                samples.push((listed.service_id.clone(), newest));
                 if request.qan_from_ms > 0 {
                     active.push(listed.service_id.clone());
                 }

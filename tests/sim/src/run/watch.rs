@@ -86,6 +86,7 @@ pub struct Watcher {
     accepted: Option<HostId>,
     /// Some host says what it likes.
     pub liars: bool,
+    pub samples: rules::Samples,
     gates: crate::gates::Gates,
     pub turns: crate::turns::Turns,
 }
@@ -216,6 +217,9 @@ impl Watcher {
                 let (leg, host) = (LegId::from(leg), HostId::from(host));
                 if let Some(found) = kernel.host(&leg, &host) {
                     let target = proof::target(kernel, &leg);
+                    if let Some(before) = self.rows.get(&row.key).map(|known| known.phase) {
+                        self.look_at_return(kernel, &leg, &host, before, found);
+                    }
                     self.look_at_proof(kernel, &row.key, &host, found, target, truth);
                     self.look_at_host(&row.key, (&leg, target), &host, found, truth, freed);
                 }
@@ -244,6 +248,24 @@ impl Watcher {
             && shown.proves(kernel, host) != target
         {
             self.broken(proof::VERIFIED, format!("{key} showed {shown:?}"));
+        }
+    }
+
+    /// Whoever comes back holds its slot, and whoever passes has shown as many samples as its gate asks for.
+    fn look_at_return(
+        &mut self,
+        kernel: &Kernel,
+        leg: &LegId,
+        host: &HostId,
+        before: HostPhase,
+        row: &HostRow,
+    ) {
+        if rules::returned_without_slot(kernel, leg, before, row) {
+            self.broken(rules::RETURNED, format!("{host} in {leg} is {:?}", row.phase));
+        }
+        let what = self.samples.look(kernel, host, before, row);
+        if let Some(what) = what.filter(|_| !self.vouched.contains(host)) {
+            self.broken(rules::SAMPLES, what);
         }
     }
 
@@ -415,6 +437,9 @@ impl Watcher {
         {
             let text = format!("{} of {most} in {}", taken.slots, planned.group);
             self.broken(rules::SLOT_MAX, text);
+        }
+        if rules::lacks_baseline(kernel, planned) {
+            self.broken(rules::BASELINE, order.order.to_string());
         }
         if kernel.rollout().going_back.is_some() {
             self.broken(operated::CLOSED, format!("{} while clients go back", order.order));
