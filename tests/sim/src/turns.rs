@@ -225,7 +225,7 @@ impl Turns {
         self.late.extend(open.into_iter().map(|host| (leg.clone(), host)));
     }
 
-    /// Whether a host that could still begin is held, known to be away, or cut off from the server.
+    /// Whether a host that could still begin is held, known to be away, cut off from the server, or not in PMM's list.
     fn is_given_up(&self, kernel: &Kernel, leg: &LegId, host: &HostId, now: u64) -> bool {
         let before = |row: &HostRow| row.phase.before_permit();
         if !kernel.host(leg, host).is_some_and(before) {
@@ -237,7 +237,12 @@ impl Turns {
         let servers = kernel.legs().iter().filter(|leg| !leg.hops.is_empty());
         let mut followers = servers.filter_map(|server| kernel.host(&server.leg, host));
         let cut_off = followers.any(|row| row.phase.is_final() && row.phase != HostPhase::Repointed);
-        away || held || cut_off
+        let unlisted = kernel
+            .plan()
+            .hosts
+            .iter()
+            .any(|planned| planned.host == *host && super::rules::lacks_baseline(kernel, planned));
+        away || held || cut_off || unlisted
     }
 }
 

@@ -138,7 +138,7 @@ fn agents_that_go_back_in_secret() {
 
 #[test]
 fn sessions_that_serve_a_fork() {
-    caught("a served fork", run::FORK, Life::Plain, Break::ForkServed);
+    caught("a served fork", run::FORK, Life::Policies, Break::ForkServed);
 }
 
 #[test]

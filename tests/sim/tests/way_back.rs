@@ -247,6 +247,31 @@ fn a_group_goes_back_within_its_slots_and_what_did_not_begin_is_left_out() {
 }
 
 #[test]
+fn a_lost_host_goes_back_with_its_group_when_it_returns() {
+    let targets = [RollbackTarget::Group("one".to_owned()), RollbackTarget::Clients];
+    for target in targets {
+        let mut world = world(&[("one", 3, "canaries = 0\nmax_unavailable = 2")]);
+        until(&mut world, |world| {
+            (0..3).any(|number| phase(world, number) == HostPhase::Switching)
+        });
+        let away = (0..3)
+            .find(|number| phase(&world, *number) == HostPhase::Switching)
+            .unwrap();
+        world.hosts.get_mut(&id(away)).unwrap().gone = true;
+        world.disconnect(&id(away));
+        until(&mut world, |world| phase(world, away) == HostPhase::Lost);
+        back(&mut world, target).unwrap();
+        rest(&mut world);
+        assert_eq!(phase(&world, away), HostPhase::Lost);
+        world.hosts.get_mut(&id(away)).unwrap().gone = false;
+        world.connect(&id(away));
+        until(&mut world, |world| phase(world, away) == HostPhase::RolledBack);
+        assert!(world.hosts.values().all(|host| host.version == Some(host.old)));
+        sound(&world);
+    }
+}
+
+#[test]
 fn all_clients_go_back_group_by_group_in_reverse() {
     let groups = [
         ("one", 2, ""),

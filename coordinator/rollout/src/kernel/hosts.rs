@@ -72,6 +72,7 @@ impl Kernel {
             // it is below that again.
             row.slot |= takes_slot;
         });
+        self.goes_back_with_others(leg, host);
         self.reopened(host, &place, now_ms);
     }
 

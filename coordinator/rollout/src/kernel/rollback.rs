@@ -302,6 +302,23 @@ impl Kernel {
         }
     }
 
+    /// Whoever was lost when its group or all clients were taken back goes the same way when it returns.
+    pub(super) fn goes_back_with_others(&mut self, leg: &LegId, host: &HostId) {
+        let group = self
+            .planned(host)
+            .and_then(|planned| self.group(leg, &planned.group));
+        let closed = group.is_some_and(|row| row.phase == GroupPhase::RolledBack);
+        let all = self.rollout.going_back.as_ref().filter(|back| back.leg == *leg);
+        if !closed && all.is_none() || self.way_back(leg, host).is_err() {
+            return;
+        }
+        let why = all.map_or_else(
+            || "its group was taken back while it was away".to_owned(),
+            |back| format!("taken back by {}: {}", back.by, back.reason),
+        );
+        self.want_back(leg, std::slice::from_ref(host), &why);
+    }
+
     /// Gives the orders back that slots allow. With all clients going back one group goes after the other, the last one first.
     pub(super) fn drive_back(&mut self, now_ms: u64) {
         let wanted = |row: &HostRow| row.back_wanted.is_some();

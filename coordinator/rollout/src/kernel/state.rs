@@ -72,7 +72,7 @@ pub struct Pause {
     pub over_since_ms: Option<u64>,
     /// The operator's own pause that this reason took over from. Only a person ends that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Box<Pause>>,
+    pub before: Option<Box<Self>>,
 }
 
 /// One disturbance that the rollout went through.
