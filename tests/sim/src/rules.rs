@@ -100,22 +100,21 @@ impl Samples {
         before: HostPhase,
         now: &HostRow,
     ) -> Option<String> {
-        if now.phase != HostPhase::Verifying {
-            let seen = self.0.remove(host).unwrap_or_default().len();
-            if (before, now.phase) != (HostPhase::Verifying, HostPhase::Settling) {
-                return None;
-            }
-            let planned = kernel.plan().hosts.iter().find(|planned| planned.host == *host)?;
-            // Whoever has no samples at all is asked for nothing but its connection.
-            kernel.baseline()?.node_samples_ms.get(&planned.node_id)?;
-            let gate = kernel.plan().group(&planned.group)?.health.as_ref();
-            let needed = gate.map_or(1, |gate| gate.good_views) as usize;
-            return (seen < needed).then(|| format!("{host}: {seen} samples, {needed} needed"));
+        let verified = (before, now.phase) == (HostPhase::Verifying, HostPhase::Settling);
+        // Its rows in other legs say nothing of this.
+        if (before == HostPhase::Verifying) == (now.phase == HostPhase::Verifying) {
+            return None;
         }
-        if before != HostPhase::Verifying {
-            self.0.remove(host);
+        let seen = self.0.remove(host).unwrap_or_default().len();
+        if !verified {
+            return None;
         }
-        None
+        let planned = kernel.plan().hosts.iter().find(|planned| planned.host == *host)?;
+        // Whoever has no samples at all is asked for nothing but its connection.
+        kernel.baseline()?.node_samples_ms.get(&planned.node_id)?;
+        let gate = kernel.plan().group(&planned.group)?.health.as_ref();
+        let needed = gate.map_or(1, |gate| gate.good_views) as usize;
+        (seen < needed).then(|| format!("{host}: {seen} samples, {needed} needed"))
     }
 }
 
@@ -636,7 +635,7 @@ fn complete(duty: &rollout::kernel::Duty, now: u64) -> bool {
     !duty.text.is_empty() && !duty.code.is_empty() && until.is_some_and(|until| until + 1_000 >= now)
 }
 
-/// Whether a group had permits before this one.
+/// Whether a group had permits before this one, whatever the clock did meanwhile.
 pub fn had_begun(kernel: &Kernel, order: &HostOrder, group: &GroupName) -> bool {
     let first = kernel
         .group(&order.leg, group)
@@ -644,7 +643,7 @@ pub fn had_begun(kernel: &Kernel, order: &HostOrder, group: &GroupName) -> bool 
     let now = kernel
         .host(&order.leg, &order.host)
         .and_then(|row| row.permitted_at_ms);
-    first.is_some_and(|first| now.is_some_and(|now| first < now))
+    first.is_some_and(|first| now.is_some_and(|now| first != now))
 }
 
 fn each_host(kernel: &Kernel) -> impl Iterator<Item = (LegId, HostId, &rollout::kernel::HostRow)> {

@@ -197,6 +197,13 @@ impl Kernel {
         let strict = self.breaks(super::Mutant::ThresholdTooStrict) && tally.failures > 0;
         if tally.failures + u32::from(strict) > self.failure_threshold(leg, group) + one_more {
             self.breach(leg, group, tally, now_ms);
+        } else if self.rollout.phase == RolloutPhase::Running
+            && self
+                .group(leg, &group.name)
+                .is_some_and(|row| row.phase == GroupPhase::Breached)
+        {
+            // A person lets the rollout go on, and the failures are no more: who was lost came back.
+            self.reopen(leg, group, now_ms);
         }
     }
 

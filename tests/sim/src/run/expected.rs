@@ -349,6 +349,7 @@ const RETRIED: &[&str] = &[
     "group ramping -> canary",
     "group ramping -> pending",
     "group soaking -> canary",
+    "host preparing -> lost",
 ];
 
 /// So many lives go through all of it.
