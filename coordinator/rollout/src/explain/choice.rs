@@ -118,7 +118,7 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
         }
         "survey" => vec![
             run("retry", "after the repair: the hosts are asked again"),
-            resume("goes on without the hosts that failed the survey"),
+            resume("goes on: who failed the survey is left out, who did not answer is asked at its turn"),
         ],
         "bridge_incomplete" => vec![
             run(

@@ -268,6 +268,7 @@ const MOVES_WITH_POLICIES: &[&str] = &[
     "group canary -> gated",
     "group done -> ramping",
     "group done -> rolled_back",
+    "group draining -> canary",
     "group draining -> cancelled",
     "group draining -> rolled_back",
     "group gated -> cancelled",
