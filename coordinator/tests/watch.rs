@@ -117,7 +117,7 @@ fn a_frame_on_a_terminal_is_marked_when_nothing_newer_comes() {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("`script` runs here: it is in the package bsdutils (or util-linux)");
     let out = viewer.stdout.take().unwrap();
     let seen = shows(viewer, out, "trying again");
     let (fresh, marked) = seen.split_once("no answer since ").unwrap();
