@@ -9,7 +9,7 @@ use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use rollout::fleet;
 use rollout::kernel::Kernel;
-use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput, join_child};
+use rollout::plan::{HostRecord, LegKind, Plan, PlanDraft, ServerInput, join_child};
 use std::collections::BTreeMap;
 
 pub const NOW: u64 = 1_700_000_000_000;
@@ -175,6 +175,18 @@ pub fn make_direct(host: &mut HostRecord) {
     if let Detection::Installed(found) = &mut host.inventory.client {
         found.server_address = "pmm-server:443".to_owned();
         found.server_ips = vec!["172.18.0.2".parse().unwrap()];
+    }
+}
+
+/// Whether the server takes PMM 2 clients back.
+pub fn way_back(plan: &mut Plan, there_is: bool) {
+    for leg in &mut plan.legs {
+        if let LegKind::Clients {
+            no_way_back_to_pmm2, ..
+        } = &mut leg.kind
+        {
+            *no_way_back_to_pmm2 = !there_is;
+        }
     }
 }
 

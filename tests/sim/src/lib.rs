@@ -10,7 +10,7 @@ pub mod hosts;
 pub mod proof;
 pub mod rules;
 pub mod run;
-mod steps;
+pub mod steps;
 pub mod turns;
 
 pub use steps::until;

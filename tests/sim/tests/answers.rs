@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fleet_common::ids::{GroupName, HostId};
 use fleet_common::server::HopOutcome;
-use fleet_sim::fixture::{ACCEPT, GroupSpec, NOW};
+use fleet_sim::fixture::{self, GroupSpec, NOW};
 use fleet_sim::hosts::Behaviour;
+use fleet_sim::steps::{group, host, leaves, paused, planned, resume, retry};
 use fleet_sim::{Faults, World, until};
 use rollout::explain::{ExplainDocument, explain};
-use rollout::kernel::{
-    Command, GroupPhase, GroupRow, HostPhase, HostRow, Input, RollbackTarget, RolloutPhase,
-};
-use rollout::plan::{LegKind, Plan};
+use rollout::kernel::{Command, GroupPhase, HostPhase, Input, RollbackTarget, RolloutPhase};
+use rollout::plan::Plan;
 use rollout::policy::Window;
 use std::collections::BTreeMap;
 
@@ -19,25 +17,12 @@ const MINUTE: u64 = 60_000;
 /// Of the fleet files in here.
 const REMINDER: u64 = 10 * MINUTE;
 
+/// Under a server that takes PMM 2 clients still.
 fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
-    let plain = |plan: &mut Plan| {
-        plan.groups.iter_mut().for_each(|group| group.retry.clear());
-        for leg in &mut plan.legs {
-            if let LegKind::Clients {
-                no_way_back_to_pmm2, ..
-            } = &mut leg.kind
-            {
-                *no_way_back_to_pmm2 = false;
-            }
-        }
+    planned(groups, behaviours, &|plan| {
+        fixture::way_back(plan, true);
         edit(plan);
-    };
-    let mut world = World::with_plan(7, groups, ACCEPT, Faults::NONE, &[], &plain);
-    world.helpful = false;
-    for (number, behaviour) in behaviours {
-        world.hosts.get_mut(&id(*number)).unwrap().behaviour = *behaviour;
-    }
-    world
+    })
 }
 
 fn started(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World {
@@ -46,51 +31,13 @@ fn started(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)]) -> World
     world
 }
 
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
-}
-
-fn host(world: &World, number: usize) -> &HostRow {
-    world.kernel.host(&"clients-1".into(), &id(number)).unwrap()
-}
-
-fn group<'a>(world: &'a World, name: &str) -> &'a GroupRow {
-    let name = GroupName::new(name);
-    world.kernel.group(&"clients-1".into(), &name).unwrap()
-}
-
 fn in_flight(world: &World, hosts: usize) -> usize {
     (0..hosts).filter(|number| host(world, *number).slot).count()
-}
-
-fn lose(world: &mut World, number: usize) {
-    world.hosts.get_mut(&id(number)).unwrap().gone = true;
-    world.disconnect(&id(number));
 }
 
 fn pause(world: &mut World, reason: &str) {
     let reason = reason.to_owned();
     world.command(Command::Pause { reason }).unwrap();
-}
-
-fn resume(world: &mut World) -> Result<String, String> {
-    let reason = "looked at".to_owned();
-    world.command(Command::Resume {
-        reason,
-        accept_server: false,
-    })
-}
-
-fn retry(world: &mut World) -> Result<String, String> {
-    world.command(Command::Retry {
-        hosts: Vec::new(),
-        server: false,
-    })
-}
-
-fn paused(world: &World) -> String {
-    let pause = world.kernel.rollout().pause.as_ref();
-    pause.map_or_else(String::new, |pause| format!("{}: {}", pause.code, pause.text))
 }
 
 fn steps(world: &mut World, number: usize) {
@@ -199,7 +146,7 @@ fn retrying_what_failed_does_not_end_an_operators_pause() {
     until(&mut world, |world| in_flight(world, 4) == 0);
     steps(&mut world, 2);
     assert!(paused(&world).starts_with("threshold"), "{}", paused(&world));
-    assert!(retry(&mut world).unwrap().contains("still paused"));
+    assert!(retry(&mut world, &[]).unwrap().contains("still paused"));
     assert_eq!(paused(&world), "operator: lunch");
     steps(&mut world, 60);
     assert_eq!(in_flight(&world, 4), 0);
@@ -264,7 +211,7 @@ fn retry_takes_the_hosts_that_an_operator_took_back() {
         (0..4).all(|number| host(world, number).phase.is_final())
     });
     assert!(offers(&told(&world, "rollout"), "retry"));
-    assert_eq!(retry(&mut world).unwrap(), "a new attempt for 4 hosts");
+    assert_eq!(retry(&mut world, &[]).unwrap(), "a new attempt for 4 hosts");
     until(&mut world, |world| {
         (0..4).all(|number| host(world, number).upgraded())
     });
@@ -280,7 +227,7 @@ fn slots_that_a_lost_host_holds_offer_what_helps() {
     let mut world = started(&groups, &[]);
     until(&mut world, |world| in_flight(world, 4) == 1);
     let number = (0..4).find(|number| host(&world, *number).slot).unwrap();
-    lose(&mut world, number);
+    leaves(&mut world, number);
     until(&mut world, |world| world.kernel.phase() == RolloutPhase::Paused);
     let document = told(&world, "one");
     assert!(!offers(&document, "retry"), "{document:#?}");
@@ -478,7 +425,7 @@ fn an_absent_host_that_a_group_waits_for_has_a_name_and_can_be_skipped() {
     let groups = [("one", 2, "canaries = 0\noffline = \"wait\""), ("two", 1, "")];
     let mut world = started(&groups, &[]);
     until(&mut world, |world| world.open_hop().is_some());
-    lose(&mut world, 1);
+    leaves(&mut world, 1);
     until(&mut world, |world| {
         group(world, "one").offline_until_ms.is_some() && host(world, 0).upgraded()
     });
@@ -669,7 +616,7 @@ fn every_choice_that_is_offered_is_taken() {
     ];
     let mut tried = BTreeMap::new();
     for seed in 0..40 {
-        let mut world = World::new(seed, &groups, ACCEPT, Faults::ALL);
+        let mut world = World::new(seed, &groups, fixture::ACCEPT, Faults::ALL);
         look_at_choices(&world, &mut tried);
         world.start();
         for second in 0..3_000_u64 {

@@ -2,34 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fleet_common::ids::HostId;
-use fleet_sim::fixture::{ACCEPT, GroupSpec, NOW};
+use fleet_sim::fixture::{self, GroupSpec, NOW};
 use fleet_sim::hosts::Behaviour;
-use fleet_sim::{Faults, World, until};
+use fleet_sim::steps::{host, id, leaves, paused, planned, resume, returns};
+use fleet_sim::{World, until};
 use rollout::explain;
 use rollout::kernel::{Command, HostPhase, HostRow, Input, RollbackTarget, RolloutPhase};
-use rollout::plan::{LegKind, Plan};
+use rollout::plan::Plan;
 use rollout::policy::Offline;
 
+/// Under a server that takes PMM 2 clients still.
 fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
-    let plain = |plan: &mut Plan| {
-        plan.groups.iter_mut().for_each(|group| group.retry.clear());
-        for leg in &mut plan.legs {
-            if let LegKind::Clients {
-                no_way_back_to_pmm2, ..
-            } = &mut leg.kind
-            {
-                *no_way_back_to_pmm2 = false;
-            }
-        }
+    planned(groups, behaviours, &|plan| {
+        fixture::way_back(plan, true);
         edit(plan);
-    };
-    let mut world = World::with_plan(7, groups, ACCEPT, Faults::NONE, &[], &plain);
-    world.helpful = false;
-    for (number, behaviour) in behaviours {
-        world.hosts.get_mut(&id(*number)).unwrap().behaviour = *behaviour;
-    }
-    world
+    })
 }
 
 fn started(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
@@ -38,40 +25,8 @@ fn started(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &d
     world
 }
 
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
-}
-
-fn host(world: &World, number: usize) -> &HostRow {
-    world.kernel.host(&"clients-1".into(), &id(number)).unwrap()
-}
-
 fn surveyed(world: &World, number: usize) -> &HostRow {
     world.kernel.host(&"survey".into(), &id(number)).unwrap()
-}
-
-fn paused(world: &World) -> String {
-    let pause = world.kernel.rollout().pause.as_ref();
-    pause.map_or_else(String::new, |pause| format!("{}: {}", pause.code, pause.text))
-}
-
-fn resume(world: &mut World) {
-    world
-        .command(Command::Resume {
-            reason: "looked at".to_owned(),
-            accept_server: false,
-        })
-        .unwrap();
-}
-
-fn leaves(world: &mut World, number: usize) {
-    world.hosts.get_mut(&id(number)).unwrap().gone = true;
-    world.disconnect(&id(number));
-}
-
-fn returns(world: &mut World, number: usize) {
-    world.hosts.get_mut(&id(number)).unwrap().gone = false;
-    world.connect(&id(number));
 }
 
 fn the_one_in(world: &World, hosts: usize, phase: HostPhase) -> Option<usize> {
@@ -104,7 +59,7 @@ fn the_server_is_not_touched_before_somebody_accepts_that_hosts_were_not_surveye
     for number in 0..5 {
         returns(&mut world, number);
     }
-    resume(&mut world);
+    resume(&mut world).unwrap();
     until(&mut world, |world| world.open_hop().is_some());
     let phases = (0..6).map(|number| surveyed(&world, number).phase);
     assert_eq!(
@@ -179,7 +134,7 @@ fn a_host_that_was_wanted_back_and_let_its_permit_pass_does_not_begin_after_all(
     assert_eq!(row.phase, HostPhase::Skipped, "{}", row.reason);
     assert!(row.reason.contains("not this one"), "{}", row.reason);
     assert!(!row.slot && !row.counts);
-    resume(&mut world);
+    resume(&mut world).unwrap();
     ends(&mut world);
     assert_eq!(host(&world, number).phase, HostPhase::Skipped);
     assert_eq!(world.hosts[&id(number)].switches, 0);
@@ -211,7 +166,7 @@ fn a_slot_that_was_freed_is_taken_again_when_the_lost_host_returns_in_flight() {
     };
     world.command(command).unwrap();
     if world.kernel.phase() == RolloutPhase::Paused {
-        resume(&mut world);
+        resume(&mut world).unwrap();
     }
     world.hosts.insert(id(number), dead);
     world.connect(&id(number));
@@ -298,7 +253,7 @@ fn a_resume_right_after_a_restart_leaves_nobody_out_who_is_back() {
         world.step();
     }
     world.crash();
-    resume(&mut world);
+    resume(&mut world).unwrap();
     assert_eq!(host(&world, 1).phase, HostPhase::Waiting);
     ends(&mut world);
     assert!(host(&world, 1).upgraded());

@@ -2,43 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fleet_common::ids::{GroupName, HostId};
-use fleet_sim::fixture::{ACCEPT, GroupSpec, NOW};
+use fleet_common::ids::GroupName;
+use fleet_sim::fixture::{GroupSpec, NOW};
 use fleet_sim::hosts::Behaviour;
-use fleet_sim::{Faults, World, until};
+use fleet_sim::steps::{group, host, id, leaves, resume, retry, returns, started};
+use fleet_sim::{World, until};
 use rollout::explain;
-use rollout::kernel::{Command, GroupPhase, GroupRow, HostPhase, HostRow, Input, RolloutPhase};
-use rollout::plan::Plan;
+use rollout::kernel::{Command, GroupPhase, HostPhase, Input, RolloutPhase};
 use rollout::policy::{Offline, Window};
 
 const MINUTE: u64 = 60_000;
-
-fn started(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
-    let plain = |plan: &mut Plan| {
-        plan.groups.iter_mut().for_each(|group| group.retry.clear());
-        edit(plan);
-    };
-    let mut world = World::with_plan(7, groups, ACCEPT, Faults::NONE, &[], &plain);
-    world.helpful = false;
-    for (number, behaviour) in behaviours {
-        world.hosts.get_mut(&id(*number)).unwrap().behaviour = *behaviour;
-    }
-    world.start();
-    world
-}
-
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
-}
-
-fn host(world: &World, number: usize) -> &HostRow {
-    world.kernel.host(&"clients-1".into(), &id(number)).unwrap()
-}
-
-fn group<'a>(world: &'a World, name: &str) -> &'a GroupRow {
-    let name = GroupName::new(name);
-    world.kernel.group(&"clients-1".into(), &name).unwrap()
-}
 
 fn phase(world: &World, name: &str) -> GroupPhase {
     group(world, name).phase
@@ -82,32 +55,6 @@ fn reconnect(world: &mut World, hosts: usize, after_s: usize) {
     for number in 0..hosts {
         world.connect(&id(number));
     }
-}
-
-fn leaves(world: &mut World, number: usize) {
-    world.hosts.get_mut(&id(number)).unwrap().gone = true;
-    world.disconnect(&id(number));
-}
-
-fn returns(world: &mut World, number: usize) {
-    world.hosts.get_mut(&id(number)).unwrap().gone = false;
-    world.connect(&id(number));
-}
-
-fn retry(world: &mut World, number: usize) {
-    let hosts = vec![format!("h{number}")];
-    world.command(Command::Retry { hosts, server: false }).unwrap();
-}
-
-fn resume(world: &mut World) {
-    let reason = "looked at".to_owned();
-    let accept_server = false;
-    world
-        .command(Command::Resume {
-            reason,
-            accept_server,
-        })
-        .unwrap();
 }
 
 fn ends_well(world: &mut World) {
@@ -205,7 +152,7 @@ fn who_does_not_come_back_after_a_start_is_away_after_a_while() {
     }
     world.crash();
     let began = world.now;
-    resume(&mut world);
+    resume(&mut world).unwrap();
     let (code, text, deadline) = group_duty(&world, "one");
     assert_eq!(code, "reconnect");
     assert_eq!(text, "3 agents to connect again after the coordinator's start");
@@ -236,9 +183,9 @@ fn after_a_failed_canary_the_next_attempt_goes_alone() {
         until(&mut world, |world| world.kernel.phase() == RolloutPhase::Paused);
         world.hosts.get_mut(&id(0)).unwrap().behaviour = Behaviour::Good;
         if retries {
-            retry(&mut world, 0);
+            retry(&mut world, &[0]).unwrap();
         } else {
-            resume(&mut world);
+            resume(&mut world).unwrap();
         }
         world.give(Input::Tick);
         assert_eq!(phase(&world, "one"), GroupPhase::Canary);
@@ -275,7 +222,7 @@ fn a_resume_does_not_cut_the_wait_after_the_canaries() {
     };
     world.command(limit).unwrap();
     until(&mut world, |world| world.kernel.phase() == RolloutPhase::Paused);
-    resume(&mut world);
+    resume(&mut world).unwrap();
     until(&mut world, |world| {
         (3..6).any(|number| host(world, number).permitted_at_ms.is_some())
     });
@@ -367,7 +314,7 @@ fn a_retry_while_a_group_soaks_holds_the_next_group() {
     let ends = group(&world, "one").soak_until_ms.unwrap();
     until(&mut world, |world| world.now + 20_000 > ends);
     world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Slow;
-    retry(&mut world, 1);
+    retry(&mut world, &[1]).unwrap();
     assert_eq!(phase(&world, "one"), GroupPhase::Ramping);
     until(&mut world, |world| host(world, 3).permitted_at_ms.is_some());
     let verified = host(&world, 1).verified_at_ms.unwrap();
@@ -383,7 +330,7 @@ fn a_retry_before_the_next_group_is_approved_holds_it() {
     });
     until(&mut world, |world| phase(world, "two") == GroupPhase::Gated);
     world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Slow;
-    retry(&mut world, 1);
+    retry(&mut world, &[1]).unwrap();
     let group = "two".to_owned();
     world.command(Command::Approve { group }).unwrap();
     assert_eq!(phase(&world, "two"), GroupPhase::Pending);

@@ -2,71 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fleet_common::ids::{GroupName, HostId};
-use fleet_sim::fixture::{ACCEPT, GroupSpec, NOW};
+use fleet_common::ids::GroupName;
+use fleet_sim::World;
+use fleet_sim::fixture::NOW;
 use fleet_sim::hosts::Behaviour;
+use fleet_sim::steps::{group, host, id, paused, planned, resume, started};
 use fleet_sim::until;
-use fleet_sim::{Faults, World};
-use rollout::kernel::{Command, GroupPhase, GroupRow, HostPhase, HostRow, RolloutPhase};
+use rollout::kernel::{Command, GroupPhase, HostPhase, RolloutPhase};
 use rollout::plan::Plan;
 use rollout::policy::{Blackout, FailureClass, Offline, OnBreach, Retries, Window};
 use rollout::{explain, progress};
 
 const MINUTE: u64 = 60_000;
 
-fn world(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
-    // Without the profile's retries: each test says which it wants.
-    let plain = |plan: &mut Plan| {
-        plan.groups.iter_mut().for_each(|group| group.retry.clear());
-        edit(plan);
-    };
-    let mut world = World::with_plan(7, groups, ACCEPT, Faults::NONE, &[], &plain);
-    world.helpful = false;
-    for (number, behaviour) in behaviours {
-        world.hosts.get_mut(&id(*number)).unwrap().behaviour = *behaviour;
-    }
-    world
-}
-
-fn started(groups: &[GroupSpec<'_>], behaviours: &[(usize, Behaviour)], edit: &dyn Fn(&mut Plan)) -> World {
-    let mut world = world(groups, behaviours, edit);
-    world.start();
-    world
-}
-
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
-}
-
-fn host(world: &World, number: usize) -> &HostRow {
-    world.kernel.host(&"clients-1".into(), &id(number)).unwrap()
-}
-
-fn group<'a>(world: &'a World, name: &str) -> &'a GroupRow {
-    world
-        .kernel
-        .group(&"clients-1".into(), &GroupName::new(name))
-        .unwrap()
-}
-
 fn rest(world: &mut World) {
     until(world, |world| progress::view(&world.kernel, world.now).at_rest);
     assert_eq!(world.watcher.violations, Default::default());
-}
-
-fn paused(world: &World) -> String {
-    let pause = world.kernel.rollout().pause.as_ref();
-    pause.map_or_else(String::new, |pause| format!("{}: {}", pause.code, pause.text))
-}
-
-fn resume(world: &mut World) {
-    let reason = "looked at".to_owned();
-    world
-        .command(Command::Resume {
-            reason,
-            accept_server: false,
-        })
-        .unwrap();
 }
 
 fn duty(world: &World, number: usize) -> (&'static str, String) {
@@ -169,7 +120,7 @@ fn a_window_that_closes_in_mid_group_lets_work_finish_and_nothing_begin() {
 fn a_window_across_a_change_of_the_clocks_opens_at_the_end_of_the_gap() {
     // Madrid skips 02:00 to 03:00 on 2026-03-29, which is 01:00 UTC.
     let (gap_end, evening) = (1_774_746_000_000, 1_774_746_000_000 - 60 * MINUTE);
-    let mut world = world(&[("one", 2, "")], &[], &|plan| {
+    let mut world = planned(&[("one", 2, "")], &[], &|plan| {
         plan.groups[0].windows = vec![Window {
             days: vec![7],
             from_minute: 150,
@@ -329,7 +280,7 @@ fn a_lost_replica_holds_the_others_back_until_a_person_frees_its_slot() {
             reason: "its client works".to_owned(),
         })
         .unwrap();
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert!(host(&world, 2).upgraded());
 }
@@ -490,7 +441,7 @@ fn a_group_waits_for_an_offline_host_and_then_asks_a_person() {
         paused(&world)
     );
     assert!(world.now >= ends && host(&world, 3).permitted_at_ms.is_none());
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert_eq!(host(&world, 1).phase, HostPhase::Skipped);
     assert!(host(&world, 3).upgraded());
@@ -515,13 +466,13 @@ fn a_group_that_is_not_done_at_its_deadline_asks_a_person_and_gets_the_same_time
     );
     let first = group(&world, "one").first_permit_ms.unwrap();
     assert!(world.now >= first + MINUTE);
-    resume(&mut world);
+    resume(&mut world).unwrap();
     assert_eq!(group(&world, "one").deadline_ms, Some(world.now + MINUTE));
     rest(&mut world);
     assert!(!world.kernel.is_final());
     for _ in 0..20 {
         if world.kernel.phase() == RolloutPhase::Paused {
-            resume(&mut world);
+            resume(&mut world).unwrap();
         }
         rest(&mut world);
     }
@@ -547,7 +498,7 @@ fn failures_over_all_groups_stop_the_rollout_and_are_forgiven_by_resume() {
     );
     let not_begun = (2..5).filter(|number| host(&world, *number).permitted_at_ms.is_none());
     assert_eq!(not_begun.count(), 1);
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
     assert!(host(&world, 4).upgraded());

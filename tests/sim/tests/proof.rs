@@ -2,37 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fleet_common::ids::HostId;
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
-use fleet_sim::{Faults, World, until};
-use rollout::kernel::{Command, HostPhase, HostRow, Input, RolloutPhase};
-
-fn started(groups: &[GroupSpec<'_>]) -> World {
-    let mut draft = fixture::draft(groups, ACCEPT);
-    draft.plan.groups.iter_mut().for_each(|group| group.retry.clear());
-    let mut world = World::of_plan(7, draft, Faults::NONE);
-    world.helpful = false;
-    world.start();
-    world
-}
-
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
-}
-
-fn host(world: &World, number: usize) -> &HostRow {
-    world.kernel.host(&"clients-1".into(), &id(number)).unwrap()
-}
-
-fn resume(world: &mut World) {
-    let reason = String::new();
-    let command = Command::Resume {
-        reason,
-        accept_server: false,
-    };
-    world.command(command).unwrap();
-}
+use fleet_sim::steps::{host, id, resume, started};
+use fleet_sim::{World, until};
+use rollout::kernel::{HostPhase, Input, RolloutPhase};
 
 /// A host joins by a child plan.
 fn joins(world: &mut World, groups: &[GroupSpec<'_>], behaviour: Behaviour) {
@@ -44,7 +18,7 @@ fn joins(world: &mut World, groups: &[GroupSpec<'_>], behaviour: Behaviour) {
 
 #[test]
 fn a_late_host_without_samples_is_not_verified_and_the_checks_count_it() {
-    let mut world = started(&[("one", 2, "max_unavailable = 1")]);
+    let mut world = started(&[("one", 2, "max_unavailable = 1")], &[], &|_| {});
     until(&mut world, |world| host(world, 0).phase.in_flight());
     joins(
         &mut world,
@@ -61,7 +35,7 @@ fn a_late_host_without_samples_is_not_verified_and_the_checks_count_it() {
     until(&mut world, |world| host(world, 2).phase != HostPhase::Verifying);
     assert_ne!(host(&world, 2).phase, HostPhase::Settling);
     until(&mut world, |world| world.kernel.phase() == RolloutPhase::Paused);
-    resume(&mut world);
+    resume(&mut world).unwrap();
     until(&mut world, |world| world.kernel.is_final());
     let found = world.kernel.verification().unwrap();
     assert_eq!((found.clients_checked, found.services_checked), (3, 3));
@@ -70,7 +44,7 @@ fn a_late_host_without_samples_is_not_verified_and_the_checks_count_it() {
 
 #[test]
 fn a_host_that_pmm_does_not_list_waits_with_a_reason_and_is_left_out_in_the_end() {
-    let mut world = started(&[("one", 2, "max_unavailable = 1")]);
+    let mut world = started(&[("one", 2, "max_unavailable = 1")], &[], &|_| {});
     until(&mut world, |world| host(world, 0).phase.in_flight());
     joins(&mut world, &[("one", 3, "max_unavailable = 1")], Behaviour::Good);
     world.unlisted.insert(id(2));
@@ -95,7 +69,7 @@ fn a_host_that_pmm_does_not_list_waits_with_a_reason_and_is_left_out_in_the_end(
 
 #[test]
 fn where_pmm_can_not_be_asked_for_a_late_host_a_person_is_told() {
-    let mut world = started(&[("one", 2, "max_unavailable = 1")]);
+    let mut world = started(&[("one", 2, "max_unavailable = 1")], &[], &|_| {});
     until(&mut world, |world| host(world, 1).upgraded());
     world.faults.view_lost = 1;
     joins(&mut world, &[("one", 3, "max_unavailable = 1")], Behaviour::Good);
@@ -104,7 +78,7 @@ fn where_pmm_can_not_be_asked_for_a_late_host_a_person_is_told() {
     assert_eq!(pause.code, "server_view_missing");
     assert_eq!(host(&world, 2).phase, HostPhase::Ready);
     world.faults.view_lost = 0;
-    resume(&mut world);
+    resume(&mut world).unwrap();
     until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     assert_eq!(world.watcher.violations, Default::default());
@@ -112,11 +86,15 @@ fn where_pmm_can_not_be_asked_for_a_late_host_a_person_is_told() {
 
 #[test]
 fn a_sample_that_stays_the_same_is_one_good_view_however_often_it_is_looked_at() {
-    let mut world = started(&[(
-        "one",
-        1,
-        "canaries = 0\nhealth = { good_views = 3, patience = \"5m\" }",
-    )]);
+    let mut world = started(
+        &[(
+            "one",
+            1,
+            "canaries = 0\nhealth = { good_views = 3, patience = \"5m\" }",
+        )],
+        &[],
+        &|_| {},
+    );
     until(&mut world, |world| host(world, 0).phase == HostPhase::Verifying);
     // The client delivers one sample and dies: PMM's newest stays what it was.
     let sample = world.now + 1_000;
@@ -145,11 +123,15 @@ fn a_sample_that_stays_the_same_is_one_good_view_however_often_it_is_looked_at()
 
 #[test]
 fn a_client_that_dies_after_its_first_sample_goes_back_when_the_patience_ends() {
-    let mut world = started(&[(
-        "one",
-        1,
-        "canaries = 0\nhealth = { good_views = 3, patience = \"5m\" }",
-    )]);
+    let mut world = started(
+        &[(
+            "one",
+            1,
+            "canaries = 0\nhealth = { good_views = 3, patience = \"5m\" }",
+        )],
+        &[],
+        &|_| {},
+    );
     until(&mut world, |world| host(world, 0).phase == HostPhase::Verifying);
     let sample = world.now + 1_000;
     while host(&world, 0).phase == HostPhase::Verifying {

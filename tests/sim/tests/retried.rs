@@ -2,17 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use fleet_common::ids::HostId;
 use fleet_sim::fixture::{ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
+use fleet_sim::steps::{id, resume, retry};
 use fleet_sim::{Faults, World, until};
 use rollout::kernel::{Command, HostPhase, Kernel, RolloutPhase, Row};
 
 const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
-
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
-}
 
 fn world(groups: &[GroupSpec<'_>], decision: &str, bad: usize, behaviour: Behaviour) -> World {
     let mut world = World::new(7, groups, decision, Faults::NONE);
@@ -28,21 +24,6 @@ fn phase(world: &World, number: usize) -> HostPhase {
 fn paused_for(world: &World, code: &str) -> bool {
     let pause = world.kernel.rollout().pause.as_ref();
     pause.is_some_and(|pause| pause.code == code)
-}
-
-fn retry(world: &mut World, number: usize) {
-    let hosts = vec![id(number).to_string()];
-    world.command(Command::Retry { hosts, server: false }).unwrap();
-}
-
-fn resume(world: &mut World) {
-    let (reason, accept_server) = (String::new(), false);
-    world
-        .command(Command::Resume {
-            reason,
-            accept_server,
-        })
-        .unwrap();
 }
 
 #[test]
@@ -65,7 +46,7 @@ fn whoever_holds_the_slot_is_not_behind_one_that_waits_for_it() {
     until(&mut world, |world| paused_for(world, "slots_exhausted"));
     world.command(Command::Unhold { host }).unwrap();
     world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Good;
-    retry(&mut world, 1);
+    retry(&mut world, &[1]).unwrap();
     until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     assert!(
@@ -84,7 +65,7 @@ fn clients_are_tried_again_before_the_server_leg_that_waits_for_them() {
         until(&mut world, |world| paused_for(world, "bridge_incomplete"));
         world.hosts.get_mut(&id(2)).unwrap().behaviour = Behaviour::Good;
         if named {
-            retry(&mut world, 2);
+            retry(&mut world, &[2]).unwrap();
         } else {
             let (hosts, server) = (Vec::new(), false);
             world.command(Command::Retry { hosts, server }).unwrap();
@@ -100,10 +81,10 @@ fn a_host_that_failed_the_survey_and_is_tried_again_is_left_out_no_more() {
     world.start();
     until(&mut world, |world| paused_for(world, "survey"));
     world.faults.view_lost = 1;
-    resume(&mut world);
+    resume(&mut world).unwrap();
     assert!(world.kernel.rollout().accepted.contains(&id(1)));
     world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Good;
-    retry(&mut world, 1);
+    retry(&mut world, &[1]).unwrap();
     let rows = world.store.iter().map(|(key, json)| Row {
         key: key.clone(),
         json: json.clone(),
@@ -127,10 +108,10 @@ fn a_new_attempt_in_one_group_forgives_nothing_in_another() {
     world.hosts.get_mut(&id(2)).unwrap().behaviour = Behaviour::RollsBack;
     world.start();
     until(&mut world, |world| paused_for(world, "threshold"));
-    retry(&mut world, 0);
+    retry(&mut world, &[0]).unwrap();
     let pause = world.kernel.rollout().pause.clone().unwrap();
     assert_eq!(pause.text, "group two: 1 failed, 0 tolerated");
-    resume(&mut world);
+    resume(&mut world).unwrap();
     until(&mut world, |world| world.kernel.is_final());
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
 }

@@ -5,12 +5,12 @@
 use fleet_sim as world;
 use fleet_sim::until;
 
-use fleet_common::ids::HostId;
 use fleet_common::order::Action;
-use fleet_sim::fixture::{ACCEPT, GroupSpec};
+use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
+use fleet_sim::steps::{id, leaves, resume, returns};
 use rollout::kernel::{Command, GroupPhase, HostPhase, HostRow, LegPhase, RollbackTarget, RolloutPhase};
-use rollout::plan::{LegKind, PlanDraft};
+use rollout::plan::PlanDraft;
 use rollout::{explain, progress, report};
 use world::{Faults, World};
 
@@ -18,15 +18,8 @@ const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
 
 /// Under a server that takes PMM 2 clients still, or not.
 fn draft(groups: &[GroupSpec<'_>], no_way_back: bool) -> PlanDraft {
-    let mut draft = fleet_sim::fixture::draft(groups, ACCEPT);
-    for leg in &mut draft.plan.legs {
-        if let LegKind::Clients {
-            no_way_back_to_pmm2, ..
-        } = &mut leg.kind
-        {
-            *no_way_back_to_pmm2 = no_way_back;
-        }
-    }
+    let mut draft = fixture::draft(groups, ACCEPT);
+    fixture::way_back(&mut draft.plan, !no_way_back);
     draft
 }
 
@@ -42,10 +35,6 @@ fn started(draft: PlanDraft, behaviours: &[(usize, Behaviour)]) -> World {
     }
     world.start();
     world
-}
-
-fn id(number: usize) -> HostId {
-    HostId::new(format!("h{number}"))
 }
 
 fn row(world: &World, leg: &str, number: usize) -> HostRow {
@@ -165,16 +154,6 @@ fn host(number: usize) -> RollbackTarget {
     RollbackTarget::Host(format!("node-{number}"))
 }
 
-fn resume(world: &mut World) {
-    let reason = String::new();
-    world
-        .command(Command::Resume {
-            reason,
-            accept_server: false,
-        })
-        .unwrap();
-}
-
 #[test]
 fn one_host_is_taken_back_and_is_no_failure() {
     let groups = [("one", 3, "failure_threshold = 0\nmax_unavailable = 1")];
@@ -194,7 +173,7 @@ fn one_host_is_taken_back_and_is_no_failure() {
     assert!(back.reason.contains("ann: slow queries"), "{}", back.reason);
     assert_eq!(world.hosts[&id(0)].version, Some(world.hosts[&id(0)].old));
     assert_eq!(phase(&world, 2), HostPhase::Ready, "nothing begins meanwhile");
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithExceptions);
     assert_eq!(phase(&world, 2), HostPhase::Upgraded);
@@ -236,7 +215,7 @@ fn a_group_goes_back_within_its_slots_and_what_did_not_begin_is_left_out() {
     assert_eq!(group.phase, GroupPhase::RolledBack);
     assert!((0..6).all(|number| matches!(phase(&world, number), HostPhase::RolledBack | HostPhase::Skipped)));
     assert!(world.hosts.values().all(|host| host.version == Some(host.old)));
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert_eq!(
         phase(&world, 6),
@@ -257,14 +236,12 @@ fn a_lost_host_goes_back_with_its_group_when_it_returns() {
         let away = (0..3)
             .find(|number| phase(&world, *number) == HostPhase::Switching)
             .unwrap();
-        world.hosts.get_mut(&id(away)).unwrap().gone = true;
-        world.disconnect(&id(away));
+        leaves(&mut world, away);
         until(&mut world, |world| phase(world, away) == HostPhase::Lost);
         back(&mut world, target).unwrap();
         rest(&mut world);
         assert_eq!(phase(&world, away), HostPhase::Lost);
-        world.hosts.get_mut(&id(away)).unwrap().gone = false;
-        world.connect(&id(away));
+        returns(&mut world, away);
         until(&mut world, |world| phase(world, away) == HostPhase::RolledBack);
         assert!(world.hosts.values().all(|host| host.version == Some(host.old)));
         sound(&world);
@@ -339,7 +316,7 @@ fn what_is_final_is_too_late_and_pmm_2_is_no_way_back_where_the_server_promises_
         "{found:#?}"
     );
     assert_eq!(back(&mut world, host(0)).unwrap_err(), "too_late");
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
 
@@ -460,14 +437,14 @@ fn a_host_that_comes_and_goes_is_for_a_person() {
     until(&mut world, |world| phase(world, 0) == HostPhase::RolledBack);
 
     let mut world = flapping(0);
-    resume(&mut world);
+    resume(&mut world).unwrap();
     until(&mut world, |world| world.kernel.phase() == RolloutPhase::Paused);
     assert_eq!(
         world.kernel.rollout().pause.as_ref().unwrap().code,
         "inconclusive"
     );
     world.hosts.get_mut(&id(0)).unwrap().behaviour = Behaviour::Good;
-    resume(&mut world);
+    resume(&mut world).unwrap();
     rest(&mut world);
     assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
     sound(&world);
