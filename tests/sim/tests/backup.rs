@@ -6,9 +6,10 @@ use fleet_sim as world;
 use fleet_sim::until;
 
 use fleet_common::ids::HostId;
+use fleet_common::order::HostEvent;
 use fleet_sim::fixture::{ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
-use rollout::kernel::{HostPhase, RolloutPhase};
+use rollout::kernel::{HostPhase, Input, RolloutPhase};
 use rollout::{explain, report};
 use world::{Faults, World};
 
@@ -87,4 +88,43 @@ fn a_backup_that_never_ends_leaves_the_host_out_by_a_named_rule() {
     );
     assert_eq!(world.outcome(1), "upgraded");
     assert!(world.events.iter().all(|event| event.code != "group_breached"));
+}
+
+/// An agent looks for backups right before the client stops, too: by then it has told of its first step.
+#[test]
+fn a_backup_that_is_seen_only_after_the_first_step_is_not_waited_for_for_ever() {
+    let mut world = world(
+        &[("one", 1, "failure_threshold = 0")],
+        &[(0, Behaviour::Backup(u64::MAX))],
+    );
+    let (begun, id) = (world.now, HostId::new("h0"));
+    let mut first_steps = 0;
+    for _ in 0..30_000 {
+        world.step();
+        let row = world.kernel.host(&"clients-1".into(), &id).unwrap();
+        if let (HostPhase::Permitted, Some(order)) = (row.phase, &row.order) {
+            first_steps += 1;
+            let event = HostEvent::StepStarted {
+                step: "check".to_owned(),
+                index: 1,
+                of: 8,
+                deadline_for_ms: 60_000,
+            };
+            let input = Input::Host {
+                host: id.clone(),
+                order_id: order.id.clone(),
+                epoch: world.kernel.epoch(),
+                event,
+            };
+            world.give(input);
+        }
+        if world.kernel.is_final() {
+            break;
+        }
+    }
+    assert!(first_steps > 3, "{first_steps}");
+    let row = world.kernel.host(&"clients-1".into(), &id).unwrap();
+    assert_eq!(row.phase, HostPhase::Skipped);
+    let limit = world.kernel.plan().timing.backup_for_ms;
+    assert!(row.since_ms - begun < limit + 30 * 60_000);
 }

@@ -162,8 +162,6 @@ impl Kernel {
                     let late = self.rollout.abort.is_some();
                     self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
                         row.deadline_ms = Some(deadline);
-                        row.backup_since_ms = None;
-                        row.backup_answers = 0;
                         if late {
                             "it had begun before the abort reached it, and finishes"
                                 .clone_into(&mut row.reason);
@@ -339,6 +337,13 @@ impl Kernel {
     }
 
     fn switch_done(&mut self, leg: &LegId, host: &HostId, result: &OrderResult, now_ms: u64) {
+        // An agent may see the backup only after its first steps: the wait for its end is over with any other answer, not before.
+        if result.code.as_str() != codes::BACKUP_RUNNING {
+            self.edit(leg, host, |row| {
+                row.backup_since_ms = None;
+                row.backup_answers = 0;
+            });
+        }
         match result.outcome {
             Outcome::Done => {
                 let detail = switch_detail(result).unwrap_or_default();
