@@ -14,6 +14,7 @@
 pub mod explain;
 pub mod fleet;
 pub mod kernel;
+mod names;
 pub mod plan;
 pub mod policy;
 pub mod progress;

@@ -4,6 +4,7 @@ use super::choice::{self, Choice, abort, new_plan, pause, run, watch};
 use super::{ExplainDocument, current_leg, document, word};
 use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, GroupRow, Kernel, Owner, RolloutPhase, Tally};
+use crate::names::some_of;
 use crate::plan::PlanGroup;
 use fleet_common::ids::{HostId, LegId};
 
@@ -127,10 +128,7 @@ fn rules(
     let holders = if holders.is_empty() {
         String::new()
     } else {
-        format!(
-            ": {}",
-            super::some_of(&holders.iter().map(String::as_str).collect::<Vec<_>>())
-        )
+        format!(": {}", some_of(holders.iter().map(String::as_str)))
     };
     let mut rules = vec![
         format!(

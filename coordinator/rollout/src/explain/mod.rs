@@ -214,16 +214,6 @@ fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{s}")
 }
 
-/// The first names of a list, and how many more there are.
-fn some_of(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
-    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 /// The leg that matters now for hosts: the one under way, or the first to come, or the last.
 fn current_leg(kernel: &Kernel) -> Option<LegId> {
     let legs = client_legs(kernel);

@@ -4,6 +4,7 @@ use super::choice::{self, abort, force, out_of, pause, quoted, run, watch};
 use super::{ExplainDocument, counted, document};
 use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, HostPhase, Kernel, LegPhase, RolloutPhase};
+use crate::names::some_of;
 use crate::plan::PlanGroup;
 use crate::progress::outcome;
 
@@ -249,13 +250,7 @@ fn hosts_under_way(kernel: &Kernel) -> Option<String> {
         .filter(|(_, row)| row.in_flight())
         .map(|(host, _)| kernel.name(host))
         .collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "{} under way: {}",
-            counted(names.len(), "host"),
-            super::some_of(&names)
-        )
-    })
+    (!names.is_empty()).then(|| format!("{} under way: {}", counted(names.len(), "host"), some_of(names)))
 }
 
 fn ended(kernel: &Kernel) -> String {

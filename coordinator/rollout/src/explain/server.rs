@@ -1,9 +1,10 @@
 //! The PMM Server.
 
 use super::choice::{self, abort, force, pause, run, work};
-use super::{ExplainDocument, document, some_of, word};
+use super::{ExplainDocument, document, word};
 use crate::fleet::duration_text;
 use crate::kernel::{HostPhase, Kernel, LegPhase, LegRow, RolloutPhase};
+use crate::names::some_of;
 use crate::progress::hop_state;
 use fleet_common::server::HopOutcome;
 
@@ -142,7 +143,7 @@ fn following(kernel: &Kernel, leg: &LegRow) -> Option<String> {
     let still = if open.is_empty() {
         String::new()
     } else {
-        format!("; not yet: {}", some_of(&open))
+        format!("; not yet: {}", some_of(open.iter().copied()))
     };
     Some(format!(
         "{} of {} clients that address its container follow its new port{still}",

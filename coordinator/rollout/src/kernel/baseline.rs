@@ -12,9 +12,6 @@ use fleet_common::ids::HostId;
 use fleet_common::verification::FleetSnapshot;
 use std::collections::BTreeSet;
 
-/// Names shown in one text.
-const NAMES: usize = 5;
-
 impl Kernel {
     /// Finds out which hosts of the plan the baseline does not have.
     pub(super) fn find_unlisted(&mut self) {
@@ -103,21 +100,15 @@ impl Kernel {
             .max(self.rollout.since_ms)
             .max(self.absence_from_ms + GRACE_MS);
         let waits = |host: &&HostId| self.waits_for_permit(host);
-        let names: Vec<&str> = (self.unlisted.iter().filter(waits))
-            .map(|host| self.name(host))
-            .collect();
-        if names.is_empty() || since + patience_ms > now_ms {
+        let hosts: Vec<&HostId> = self.unlisted.iter().filter(waits).collect();
+        if hosts.is_empty() || since + patience_ms > now_ms {
             return;
         }
         let text = format!(
-            "the PMM Server could not be asked for {} host{} that the baseline lacks: {}{}",
-            names.len(),
-            if names.len() == 1 { "" } else { "s" },
-            names.iter().take(NAMES).copied().collect::<Vec<_>>().join(", "),
-            match names.len().saturating_sub(NAMES) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            }
+            "the PMM Server could not be asked for {} host{} that the baseline lacks: {}",
+            hosts.len(),
+            if hosts.len() == 1 { "" } else { "s" },
+            self.some_of(hosts.iter().copied())
         );
         self.pause(
             "server_view_missing",

@@ -277,17 +277,7 @@ impl Kernel {
         else {
             return refused("not_paused", "the rollout is not paused", "see `status`");
         };
-        if self.breaks(super::Mutant::TakenBackBegins) {
-            for leg in self.hosts.keys().cloned().collect::<Vec<_>>() {
-                for host in self.hosts[&leg].keys().cloned().collect::<Vec<_>>() {
-                    self.edit(&leg, &host, |row| {
-                        if row.phase == HostPhase::RolledBack && row.taken_back {
-                            row.phase = HostPhase::Waiting;
-                        }
-                    });
-                }
-            }
-        }
+        self.let_the_taken_back_begin();
         if accept_server {
             if !self.accept_unsettled_server(now_ms) {
                 return refused(

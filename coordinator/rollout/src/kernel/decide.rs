@@ -109,12 +109,11 @@ impl Kernel {
                 if behind.is_empty() || self.rollout.bridge_accepted {
                     return true;
                 }
-                let names: Vec<&str> = behind.iter().take(5).map(|host| self.name(host)).collect();
                 let text = format!(
                     "{} host{} did not reach {earlier}'s release and would lose the next server: {}",
                     behind.len(),
                     if behind.len() == 1 { "" } else { "s" },
-                    names.join(", ")
+                    self.some_of(&behind)
                 );
                 self.pause(
                     "bridge_incomplete",

@@ -183,6 +183,7 @@ impl Kernel {
         }
     }
 
+    /// Whether its hosts may begin, or could. A group whose window shut before its first permit waits for its turn again.
     fn had_its_turn(&self, leg: &LegId, group: &GroupName) -> bool {
         self.group(leg, group).is_some_and(|row| {
             !matches!(

@@ -6,6 +6,23 @@
 //!
 //! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
+//!
+//! Where to look:
+//!
+//! | question | file |
+//! |---|---|
+//! | what comes in and goes out; the rows and their states | `input`, `rows`, `state` |
+//! | what is decided each tick, and in which order | `decide` |
+//! | whose turn it is, and how many may go | `groups`, `gates` (canaries, windows, widths), `ramp`, `spread` (sets and sites), `limits` |
+//! | what keeps a single host | `offline`, `backup`, `baseline` (PMM's view of it from before), `unsurveyed` |
+//! | permits and orders, and what hosts answer | `orders`, `hosts`, `timers` (silence), `attempts` and `retry` (trying again) |
+//! | PMM's view: when it is asked, what it proves | `looks`, `health`, `keep` (until an upgrade is final) |
+//! | the server's hops, and the clients that follow to its port | `server`, `repoint` |
+//! | commands | `commands`, `retry`, `rollback`, `adopt`, `limits` |
+//! | why it is paused, whether the cause is gone, who is reminded of what | `pauses`, `cause`, `reminders` |
+//! | what everything waits for, since when and until when | `waiting`, `duties`, `next` (what ends next), `shown` (a group as people see it) |
+//! | a start, and a store from a backup | `start`, `restored` |
+//! | faults on purpose | `mutants` |
 
 mod adopt;
 mod attempts;

@@ -2,6 +2,8 @@
 //! fleet simulator's tests turns on; without it the questions are constants and compile to nothing.
 
 use super::Kernel;
+use super::rows::Key;
+use super::state::HostPhase;
 
 /// A fault that breaks one rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,22 @@ impl Kernel {
     #[cfg(feature = "mutants")]
     pub fn break_rule(&mut self, mutant: Mutant) {
         self.mutant = Some(mutant);
+    }
+
+    /// Does nothing but in [`Mutant::TakenBackBegins`].
+    pub(super) fn let_the_taken_back_begin(&mut self) {
+        if !self.breaks(Mutant::TakenBackBegins) {
+            return;
+        }
+        for (leg, rows) in &mut self.hosts {
+            let back = rows
+                .iter_mut()
+                .filter(|(_, row)| row.phase == HostPhase::RolledBack && row.taken_back);
+            for (host, row) in back {
+                row.phase = HostPhase::Waiting;
+                self.dirty.insert(Key::Host(leg.clone(), host.clone()));
+            }
+        }
     }
 
     /// Whether it breaks this one.

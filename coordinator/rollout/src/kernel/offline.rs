@@ -73,14 +73,13 @@ impl Kernel {
                         self.wait_for_away(leg, group, Some(until));
                     }
                     Some(until) if until <= now_ms && self.absence_is_known(now_ms) => {
-                        let names: Vec<&str> = away.iter().take(5).map(|host| self.name(host)).collect();
                         let text = format!(
                             "group {}: {} host{} still away {} after its other hosts ended: {}",
                             group.name,
                             away.len(),
                             if away.len() == 1 { " is" } else { "s are" },
                             duration_text(self.plan.timing.offline_for_ms),
-                            names.join(", ")
+                            self.some_of(&away)
                         );
                         self.pause(
                             "offline",

@@ -4,10 +4,8 @@ use super::Kernel;
 use super::rows::Key;
 use super::state::{HostPhase, LegPhase, RolloutPhase};
 use super::waiting::{Duty, Owner, person};
+use crate::names::some_of;
 use fleet_common::ids::HostId;
-
-/// Names in one reminder.
-const NAMES: usize = 5;
 
 impl Kernel {
     pub(super) fn remind_of_the_rest(&mut self, now_ms: u64, every_ms: u64) {
@@ -80,7 +78,7 @@ impl Kernel {
         (!hosts.is_empty()).then(|| {
             format!(
                 "a verdict on {}: make the PMM Server reachable for the coordinator, or `accept` it, or `abort --force`",
-                self.some_of(&hosts)
+                self.some_of(hosts)
             )
         })
     }
@@ -130,17 +128,12 @@ impl Kernel {
         (!held.is_empty()).then(|| {
             format!(
                 "{} {is} held and left out when the other hosts of {its} leg have ended; `host unhold` lets them begin",
-                self.some_of(&held)
+                self.some_of(held.iter().copied())
             )
         })
     }
 
-    pub(super) fn some_of(&self, hosts: &[&HostId]) -> String {
-        let shown: Vec<&str> = hosts.iter().take(NAMES).map(|host| self.name(host)).collect();
-        let shown = shown.join(", ");
-        match hosts.len().saturating_sub(NAMES) {
-            0 => shown,
-            more => format!("{shown} and {more} more"),
-        }
+    pub(super) fn some_of<'a>(&'a self, hosts: impl IntoIterator<Item = &'a HostId>) -> String {
+        some_of(hosts.into_iter().map(|host| self.name(host)))
     }
 }

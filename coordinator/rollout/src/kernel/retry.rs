@@ -47,7 +47,7 @@ impl Kernel {
                     "make a new plan when this rollout has ended",
                 );
             };
-            if row.phase == HostPhase::Lost && !self.is_connected(host) {
+            if self.is_lost_and_away(host, row) {
                 return refused(
                     "away",
                     format!("{} is lost and away", self.name(host)),
@@ -166,7 +166,12 @@ impl Kernel {
     pub(crate) fn retries(&self, host: &HostId) -> bool {
         let leg = self.leg_to_retry();
         let row = leg.as_ref().and_then(|leg| self.host(leg, host));
-        self.may_retry() && row.is_some_and(|row| self.is_retryable(host, row))
+        self.may_retry()
+            && row.is_some_and(|row| self.is_retryable(host, row) && !self.is_lost_and_away(host, row))
+    }
+
+    fn is_lost_and_away(&self, host: &HostId, row: &HostRow) -> bool {
+        row.phase == HostPhase::Lost && !self.is_connected(host)
     }
 
     /// Whether the server leg does not go on without a person.

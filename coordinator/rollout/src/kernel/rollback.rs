@@ -8,14 +8,12 @@ use super::rows::Key;
 use super::state::{GoingBack, GroupPhase, HostPhase, HostRow, LegPhase, RolloutPhase};
 use super::waiting::until_next;
 use super::{Duty, Kernel, Owner, RollbackTarget};
+use crate::names::some_of;
 use crate::plan::{LegKind, PlanGroup};
 use fleet_common::codes;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::{Action, OrderResult, Outcome};
 use std::sync::Arc;
-
-/// Names shown in one answer.
-const NAMES: usize = 10;
 
 /// Why a host can't be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,12 +180,17 @@ impl Kernel {
                 Err(NoWay::NotUpgraded) => {}
             }
         }
-        let kept_text = || format!("the upgrade is final already on {}", list(&kept));
+        let kept_text = || {
+            format!(
+                "the upgrade is final already on {}",
+                some_of(kept.iter().copied())
+            )
+        };
         let server_text = || {
             format!(
                 "the PMM Server runs {}, which promises nothing to PMM 2 clients, and these came from PMM 2: {}",
                 self.serves_during(leg),
-                list(&server)
+                some_of(server.iter().copied())
             )
         };
         if !able.is_empty() {
@@ -223,7 +226,7 @@ impl Kernel {
         } else if !going.is_empty() {
             refused(
                 "going_back",
-                format!("going back already: {}", list(&going)),
+                format!("going back already: {}", some_of(going.iter().copied())),
                 "see `status`",
             )
         } else {
@@ -555,13 +558,5 @@ impl Kernel {
         let open = self.going_back(leg, group);
         let text = format!("{open} to go back");
         (open > 0).then(|| until_next(Owner::Coordinator, "rolling_back", text, self.next_move(now_ms)))
-    }
-}
-
-fn list(names: &[&str]) -> String {
-    let shown = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }

@@ -4,6 +4,7 @@ use super::orders::GRACE_MS;
 use super::rows::Key;
 use super::state::{HostPhase, OpenOrder, RolloutPhase};
 use super::{Kernel, Link};
+use crate::names::some_of;
 use fleet_common::ids::{Epoch, HostId, LegId};
 use fleet_common::order::Action;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,8 +75,7 @@ impl Kernel {
                     .step
                     .as_ref()
                     .map_or_else(|| row.phase.as_str().to_owned(), |step| step.step.clone());
-                let planned = self.plan.hosts.iter().find(|planned| planned.host == *host);
-                let (group, name) = planned.map_or_else(
+                let (group, name) = self.planned(host).map_or_else(
                     || (String::new(), host.to_string()),
                     |planned| (planned.group.to_string(), planned.name.clone()),
                 );
@@ -85,10 +85,9 @@ impl Kernel {
         if groups.is_empty() {
             return "nothing".to_owned();
         }
-        let texts = groups.into_iter().map(|(group, hosts)| {
-            let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
-            format!("group {group}: {hosts}")
-        });
+        let texts = groups
+            .into_iter()
+            .map(|(group, hosts)| format!("group {group}: {}", some_of(hosts.iter().map(String::as_str))));
         texts.collect::<Vec<_>>().join("; ")
     }
 

@@ -7,9 +7,6 @@ use super::state::{HostPhase, LegPhase};
 use fleet_common::codes;
 use fleet_common::ids::{HostId, LegId};
 
-/// Names shown in one text.
-const NAMES: usize = 5;
-
 impl Kernel {
     /// Hosts that did not answer the survey, while a server leg is still to come: nobody knows whether their clients can follow the server,
     /// so a person says whether it goes on. Held hosts are none: somebody decided that.
@@ -50,20 +47,11 @@ impl Kernel {
             hints.push("repair and `retry`, or `resume` to go on without them");
         }
         if !unsurveyed.is_empty() {
-            let names: Vec<&str> = unsurveyed
-                .iter()
-                .take(NAMES)
-                .map(|host| self.name(host))
-                .collect();
-            let more = match unsurveyed.len().saturating_sub(NAMES) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             let were = if unsurveyed.len() == 1 { "was" } else { "were" };
             let who = format!(
-                "{} {were} not surveyed: {}{more}",
+                "{} {were} not surveyed: {}",
                 many(unsurveyed),
-                names.join(", ")
+                self.some_of(unsurveyed)
             );
             texts.push(format!(
                 "{who}; the server would be upgraded without knowing whether they can follow"

@@ -398,7 +398,7 @@ impl Kernel {
         if let Some(until) = row.offline_until_ms.filter(|until| *until > now_ms) {
             let text = format!(
                 "hosts that are away ({}), {} more",
-                self.some_of(&self.away(leg, group).iter().collect::<Vec<_>>()),
+                self.some_of(&self.away(leg, group)),
                 duration_text(until.saturating_sub(now_ms))
             );
             return Some(duty(Owner::Agent, "offline", text, until));
@@ -668,6 +668,10 @@ impl Kernel {
             }
         }
         if !self.is_connected(host) {
+            if !self.absence_is_known(now_ms) {
+                let text = "its agent to connect again after the coordinator's start";
+                return duty(Owner::Agent, "reconnect", text, self.absence_from_ms);
+            }
             let policy = group.map_or(Offline::CatchUp, |group| group.offline);
             let waited = group
                 .and_then(|group| self.group(leg, &group.name))

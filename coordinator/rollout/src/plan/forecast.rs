@@ -190,11 +190,16 @@ fn rounds(group: &PlanGroup, hosts: &[&PlanHost]) -> (u64, u64) {
         }
     }
     rest += left.div_ceil(width);
-    let in_turn = by_sets(group, hosts).max(by_sites(group, hosts));
+    let in_turn = in_turn(group, hosts);
     (
         u64::from(first),
         u64::from(rest.max(in_turn.saturating_sub(first))),
     )
+}
+
+/// Rounds that these hosts need at least because members of one set or site take turns.
+pub(crate) fn in_turn(group: &PlanGroup, hosts: &[&PlanHost]) -> u32 {
+    by_sets(group, hosts).max(by_sites(group, hosts))
 }
 
 /// Rounds that the largest site needs.

@@ -3,6 +3,7 @@
 use super::forecast::{LONG, by_sets, course};
 use super::{HostAction, LegKind, Plan, PlanGroup, PlanHost, Warning};
 use crate::fleet::{Fleet, Ramp, duration_text, moment_text, window_text};
+use crate::names::some_of;
 use crate::policy::{Offline, OnBreach};
 use crate::windows::{Opening, Shut, opening};
 
@@ -10,8 +11,6 @@ use crate::windows::{Opening, Shut, opening};
 const FAR_MS: u64 = 30 * 24 * 3_600_000;
 /// One that has to wait longer than ten years never begins: that is how an end of time is written.
 const NEVER_MS: u64 = 3_653 * 24 * 3_600_000;
-/// Names in one message.
-const NAMES: usize = 5;
 
 pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> {
     let mut found = Vec::new();
@@ -189,7 +188,7 @@ fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl
                 "per_site counts sites by the label `{label}`, which {} of its hosts {} not have: {}",
                 without.len(),
                 if without.len() == 1 { "does" } else { "do" },
-                some(&without)
+                some_of(without)
             ),
         );
     }
@@ -319,14 +318,5 @@ fn times(plan: &Plan, group: &PlanGroup, now_ms: u64, warn: &mut impl FnMut(&str
                 duration_text(needs)
             ),
         );
-    }
-}
-
-/// A few names, and how many more.
-fn some(names: &[&str]) -> String {
-    let shown = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }

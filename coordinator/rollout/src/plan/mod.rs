@@ -30,7 +30,7 @@ mod lint_policy;
 mod repoint;
 
 pub use diff::{Change, ChangeKind, PlanDiff, diff};
-pub(crate) use forecast::pass;
+pub(crate) use forecast::{in_turn, pass};
 pub use join::{join, join_child};
 
 use crate::fleet::Timing;

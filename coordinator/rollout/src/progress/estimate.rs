@@ -4,7 +4,7 @@
 use super::doc::Estimate;
 use crate::fleet::duration_text;
 use crate::kernel::{GroupPhase, GroupRow, HostRow, Kernel, LegPhase, LegRow, RolloutPhase};
-use crate::plan::{LegKind, PlanGroup, pass};
+use crate::plan::{LegKind, PlanGroup, in_turn, pass};
 use crate::policy::Offline;
 
 /// Something is known once a host or a hop is through; before that there is no estimate rather than a guess, and so there is none where
@@ -171,7 +171,7 @@ impl Walk<'_> {
         Some(())
     }
 
-    /// Times that slots are still filled: by canaries, and by the others on the ramp and after it.
+    /// Times that slots are still filled: by canaries, and by the others on the ramp and after it. Members of one set or site take turns.
     fn rounds(&self, leg: &LegRow, group: &PlanGroup, begun: u32, left: u32) -> (u64, u64) {
         let full = self.kernel.max_unavailable(&leg.leg, group).max(1);
         let canaries = group.canaries.saturating_sub(begun).min(left);
@@ -185,7 +185,14 @@ impl Walk<'_> {
             left -= go;
             rounds += 1;
         }
-        (u64::from(canaries.div_ceil(full)), rounds)
+        let first = u64::from(canaries.div_ceil(full));
+        let to_come = group.hosts.iter().filter(|host| {
+            let row = self.kernel.host(&leg.leg, host);
+            row.is_some_and(|row| row.phase.before_permit())
+        });
+        let to_come: Vec<_> = to_come.filter_map(|host| self.kernel.planned(host)).collect();
+        let in_turn = u64::from(in_turn(group, &to_come));
+        (first, rounds.max(in_turn.saturating_sub(first)))
     }
 
     /// Whether a host of the group is away that its leg waits for at its end.
