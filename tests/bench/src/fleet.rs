@@ -116,6 +116,7 @@ repository_url = "http://repo.test"
 name = "all"
 match = {{ labels = {{ tier = "db" }} }}
 canaries = 0
+ramp = []
 max_unavailable = {width}
 failure_threshold = 0
 "#

@@ -372,6 +372,17 @@ fn tell_overhead(turns: &[Turn], width: usize) {
         of(|turn| turn.verified - turn.switched),
         slots - busy
     );
+    if let Some(turn) = turns.iter().max_by_key(|turn| turn.verified) {
+        let at = |ms: u64| (ms - first) as f64 / 1000.0;
+        let late = turns.last().map_or(first, |turn| turn.granted);
+        println!(
+            "  last permit at {:.1} s; last to end: permit at {:.1} s, switched at {:.1} s, shown by PMM at {:.1} s",
+            at(late),
+            at(turn.granted),
+            at(turn.switched),
+            at(turn.verified)
+        );
+    }
     println!(
         "  afterwards {:.1} s for the three checks and the keep orders",
         (ended - last) as f64 / 1000.0

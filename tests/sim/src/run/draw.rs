@@ -67,12 +67,9 @@ pub fn plan(rng: &mut Rng, hosts: usize, policies: bool, led: Led) -> (Vec<u8>, 
     let mut draft = fixture::draft_with(&recipe.specs(&sizes), decision, &direct);
     if policies {
         spread(rng, &mut draft.plan);
-        if rng.one_in(2) {
+        let short = rng.one_in(2);
+        if short || led == Led::Backups {
             draft.plan.timing.backup_for_ms = 180_000;
-        }
-        // Each time that a switch begins the wait for a backup begins anew: only without a wait its end is met there.
-        if led == Led::Backups {
-            draft.plan.timing.backup_for_ms = 0;
         }
     }
     let bytes = draft.into_bytes().map(|(_, bytes)| bytes).unwrap_or_default();
