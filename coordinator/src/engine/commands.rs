@@ -3,6 +3,7 @@
 use super::active::{self, Active, Outgoing};
 use super::dispatcher::{Engine, Link};
 use super::handle::{Answer, Begin, Message, SurveyOrders};
+use super::holds::untold;
 use super::survey::SurveyRun;
 use crate::clock;
 use crate::plan_choice;
@@ -43,8 +44,13 @@ impl Engine {
                 return;
             }
         };
+        let untold = untold(&kernel, &self.holds);
         let mut active = Active::new(kernel, begin.driver);
         let (mut commit, mut outgoing) = (RolloutCommit::default(), Outgoing::default());
+        for input in untold {
+            // One that is refused changes nothing: a host is held on its own machine as well.
+            let _ = active.feed(input, &mut commit, &mut outgoing);
+        }
         let command = Command::Start {
             accept_unmatched: begin.accept_unmatched,
         };
@@ -86,9 +92,13 @@ impl Engine {
             .active
             .as_ref()
             .is_some_and(|active| !active.kernel.is_final());
-        // A retry may reopen a rollout that ended with exceptions; the kernel decides.
-        let reopens = self.active.is_some() && matches!(command, Command::Retry { .. });
-        if !active && !reopens {
+        self.remember_hold(&command);
+        // A retry may reopen a rollout that ended with exceptions; the kernel decides. A host that is held then does not begin.
+        let concerns_ended = matches!(
+            command,
+            Command::Retry { .. } | Command::Hold { .. } | Command::Unhold { .. }
+        );
+        if !active && !(concerns_ended && self.active.is_some()) {
             let result = if optional {
                 Ok(String::new())
             } else {
@@ -147,7 +157,8 @@ impl Engine {
                     what: "adopt".to_owned(),
                     detail: plan.plan.to_string(),
                 });
-                // Hosts that came late are connected already.
+                // Hosts that came late are connected already, and one may be held since the plan was made.
+                self.feed_holds();
                 self.feed_connected();
                 let text = accepted.and_then(Result::ok).map(|done| done.text);
                 self.reply(answer, text.unwrap_or_default());

@@ -3,6 +3,7 @@
 use super::active::{Active, Outgoing};
 use super::errand::Errands;
 use super::handle::{EngineHandle, Message};
+use super::holds::Holds;
 use super::host_action::Asked;
 use super::server_leg::Drivers;
 use super::survey::{self, Followed, SurveyRun};
@@ -56,6 +57,7 @@ pub async fn start(deps: Deps) -> Result<(EngineHandle, tokio::task::JoinHandle<
         restart: BTreeSet::new(),
         connected: BTreeMap::new(),
         active: None,
+        holds: Holds::new(),
         stale: true,
         trouble: String::new(),
         restored: None,
@@ -87,6 +89,8 @@ pub(super) struct Engine {
     pub(super) restart: BTreeSet<HostId>,
     pub(super) connected: BTreeMap<HostId, Link>,
     pub(super) active: Option<Active>,
+    /// Whom operators hold, as the store has it.
+    pub(super) holds: Holds,
     /// Memory does not agree with the store; it is read back before anything else.
     pub(super) stale: bool,
     /// Why it could not be read back.

@@ -6,6 +6,7 @@ mod commands;
 mod dispatcher;
 mod errand;
 mod handle;
+mod holds;
 mod host_action;
 mod reload;
 mod restored;

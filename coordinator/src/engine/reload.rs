@@ -26,6 +26,11 @@ impl Engine {
                 return;
             }
         }
+        if let Err(error) = self.read_holds().await {
+            self.trouble = chain(&error);
+            tracing::error!(error = %self.trouble, "the store can't be read back; trying again");
+            return;
+        }
         let loaded = match Active::load(&self.deps.store, self.deps.drivers.as_ref()).await {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -47,6 +52,7 @@ impl Engine {
         let term = self.deps.term.max(active.kernel.epoch().term + 1);
         self.feed(Input::CoordinatorStarted { term });
         self.feed_restored();
+        self.feed_holds();
         self.feed_connected();
     }
 

@@ -56,6 +56,7 @@ impl Engine {
             .set_epoch(self.deps.sessions.epoch().max(epoch));
         self.restored = None;
         self.feed(Input::StoreAdopted { term });
+        self.feed_holds();
         self.feed_connected();
         let next = if self
             .active

@@ -107,14 +107,15 @@ impl OperatorService {
             Some(reason) => Command::Hold { host, reason },
             None => Command::Unhold { host },
         };
-        // A host outside of the rollout under way, or no rollout at all, is fine: plans read the hold from the store.
-        self.engine.tell(who, command).await?;
+        // A host outside of the newest rollout, or no rollout at all, is fine: whatever begins is told of the store's holds.
+        let told = self.engine.tell(who, command).await?;
+        let state = if request.hold { "held" } else { "released" };
         Ok(DoneDocument {
-            done: format!(
-                "{} is {}",
-                row.name,
-                if request.hold { "held" } else { "released" }
-            ),
+            done: if told.is_empty() {
+                format!("{} is {state}", row.name)
+            } else {
+                told
+            },
         })
     }
 

@@ -185,6 +185,11 @@ pub mod testing {
 
     /// A host with key `k` that has enrolled.
     pub async fn enrolled(store: &Store) -> HostId {
+        enrolled_as(store, "h").await
+    }
+
+    /// A host with this id that joined; one per store.
+    pub async fn enrolled_as(store: &Store, host: &str) -> HostId {
         let token = NewToken {
             token_id: "t".into(),
             secret_sha256: "s".into(),
@@ -205,7 +210,7 @@ pub mod testing {
             secret_sha256: "s".into(),
             key_sha256: "k".into(),
             hostname: "db-1".into(),
-            new_host: HostId::new("h"),
+            new_host: HostId::new(host),
             now_ms: 1,
         };
         store.enrol(ticket).await.unwrap().unwrap().host

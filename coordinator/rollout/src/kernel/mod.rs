@@ -296,6 +296,11 @@ impl Kernel {
         self.plan.hosts.get(*self.index.get(host)?)
     }
 
+    /// Why an operator holds a host of the plan; a hold that was set on the host itself is none.
+    pub fn held_by_operator(&self, host: &HostId) -> Option<&str> {
+        self.holds.get(host)?.operator.as_deref()
+    }
+
     /// Why a host may not begin, if a person holds it.
     pub(crate) fn held(&self, host: &HostId) -> Option<&str> {
         let hold = self.holds.get(host)?;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agent;
+mod holds;
 mod world;
 
 use super::{Begin, Deps, EngineHandle, start};
