@@ -73,7 +73,7 @@ impl World {
             .flat_map(|coordinator| coordinator.kernel.legs());
         let mut clients = legs.filter(|leg| leg.leg.as_str().starts_with("clients"));
         let late = clients.any(|leg| leg.phase == LegPhase::Settled);
-        let soaks = self.some_group_that(|phase| phase == GroupPhase::Soaking);
+        let soaks = self.some_group_that(|row| row.phase == GroupPhase::Soaking);
         for machine in fresh.into_iter().take(many) {
             let last = self.rng.one_in(3) || late;
             let first = self.rng.one_in(2);

@@ -1,5 +1,5 @@
 //! Lives that are led to what chance meets too rarely to be asked of it: drivers whose words get lost or that answer late, windows that
-//! shut right after a group's turn, backups that begin with the permit.
+//! shut right after a group's turn, backups that begin with the permit, failed hosts that are repaired and tried again all the time.
 //!
 //! Whether a life is led follows from its seed's number alone and draws nothing: every other life is as it would be without this file.
 
@@ -8,8 +8,9 @@ use super::coordinator::Message;
 use super::faults::{Fault, FaultSet};
 use super::pmm::{Hop, ended, nobody_is_back};
 use super::world::{What, World};
-use fleet_common::ids::OrderId;
+use fleet_common::ids::{HostId, OrderId};
 use fleet_common::server::{HopOutcome, ServerEvent};
+use rollout::kernel::{Command, GroupPhase};
 
 /// Where a life is led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +22,18 @@ pub enum Led {
     Windows,
     /// With policies: PMM begins a backup on some hosts when their permit arrives.
     Backups,
+    /// With policies: many hosts fail, and are tried again at any time, also in groups that the rollout is past. Some are repaired before,
+    /// who hangs is not.
+    Again,
 }
+
+/// What stands in the policies of [`Led::Again`].
+const AGAIN: &str = "canary_soak = \"40s\"\nsoak = \"4m\"\n";
 
 impl Led {
     pub fn of(seed: u64, policies: bool) -> Self {
         match seed % 8 {
+            1 if policies => Self::Again,
             3 => Self::Hops,
             5 if policies => Self::Windows,
             7 if policies => Self::Backups,
@@ -35,14 +43,22 @@ impl Led {
 
     /// What a group's policy says in such a life.
     pub fn policy(self, text: String) -> String {
-        if self != Self::Windows {
-            return text;
-        }
-        let other = |line: &&str| {
-            let keys = ["canaries", "ramp", "canary_soak", "windows", "approval"];
-            !keys.iter().any(|key| line.starts_with(key))
+        let own: &[&str] = match self {
+            Self::Windows => &["canaries", "ramp", "canary_soak", "windows", "approval"],
+            Self::Again => &[
+                "canaries",
+                "canary_soak",
+                "soak",
+                "failure_threshold",
+                "on_breach",
+            ],
+            _ => return text,
         };
+        let other = |line: &&str| !own.iter().any(|key| line.starts_with(key));
         let mut text: String = text.lines().filter(other).flat_map(|line| [line, "\n"]).collect();
+        if self == Self::Again {
+            return text + AGAIN;
+        }
         let minutes = (0..60)
             .step_by(2)
             .map(|minute| (22 + (14 + minute) / 60, (14 + minute) % 60));
@@ -67,6 +83,15 @@ impl Led {
             }
             Self::Backups if faults.has(Fault::BackupRuns) => {
                 agents.iter_mut().step_by(3).for_each(|agent| agent.dumps = true);
+            }
+            Self::Again if faults.has(Fault::FailingHost) && faults.has(Fault::SilentHost) => {
+                for (at, agent) in agents.iter_mut().enumerate() {
+                    match at % 6 {
+                        0 | 3 => agent.nature = Nature::RollsBack,
+                        5 => agent.nature = Nature::Silent,
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -125,6 +150,31 @@ const fn course(steps: bool, published: Option<bool>, late: bool, end: End) -> C
 }
 
 impl World {
+    /// Whether a group has its turn and gave nobody a permit: only then it waits again when an earlier one opens.
+    fn is_early(&self) -> bool {
+        self.some_group_that(|row| {
+            matches!(row.phase, GroupPhase::Canary | GroupPhase::Ramping) && row.first_permit_ms.is_none()
+        })
+        .is_some()
+    }
+
+    /// Somebody repairs a host that failed and has it tried again.
+    pub(super) fn again(&mut self) -> Option<Message> {
+        if self.led != Led::Again || !self.is_early() && self.rng.one_in(3) {
+            return None;
+        }
+        let host = self.some_host(|row| row.counts && !row.taken_back)?;
+        let machine = *self.machines.get(&HostId::new(host.clone()))?;
+        if self.agents[machine].nature == Nature::RollsBack && self.rng.one_in(3) {
+            self.agents[machine].nature = Nature::Good;
+        }
+        let command = Command::Retry {
+            hosts: vec![host],
+            server: false,
+        };
+        Some(Message::Operator { by: "cy", command })
+    }
+
     /// What a new hop is led to.
     pub(super) fn course(&self, last_of_leg: bool) -> Option<Course> {
         if self.led != Led::Hops || !self.faults.has(Fault::HopSilent) {

@@ -2,9 +2,10 @@
 
 use super::coordinator::Message;
 use super::faults::Fault;
+use super::led::Led;
 use super::world::{What, World};
 use rollout::kernel::{
-    Command, GroupPhase, HostPhase, HostRow, Kernel, LegPhase, RollbackTarget, RolloutPhase,
+    Command, GroupPhase, GroupRow, HostPhase, HostRow, Kernel, LegPhase, RollbackTarget, RolloutPhase,
 };
 use std::collections::BTreeSet;
 
@@ -14,14 +15,18 @@ impl World {
         // The short phases are the ones in which a button is easily forgotten.
         let coordinator = self.coordinator.as_ref();
         let brief = coordinator.is_some_and(|coordinator| is_brief(&coordinator.kernel));
-        let slow = if brief { 10_000 } else { self.restless * 2 };
-        let pause = 3_000 + self.rng.below(slow);
+        let (least, slow) = match self.led {
+            Led::Again => (1_000, 5_000),
+            _ if brief => (3_000, 10_000),
+            _ => (3_000, self.restless * 2),
+        };
+        let pause = least + self.rng.below(slow);
         self.at(self.now + pause, What::Press);
         if self.calm || !self.faults.has(Fault::Operator) || self.coordinator.is_none() {
             return;
         }
         self.count("fault operator");
-        if let Some(message) = self.button() {
+        if let Some(message) = self.again().or_else(|| self.button()) {
             self.tell_coordinator(message, 10);
         }
     }
@@ -108,20 +113,16 @@ impl World {
     }
 
     /// The first group of which this is so in a leg.
-    pub fn some_group_that(&self, which: impl Fn(GroupPhase) -> bool) -> Option<String> {
+    pub fn some_group_that(&self, which: impl Fn(&GroupRow) -> bool) -> Option<String> {
         let kernel = &self.coordinator.as_ref()?.kernel;
         let legs = kernel.legs().iter();
         let mut both = legs.flat_map(|leg| kernel.plan().groups.iter().map(move |group| (leg, group)));
-        both.find(|(leg, group)| {
-            kernel
-                .group(&leg.leg, &group.name)
-                .is_some_and(|row| which(row.phase))
-        })
-        .map(|(_, group)| group.name.to_string())
+        both.find(|(leg, group)| kernel.group(&leg.leg, &group.name).is_some_and(&which))
+            .map(|(_, group)| group.name.to_string())
     }
 
     /// One of the hosts of which this is so.
-    fn some_host(&mut self, which: impl Fn(&HostRow) -> bool) -> Option<String> {
+    pub(super) fn some_host(&mut self, which: impl Fn(&HostRow) -> bool) -> Option<String> {
         let found = hosts_that(&self.coordinator.as_ref()?.kernel, which);
         let pick = self.rng.below(found.len().max(1) as u64) as usize;
         found.get(pick).cloned()
