@@ -39,6 +39,8 @@ pub struct Notes {
     /// When a permit arrived, Unix milliseconds, by host.
     pub received_ms: Mutex<BTreeMap<HostId, u64>>,
     pub begun: Mutex<Vec<Begun>>,
+    /// When the order arrived that makes earlier permits void.
+    pub called_back: Mutex<Vec<Instant>>,
     /// Permits that arrived and were not used, by code.
     pub unused: Mutex<BTreeMap<String, u64>>,
     /// How long each host worked on its switch, milliseconds.
@@ -60,6 +62,7 @@ impl Notes {
             pace: Mutex::new(pace),
             received_ms: Mutex::default(),
             begun: Mutex::default(),
+            called_back: Mutex::default(),
             unused: Mutex::default(),
             worked_ms: Mutex::default(),
             pinged: Mutex::default(),
@@ -72,6 +75,7 @@ impl Notes {
         *lock(&self.pace) = pace;
         lock(&self.received_ms).clear();
         lock(&self.begun).clear();
+        lock(&self.called_back).clear();
         lock(&self.unused).clear();
         lock(&self.worked_ms).clear();
     }
@@ -145,6 +149,9 @@ impl Agent {
         let say = move |event| drop(tell.send((id.clone(), event)));
         if epoch < *self.highest.borrow() {
             return say(HostEvent::Finished(refused(Outcome::Refused, codes::STALE_EPOCH)));
+        }
+        if epoch > *self.highest.borrow() && order.action() == wire::Action::Probe {
+            lock(&self.notes.called_back).push(received);
         }
         self.see(epoch);
         say(HostEvent::Accepted);

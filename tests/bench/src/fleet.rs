@@ -103,9 +103,10 @@ impl Drivers for Pmm {
     }
 }
 
-fn fleet_file(width: usize) -> String {
+fn fleet_file(width: usize, permit: Option<&str>) -> String {
+    let timing = permit.map_or_else(String::new, |permit| format!("[timing]\npermit = \"{permit}\"\n"));
     format!(
-        r#"[server]
+        r#"{timing}[server]
 url = "https://pmm.test"
 credential_file = "/nowhere"
 target = "{TARGET}"
@@ -140,11 +141,17 @@ fn inventory(name: &str) -> Inventory {
 }
 
 /// Stores a plan for the whole fleet, every client on the old release.
-pub async fn plan(store: &Store, pmm: &Pmm, members: &[Member], width: usize) -> anyhow::Result<PlanRow> {
+pub async fn plan(
+    store: &Store,
+    pmm: &Pmm,
+    members: &[Member],
+    width: usize,
+    permit: Option<&str>,
+) -> anyhow::Result<PlanRow> {
     for member in members {
         pmm.set(&member.name, OLD);
     }
-    let text = fleet_file(width);
+    let text = fleet_file(width, permit);
     let fleet = rollout::fleet::parse(&text, "fleet.toml").map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     let survey = HostSurvey {
         findings: Vec::new(),

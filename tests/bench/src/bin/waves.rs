@@ -1,7 +1,7 @@
 //! A client wave of many agents over real TLS and sockets: the delay of orders, the overhead of the whole wave, and an abort in the middle.
 //!
-//! The end of the program is 1 when a switch began after the permit's time, or when a rollout did not end as it should; the figures
-//! themselves only print.
+//! The end of the program is 1 when after an abort a switch began later than its permit's time or more of them than there were slots, or
+//! when a rollout did not end as it should; the figures themselves only print.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -42,6 +42,10 @@ struct Arguments {
 
 /// Longest wait for anything but a wave.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// In the aborted wave hosts look around for so long before they change anything, at most: there are always permits that are not begun.
+const CHECKS_MS: u64 = 4_000;
+/// And a permit lasts so long: less than the rounds that would still follow, so that grants which went on would be seen.
+const SHORT_PERMIT: &str = "5s";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -178,9 +182,10 @@ impl Bench {
         Ok(lock(&self.notes.pongs_ms).clone())
     }
 
-    async fn begin(&self, pace: Pace) -> anyhow::Result<PlanRow> {
+    async fn begin(&self, pace: Pace, permit: Option<&str>) -> anyhow::Result<PlanRow> {
         self.notes.clear(pace);
-        let plan = fleet::plan(&self.coordinator.store, &self.pmm, &self.members, self.width).await?;
+        let (store, members) = (&self.coordinator.store, &self.members);
+        let plan = fleet::plan(store, &self.pmm, members, self.width, permit).await?;
         let begin = Begin {
             by: "bench".to_owned(),
             plan: plan.clone(),
@@ -242,11 +247,11 @@ impl Bench {
     }
 
     async fn whole_wave(&self, step_ms: u64, baseline: &[f64]) -> anyhow::Result<()> {
-        self.begin(Pace {
+        let pace = Pace {
             step_ms,
             checks_ms: 0,
-        })
-        .await?;
+        };
+        self.begin(pace, None).await?;
         let rounds = self.members.len().div_ceil(self.width) as u64;
         let phase = self
             .ended(Duration::from_millis(rounds * step_ms * 3) + PATIENCE)
@@ -269,12 +274,11 @@ impl Bench {
     }
 
     async fn abort_in_the_middle(&self, step_ms: u64) -> anyhow::Result<()> {
-        let plan = self
-            .begin(Pace {
-                step_ms,
-                checks_ms: 3_000,
-            })
-            .await?;
+        let pace = Pace {
+            step_ms,
+            checks_ms: CHECKS_MS,
+        };
+        let plan = self.begin(pace, Some(SHORT_PERMIT)).await?;
         let permit_ms = rollout::plan::Plan::parse(&plan.document)?.timing.permit_ms;
         let half = self.members.len() as u64 / 2;
         let begun = Instant::now();
@@ -306,6 +310,11 @@ impl Bench {
             .iter()
             .filter(|after| **after > Duration::from_millis(permit_ms))
             .count();
+        let called_back: Vec<f64> = lock(&self.notes.called_back)
+            .iter()
+            .filter_map(|at| at.checked_duration_since(asked))
+            .map(|after| after.as_secs_f64() * 1000.0)
+            .collect();
         println!(
             "\nabort in the middle, {} switches begun",
             lock(&self.notes.begun).len()
@@ -320,10 +329,22 @@ impl Bench {
             last.as_secs_f64() * 1000.0
         );
         println!(
+            "  permits were called back on {} hosts: p50 {:.0} ms, p99 {:.0} ms after the command",
+            called_back.len(),
+            percentile(&called_back, 50.0),
+            percentile(&called_back, 99.0)
+        );
+        println!(
             "  permits that arrived and were not used: {:?}",
             lock(&self.notes.unused)
         );
         ensure!(late == 0, "{late} switches began later than their permit");
+        ensure!(
+            begun.len() <= self.width,
+            "{} switches began after the abort, with {} slots",
+            begun.len(),
+            self.width
+        );
         Ok(())
     }
 }
