@@ -193,6 +193,18 @@ impl Kernel {
         })
     }
 
+    /// Whether a group without a permit so far waits for an earlier one. It may have ended while its hosts were away, and that one may have
+    /// opened again since.
+    pub(super) fn waits_for_turn(&self, leg: &LegId, group: &PlanGroup) -> bool {
+        let new = self
+            .group(leg, &group.name)
+            .is_some_and(|row| row.first_permit_ms.is_none());
+        let groups = self.plan.groups.iter();
+        let mut earlier = groups.take_while(|earlier| earlier.name != group.name);
+        new && !self.breaks(super::Mutant::OutOfTurn)
+            && earlier.any(|earlier| self.holds_up_others(leg, earlier))
+    }
+
     fn look_at_threshold(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
         let one_more = u32::from(self.breaks(super::Mutant::ThresholdOffByOne));
         let strict = self.breaks(super::Mutant::ThresholdTooStrict) && tally.failures > 0;
@@ -358,7 +370,7 @@ impl Kernel {
         let Door::Open { within_ms } = *door else {
             return;
         };
-        if before_window || tally.to_begin == 0 {
+        if before_window || tally.to_begin == 0 || self.waits_for_turn(leg, group) {
             return;
         }
         let (mut candidates, crowds) = self.candidates(leg, group, census, now_ms);

@@ -656,10 +656,14 @@ impl Kernel {
         if let Some(group) = group
             && let Some(state) = self.group(leg, &group.name)
         {
+            let turn = || {
+                let text = format!("the turn of group {}", group.name);
+                until_next(Owner::Coordinator, "earlier_group", text, next.clone())
+            };
             match state.phase {
-                GroupPhase::Pending => {
-                    let text = format!("the turn of group {}", group.name);
-                    return until_next(Owner::Coordinator, "earlier_group", text, next.clone());
+                GroupPhase::Pending => return turn(),
+                GroupPhase::Done if self.is_connected(host) && self.waits_for_turn(leg, group) => {
+                    return turn();
                 }
                 GroupPhase::Gated if waits_for_approval(state, group) => {
                     return self.approval_duty(state, group, now_ms);
