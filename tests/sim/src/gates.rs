@@ -178,7 +178,11 @@ impl Gates {
         };
         let count =
             |what: &dyn Fn(&HostRow) -> bool| u32::try_from(rows().filter(|row| what(row)).count()).unwrap();
-        let slots = count(&|row| row.slot);
+        let held = group
+            .hosts
+            .iter()
+            .filter(|host| super::rules::holds_slot(kernel, &order.leg, host));
+        let slots = u32::try_from(held.count()).unwrap();
         let verified = count(&|row| row.upgraded());
         if verified < group.canaries {
             return;
@@ -194,7 +198,8 @@ impl Gates {
         }
         let width = width.min(self.most(kernel, &order.leg, group));
         // Whoever kept its slot from an earlier attempt takes no new one.
-        let kept = kernel.host(&order.leg, &order.host).is_some_and(|row| row.broken);
+        let kept = kernel.host(&order.leg, &order.host).is_some_and(|row| row.broken)
+            || super::rules::held_before(kernel, &order.leg, &order.host);
         if slots > width && !kept {
             found.push((RAMP, format!("{}: {slots} slots of {width}", order.order)));
         }

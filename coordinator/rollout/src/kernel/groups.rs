@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(crate) struct Tally {
     /// Slots that are taken.
     pub slots: u32,
-    /// Slots that are taken by hosts that ended.
+    /// Slots that are taken by hosts that ended, or whose next attempt waits for a person or for their return.
     pub stuck_slots: u32,
     /// Hosts with a permit that have not ended.
     pub in_flight: u32,
@@ -54,9 +54,11 @@ impl Kernel {
         let Some(rows) = self.hosts.get(leg) else {
             return tally;
         };
+        let held = self.held_before(leg);
         for host in &group.hosts {
             if let Some(row) = rows.get(host) {
-                self.count_row(&mut tally, host, row, forgiven, now_ms);
+                let slot = row.slot || held.contains(host);
+                self.count_row(&mut tally, host, (row, slot), forgiven, now_ms);
             }
         }
         tally
@@ -73,6 +75,7 @@ impl Kernel {
             .iter()
             .map(|group| self.group(leg, &group.name).map(|row| &row.forgiven))
             .collect();
+        let held = self.held_before(leg);
         let mut places = self.index.iter().peekable();
         for (host, row) in rows {
             while places.next_if(|(known, _)| *known < host).is_some() {}
@@ -81,7 +84,8 @@ impl Kernel {
             };
             let group = self.spread.group_of.get(*at).copied().flatten();
             if let Some(at) = group {
-                self.count_row(&mut tallies[at], host, row, forgiven[at], now_ms);
+                let slot = row.slot || held.contains(host);
+                self.count_row(&mut tallies[at], host, (row, slot), forgiven[at], now_ms);
             }
         }
         tallies
@@ -91,12 +95,12 @@ impl Kernel {
         &self,
         tally: &mut Tally,
         host: &HostId,
-        row: &HostRow,
+        (row, slot): (&HostRow, bool),
         forgiven: Option<&BTreeSet<HostId>>,
         now_ms: u64,
     ) {
-        tally.slots += u32::from(row.slot);
-        tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
+        tally.slots += u32::from(slot);
+        tally.stuck_slots += u32::from(slot && self.is_stuck(host, now_ms));
         tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
         tally.upgraded += u32::from(row.upgraded());
         tally.failures += u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
@@ -119,7 +123,7 @@ impl Kernel {
     }
 
     /// Whether it is there and can't be asked, and what keeps it ends by itself.
-    fn begins_later(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+    pub(super) fn begins_later(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
         let follows = || !self.followed(host) && self.is_to_follow(host);
         self.can_be_asked(host) && (!asked_by(row, now_ms) || follows())
     }
@@ -153,7 +157,7 @@ impl Kernel {
         }
         self.look_at_rollout_threshold(failures, now_ms);
         self.retell_failures(&leg, &tallies, failures, now_ms);
-        let mut census = self.census();
+        let mut census = self.census(now_ms);
         let mut earlier_done = true;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             let grants = |kernel: &Self| {
@@ -389,7 +393,7 @@ impl Kernel {
                 continue;
             };
             ready = true;
-            let has_slot = row.slot;
+            let has_slot = self.holds_slot(leg, host);
             if !has_slot && slots >= width && !self.breaks(super::Mutant::TooWide) {
                 break;
             }
@@ -406,8 +410,9 @@ impl Kernel {
         }
         if ready && tally.stuck_slots >= width && !self.breaks(super::Mutant::ExhaustedGoesOn) {
             let text = format!(
-                "group {}: all {width} slots are held by hosts that ended without a working client",
-                group.name
+                "group {}: all {width} slots are held by hosts that ended without a working client{}",
+                group.name,
+                self.stuck_before_retry(leg, group, now_ms)
             );
             self.pause(
                 "slots_exhausted",
@@ -424,7 +429,7 @@ impl Kernel {
 
     /// Whether nobody else of a group can begin before a person frees a slot: the same as what [`Self::let_through`] pauses for.
     pub(super) fn is_exhausted(&self, leg: &LegId, now_ms: u64) -> bool {
-        let census = self.census();
+        let census = self.census(now_ms);
         let tallies = self.tallies(leg, now_ms);
         let groups = self.plan.groups.iter().zip(&tallies);
         groups
@@ -463,7 +468,7 @@ impl Kernel {
             }
         }
         // Whoever holds a slot from before needs none: behind one that waits for that slot it would never begin.
-        free.sort_by_key(|host| !rows.get(host).is_some_and(|row| row.slot));
+        free.sort_by_cached_key(|host| !self.holds_slot(leg, host));
         (free, crowds)
     }
 
@@ -564,7 +569,7 @@ impl Kernel {
     }
 
     /// Whether a host of a client leg can be asked now.
-    fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+    pub(super) fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
         asked_by(row, now_ms)
             && self.can_be_asked(host)
             && self.followed(host)

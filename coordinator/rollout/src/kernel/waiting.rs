@@ -499,7 +499,7 @@ impl Kernel {
             now_ms,
             next: self.next_move(now_ms),
             tallies,
-            census: self.census(),
+            census: self.census(now_ms),
         }
     }
 
@@ -762,7 +762,7 @@ impl Kernel {
             ));
         }
         let (width, full) = (self.width(leg, group, tally), self.max_unavailable(leg, group));
-        if tally.slots >= width && !row.slot {
+        if tally.slots >= width && !self.holds_slot(leg, host) {
             let (slots, name) = (tally.slots, &group.name);
             return Some(if width < full {
                 let text = format!("{slots} of {width} slots of this step of group {name}'s ramp are taken");
