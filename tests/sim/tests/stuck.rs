@@ -7,7 +7,7 @@ use fleet_sim::hosts::Behaviour;
 use fleet_sim::steps::{group, host, id, leaves, paused, resume, retry, returns, started};
 use fleet_sim::{Faults, World, until};
 use rollout::explain;
-use rollout::kernel::{Command, GroupPhase, HostPhase, HostRow, LegPhase, RolloutPhase};
+use rollout::kernel::{Command, GroupPhase, HostPhase, HostRow, LegPhase, RollbackTarget, RolloutPhase};
 
 const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
 
@@ -324,4 +324,151 @@ fn a_group_that_ended_without_a_permit_waits_for_an_earlier_one_that_opened_agai
         "{:?}",
         world.watcher.violations
     );
+}
+
+#[test]
+fn failures_of_two_client_legs_count_together_for_the_rollout() {
+    let groups = [(
+        "one",
+        6,
+        "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 1",
+    )];
+    let mut world = bridge(&groups, Some(1), &[(0, Behaviour::RollsBack)]);
+    until(&mut world, |world| paused(world).starts_with("bridge_incomplete"));
+    world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::RollsBack;
+    resume(&mut world).unwrap();
+    until(&mut world, |world| {
+        row(world, "clients-2", 1).phase == HostPhase::RolledBack
+    });
+    steps(&mut world, 5);
+    assert_eq!(
+        paused(&world),
+        "threshold: the rollout: 2 failed over all groups, 1 tolerated"
+    );
+    let answer = explain::explain(&world.kernel, "rollout", world.now).unwrap();
+    let rules = answer.rules.join("\n");
+    assert!(
+        rules.contains("node-0 rolled back") && rules.contains("node-1 rolled back"),
+        "{rules}"
+    );
+    // What a person accepted does not pause again, in whatever leg it failed.
+    resume(&mut world).unwrap();
+    world.rest();
+    assert_eq!(
+        world.kernel.phase(),
+        RolloutPhase::FinishedWithExceptions,
+        "{}",
+        paused(&world)
+    );
+    no_rule_is_broken(&world);
+}
+
+#[test]
+fn a_host_that_failed_in_one_leg_and_is_tried_again_in_the_next_counts_at_most_once() {
+    let groups = [(
+        "one",
+        6,
+        "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 1",
+    )];
+    let mut world = bridge(&groups, Some(1), &[(0, Behaviour::RollsBack)]);
+    until(&mut world, |world| paused(world).starts_with("bridge_incomplete"));
+    resume(&mut world).unwrap();
+    until(&mut world, |world| {
+        world.kernel.legs()[4].phase == LegPhase::Running
+    });
+    retry(&mut world, &[0]).unwrap();
+    until(&mut world, |world| {
+        row(world, "clients-2", 0).phase == HostPhase::RolledBack
+    });
+    steps(&mut world, 5);
+    assert_eq!(paused(&world), "");
+    no_rule_is_broken(&world);
+}
+
+#[test]
+fn failures_of_a_group_that_was_taken_back_count_for_the_rollout() {
+    let groups = [
+        (
+            "one",
+            4,
+            "canaries = 0\nfailure_threshold = 1\nmax_unavailable = 1",
+        ),
+        (
+            "two",
+            3,
+            "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 1",
+        ),
+    ];
+    let bad = [(0, Behaviour::RollsBack), (4, Behaviour::RollsBack)];
+    let mut world = started(&groups, &bad, &|plan| {
+        fixture::way_back(plan, true);
+        plan.failure_threshold = Some(1);
+    });
+    until(&mut world, |world| group(world, "one").phase == GroupPhase::Done);
+    let (target, reason) = (RollbackTarget::Group("one".to_owned()), "slow queries".to_owned());
+    world.command(Command::Rollback { target, reason }).unwrap();
+    until(&mut world, |world| {
+        (1..4).all(|number| host(world, number).phase == HostPhase::RolledBack)
+    });
+    resume(&mut world).unwrap();
+    until(&mut world, |world| host(world, 4).phase == HostPhase::RolledBack);
+    steps(&mut world, 5);
+    assert_eq!(
+        paused(&world),
+        "threshold: the rollout: 2 failed over all groups, 1 tolerated"
+    );
+    resume(&mut world).unwrap();
+    assert!(group(&world, "one").forgiven.contains(&id(0)) && group(&world, "two").forgiven.contains(&id(4)));
+    until(&mut world, |world| {
+        host(world, 6).made_it() || !paused(world).is_empty()
+    });
+    assert_eq!(paused(&world), "");
+    no_rule_is_broken(&world);
+}
+
+#[test]
+fn failures_that_were_told_of_before_their_group_was_taken_back_are_accepted_with_the_pause() {
+    let groups = [
+        (
+            "one",
+            4,
+            "canaries = 0\nfailure_threshold = 1\nmax_unavailable = 1",
+        ),
+        (
+            "two",
+            3,
+            "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 1",
+        ),
+    ];
+    let mut world = started(&groups, &[(4, Behaviour::RollsBack)], &|plan| {
+        fixture::way_back(plan, true);
+        plan.failure_threshold = Some(2);
+    });
+    let good = |world: &World| (0..4).filter(|number| host(world, *number).made_it()).count();
+    until(&mut world, |world| good(world) == 2);
+    for number in 0..4 {
+        if !host(&world, number).made_it() {
+            world.hosts.get_mut(&id(number)).unwrap().behaviour = Behaviour::RollsBack;
+        }
+    }
+    until(&mut world, |world| !paused(world).is_empty());
+    assert_eq!(paused(&world), "threshold: group one: 2 failed, 1 tolerated");
+    let (target, reason) = (RollbackTarget::Group("one".to_owned()), "it fails".to_owned());
+    world.command(Command::Rollback { target, reason }).unwrap();
+    until(&mut world, |world| {
+        good(world) == 0
+            && !world.hosts.keys().any(|host| {
+                world
+                    .kernel
+                    .host(&"clients-1".into(), host)
+                    .is_some_and(|row| row.phase.in_flight())
+            })
+    });
+    resume(&mut world).unwrap();
+    assert_eq!(group(&world, "one").forgiven.len(), 2);
+    until(&mut world, |world| {
+        host(world, 6).made_it() || !paused(world).is_empty()
+    });
+    assert_eq!(paused(&world), "");
+    no_rule_is_broken(&world);
 }

@@ -192,7 +192,7 @@ fn gates(
         ));
     }
     if let Some(tolerated) = kernel.plan.failure_threshold {
-        let failures = kernel.failures(leg, now_ms);
+        let failures = kernel.failures();
         rules.push(format!(
             "over all groups {failures} failed; {tolerated} are tolerated"
         ));

@@ -337,16 +337,18 @@ impl Kernel {
             return;
         }
         let plan = std::sync::Arc::clone(&self.plan);
+        // What the whole rollout does not tolerate may have failed in any leg.
+        let all = self.rollout_breach_text().is_some();
         for leg in &plan.legs {
-            let all = plan
-                .failure_threshold
-                .is_some_and(|tolerated| self.failures(&leg.id, now_ms) > tolerated);
             for group in &plan.groups {
                 let Some(row) = self.group(&leg.id, &group.name) else {
                     continue;
                 };
                 let breached = row.phase == GroupPhase::Breached;
-                if !all && !breached {
+                // One that was taken back since the pause told of it.
+                let taken_back = row.phase == GroupPhase::RolledBack
+                    && self.tally(&leg.id, group, now_ms).failures > self.failure_threshold(&leg.id, group);
+                if !all && !breached && !taken_back {
                     continue;
                 }
                 let failed: Vec<HostId> = group

@@ -140,10 +140,8 @@ impl Kernel {
         let plan = Arc::clone(&self.plan);
         let leg = self.legs[at].leg.clone();
         let tallies = self.tallies(&leg, now_ms);
-        let mut failures = 0;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.had_its_turn(&leg, &group.name) {
-                failures += tally.failures;
                 self.look_at_threshold(&leg, group, tally, now_ms);
                 self.look_at_deadline(&leg, group, now_ms);
                 self.soak_after_canaries(&leg, group, tally, now_ms);
@@ -155,8 +153,8 @@ impl Kernel {
                 self.leave_rest_behind(&leg, &group.name, now_ms);
             }
         }
-        self.look_at_rollout_threshold(failures, now_ms);
-        self.retell_failures(&leg, &tallies, failures, now_ms);
+        self.look_at_rollout_threshold(now_ms);
+        self.retell_failures(&leg, &tallies, now_ms);
         let mut census = self.census(now_ms);
         let mut earlier_done = true;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
@@ -170,9 +168,8 @@ impl Kernel {
                 self.drive_group(&leg, group, tally, &door, turn, now_ms);
                 if !begun && self.had_its_turn(&leg, &group.name) {
                     // Hosts that were prepared while it waited for its window may have failed already.
-                    failures += tally.failures;
                     self.look_at_threshold(&leg, group, tally, now_ms);
-                    self.look_at_rollout_threshold(failures, now_ms);
+                    self.look_at_rollout_threshold(now_ms);
                 }
                 if grants(self) {
                     self.let_through(&leg, group, tally, &door, &mut census, now_ms);
@@ -189,12 +186,7 @@ impl Kernel {
 
     /// Whether its hosts may begin, or could. A group whose window shut before its first permit waits for its turn again.
     fn had_its_turn(&self, leg: &LegId, group: &GroupName) -> bool {
-        self.group(leg, group).is_some_and(|row| {
-            !matches!(
-                row.phase,
-                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
-            )
-        })
+        self.group(leg, group).is_some_and(|row| has_turn(row.phase))
     }
 
     /// Whether a group without a permit so far waits for an earlier one. It may have ended while its hosts were away, and that one may have
@@ -266,33 +258,51 @@ impl Kernel {
         );
     }
 
-    /// All groups of the leg together may be less tolerant than each.
-    fn look_at_rollout_threshold(&mut self, failures: u32, now_ms: u64) {
+    /// All groups together may be less tolerant than each.
+    fn look_at_rollout_threshold(&mut self, now_ms: u64) {
         if self.breaks(super::Mutant::RolloutThresholdIgnored) {
             return;
         }
-        if let Some(text) = self.rollout_breach_text(failures) {
+        if let Some(text) = self.rollout_breach_text() {
             self.pause_for_failures(&text, now_ms);
         }
     }
 
-    pub(super) fn rollout_breach_text(&self, failures: u32) -> Option<String> {
-        let tolerated = self
-            .plan
-            .failure_threshold
-            .filter(|tolerated| failures > *tolerated)?;
-        Some(format!(
-            "the rollout: {failures} failed over all groups, {tolerated} tolerated"
-        ))
+    /// More failures than the whole rollout tolerates.
+    pub(crate) fn rollout_breach_text(&self) -> Option<String> {
+        let tolerated = self.plan.failure_threshold?;
+        let failures = self.failures();
+        let text = || format!("the rollout: {failures} failed over all groups, {tolerated} tolerated");
+        (failures > tolerated).then(text)
     }
 
-    /// Failures of a leg that count and that nobody accepted, over all groups that had their turn.
-    pub(crate) fn failures(&self, leg: &LegId, now_ms: u64) -> u32 {
-        let groups = self.plan.groups.iter();
-        groups
-            .filter(|group| self.had_its_turn(leg, &group.name))
-            .map(|group| self.tally(leg, group, now_ms).failures)
-            .sum()
+    /// Failures that count and that nobody accepted, over all legs and over all groups that had their turn: a group that was taken back had
+    /// it, too. A host counts once, as the newest leg says that did anything with it.
+    pub(crate) fn failures(&self) -> u32 {
+        let legs: Vec<_> = self
+            .client_rows()
+            .filter(|(leg, _)| leg.phase != LegPhase::Waiting)
+            .collect();
+        let mut failures = 0;
+        for (at, (leg, rows)) in legs.iter().enumerate() {
+            let tried_later = |host: &HostId| {
+                let later = legs[at + 1..].iter().filter_map(|(_, rows)| rows.get(host));
+                later.into_iter().any(|row| {
+                    row.counts || row.made_it() || row.phase.in_flight() || row.phase.before_permit()
+                })
+            };
+            for (host, _) in rows.iter().filter(|(_, row)| row.counts) {
+                let group = self
+                    .planned(host)
+                    .and_then(|planned| self.group(&leg.leg, &planned.group));
+                let open = group.is_some_and(|row| {
+                    let turn = has_turn(row.phase) || row.phase == GroupPhase::RolledBack;
+                    turn && !row.forgiven.contains(host)
+                });
+                failures += u32::from(open && !tried_later(host));
+            }
+        }
+        failures
     }
 
     /// Moves a group on. One pass per tick is enough; the loop is for empty groups.
@@ -622,6 +632,13 @@ impl Kernel {
             self.set_group(&leg, &group, GroupPhase::Cancelled, now_ms);
         }
     }
+}
+
+fn has_turn(phase: GroupPhase) -> bool {
+    !matches!(
+        phase,
+        GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
+    )
 }
 
 pub(super) fn waits_for_approval(row: &GroupRow, group: &PlanGroup) -> bool {
