@@ -2,7 +2,7 @@
 
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::order::Action;
-use rollout::kernel::{GroupPhase, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase};
+use rollout::kernel::{HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase};
 use rollout::plan::{LegKind, Plan, PlanGroup};
 use rollout::windows::{Opening, opening};
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,7 +178,11 @@ impl Gates {
         };
         let count =
             |what: &dyn Fn(&HostRow) -> bool| u32::try_from(rows().filter(|row| what(row)).count()).unwrap();
-        let slots = count(&|row| row.slot);
+        let held = group
+            .hosts
+            .iter()
+            .filter(|host| super::rules::holds_slot(kernel, &order.leg, host));
+        let slots = u32::try_from(held.count()).unwrap();
         let verified = count(&|row| row.upgraded());
         if verified < group.canaries {
             return;
@@ -194,7 +198,8 @@ impl Gates {
         }
         let width = width.min(self.most(kernel, &order.leg, group));
         // Whoever kept its slot from an earlier attempt takes no new one.
-        let kept = kernel.host(&order.leg, &order.host).is_some_and(|row| row.broken);
+        let kept = kernel.host(&order.leg, &order.host).is_some_and(|row| row.broken)
+            || super::rules::held_before(kernel, &order.leg, &order.host);
         if slots > width && !kept {
             found.push((RAMP, format!("{}: {slots} slots of {width}", order.order)));
         }
@@ -208,28 +213,15 @@ impl Gates {
         if kernel.phase() != RolloutPhase::Running {
             return;
         }
-        for leg in kernel.legs().iter().filter(|leg| leg.phase == LegPhase::Running) {
-            let mut failures = 0;
-            for group in &kernel.plan().groups {
-                let Some(row) = kernel.group(&leg.leg, &group.name) else {
-                    continue;
-                };
-                if matches!(
-                    row.phase,
-                    GroupPhase::Pending | GroupPhase::Gated | GroupPhase::RolledBack
-                ) {
-                    continue;
-                }
-                let counts = |host: &&HostId| {
-                    kernel.host(&leg.leg, host).is_some_and(|found| found.counts)
-                        && !row.forgiven.contains(*host)
-                };
-                failures += group.hosts.iter().filter(counts).count();
-            }
-            if failures > tolerated as usize {
-                let what = format!("{failures} failed in {}, {tolerated} tolerated", leg.leg);
-                found.push((ROLLOUT_THRESHOLD, what));
-            }
+        // Between the legs of clients nothing is decided about them.
+        let mut legs = kernel.legs().iter();
+        if !legs.any(|leg| leg.phase == LegPhase::Running && leg.hops.is_empty()) {
+            return;
+        }
+        let failed = crate::proof::failed_over_all(kernel);
+        if failed.len() > tolerated as usize {
+            let what = format!("{failed:?} failed, {tolerated} tolerated");
+            found.push((ROLLOUT_THRESHOLD, what));
         }
     }
 }

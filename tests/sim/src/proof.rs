@@ -5,7 +5,7 @@ use crate::gates::Gates;
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
-use rollout::kernel::{HostPhase, Kernel, Output};
+use rollout::kernel::{GroupPhase, HostPhase, Kernel, LegPhase, Output};
 use rollout::plan::{LegKind, PlanGroup};
 
 pub const TOLERATED: &str = "nothing stops for failures that are tolerated";
@@ -40,20 +40,45 @@ pub fn stopped_too_early(gates: &Gates, kernel: &Kernel, out: &Output) -> Option
         .pause
         .as_ref()
         .filter(|pause| paused && pause.code == "threshold")?;
-    let over_all = |leg: &LegId| {
-        let all: usize = kernel
-            .plan()
-            .groups
-            .iter()
-            .map(|group| failures(kernel, leg, group))
-            .sum();
-        kernel
-            .plan()
-            .failure_threshold
-            .is_some_and(|tolerated| all > tolerated as usize)
-    };
-    let founded = both().any(|of| too_many(&of)) || kernel.legs().iter().any(|leg| over_all(&leg.leg));
+    let tolerated = kernel.plan().failure_threshold;
+    let over_all = tolerated.is_some_and(|tolerated| failed_over_all(kernel).len() > tolerated as usize);
+    let founded = both().any(|of| too_many(&of)) || over_all;
     (!founded).then(|| pause.text.clone())
+}
+
+/// Hosts whose failure counts for the whole rollout: in the newest client leg that did anything with them they failed, their group had its turn
+/// there, and nobody accepted that. A group that was taken back had its turn.
+pub fn failed_over_all(kernel: &Kernel) -> Vec<HostId> {
+    let clients = |leg: &&rollout::plan::Leg| matches!(leg.kind, LegKind::Clients { .. });
+    let legs: Vec<&LegId> = kernel
+        .plan()
+        .legs
+        .iter()
+        .filter(clients)
+        .map(|leg| &leg.id)
+        .collect();
+    let begun = |leg: &LegId| {
+        let mut rows = kernel.legs().iter();
+        rows.any(|row| row.leg == *leg && row.phase != LegPhase::Waiting)
+    };
+    let mut failed = Vec::new();
+    for planned in &kernel.plan().hosts {
+        let newest = legs.iter().rev().filter(|leg| begun(leg)).find(|leg| {
+            let row = kernel.host(leg, &planned.host);
+            row.is_some_and(|row| row.counts || row.made_it() || !row.phase.is_final())
+        });
+        let Some(leg) = newest else { continue };
+        let turn = kernel.group(leg, &planned.group).is_some_and(|row| {
+            !matches!(
+                row.phase,
+                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
+            ) && !row.forgiven.contains(&planned.host)
+        });
+        if turn && kernel.host(leg, &planned.host).is_some_and(|row| row.counts) {
+            failed.push(planned.host.clone());
+        }
+    }
+    failed
 }
 
 /// Failures of a group in a leg that count and that nobody accepted.

@@ -384,8 +384,8 @@ impl Watcher {
             }
             if before.is_some_and(|(_, slot)| slot) && !row.slot && !given.freed {
                 let truth = &hosts[&host];
-                let verified =
-                    matches!(row.phase, HostPhase::Settling | HostPhase::Upgraded) && truth.version == target;
+                let mut legs = kernel.legs().iter();
+                let verified = legs.any(|leg| is_verified(kernel, &leg.leg, &host, truth.version));
                 let unchanged = !truth.changed && truth.version == Some(truth.old);
                 if !verified && !unchanged {
                     self.broken(
@@ -416,7 +416,7 @@ impl Watcher {
                 let slots = group
                     .hosts
                     .iter()
-                    .filter(|host| kernel.host(&leg.id, host).is_some_and(|row| row.slot))
+                    .filter(|host| holds_slot(kernel, &leg.id, host))
                     .count();
                 // A limit may come below what is taken; then it only must not grow. What comes back in flight is no grant.
                 let most = self.gates.most(kernel, &leg.id, group);
@@ -424,9 +424,9 @@ impl Watcher {
                     let returns = kernel
                         .host(&leg.id, host)
                         .is_some_and(|row| row.phase.in_flight());
-                    self.rows
-                        .get(&(leg.id.clone(), (*host).clone()))
-                        .is_some_and(|(phase, slot)| *slot || *phase == HostPhase::Lost && returns)
+                    let row = |leg: &LegId| self.rows.get(&(leg.clone(), (*host).clone()));
+                    row(&leg.id).is_some_and(|(phase, slot)| *slot || *phase == HostPhase::Lost && returns)
+                        || clients_before(kernel, &leg.id).any(|leg| row(leg).is_some_and(|(_, slot)| *slot))
                 });
                 if slots > most as usize && slots > before.count() {
                     self.broken(SLOT_MAX, format!("{slots} of {most} in {}", group.name));
@@ -644,6 +644,42 @@ pub fn had_begun(kernel: &Kernel, order: &HostOrder, group: &GroupName) -> bool 
         .host(&order.leg, &order.host)
         .and_then(|row| row.permitted_at_ms);
     first.is_some_and(|first| now.is_some_and(|now| first != now))
+}
+
+/// Client legs before one that has begun.
+fn clients_before<'a>(kernel: &'a Kernel, leg: &LegId) -> impl Iterator<Item = &'a LegId> {
+    let legs = &kernel.plan().legs;
+    let at = legs.iter().position(|found| found.id == *leg);
+    let begun = |row: &&rollout::kernel::LegRow| row.leg == *leg && row.phase != LegPhase::Waiting;
+    let begun = kernel.legs().iter().any(|row| begun(&row));
+    let before = &legs[..at.filter(|_| begun).unwrap_or(0)];
+    let clients = before
+        .iter()
+        .filter(|found| matches!(found.kind, LegKind::Clients { .. }));
+    clients.map(|found| &found.id)
+}
+
+/// Whether a host holds a slot since an earlier client leg.
+pub fn held_before(kernel: &Kernel, leg: &LegId, host: &HostId) -> bool {
+    clients_before(kernel, leg).any(|leg| kernel.host(leg, host).is_some_and(|row| row.slot))
+}
+
+/// Whether a host is down in a leg: since its permit there, or since an earlier client leg.
+pub fn holds_slot(kernel: &Kernel, leg: &LegId, host: &HostId) -> bool {
+    kernel.host(leg, host).is_some_and(|row| row.slot) || held_before(kernel, leg, host)
+}
+
+/// Whether a leg has verified a host on its release, and that runs.
+pub fn is_verified(
+    kernel: &Kernel,
+    leg: &LegId,
+    host: &HostId,
+    runs: Option<fleet_common::version::PmmVersion>,
+) -> bool {
+    let row = kernel.host(leg, host);
+    row.is_some_and(|row| matches!(row.phase, HostPhase::Settling | HostPhase::Upgraded))
+        && runs.is_some()
+        && runs == proof::target(kernel, leg)
 }
 
 fn each_host(kernel: &Kernel) -> impl Iterator<Item = (LegId, HostId, &rollout::kernel::HostRow)> {

@@ -109,10 +109,12 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
                 "retry",
                 "after the repair: the hosts that hold the slots are tried again",
             )];
-            let holders = stuck(kernel);
-            let lost = holders.iter().filter(|(_, lost)| *lost);
-            choices.extend(lost.map(|(name, _)| bring_back(name)));
-            choices.extend(holders.iter().map(|(name, _)| free_slot(name)));
+            let holders = kernel.idle_holders();
+            let away = holders.iter().filter(|host| is_waited_for(kernel, host));
+            choices.extend(away.map(|host| bring_back(kernel.name(host))));
+            let held = holders.iter().filter(|host| begins(kernel, host));
+            choices.extend(held.filter_map(|host| unhold(kernel, host)));
+            choices.extend(holders.iter().map(|host| free_slot(kernel.name(host))));
             choices.push(resume("once a slot is free"));
             choices
         }
@@ -178,16 +180,34 @@ pub(super) fn free_slot(name: &str) -> Choice {
     )
 }
 
-/// Hosts that ended and still hold a slot.
-fn stuck(kernel: &Kernel) -> Vec<(String, bool)> {
-    let holders = kernel
-        .hosts
-        .values()
-        .flat_map(|rows| rows.iter())
-        .filter(|(_, row)| row.slot && row.phase.is_final());
-    holders
-        .map(|(host, row)| (kernel.name(host).to_owned(), row.phase == HostPhase::Lost))
-        .collect()
+/// Whether the next attempt of a host that holds a slot is still to come.
+fn begins(kernel: &Kernel, host: &HostId) -> bool {
+    let mut rows = kernel.hosts.values().filter_map(|rows| rows.get(host));
+    rows.any(|row| row.slot && row.phase.before_permit())
+}
+
+/// Whether a host that holds a slot goes on by itself when it returns.
+fn is_waited_for(kernel: &Kernel, host: &HostId) -> bool {
+    let mut rows = kernel.hosts.values().filter_map(|rows| rows.get(host));
+    rows.any(|row| row.slot && row.phase == HostPhase::Lost)
+        || begins(kernel, host) && !kernel.is_connected(host)
+}
+
+/// Lifts an operator's hold; one on the host itself is lifted there.
+fn unhold(kernel: &Kernel, host: &HostId) -> Option<Choice> {
+    let hold = kernel.holds.get(host)?;
+    let name = kernel.name(host);
+    if hold.operator.is_some() {
+        return Some(run(
+            format!("host unhold {}", quoted(name)),
+            "it may begin at its turn",
+        ));
+    }
+    hold.host.is_some().then(|| {
+        work(format!(
+            "on {name}: `pmm-upgrade-agent unhold`, because it is held there"
+        ))
+    })
 }
 
 fn lost(kernel: &Kernel) -> impl Iterator<Item = &str> {

@@ -121,8 +121,7 @@ fn rules(
     let holders: Vec<String> = group
         .hosts
         .iter()
-        .filter_map(|host| Some((host, kernel.host(leg, host)?)))
-        .filter(|(_, row)| row.slot)
+        .filter_map(|host| Some((host, kernel.holder(leg, host)?)))
         .map(|(host, row)| format!("{} ({})", kernel.name(host), row.phase.as_str().replace('_', " ")))
         .collect();
     let holders = if holders.is_empty() {
@@ -193,7 +192,7 @@ fn gates(
         ));
     }
     if let Some(tolerated) = kernel.plan.failure_threshold {
-        let failures = kernel.failures(leg, now_ms);
+        let failures = kernel.failures();
         rules.push(format!(
             "over all groups {failures} failed; {tolerated} are tolerated"
         ));

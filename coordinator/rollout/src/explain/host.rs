@@ -43,7 +43,7 @@ pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> Expla
         None => String::new(),
     };
     answer.you_can = match &duty {
-        Some(duty) => open_choices(kernel, planned, &leg, row, duty),
+        Some(duty) => open_choices(kernel, planned, row, duty),
         None => final_choices(kernel, planned, row),
     };
     answer
@@ -145,10 +145,14 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
         .plan
         .group(&planned.group)
         .filter(|_| kernel.group(leg, &planned.group).is_some())
-        .filter(|_| row.slot || row.phase == HostPhase::Ready)
+        .filter(|_| kernel.holds_slot(leg, &planned.host) || row.phase == HostPhase::Ready)
     {
         let tally = kernel.tally(leg, group, now_ms);
-        let own = if row.slot { ", it holds one of them" } else { "" };
+        let own = if kernel.holds_slot(leg, &planned.host) {
+            ", it holds one of them"
+        } else {
+            ""
+        };
         let width = kernel.width(leg, group, &tally);
         let slots = if width < kernel.max_unavailable(leg, group) {
             format!("slots of this step of group {}'s ramp", group.name)
@@ -258,7 +262,7 @@ fn then_offline(kernel: &Kernel, leg: &LegId, duty: &Duty) -> String {
     }
 }
 
-fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, duty: &Duty) -> Vec<Choice> {
+fn open_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow, duty: &Duty) -> Vec<Choice> {
     let name = quoted(&planned.name);
     let rollout = kernel.rollout();
     let begins = row.phase.before_permit();
@@ -364,12 +368,9 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow,
             .group(&planned.group)
             .into_iter()
             .flat_map(|group| &group.hosts);
-        let ended = holders.filter(|host| {
-            kernel
-                .host(leg, host)
-                .is_some_and(|row| row.slot && row.phase.is_final())
-        });
-        choices.extend(ended.take(3).map(|host| free_slot(kernel.name(host))));
+        let idle = kernel.idle_holders();
+        let idle = holders.filter(|host| idle.contains(host));
+        choices.extend(idle.take(3).map(|host| free_slot(kernel.name(host))));
     }
     if duty.code == "earlier_group" {
         choices.push(run(
@@ -427,7 +428,7 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
             choices.push(new_plan("the rollout was aborted: a new plan tries it again"));
         }
     }
-    if row.slot {
+    if kernel.holds_any_slot(&planned.host) {
         choices.push(free_slot(&planned.name));
     }
     choices

@@ -36,9 +36,12 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
                 if let Some(leg) = kernel.legs().iter().find(|leg| leg.phase == LegPhase::Running)
                     && pause.code == "threshold"
                 {
-                    answer
-                        .rules
-                        .extend(super::failed(kernel, &leg.leg, &kernel.plan.groups));
+                    let all = super::client_legs(kernel);
+                    let over_all = kernel.rollout_breach_text().is_some();
+                    let earlier = all.iter().take_while(|earlier| **earlier != leg.leg);
+                    let legs = std::iter::once(&leg.leg).chain(earlier.filter(|_| over_all));
+                    let failed = legs.flat_map(|leg| super::failed(kernel, leg, &kernel.plan.groups));
+                    answer.rules.extend(failed.take(3));
                 }
                 answer.then =
                     "you are reminded; nothing begins before a person says so, what is under way goes on"

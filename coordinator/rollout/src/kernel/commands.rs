@@ -337,16 +337,18 @@ impl Kernel {
             return;
         }
         let plan = std::sync::Arc::clone(&self.plan);
+        // What the whole rollout does not tolerate may have failed in any leg.
+        let all = self.rollout_breach_text().is_some();
         for leg in &plan.legs {
-            let all = plan
-                .failure_threshold
-                .is_some_and(|tolerated| self.failures(&leg.id, now_ms) > tolerated);
             for group in &plan.groups {
                 let Some(row) = self.group(&leg.id, &group.name) else {
                     continue;
                 };
                 let breached = row.phase == GroupPhase::Breached;
-                if !all && !breached {
+                // One that was taken back since the pause told of it.
+                let taken_back = row.phase == GroupPhase::RolledBack
+                    && self.tally(&leg.id, group, now_ms).failures > self.failure_threshold(&leg.id, group);
+                if !all && !breached && !taken_back {
                     continue;
                 }
                 let failed: Vec<HostId> = group
@@ -450,30 +452,34 @@ impl Kernel {
     }
 
     fn free_slot(&mut self, host: &HostId, reason: &str, now_ms: u64) -> Answer {
-        let holding = self
-            .hosts
-            .iter()
-            .find(|(_, rows)| rows.get(host).is_some_and(|row| row.slot));
-        let Some((leg, row)) = holding.and_then(|(leg, rows)| Some((leg.clone(), rows.get(host)?))) else {
+        let rows = self.hosts.iter();
+        let holding: Vec<(LegId, HostPhase)> = rows
+            .filter_map(|(leg, rows)| Some((leg.clone(), rows.get(host)?)))
+            .filter(|(_, row)| row.slot)
+            .map(|(leg, row)| (leg, row.phase))
+            .collect();
+        if holding.is_empty() {
             return refused(
                 "no_slot",
                 format!("{} holds no slot", self.name(host)),
                 "see `status`",
             );
-        };
+        }
         // One that is to be tried again keeps its slot from before and has not begun anew; held or away it might wait for ever.
-        let begun_anew = !row.phase.before_permit();
-        if begun_anew && !row.phase.is_final() {
+        let begun_anew = |phase: &HostPhase| !phase.before_permit() && !phase.is_final();
+        if let Some((_, phase)) = holding.iter().find(|(_, phase)| begun_anew(phase)) {
             return refused(
                 "under_way",
-                format!("{} is {}", self.name(host), row.phase.as_str()),
+                format!("{} is {}", self.name(host), phase.as_str()),
                 "wait until it ends, or pause",
             );
         }
-        self.edit(&leg, host, |row| {
-            row.slot = false;
-            row.broken = false;
-        });
+        for (leg, _) in &holding {
+            self.edit(leg, host, |row| {
+                row.slot = false;
+                row.broken = false;
+            });
+        }
         let text = format!("the slot of {} was freed: {reason}", self.name(host));
         self.event(now_ms, format!("host:{host}"), "slot_freed", text.clone());
         accepted(text)

@@ -186,7 +186,7 @@ impl Kernel {
                 && !self.site_is_full(census, host, row)
             {
                 census.preparing += 1;
-                if !row.staged && !row.slot {
+                if !row.staged && !self.is_down(host) {
                     self.count_in(census, host, false);
                 }
                 // Asked now; a clock that is set back must not make it wait once more.
@@ -216,7 +216,7 @@ impl Kernel {
             self.dirty.insert(Key::Leg(leg.clone()));
         }
         let hosts: Vec<HostId> = self.plan.hosts.iter().map(|host| host.host.clone()).collect();
-        let mut census = self.census();
+        let mut census = self.census(now_ms);
         self.prepare(&leg, &hosts, &mut census, now_ms);
         let waits = |kernel: &Self, held: bool| {
             kernel.hosts[&leg]

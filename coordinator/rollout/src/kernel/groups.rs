@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(crate) struct Tally {
     /// Slots that are taken.
     pub slots: u32,
-    /// Slots that are taken by hosts that ended.
+    /// Slots that are taken by hosts that ended, or whose next attempt waits for a person or for their return.
     pub stuck_slots: u32,
     /// Hosts with a permit that have not ended.
     pub in_flight: u32,
@@ -54,9 +54,11 @@ impl Kernel {
         let Some(rows) = self.hosts.get(leg) else {
             return tally;
         };
+        let held = self.held_before(leg);
         for host in &group.hosts {
             if let Some(row) = rows.get(host) {
-                self.count_row(&mut tally, host, row, forgiven, now_ms);
+                let slot = row.slot || held.contains(host);
+                self.count_row(&mut tally, host, (row, slot), forgiven, now_ms);
             }
         }
         tally
@@ -73,6 +75,7 @@ impl Kernel {
             .iter()
             .map(|group| self.group(leg, &group.name).map(|row| &row.forgiven))
             .collect();
+        let held = self.held_before(leg);
         let mut places = self.index.iter().peekable();
         for (host, row) in rows {
             while places.next_if(|(known, _)| *known < host).is_some() {}
@@ -81,7 +84,8 @@ impl Kernel {
             };
             let group = self.spread.group_of.get(*at).copied().flatten();
             if let Some(at) = group {
-                self.count_row(&mut tallies[at], host, row, forgiven[at], now_ms);
+                let slot = row.slot || held.contains(host);
+                self.count_row(&mut tallies[at], host, (row, slot), forgiven[at], now_ms);
             }
         }
         tallies
@@ -91,12 +95,12 @@ impl Kernel {
         &self,
         tally: &mut Tally,
         host: &HostId,
-        row: &HostRow,
+        (row, slot): (&HostRow, bool),
         forgiven: Option<&BTreeSet<HostId>>,
         now_ms: u64,
     ) {
-        tally.slots += u32::from(row.slot);
-        tally.stuck_slots += u32::from(row.slot && row.phase.is_final());
+        tally.slots += u32::from(slot);
+        tally.stuck_slots += u32::from(slot && self.is_stuck(host, now_ms));
         tally.in_flight += u32::from(row.in_flight() && !row.upgraded());
         tally.upgraded += u32::from(row.upgraded());
         tally.failures += u32::from(row.counts && !forgiven.is_some_and(|forgiven| forgiven.contains(host)));
@@ -119,7 +123,7 @@ impl Kernel {
     }
 
     /// Whether it is there and can't be asked, and what keeps it ends by itself.
-    fn begins_later(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+    pub(super) fn begins_later(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
         let follows = || !self.followed(host) && self.is_to_follow(host);
         self.can_be_asked(host) && (!asked_by(row, now_ms) || follows())
     }
@@ -136,10 +140,8 @@ impl Kernel {
         let plan = Arc::clone(&self.plan);
         let leg = self.legs[at].leg.clone();
         let tallies = self.tallies(&leg, now_ms);
-        let mut failures = 0;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.had_its_turn(&leg, &group.name) {
-                failures += tally.failures;
                 self.look_at_threshold(&leg, group, tally, now_ms);
                 self.look_at_deadline(&leg, group, now_ms);
                 self.soak_after_canaries(&leg, group, tally, now_ms);
@@ -151,9 +153,9 @@ impl Kernel {
                 self.leave_rest_behind(&leg, &group.name, now_ms);
             }
         }
-        self.look_at_rollout_threshold(failures, now_ms);
-        self.retell_failures(&leg, &tallies, failures, now_ms);
-        let mut census = self.census();
+        self.look_at_rollout_threshold(now_ms);
+        self.retell_failures(&leg, &tallies, now_ms);
+        let mut census = self.census(now_ms);
         let mut earlier_done = true;
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             let grants = |kernel: &Self| {
@@ -166,9 +168,8 @@ impl Kernel {
                 self.drive_group(&leg, group, tally, &door, turn, now_ms);
                 if !begun && self.had_its_turn(&leg, &group.name) {
                     // Hosts that were prepared while it waited for its window may have failed already.
-                    failures += tally.failures;
                     self.look_at_threshold(&leg, group, tally, now_ms);
-                    self.look_at_rollout_threshold(failures, now_ms);
+                    self.look_at_rollout_threshold(now_ms);
                 }
                 if grants(self) {
                     self.let_through(&leg, group, tally, &door, &mut census, now_ms);
@@ -185,12 +186,19 @@ impl Kernel {
 
     /// Whether its hosts may begin, or could. A group whose window shut before its first permit waits for its turn again.
     fn had_its_turn(&self, leg: &LegId, group: &GroupName) -> bool {
-        self.group(leg, group).is_some_and(|row| {
-            !matches!(
-                row.phase,
-                GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
-            )
-        })
+        self.group(leg, group).is_some_and(|row| has_turn(row.phase))
+    }
+
+    /// Whether a group without a permit so far waits for an earlier one. It may have ended while its hosts were away, and that one may have
+    /// opened again since.
+    pub(super) fn waits_for_turn(&self, leg: &LegId, group: &PlanGroup) -> bool {
+        let new = self
+            .group(leg, &group.name)
+            .is_some_and(|row| row.first_permit_ms.is_none());
+        let groups = self.plan.groups.iter();
+        let mut earlier = groups.take_while(|earlier| earlier.name != group.name);
+        new && !self.breaks(super::Mutant::OutOfTurn)
+            && earlier.any(|earlier| self.holds_up_others(leg, earlier))
     }
 
     fn look_at_threshold(&mut self, leg: &LegId, group: &PlanGroup, tally: &Tally, now_ms: u64) {
@@ -250,33 +258,51 @@ impl Kernel {
         );
     }
 
-    /// All groups of the leg together may be less tolerant than each.
-    fn look_at_rollout_threshold(&mut self, failures: u32, now_ms: u64) {
+    /// All groups together may be less tolerant than each.
+    fn look_at_rollout_threshold(&mut self, now_ms: u64) {
         if self.breaks(super::Mutant::RolloutThresholdIgnored) {
             return;
         }
-        if let Some(text) = self.rollout_breach_text(failures) {
+        if let Some(text) = self.rollout_breach_text() {
             self.pause_for_failures(&text, now_ms);
         }
     }
 
-    pub(super) fn rollout_breach_text(&self, failures: u32) -> Option<String> {
-        let tolerated = self
-            .plan
-            .failure_threshold
-            .filter(|tolerated| failures > *tolerated)?;
-        Some(format!(
-            "the rollout: {failures} failed over all groups, {tolerated} tolerated"
-        ))
+    /// More failures than the whole rollout tolerates.
+    pub(crate) fn rollout_breach_text(&self) -> Option<String> {
+        let tolerated = self.plan.failure_threshold?;
+        let failures = self.failures();
+        let text = || format!("the rollout: {failures} failed over all groups, {tolerated} tolerated");
+        (failures > tolerated).then(text)
     }
 
-    /// Failures of a leg that count and that nobody accepted, over all groups that had their turn.
-    pub(crate) fn failures(&self, leg: &LegId, now_ms: u64) -> u32 {
-        let groups = self.plan.groups.iter();
-        groups
-            .filter(|group| self.had_its_turn(leg, &group.name))
-            .map(|group| self.tally(leg, group, now_ms).failures)
-            .sum()
+    /// Failures that count and that nobody accepted, over all legs and over all groups that had their turn: a group that was taken back had
+    /// it, too. A host counts once, as the newest leg says that did anything with it.
+    pub(crate) fn failures(&self) -> u32 {
+        let legs: Vec<_> = self
+            .client_rows()
+            .filter(|(leg, _)| leg.phase != LegPhase::Waiting)
+            .collect();
+        let mut failures = 0;
+        for (at, (leg, rows)) in legs.iter().enumerate() {
+            let tried_later = |host: &HostId| {
+                let later = legs[at + 1..].iter().filter_map(|(_, rows)| rows.get(host));
+                later.into_iter().any(|row| {
+                    row.counts || row.made_it() || row.phase.in_flight() || row.phase.before_permit()
+                })
+            };
+            for (host, _) in rows.iter().filter(|(_, row)| row.counts) {
+                let group = self
+                    .planned(host)
+                    .and_then(|planned| self.group(&leg.leg, &planned.group));
+                let open = group.is_some_and(|row| {
+                    let turn = has_turn(row.phase) || row.phase == GroupPhase::RolledBack;
+                    turn && !row.forgiven.contains(host)
+                });
+                failures += u32::from(open && !tried_later(host));
+            }
+        }
+        failures
     }
 
     /// Moves a group on. One pass per tick is enough; the loop is for empty groups.
@@ -358,7 +384,7 @@ impl Kernel {
         let Door::Open { within_ms } = *door else {
             return;
         };
-        if before_window || tally.to_begin == 0 {
+        if before_window || tally.to_begin == 0 || self.waits_for_turn(leg, group) {
             return;
         }
         let (mut candidates, crowds) = self.candidates(leg, group, census, now_ms);
@@ -377,7 +403,7 @@ impl Kernel {
                 continue;
             };
             ready = true;
-            let has_slot = row.slot;
+            let has_slot = self.holds_slot(leg, host);
             if !has_slot && slots >= width && !self.breaks(super::Mutant::TooWide) {
                 break;
             }
@@ -394,8 +420,9 @@ impl Kernel {
         }
         if ready && tally.stuck_slots >= width && !self.breaks(super::Mutant::ExhaustedGoesOn) {
             let text = format!(
-                "group {}: all {width} slots are held by hosts that ended without a working client",
-                group.name
+                "group {}: all {width} slots are held by hosts that ended without a working client{}",
+                group.name,
+                self.stuck_before_retry(leg, group, now_ms)
             );
             self.pause(
                 "slots_exhausted",
@@ -412,7 +439,7 @@ impl Kernel {
 
     /// Whether nobody else of a group can begin before a person frees a slot: the same as what [`Self::let_through`] pauses for.
     pub(super) fn is_exhausted(&self, leg: &LegId, now_ms: u64) -> bool {
-        let census = self.census();
+        let census = self.census(now_ms);
         let tallies = self.tallies(leg, now_ms);
         let groups = self.plan.groups.iter().zip(&tallies);
         groups
@@ -451,7 +478,7 @@ impl Kernel {
             }
         }
         // Whoever holds a slot from before needs none: behind one that waits for that slot it would never begin.
-        free.sort_by_key(|host| !rows.get(host).is_some_and(|row| row.slot));
+        free.sort_by_cached_key(|host| !self.holds_slot(leg, host));
         (free, crowds)
     }
 
@@ -552,7 +579,7 @@ impl Kernel {
     }
 
     /// Whether a host of a client leg can be asked now.
-    fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
+    pub(super) fn may_begin_now(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
         asked_by(row, now_ms)
             && self.can_be_asked(host)
             && self.followed(host)
@@ -605,6 +632,13 @@ impl Kernel {
             self.set_group(&leg, &group, GroupPhase::Cancelled, now_ms);
         }
     }
+}
+
+fn has_turn(phase: GroupPhase) -> bool {
+    !matches!(
+        phase,
+        GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
+    )
 }
 
 pub(super) fn waits_for_approval(row: &GroupRow, group: &PlanGroup) -> bool {

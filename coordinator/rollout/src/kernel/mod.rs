@@ -13,7 +13,7 @@
 //! |---|---|
 //! | what comes in and goes out; the rows and their states | `input`, `rows`, `state` |
 //! | what is decided each tick, and in which order | `decide` |
-//! | whose turn it is, and how many may go | `groups`, `gates` (canaries, windows, widths), `ramp`, `spread` (sets and sites), `limits` |
+//! | whose turn it is, and how many may go | `groups`, `gates` (canaries, windows, widths), `ramp`, `spread` (sets and sites), `slots` (over all legs), `limits` |
 //! | what keeps a single host | `offline`, `backup`, `baseline` (PMM's view of it from before), `unsurveyed` |
 //! | permits and orders, and what hosts answer | `orders`, `hosts`, `timers` (silence), `attempts` and `retry` (trying again) |
 //! | PMM's view: when it is asked, what it proves | `looks`, `health`, `keep` (until an upgrade is final) |
@@ -54,6 +54,7 @@ mod rollback;
 mod rows;
 mod server;
 mod shown;
+mod slots;
 mod spread;
 mod start;
 mod state;

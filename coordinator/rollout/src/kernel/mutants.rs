@@ -96,6 +96,8 @@ pub enum Mutant {
     ReturnsWithoutSlot,
     /// The same sample counts at each look.
     OldSamplesCount,
+    /// Whoever an earlier leg left without a client is not down in the next.
+    EarlierSlotsForgotten,
 }
 
 impl Kernel {

@@ -52,6 +52,7 @@ impl Kernel {
             row.failed_step.clear();
         }
         change(row);
+        let works = phase.made_it() || phase == HostPhase::RolledBack;
         let reason = row.reason.clone();
         let mut text = if before == phase {
             // Asked for the next thing in the same state, such as the download after the checks.
@@ -66,6 +67,9 @@ impl Kernel {
         };
         if !reason.is_empty() {
             text.push_str(&format!(": {reason}"));
+        }
+        if works {
+            self.free_before(leg, host);
         }
         self.dirty.insert(Key::Host(leg.clone(), host.clone()));
         self.event(

@@ -77,7 +77,7 @@ impl Kernel {
     }
 
     /// `resume` accepts the failures that the pause tells of: it tells of all of them, also of those that came later.
-    pub(super) fn retell_failures(&mut self, leg: &LegId, tallies: &[Tally], all: u32, now_ms: u64) {
+    pub(super) fn retell_failures(&mut self, leg: &LegId, tallies: &[Tally], now_ms: u64) {
         let told = self
             .rollout
             .pause
@@ -94,7 +94,7 @@ impl Kernel {
         let mut lines: Vec<String> = breached
             .map(|(group, tally)| self.breach_text(leg, group, tally))
             .collect();
-        lines.extend(self.rollout_breach_text(all));
+        lines.extend(self.rollout_breach_text());
         let text = lines.join("; ");
         if text.is_empty() || text == told.text {
             return;

@@ -370,11 +370,11 @@ impl Kernel {
         let most = self.max_unavailable(leg, group);
         let mut slots = tally.slots;
         let mut waits = false;
-        let mut census = self.census();
+        let mut census = self.census(now_ms);
         let mut crowds = Vec::new();
         for host in &hosts {
             let Some(row) = self.host(leg, host) else { continue };
-            let has_slot = row.slot;
+            let has_slot = self.holds_slot(leg, host);
             if !has_slot && slots >= most {
                 waits = true;
                 continue;
@@ -395,8 +395,9 @@ impl Kernel {
         }
         if waits && tally.stuck_slots >= most {
             let text = format!(
-                "group {}: all {most} slots are held by hosts that ended without a working client; others wait to go back",
-                group.name
+                "group {}: all {most} slots are held by hosts that ended without a working client{}; others wait to go back",
+                group.name,
+                self.stuck_before_retry(leg, group, now_ms)
             );
             self.pause(
                 "slots_exhausted",

@@ -32,7 +32,7 @@ struct Circle {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Busy {
     now: u32,
-    /// Of those, hosts that ended and hold their slot.
+    /// Of those, hosts that hold their slot until a person does something or they return.
     stuck: u32,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Crowd {
     pub name: String,
     /// Members that may be busy at once.
     pub most: u32,
-    /// Whether only a person can change it: enough of it ended and hold their slots.
+    /// Whether only a person can change it: enough of it ended and hold their slots, or are to be tried again and held or away.
     pub stuck: bool,
 }
 
@@ -139,11 +139,6 @@ fn join<'a>(
     at
 }
 
-/// Whether it may be without a working client.
-fn is_down(row: &HostRow) -> bool {
-    row.slot || row.phase.in_flight()
-}
-
 /// Whether it downloads, or will as soon as its preflight is done.
 fn downloads(row: &HostRow) -> bool {
     let stage = row
@@ -154,20 +149,20 @@ fn downloads(row: &HostRow) -> bool {
 }
 
 impl Kernel {
-    pub(crate) fn census(&self) -> Census {
+    pub(crate) fn census(&self, now_ms: u64) -> Census {
         let mut census = Census {
             sets: vec![Busy::default(); self.spread.sets.len()],
             sites: vec![Busy::default(); self.spread.sites.len()],
             preparing: 0,
         };
-        for (leg, rows) in &self.hosts {
-            let clients = self.groups.get(leg).is_some_and(|groups| !groups.is_empty());
-            for (host, row) in rows {
-                census.preparing += usize::from(row.phase == HostPhase::Preparing);
-                let down = clients && is_down(row);
-                if down || downloads(row) {
-                    self.count(&mut census, host, down, down && row.slot && row.phase.is_final());
-                }
+        let down = self.down();
+        for host in &down {
+            self.count(&mut census, host, true, self.is_stuck(host, now_ms));
+        }
+        for (host, row) in self.hosts.values().flatten() {
+            census.preparing += usize::from(row.phase == HostPhase::Preparing);
+            if downloads(row) && !down.contains(host) {
+                self.count(&mut census, host, false, false);
             }
         }
         census
@@ -197,7 +192,10 @@ impl Kernel {
     /// What keeps a host from switching beside others; a slot that it holds itself is not in its way.
     pub(super) fn crowd(&self, census: &Census, host: &HostId, row: &HostRow) -> Option<Crowd> {
         let (sets, site) = self.spread.hosts.get(*self.index.get(host)?)?;
-        let own = u32::from(is_down(row));
+        if sets.is_empty() && site.is_none() {
+            return None;
+        }
+        let own = u32::from(self.is_down(host));
         let sets = sets
             .iter()
             .map(|at| ("set", &self.spread.sets[*at], census.sets[*at], own));
@@ -230,7 +228,7 @@ impl Kernel {
         let Some(site) = place.and_then(|(_, site)| *site) else {
             return false;
         };
-        let own = u32::from(is_down(row));
+        let own = u32::from(self.is_down(host));
         !self.breaks(super::Mutant::SitesIgnored)
             && !row.staged
             && census.sites[site].now.saturating_sub(own) >= self.spread.sites[site].most

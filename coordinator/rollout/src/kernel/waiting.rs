@@ -499,7 +499,7 @@ impl Kernel {
             now_ms,
             next: self.next_move(now_ms),
             tallies,
-            census: self.census(),
+            census: self.census(now_ms),
         }
     }
 
@@ -656,10 +656,14 @@ impl Kernel {
         if let Some(group) = group
             && let Some(state) = self.group(leg, &group.name)
         {
+            let turn = || {
+                let text = format!("the turn of group {}", group.name);
+                until_next(Owner::Coordinator, "earlier_group", text, next.clone())
+            };
             match state.phase {
-                GroupPhase::Pending => {
-                    let text = format!("the turn of group {}", group.name);
-                    return until_next(Owner::Coordinator, "earlier_group", text, next.clone());
+                GroupPhase::Pending => return turn(),
+                GroupPhase::Done if self.is_connected(host) && self.waits_for_turn(leg, group) => {
+                    return turn();
                 }
                 GroupPhase::Gated if waits_for_approval(state, group) => {
                     return self.approval_duty(state, group, now_ms);
@@ -758,7 +762,7 @@ impl Kernel {
             ));
         }
         let (width, full) = (self.width(leg, group, tally), self.max_unavailable(leg, group));
-        if tally.slots >= width && !row.slot {
+        if tally.slots >= width && !self.holds_slot(leg, host) {
             let (slots, name) = (tally.slots, &group.name);
             return Some(if width < full {
                 let text = format!("{slots} of {width} slots of this step of group {name}'s ramp are taken");

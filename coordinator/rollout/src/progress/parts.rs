@@ -210,7 +210,7 @@ pub(super) fn groups(kernel: &Kernel, now_ms: u64) -> Vec<GroupView> {
                 slots_used: tally.slots,
                 slots_max: kernel.width(&leg, group, &tally),
                 slot_holders: rows()
-                    .filter(|(_, row)| row.slot)
+                    .filter(|(host, _)| kernel.holds_slot(&leg, host))
                     .map(|(host, _)| kernel.name(host).to_owned())
                     .collect(),
                 failures: tally.failures,

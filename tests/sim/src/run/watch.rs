@@ -222,7 +222,7 @@ impl Watcher {
                         self.look_at_return(kernel, &leg, &host, before, found);
                     }
                     self.look_at_proof(kernel, &row.key, &host, found, target, truth);
-                    self.look_at_host(&row.key, (&leg, target), &host, found, truth, freed);
+                    self.look_at_host(&row.key, (&leg, kernel), &host, found, truth, freed);
                 }
             }
             _ => {}
@@ -273,7 +273,7 @@ impl Watcher {
     fn look_at_host(
         &mut self,
         key: &str,
-        (leg, target): (&LegId, Option<PmmVersion>),
+        (leg, kernel): (&LegId, &Kernel),
         host: &HostId,
         row: &HostRow,
         truth: &Truth<'_>,
@@ -308,7 +308,8 @@ impl Watcher {
             let Some(agent) = truth(host).filter(|agent| !agent.tainted) else {
                 return;
             };
-            let verified = row.phase == HostPhase::Settling && agent.version == target;
+            let mut legs = kernel.legs().iter();
+            let verified = legs.any(|leg| rules::is_verified(kernel, &leg.leg, host, agent.version));
             let unchanged = !agent.changed && agent.version == Some(agent.old);
             if !verified && !unchanged {
                 let text = format!("{host} is {:?} with {:?}", row.phase, agent.version);

@@ -3,6 +3,7 @@
 use super::Watcher;
 use crate::rules;
 use crate::run::operated;
+use fleet_common::ids::{GroupName, LegId};
 use fleet_common::order::Action;
 use fleet_common::plan_entry::PlanEntry;
 use rollout::kernel::{GroupPhase, HostOrder, HostPhase, Kernel, LegPhase, Output, RolloutPhase};
@@ -42,7 +43,8 @@ impl Watcher {
             }
             if order.action == Action::Rollback && self.orders.insert(order.order.clone()) {
                 let key = (order.leg.clone(), planned.group.clone());
-                let taken = self.groups.get(&key).map_or(0, |count| count.slots);
+                let taken = self.groups.get(&key).map_or(0, |count| count.slots)
+                    + before(kernel, &order.leg, &planned.group);
                 let most = self.limits.get(&key).map_or(0, |(most, _)| *most);
                 let found = operated::goes_back(kernel, out, order, planned, taken, most);
                 self.all_broken(found);
@@ -88,11 +90,13 @@ impl Watcher {
         }
         let key = (order.leg.clone(), planned.group.clone());
         if let (Some((most, _)), Some(taken)) = (self.limits.get(&key), self.groups.get(&key))
-            && taken.slots > *most
+            && let taken = taken.slots + before(kernel, &order.leg, &planned.group)
+            && taken > *most
             // Whoever kept its slot from an earlier attempt takes no new one.
             && !row.broken
+            && !rules::held_before(kernel, &order.leg, &order.host)
         {
-            let text = format!("{} of {most} in {}", taken.slots, planned.group);
+            let text = format!("{taken} of {most} in {}", planned.group);
             self.broken(rules::SLOT_MAX, text);
         }
         if rules::lacks_baseline(kernel, planned) {
@@ -174,4 +178,14 @@ impl Watcher {
             }
         }
     }
+}
+
+/// Hosts of a group that hold a slot in a leg only since an earlier one.
+fn before(kernel: &Kernel, leg: &LegId, group: &GroupName) -> u32 {
+    let group = kernel.plan().group(group);
+    let hosts = group.into_iter().flat_map(|group| &group.hosts);
+    let only_before = hosts.filter(|host| {
+        rules::held_before(kernel, leg, host) && !kernel.host(leg, host).is_some_and(|row| row.slot)
+    });
+    u32::try_from(only_before.count()).unwrap_or(u32::MAX)
 }
