@@ -67,9 +67,18 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Li
         .iter()
         .map(|client| format!("{} at {}: {}", client.name, client.address, client.reason))
         .collect();
+    let adopted = document
+        .next
+        .as_ref()
+        .is_some_and(|next| next.starts_with("adopt"));
+    let asks = if adopted {
+        "before that, the rollout waits for a person"
+    } else {
+        "block the start unless accepted with --accept-unmatched"
+    };
     screen.list(
         &mut text,
-        "clients that would lose the server (block the start unless accepted with --accept-unmatched)",
+        &format!("clients that would lose the server ({asks})"),
         &stranded,
     );
     left_out(
@@ -191,6 +200,12 @@ fn groups(plan: &Plan, now_ms: u64, width: usize, text: &mut String) {
 /// What the table does not show; nothing where the policy is the plain one.
 fn policy_lines(group: &PlanGroup, now_ms: u64) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(rule) = group.rule.as_ref().filter(|rule| rule.begun > 0) {
+        lines.push(format!(
+            "its numbers are for {} hosts: {} of them began in the rollout before this plan",
+            rule.hosts, rule.begun
+        ));
+    }
     if group.canary_soak_ms > 0 {
         lines.push(format!(
             "after the canaries: {} of watching",

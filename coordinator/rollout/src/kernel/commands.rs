@@ -2,6 +2,7 @@
 
 use super::rows::Key;
 use super::state::{Abort, GroupPhase, HostPhase, LegPhase, RolloutPhase};
+use super::stranded::STRANDED;
 use super::{Accepted, Command, Kernel, Refusal, RollbackTarget};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
@@ -326,6 +327,9 @@ impl Kernel {
         }
         if code == "bridge_incomplete" {
             self.rollout.bridge_accepted = true;
+        }
+        if code == STRANDED {
+            self.accept_stranded();
         }
         if code == "repoint" {
             self.accept_left_behind(now_ms);
