@@ -57,9 +57,19 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Li
             )
         })
         .collect();
+    // A plan that is adopted has no start to block.
+    let adopted = document
+        .next
+        .as_ref()
+        .is_some_and(|next| next.starts_with("adopt"));
+    let asks = if adopted {
+        "before PMM 3, the rollout waits for a person unless they were accepted"
+    } else {
+        "block the start unless accepted with --accept-unmatched"
+    };
     screen.list(
         &mut text,
-        "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)",
+        &format!("clients in PMM without our agent ({asks})"),
         &unmatched,
     );
     let stranded: Vec<String> = plan
@@ -67,15 +77,6 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Li
         .iter()
         .map(|client| format!("{} at {}: {}", client.name, client.address, client.reason))
         .collect();
-    let adopted = document
-        .next
-        .as_ref()
-        .is_some_and(|next| next.starts_with("adopt"));
-    let asks = if adopted {
-        "before that, the rollout waits for a person"
-    } else {
-        "block the start unless accepted with --accept-unmatched"
-    };
     screen.list(
         &mut text,
         &format!("clients that would lose the server ({asks})"),

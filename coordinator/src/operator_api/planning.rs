@@ -163,9 +163,10 @@ impl OperatorService {
             reach: report.facts.reach,
         };
         let records = self.host_records().await?;
-        let under_way =
-            |kernel: Option<&Kernel>, _| kernel.filter(|kernel| !kernel.is_final()).map(Kernel::running);
-        let running = self.engine.ask(under_way).await?;
+        let running = self
+            .engine
+            .ask(|kernel, _| kernel.filter(|kernel| !kernel.is_final()).map(Kernel::running))
+            .await?;
         rollout::plan::join_child(
             &checked.fleet,
             &records,

@@ -4,10 +4,10 @@
 
 use fleet_common::ids::GroupName;
 use fleet_common::inventory::Detection;
-use fleet_sim::World;
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
 use fleet_sim::steps::{group, host, id, paused, resume, started, until};
+use fleet_sim::{Faults, World};
 use rollout::fleet::FleetError;
 use rollout::kernel::{Command, HostPhase, HostRow, LegPhase};
 use rollout::plan::{HostRecord, Plan, PlanDraft, Stranded, diff};
@@ -118,6 +118,28 @@ fn a_child_plan_for_a_late_joiner_does_not_breach_what_was_tolerated() {
         world.step();
     }
     assert_eq!(paused(&world), "");
+}
+
+#[test]
+fn the_threshold_of_the_rollout_is_for_all_hosts_too() {
+    let decision = format!("{ACCEPT}\n[rollout]\nfailure_threshold = \"20%\"");
+    let groups = [("one", 10, "canaries = 0"), ("two", 5, "approval = true")];
+    let mut world = World::of_plan(7, fixture::draft(&groups, &decision), Faults::NONE);
+    world.helpful = false;
+    world.start();
+    until(&mut world, |world| made_it(world, 10) == 10);
+    let records = as_now(&world, &[groups[0], ("two", 6, "")]);
+    let running = world.kernel.running();
+    let child = fixture::plan_of(
+        &groups,
+        &decision,
+        &records,
+        world.server_version,
+        Some(&running),
+        world.now,
+    );
+    assert_eq!(world.kernel.plan().failure_threshold, Some(3));
+    assert_eq!(child.unwrap().plan.failure_threshold, Some(3));
 }
 
 #[test]
@@ -304,10 +326,15 @@ fn clients_that_a_child_plan_strands_are_asked_about_before_the_server_leg() {
     let mut child = like_now(&world, &groups);
     strand(&mut child, "late");
     let told = world.adopt(child).unwrap();
-    assert!(told.contains("would lose it in server-1: late"), "{told}");
+    assert!(
+        told.contains(
+            "with server-1, PMM clients that address the server's container itself would lose it: late"
+        ),
+        "{told}"
+    );
     until(&mut world, |world| paused(world).starts_with("stranded"));
     world.crash();
-    assert!(paused(&world).ends_with("server-1: late"), "{}", paused(&world));
+    assert!(paused(&world).ends_with("lose it: late"), "{}", paused(&world));
     assert_eq!(
         world.kernel.legs()[1].phase,
         LegPhase::Waiting,
@@ -317,17 +344,21 @@ fn clients_that_a_child_plan_strands_are_asked_about_before_the_server_leg() {
     let mut child = like_now(&world, &groups);
     strand(&mut child, "late");
     strand(&mut child, "later");
+    child.plan.unmatched.push(rollout::plan::UnmatchedClient {
+        name: "new".to_owned(),
+        agent_id: "agent-new".to_owned(),
+        version: None,
+        beside_server: false,
+    });
     world.adopt(child).unwrap();
-    assert!(
-        paused(&world).ends_with("server-1: late, later"),
-        "{}",
-        paused(&world)
-    );
+    let text = paused(&world);
+    assert!(text.contains("would stay behind: new; "), "{text}");
+    assert!(text.ends_with("would lose it: late, later"), "{text}");
     resume(&mut world).unwrap();
     until(&mut world, |world| world.open_hop().is_some());
     assert_eq!(paused(&world), "");
     let accepted = &world.kernel.rollout().accepted_unmatched;
-    assert_eq!(accepted.iter().collect::<Vec<_>>(), ["late", "later"]);
+    assert_eq!(accepted.iter().collect::<Vec<_>>(), ["late", "later", "new"]);
     world.rest();
     assert!(world.kernel.is_final());
 }

@@ -129,7 +129,7 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
         ],
         "stranded" => vec![
             new_plan("after the repair: a plan that the rollout can `adopt`"),
-            resume("goes on; these clients lose the server"),
+            resume("goes on without these clients"),
         ],
         "repoint" => vec![
             run("retry", "after the repair: the clients are moved again"),

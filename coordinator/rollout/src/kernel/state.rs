@@ -112,7 +112,7 @@ pub struct RolloutRow {
     /// Why and by whom its clients are taken back.
     #[serde(default)]
     pub going_back: Option<GoingBack>,
-    /// PMM clients that were accepted by name: unmatched ones, and those that lose the server.
+    /// PMM clients that were accepted, by name: unmatched ones, and those that lose the server.
     pub accepted_unmatched: BTreeSet<String>,
     /// What it went through.
     pub disturbances: Vec<Disturbance>,

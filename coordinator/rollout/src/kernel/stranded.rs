@@ -1,11 +1,17 @@
-//! Clients that lose the PMM Server when it becomes PMM 3. `start` demands that each is accepted by name; a plan that was adopted may know of
-//! more. Whether they are told in a plan or not, the server takes them along: so a person is asked before that, and may adopt a repaired plan.
+//! Clients that are left behind when the PMM Server becomes PMM 3. `start` demands that each is accepted by name; a plan that was adopted may
+//! know of more. Refusing it would not help them, as the server goes on without it, too: so a person is asked before that, and may adopt a
+//! repaired plan.
 
 use super::Kernel;
 use super::rows::Key;
 use super::state::{HopRow, LegPhase, RolloutPhase};
 use fleet_common::server::HopOutcome;
+use std::collections::BTreeSet;
 
+/// Clients that nobody upgrades.
+pub(super) const STAY_BEHIND: &str = "PMM clients without our agent would stay behind";
+/// Clients that can't find the server any more.
+pub(super) const LOSE_SERVER: &str = "PMM clients that address the server's container itself would lose it";
 /// The code of the pause.
 pub(super) const STRANDED: &str = "stranded";
 
@@ -18,19 +24,23 @@ impl Kernel {
     /// Clients that nobody accepted and that a hop to come leaves behind, in one line; `None` where there are none.
     pub(super) fn strands(&self) -> Option<String> {
         let leg = self.legs.iter().find(|leg| leg.hops.iter().any(crosses))?;
-        let accepted = |name: &String| self.rollout.accepted_unmatched.contains(name);
-        let clients = self.plan.stranded.iter().map(|client| &client.name);
-        let names: Vec<&str> = clients
-            .filter(|name| !accepted(name))
-            .map(String::as_str)
+        let left = self.plan.unmatched.iter().map(|client| client.name.as_str());
+        let lost = self.plan.stranded.iter().map(|client| client.name.as_str());
+        let parts = [
+            self.nobody_accepted(left)
+                .map(|names| format!("{STAY_BEHIND}: {names}")),
+            self.nobody_accepted(lost)
+                .map(|names| format!("{LOSE_SERVER}: {names}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("with {}, {}", leg.leg, parts.join("; ")))
+    }
+
+    fn nobody_accepted<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<String> {
+        let open: BTreeSet<&str> = names
+            .filter(|name| !self.rollout.accepted_unmatched.contains(*name))
             .collect();
-        (!names.is_empty()).then(|| {
-            format!(
-                "PMM clients that address the server's container itself would lose it in {}: {}",
-                leg.leg,
-                names.join(", ")
-            )
-        })
+        (!open.is_empty()).then(|| open.into_iter().collect::<Vec<_>>().join(", "))
     }
 
     /// Whether a server leg may begin its next hop, as far as they are concerned; else a person is asked.
@@ -75,8 +85,9 @@ impl Kernel {
 
     /// `resume` after that.
     pub(super) fn accept_stranded(&mut self) {
-        let names = self.plan.stranded.iter().map(|client| client.name.clone());
-        self.rollout.accepted_unmatched.extend(names);
+        let left = self.plan.unmatched.iter().map(|client| client.name.clone());
+        let lost = self.plan.stranded.iter().map(|client| client.name.clone());
+        self.rollout.accepted_unmatched.extend(left.chain(lost));
         self.dirty.insert(Key::Rollout);
     }
 }

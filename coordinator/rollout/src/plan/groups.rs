@@ -2,7 +2,8 @@
 
 use super::{GroupRule, HostAction, PlanGroup, PlanHost, Running, Warning};
 use crate::fleet::{Fleet, FleetError, Group, Limit};
-use fleet_common::ids::GroupName;
+use fleet_common::ids::{GroupName, HostId};
+use std::collections::BTreeMap;
 
 /// Resolves every group over its hosts, and numbers the waves of the hosts. Hosts that began in the rollout under way belong to the group that
 /// they began in.
@@ -14,6 +15,8 @@ pub(super) fn resolve(
 ) -> Result<Vec<PlanGroup>, Vec<FleetError>> {
     let mut errors = Vec::new();
     let mut groups = Vec::new();
+    let before = running.iter().flat_map(|running| &running.plan.hosts);
+    let waves: BTreeMap<HostId, u32> = before.map(|host| (host.host.clone(), host.wave)).collect();
     for group in &fleet.groups {
         let name = GroupName::new(group.name.as_str());
         let members: Vec<&mut PlanHost> = hosts.iter_mut().filter(|host| host.group == name).collect();
@@ -53,7 +56,7 @@ pub(super) fn resolve(
             }),
             name,
         };
-        number_waves(members, running, begun, &resolved);
+        number_waves(members, &waves, running, &resolved);
         groups.push(resolved);
     }
     if errors.is_empty() {
@@ -111,8 +114,14 @@ fn threshold(
     most
 }
 
-/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes. Hosts that began have the first places.
-fn number_waves(members: Vec<&mut PlanHost>, running: Option<&Running>, begun: u32, group: &PlanGroup) {
+/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes. Hosts that began have the first
+/// places, and those of them that stand in this plan the wave that they had.
+fn number_waves(
+    members: Vec<&mut PlanHost>,
+    before: &BTreeMap<HostId, u32>,
+    running: Option<&Running>,
+    group: &PlanGroup,
+) {
     let width = group.max_unavailable;
     let mut widths = Vec::new();
     widths.extend(Some(group.canaries).filter(|canaries| *canaries > 0));
@@ -127,15 +136,14 @@ fn number_waves(members: Vec<&mut PlanHost>, running: Option<&Running>, begun: u
         left -= 1;
         wave
     };
-    for _ in 0..begun {
+    for _ in 0..group.rule.as_ref().map_or(0, |rule| rule.begun) {
         next();
     }
     for host in members {
         if begins(host, running) {
             host.wave = next();
-        } else if let Some(running) = running.filter(|_| host.action == HostAction::Upgrade) {
-            let before = running.plan.hosts.iter().find(|before| before.host == host.host);
-            host.wave = before.map_or(0, |before| before.wave);
+        } else if host.action == HostAction::Upgrade {
+            host.wave = before.get(&host.host).copied().unwrap_or(0);
         }
     }
 }
