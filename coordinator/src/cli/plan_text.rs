@@ -57,9 +57,19 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Li
             )
         })
         .collect();
+    // A plan that is adopted has no start to block.
+    let adopted = document
+        .next
+        .as_ref()
+        .is_some_and(|next| next.starts_with("adopt"));
+    let asks = if adopted {
+        "before PMM 3, the rollout waits for a person unless they were accepted"
+    } else {
+        "block the start unless accepted with --accept-unmatched"
+    };
     screen.list(
         &mut text,
-        "clients in PMM without our agent (block the start unless accepted with --accept-unmatched)",
+        &format!("clients in PMM without our agent ({asks})"),
         &unmatched,
     );
     let stranded: Vec<String> = plan
@@ -69,7 +79,7 @@ pub(super) fn text(document: &PlanDocument, now_ms: u64, width: usize, lists: Li
         .collect();
     screen.list(
         &mut text,
-        "clients that would lose the server (block the start unless accepted with --accept-unmatched)",
+        &format!("clients that would lose the server ({asks})"),
         &stranded,
     );
     left_out(
@@ -191,6 +201,12 @@ fn groups(plan: &Plan, now_ms: u64, width: usize, text: &mut String) {
 /// What the table does not show; nothing where the policy is the plain one.
 fn policy_lines(group: &PlanGroup, now_ms: u64) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(rule) = group.rule.as_ref().filter(|rule| rule.begun > 0) {
+        lines.push(format!(
+            "its numbers are for {} hosts: {} of them began in the rollout before this plan",
+            rule.hosts, rule.begun
+        ));
+    }
     if group.canary_soak_ms > 0 {
         lines.push(format!(
             "after the canaries: {} of watching",

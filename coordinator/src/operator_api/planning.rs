@@ -103,9 +103,7 @@ impl OperatorService {
             .map(|(id, _)| id.clone())
             .or_else(|| newest.clone());
         let running = running.map(|(_, plan)| plan);
-        let draft = self
-            .planned(&request.path, &request.text, running.as_ref())
-            .await?;
+        let draft = self.planned(&request.path, &request.text).await?;
         let (plan_id, document) = draft
             .with_parent(parent.clone())
             .into_bytes()
@@ -138,8 +136,8 @@ impl OperatorService {
         })
     }
 
-    /// A plan of the fleet as it is now. `running` is the plan that it would take over from.
-    async fn planned(&self, path: &str, text: &[u8], running: Option<&Plan>) -> Result<PlanDraft, Problems> {
+    /// A plan of the fleet as it is now; while a rollout is under way, one that may take it over.
+    async fn planned(&self, path: &str, text: &[u8]) -> Result<PlanDraft, Problems> {
         let (checked, driver) = self.checked(path, text)?;
         let busy = self
             .engine
@@ -165,6 +163,10 @@ impl OperatorService {
             reach: report.facts.reach,
         };
         let records = self.host_records().await?;
+        let running = self
+            .engine
+            .ask(|kernel, _| kernel.filter(|kernel| !kernel.is_final()).map(Kernel::running))
+            .await?;
         rollout::plan::join_child(
             &checked.fleet,
             &records,
@@ -172,7 +174,7 @@ impl OperatorService {
             &server,
             &checked.table,
             now_ms,
-            running,
+            running.as_ref(),
         )
         .map_err(pmm::problems)
     }
@@ -197,10 +199,7 @@ impl OperatorService {
         let row = self.stored_plan(plan).await?;
         let from = read_plan(&row)?;
         let (to, compared) = if matches!(other, "" | "now") {
-            let running = self.running_plan().await?.map(|(_, plan)| plan);
-            let draft = self
-                .planned(&row.fleet_path, &row.fleet_text, running.as_ref())
-                .await?;
+            let draft = self.planned(&row.fleet_path, &row.fleet_text).await?;
             ("now".to_owned(), draft.plan)
         } else {
             let other = self.stored_plan(other).await?;

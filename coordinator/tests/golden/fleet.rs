@@ -9,7 +9,7 @@ use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use fleet_sim::fixture;
 use rollout::fleet::FleetError;
-use rollout::plan::{HostRecord, Plan, PlanDraft, ServerInput};
+use rollout::plan::{HostRecord, PlanDraft, Running, ServerInput};
 use std::collections::BTreeMap;
 
 /// Monday, an hour before midnight.
@@ -252,7 +252,7 @@ impl Setup {
         hosts: &BTreeMap<HostId, Host>,
         server: PmmVersion,
         now: u64,
-        running: Option<&Plan>,
+        running: Option<&Running>,
     ) -> Result<PlanDraft, Vec<FleetError>> {
         let fleet = rollout::fleet::parse(&self.fleet_text(), "fleet.toml")?;
         let input = ServerInput {

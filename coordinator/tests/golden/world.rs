@@ -104,9 +104,9 @@ impl World {
 
     /// What would be planned now, for a rollout that runs or for a new one.
     pub fn draft_now(&self, running: bool) -> Result<PlanDraft, String> {
-        let running = running.then(|| self.kernel.plan());
+        let running = running.then(|| self.kernel.running());
         self.setup
-            .draft(&self.hosts, self.server.version, self.now, running)
+            .draft(&self.hosts, self.server.version, self.now, running.as_ref())
             .map_err(|errors| format!("{errors:?}"))
     }
 

@@ -9,7 +9,7 @@ use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService};
 use fleet_common::version::PmmVersion;
 use rollout::fleet;
 use rollout::kernel::Kernel;
-use rollout::plan::{HostRecord, LegKind, Plan, PlanDraft, ServerInput, join_child};
+use rollout::plan::{HostRecord, LegKind, Plan, PlanDraft, Running, ServerInput, join_child};
 use std::collections::BTreeMap;
 
 pub const NOW: u64 = 1_700_000_000_000;
@@ -203,13 +203,13 @@ pub fn draft_with(groups: &[GroupSpec<'_>], decision: &str, direct: &[usize]) ->
     plan_of(groups, decision, &hosts, running, None, NOW).unwrap()
 }
 
-/// A plan of these hosts as they are; with a parent one that may take over from it. Of the groups only name and policy are looked at.
+/// A plan of these hosts as they are; with a rollout under way one that may take it over. Of the groups only name and policy are looked at.
 pub fn plan_of(
     groups: &[GroupSpec<'_>],
     decision: &str,
     hosts: &[HostRecord],
     running: PmmVersion,
-    parent: Option<&Plan>,
+    under_way: Option<&Running>,
     now_ms: u64,
 ) -> Result<PlanDraft, Vec<fleet::FleetError>> {
     let fleet = fleet::parse(&fleet_text(groups, "3.9.1", decision), "fleet.toml")?;
@@ -220,7 +220,7 @@ pub fn plan_of(
     };
     let table = CompatibilityTable::shipped().unwrap();
     let pmm = snapshot(hosts, now_ms);
-    join_child(&fleet, hosts, &pmm, &server, &table, now_ms, parent)
+    join_child(&fleet, hosts, &pmm, &server, &table, now_ms, under_way)
 }
 
 /// A change of the plan before it is stored.

@@ -5,9 +5,11 @@
 use fleet_common::compat::CompatibilityTable;
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec, NOW};
 use rollout::fleet;
-use rollout::plan::{ChangeKind, Plan, ServerInput, Warning, diff, join_child};
+use rollout::plan::{ChangeKind, Plan, Running, ServerInput, Warning, diff, join_child};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// The plan of these groups; the server runs `running`, and `parent` runs already.
+/// The plan of these groups; the server runs `running`, and a rollout of `parent` is under way, in which nobody has begun.
 fn plan(groups: &[GroupSpec<'_>], head: &str, running: &str, parent: Option<&Plan>) -> Plan {
     let hosts = fixture::records(groups);
     let decision = head.to_owned();
@@ -20,7 +22,11 @@ fn plan(groups: &[GroupSpec<'_>], head: &str, running: &str, parent: Option<&Pla
     };
     let pmm = fixture::snapshot(&hosts, NOW);
     let table = CompatibilityTable::shipped().unwrap();
-    join_child(&fleet, &hosts, &pmm, &server, &table, NOW, parent)
+    let under_way = parent.map(|plan| Running {
+        plan: Arc::new(plan.clone()),
+        begun: BTreeMap::new(),
+    });
+    join_child(&fleet, &hosts, &pmm, &server, &table, NOW, under_way.as_ref())
         .unwrap()
         .plan
 }

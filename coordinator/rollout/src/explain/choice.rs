@@ -129,6 +129,10 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
             ),
             resume("goes on; the hosts that stayed behind lose the next server"),
         ],
+        "stranded" => vec![
+            new_plan("after the repair: a plan that the rollout can `adopt`"),
+            resume("goes on without these clients"),
+        ],
         "repoint" => vec![
             run("retry", "after the repair: the clients are moved again"),
             resume("goes on without the hosts whose client did not follow"),

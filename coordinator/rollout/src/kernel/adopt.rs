@@ -1,15 +1,15 @@
 //! A child plan takes over a running rollout: hosts that came late, groups, other numbers.
 //!
 //! The child speaks for what did not begin. What began or ended keeps the part that it began with: rows `kept/<host>` and `adopted` are
-//! laid over the child, when it is adopted and at each restore. A number that a person reduced stays reduced, unless the child allows more
-//! than the plan before it did: only then somebody asked for more.
+//! laid over the child, when it is adopted and at each restore. A number that a person reduced stays reduced, unless the child's policy allows
+//! more than that of the plan before it would for the same hosts: only then somebody asked for more.
 
 use super::commands::{Answer, accepted, refused};
 use super::rows::{Key, client_row, fresh, fresh_group};
 use super::spread::Spread;
 use super::state::{GroupPhase, Hold, HostPhase, HostRow, LegPhase, Limits, RolloutPhase};
 use super::{Accepted, Kernel, Link, Refusal};
-use crate::plan::{Hop, Leg, LegKind, Plan, PlanGroup, PlanHost, plan_id};
+use crate::plan::{GroupRule, Hop, HostAction, Leg, LegKind, Plan, PlanGroup, PlanHost, Running, plan_id};
 use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
 use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,8 @@ impl Kernel {
         for at in 0..plan.legs.len() {
             late += self.fill_up(at, &before, now_ms);
         }
-        let freed_limits = self.lift_limits(&before);
+        let again = self.ask_the_refused_again(now_ms);
+        let (freed_limits, reduced) = self.lift_limits(&before);
         for host in &plan.hosts {
             self.links.entry(host.host.clone()).or_insert(Link {
                 connected: false,
@@ -190,8 +191,33 @@ impl Kernel {
                 freed_limits.join(", ")
             );
         }
+        if !reduced.is_empty() {
+            text = format!("{text}; what was reduced stays: {}", reduced.join(", "));
+        }
+        if !again.is_empty() {
+            text = format!(
+                "{text}; asked again although the rollout was resumed without: {}",
+                self.some_of(&again)
+            );
+        }
+        if let Some(strands) = self.strands() {
+            text = format!("{text}; a person will be asked first: {strands}");
+        }
+        self.retell_stranded(now_ms);
         self.event(now_ms, "rollout", "plan_adopted", text.clone());
         accepted(text)
+    }
+
+    /// What a plan that is to take over has to know.
+    pub fn running(&self) -> Running {
+        let begun = |planned: &&PlanHost| planned.action == HostAction::Upgrade && self.stays(&planned.host);
+        let begun = self.plan.hosts.iter().filter(begun);
+        Running {
+            plan: Arc::clone(&self.plan),
+            begun: begun
+                .map(|planned| (planned.host.clone(), planned.group.clone()))
+                .collect(),
+        }
     }
 
     /// Whether it could adopt a plan at all at this moment.
@@ -414,14 +440,18 @@ impl Kernel {
             })
     }
 
+    /// Whether its part stays as it is, whatever a later plan says of it.
+    fn stays(&self, host: &HostId) -> bool {
+        self.kept
+            .get(host)
+            .map_or_else(|| self.has_begun(host), |kept| !kept.left)
+    }
+
     /// The hosts whose part stays as it is.
     fn kept_by(&self, listed: &BTreeSet<HostId>) -> BTreeMap<HostId, Kept> {
         let part = |planned: &PlanHost| {
             let host = &planned.host;
-            let left = self
-                .kept
-                .get(host)
-                .map_or_else(|| !self.has_begun(host), |kept| kept.left);
+            let left = !self.stays(host);
             let entries = self
                 .plan
                 .legs
@@ -466,6 +496,27 @@ impl Kernel {
             }
         }
         left.len()
+    }
+
+    /// Hosts that failed the survey, that a person went on without, and that the adopted plan upgrades after all.
+    fn ask_the_refused_again(&mut self, now_ms: u64) -> Vec<HostId> {
+        let upgrades = |host: &&HostId| {
+            !self.kept.contains_key(*host)
+                && self
+                    .planned(host)
+                    .is_some_and(|planned| planned.action == HostAction::Upgrade)
+        };
+        let again: Vec<HostId> = self.rollout.accepted.iter().filter(upgrades).cloned().collect();
+        let survey = self.legs.first().filter(|leg| leg.phase == LegPhase::Running);
+        let survey = survey.map(|leg| leg.leg.clone());
+        for host in &again {
+            self.rollout.accepted.remove(host);
+            if let Some(leg) = &survey {
+                self.ask_anew(leg, host, "the adopted plan upgrades it", now_ms);
+            }
+        }
+        self.dirty.insert(Key::Rollout);
+        again
     }
 
     /// Gives a leg the rows that the adopted plan adds, and tells how many of them begin in it.
@@ -599,18 +650,16 @@ impl Kernel {
         }
     }
 
-    fn lift_limits(&mut self, before: &Plan) -> Vec<String> {
+    /// The groups in which what a person reduced counts no more, and those in which it does.
+    fn lift_limits(&mut self, before: &Plan) -> (Vec<String>, Vec<String>) {
         let plan = Arc::clone(&self.plan);
         let legs: Vec<LegId> = self.groups.keys().cloned().collect();
-        let mut lifted = BTreeSet::new();
+        let (mut lifted, mut reduced) = (BTreeSet::new(), BTreeSet::new());
         for group in &plan.groups {
             let Some(old) = before.group(&group.name) else {
                 continue;
             };
-            let (wider, laxer) = (
-                group.max_unavailable > old.max_unavailable,
-                group.failure_threshold > old.failure_threshold,
-            );
+            let (wider, laxer) = asks_for_more(old, group);
             for leg in &legs {
                 let Some(now) = self.group(leg, &group.name).map(|row| row.limits) else {
                     continue;
@@ -623,8 +672,28 @@ impl Kernel {
                     self.edit_group(leg, &group.name, |row| row.limits = new);
                     lifted.insert(format!("group {}", group.name));
                 }
+                if new != Limits::default() {
+                    reduced.insert(format!("group {}", group.name));
+                }
             }
         }
-        lifted.into_iter().collect()
+        (lifted.into_iter().collect(), reduced.into_iter().collect())
     }
+}
+
+/// Whether a group's policy allows more hosts to be down, and more to fail, than the one before: for the same hosts, and in sum. Where nobody
+/// knows what a number was made of, somebody may only have added hosts.
+fn asks_for_more(old: &PlanGroup, new: &PlanGroup) -> (bool, bool) {
+    let (Some(GroupRule { hosts, .. }), Some(rule)) = (&new.rule, &old.rule) else {
+        return (false, false);
+    };
+    let width = rule
+        .max_unavailable
+        .max_unavailable(*hosts)
+        .max(old.max_unavailable);
+    let failures = rule
+        .failure_threshold
+        .failure_threshold(*hosts)
+        .max(old.failure_threshold);
+    (new.max_unavailable > width, new.failure_threshold > failures)
 }

@@ -6,6 +6,7 @@
 use super::Kernel;
 use super::rows::Key;
 use super::state::LegPhase;
+use super::stranded::STRANDED;
 use fleet_common::ids::LegId;
 
 impl Kernel {
@@ -20,6 +21,7 @@ impl Kernel {
                 !lasts(Self::is_exhausted) && !self.waits_to_go_back()
             }
             "offline" => !lasts(Self::somebody_is_away),
+            STRANDED => self.strands().is_none(),
             // What the others are about only a person can judge.
             _ => return,
         };

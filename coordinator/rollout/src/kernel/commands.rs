@@ -2,6 +2,7 @@
 
 use super::rows::Key;
 use super::state::{Abort, GroupPhase, HostPhase, LegPhase, RolloutPhase};
+use super::stranded::{LOSE_SERVER, STAY_BEHIND, STRANDED};
 use super::{Accepted, Command, Kernel, Refusal, RollbackTarget};
 use fleet_common::ids::{HostId, LegId};
 use std::collections::BTreeSet;
@@ -183,10 +184,7 @@ impl Kernel {
         };
         let (left, lost) = (open(&behind), open(&stranded));
         if !left.is_empty() {
-            let reason = format!(
-                "PMM clients without our agent would stay behind: {}",
-                left.join(", ")
-            );
+            let reason = format!("{STAY_BEHIND}: {}", left.join(", "));
             return refused(
                 "unmatched",
                 reason,
@@ -194,10 +192,7 @@ impl Kernel {
             );
         }
         if !lost.is_empty() {
-            let reason = format!(
-                "PMM clients that address the server's container itself would lose it: {}",
-                lost.join(", ")
-            );
+            let reason = format!("{LOSE_SERVER}: {}", lost.join(", "));
             return refused(
                 "stranded",
                 reason,
@@ -326,6 +321,9 @@ impl Kernel {
         }
         if code == "bridge_incomplete" {
             self.rollout.bridge_accepted = true;
+        }
+        if code == STRANDED {
+            self.accept_stranded();
         }
         if code == "repoint" {
             self.accept_left_behind(now_ms);

@@ -66,6 +66,7 @@ impl Kernel {
         let kind = &plan.legs[at].kind;
         if self.legs[at].phase == LegPhase::Waiting {
             if self.rollout.phase != RolloutPhase::Running
+                || !self.may_strand(at, now_ms)
                 || !self.may_begin(at, kind, now_ms)
                 || !self.keep_before(at, now_ms)
             {

@@ -32,6 +32,10 @@ impl Kernel {
         if hop.order.is_some() || hop.result.is_some() || self.rollout.phase != RolloutPhase::Running {
             return;
         }
+        if !self.may_strand(at, now_ms) {
+            return;
+        }
+        let hop = &self.legs[at].hops[next];
         let id = self.hop_order(at, next, hop.attempt + 1);
         let text = format!("hop {}: {} to {}", hop.number, hop.from, hop.to);
         self.edit_hop(at, next, |hop| {

@@ -55,7 +55,7 @@ impl RolloutPhase {
 pub struct Pause {
     /// `operator`, `threshold`, `slots_exhausted`, `set_exhausted`, `site_exhausted`, `group_deadline`, `offline`, `survey`,
     /// `server_restored`, `server_refused`, `server_needs_operator`, `server_view_missing`, `bridge_incomplete`, `repoint`,
-    /// `store_restored`, `rollback`, `inconclusive`.
+    /// `store_restored`, `stranded`, `rollback`, `inconclusive`.
     pub code: String,
     /// For people.
     pub text: String,
@@ -112,7 +112,7 @@ pub struct RolloutRow {
     /// Why and by whom its clients are taken back.
     #[serde(default)]
     pub going_back: Option<GoingBack>,
-    /// Unmatched PMM clients that were accepted.
+    /// PMM clients that were accepted, by name: unmatched ones, and those that lose the server.
     pub accepted_unmatched: BTreeSet<String>,
     /// What it went through.
     pub disturbances: Vec<Disturbance>,

@@ -1,7 +1,7 @@
 //! What is different between two plans.
 
 use super::{HostAction, Plan, PlanGroup, PlanHost, compared};
-use crate::fleet::{duration_text, window_text};
+use crate::fleet::{Limit, duration_text, window_text};
 use crate::policy::Window;
 use fleet_common::ids::HostId;
 use serde::{Deserialize, Serialize};
@@ -234,15 +234,18 @@ fn groups(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
             let mut values = values(group);
             values.remove("name");
             values.remove("hosts");
+            values.remove("rule");
             values
         };
-        fields(
-            ChangeKind::Group,
-            &format!("group:{name}"),
-            &policy(group),
-            &policy(other),
-            changes,
-        );
+        let (mut from, mut to) = (policy(group), policy(other));
+        for number in ["max_unavailable", "failure_threshold"] {
+            if from.get(number) != to.get(number) {
+                for (values, group) in [(&mut from, group), (&mut to, other)] {
+                    values.extend(share(group, number).map(|text| (number.to_owned(), text.into())));
+                }
+            }
+        }
+        fields(ChangeKind::Group, &format!("group:{name}"), &from, &to, changes);
         order_of_hosts(group, other, changes);
     }
     let order = |plan: &Plan, others: &BTreeMap<String, PlanGroup>| -> Vec<String> {
@@ -262,6 +265,16 @@ fn groups(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
             Some(to.join(", ")),
         ));
     }
+}
+
+/// A number that is a share of the group, with what it is a share of: it may change although nobody wrote another one.
+fn share(group: &PlanGroup, number: &str) -> Option<String> {
+    let rule = group.rule.as_ref()?;
+    let (limit, value) = match number {
+        "max_unavailable" => (rule.max_unavailable, group.max_unavailable),
+        _ => (rule.failure_threshold, group.failure_threshold),
+    };
+    matches!(limit, Limit::Percent(_)).then(|| format!("{value} ({limit} of {})", rule.hosts))
 }
 
 /// The first hosts of a group are its canaries.

@@ -179,12 +179,17 @@ pub(super) fn course(
 fn rounds(group: &PlanGroup, hosts: &[&PlanHost]) -> (u64, u64) {
     let width = group.max_unavailable.max(1);
     let all = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
-    let canaries = group.canaries.min(all);
+    let begun = group.rule.as_ref().map_or(0, |rule| rule.begun);
+    let canaries = group.canaries.saturating_sub(begun).min(all);
     let first = canaries.div_ceil(width);
     let mut left = all - canaries;
     let mut rest = 0;
+    // What began before went through the first steps.
+    let mut through = begun.saturating_sub(group.canaries);
     for step in &group.ramp {
-        if left > 0 {
+        if through >= *step {
+            through -= step;
+        } else if left > 0 {
             left = left.saturating_sub((*step).max(1));
             rest += 1;
         }

@@ -1,28 +1,35 @@
 //! From the policy of a group to integers.
 
-use super::{HostAction, PlanGroup, PlanHost, Warning};
+use super::{GroupRule, HostAction, PlanGroup, PlanHost, Running, Warning};
 use crate::fleet::{Fleet, FleetError, Group, Limit};
-use fleet_common::ids::GroupName;
+use fleet_common::ids::{GroupName, HostId};
+use std::collections::BTreeMap;
 
-/// Resolves every group over its hosts, and numbers the waves of the hosts.
+/// Resolves every group over its hosts, and numbers the waves of the hosts. Hosts that began in the rollout under way belong to the group that
+/// they began in.
 pub(super) fn resolve(
     fleet: &Fleet,
     hosts: &mut [PlanHost],
+    running: Option<&Running>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<PlanGroup>, Vec<FleetError>> {
     let mut errors = Vec::new();
     let mut groups = Vec::new();
+    let before = running.iter().flat_map(|running| &running.plan.hosts);
+    let waves: BTreeMap<HostId, u32> = before.map(|host| (host.host.clone(), host.wave)).collect();
     for group in &fleet.groups {
         let name = GroupName::new(group.name.as_str());
         let members: Vec<&mut PlanHost> = hosts.iter_mut().filter(|host| host.group == name).collect();
-        let size = members
-            .iter()
-            .filter(|host| host.action == HostAction::Upgrade)
-            .count();
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let begun = running.map_or(0, |running| {
+            running.begun.values().filter(|group| **group == name).count()
+        });
+        let begun = u32::try_from(begun).unwrap_or(u32::MAX);
+        let to_begin = members.iter().filter(|host| begins(host, running)).count();
+        let size = begun.saturating_add(u32::try_from(to_begin).unwrap_or(u32::MAX));
         let policy = &group.policy;
         let width = policy.max_unavailable.max_unavailable(size).min(size.max(1));
-        let threshold = threshold(fleet, group, size, warnings, &mut errors);
+        let runs = running.is_some_and(|running| running.plan.group(&name).is_some());
+        let threshold = threshold(fleet, group, size, runs, warnings, &mut errors);
         let resolved = PlanGroup {
             hosts: members.iter().map(|host| host.host.clone()).collect(),
             canaries: policy.canaries.canaries(size),
@@ -41,14 +48,15 @@ pub(super) fn resolve(
             retry: policy.retry.clone(),
             offline: policy.offline,
             deadline_ms: policy.deadline_ms,
+            rule: Some(GroupRule {
+                hosts: size,
+                begun,
+                max_unavailable: policy.max_unavailable,
+                failure_threshold: policy.failure_threshold,
+            }),
             name,
         };
-        number_waves(
-            members,
-            resolved.canaries,
-            &resolved.ramp,
-            resolved.max_unavailable,
-        );
+        number_waves(members, &waves, running, &resolved);
         groups.push(resolved);
     }
     if errors.is_empty() {
@@ -58,11 +66,19 @@ pub(super) fn resolve(
     }
 }
 
-/// A threshold of N tolerates N and is breached by N + 1, so it must be below the number of hosts.
+/// Whether the plan lets it begin: it upgrades it, and no rollout under way has begun with it.
+pub(super) fn begins(host: &PlanHost, running: Option<&Running>) -> bool {
+    host.action == HostAction::Upgrade
+        && running.is_none_or(|running| !running.begun.contains_key(&host.host))
+}
+
+/// A threshold of N tolerates N and is breached by N + 1, so it must be below the number of hosts. In a group that runs already, hosts may have
+/// left since somebody wrote it.
 fn threshold(
     fleet: &Fleet,
     group: &Group,
     size: u32,
+    runs: bool,
     warnings: &mut Vec<Warning>,
     errors: &mut Vec<FleetError>,
 ) -> u32 {
@@ -76,7 +92,7 @@ fn threshold(
     } else {
         format!("{size} hosts")
     };
-    if group.threshold_own {
+    if group.threshold_own && !runs {
         errors.push(fleet.error(
             group.threshold_line.or(Some(group.line)),
             format!(
@@ -86,41 +102,58 @@ fn threshold(
             format!("a threshold of N tolerates N failures; set at most {most}"),
         ));
     } else {
+        let whose = if group.threshold_own { "" } else { "default " };
         warnings.push(Warning::new(
             "threshold_capped",
             format!("group:{}", group.name),
-            format!("the default failure_threshold of {wanted} could never be reached with {hosts}; {most} is used"),
+            format!(
+                "the {whose}failure_threshold of {wanted} could never be reached with {hosts}; {most} is used"
+            ),
         ));
     }
     most
 }
 
-/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes.
-fn number_waves(members: Vec<&mut PlanHost>, canaries: u32, ramp: &[u32], width: u32) {
+/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes. Hosts that began have the first
+/// places, and those of them that stand in this plan the wave that they had.
+fn number_waves(
+    members: Vec<&mut PlanHost>,
+    before: &BTreeMap<HostId, u32>,
+    running: Option<&Running>,
+    group: &PlanGroup,
+) {
+    let width = group.max_unavailable;
     let mut widths = Vec::new();
-    widths.extend(Some(canaries).filter(|canaries| *canaries > 0));
-    widths.extend(ramp.iter().map(|step| (*step).clamp(1, width.max(1))));
+    widths.extend(Some(group.canaries).filter(|canaries| *canaries > 0));
+    widths.extend(group.ramp.iter().map(|step| (*step).clamp(1, width.max(1))));
     let mut widths = widths.into_iter();
     let (mut wave, mut left) = (0, 0);
-    for host in members {
-        if host.action != HostAction::Upgrade {
-            continue;
-        }
+    let mut next = || {
         if left == 0 {
             wave += 1;
             left = widths.next().unwrap_or(width).max(1);
         }
-        host.wave = wave;
         left -= 1;
+        wave
+    };
+    for _ in 0..group.rule.as_ref().map_or(0, |rule| rule.begun) {
+        next();
+    }
+    for host in members {
+        if begins(host, running) {
+            host.wave = next();
+        } else if host.action == HostAction::Upgrade {
+            host.wave = before.get(&host.host).copied().unwrap_or(0);
+        }
     }
 }
 
 /// Whether the whole group may be down at once.
-pub(super) fn all_at_once(group: &PlanGroup, hosts: usize) -> bool {
-    hosts > 1 && usize::try_from(group.max_unavailable).is_ok_and(|width| width >= hosts)
+pub(super) fn all_at_once(group: &PlanGroup, hosts: u32) -> bool {
+    hosts > 1 && group.max_unavailable >= hosts
 }
 
 /// Whether a group asks for more canaries than it has hosts.
-pub(super) fn too_many_canaries(group: &Group, hosts: usize) -> bool {
-    matches!(group.policy.canaries, Limit::Count(count) if count > 1 && usize::try_from(count).is_ok_and(|count| count > hosts))
+pub(super) fn too_many_canaries(group: &Group, hosts: u32) -> bool {
+    matches!(group.policy.canaries, Limit::Count(count) if count > 1 && count > hosts)
 }

@@ -3,8 +3,8 @@
 use super::legs::{Route, route};
 use super::repoint::{self, Way};
 use super::{
-    HostAction, HostRecord, LeftOut, Leg, LegKind, Plan, PlanDraft, PlanHost, PlanServer, ServerInput,
-    Stranded, UnmatchedClient, Warning, forecast, groups, lint, lint_policy,
+    HostAction, HostRecord, LeftOut, Leg, LegKind, Plan, PlanDraft, PlanHost, PlanServer, Running,
+    ServerInput, Stranded, UnmatchedClient, Warning, forecast, groups, lint, lint_policy,
 };
 use crate::fleet::{Fleet, FleetError, Group, HostFacts, duration_text};
 use fleet_common::codes;
@@ -32,8 +32,8 @@ pub fn join(
     join_child(fleet, hosts, pmm, server, table, now_ms, None)
 }
 
-/// The same for a plan that is to take over from a running one: its legs keep their ids. The parent's id is set by
-/// [`PlanDraft::with_parent`].
+/// The same for a plan that is to take over a running rollout: its legs keep their ids, and its numbers are for the groups with the hosts that
+/// began. The parent's id is set by [`PlanDraft::with_parent`].
 pub fn join_child(
     fleet: &Fleet,
     hosts: &[HostRecord],
@@ -41,7 +41,7 @@ pub fn join_child(
     server: &ServerInput,
     table: &CompatibilityTable,
     now_ms: u64,
-    parent: Option<&Plan>,
+    running: Option<&Running>,
 ) -> Result<PlanDraft, Vec<FleetError>> {
     let mut route = route(
         fleet,
@@ -49,8 +49,8 @@ pub fn join_child(
         pmm2_clients(hosts, pmm, server.running),
         table,
     )?;
-    if let Some(parent) = parent {
-        route.number_like(parent);
+    if let Some(running) = running {
+        route.number_like(&running.plan);
     }
     let mut sorted = Sorted::new(fleet, hosts, pmm, server, &route, now_ms);
     for host in hosts {
@@ -104,11 +104,13 @@ pub fn join_child(
     let legs = legs(fleet, &route, &planned);
     let mut plan_hosts: Vec<PlanHost> = planned.into_iter().map(|(host, _)| host).collect();
     let mut warnings = sorted.warnings;
-    let plan_groups = groups::resolve(fleet, &mut plan_hosts, &mut warnings)?;
+    let plan_groups = groups::resolve(fleet, &mut plan_hosts, running, &mut warnings)?;
     let timed = plan_groups
         .iter()
         .any(|group| !group.windows.is_empty() || !group.blackouts.is_empty());
-    let total = u32::try_from(upgrades).unwrap_or(u32::MAX);
+    let to_begin = plan_hosts.iter().filter(|host| groups::begins(host, running));
+    let total = to_begin.count() + running.map_or(0, |running| running.begun.len());
+    let total = u32::try_from(total).unwrap_or(u32::MAX);
 
     let mut plan = Plan {
         format: 1,
@@ -148,7 +150,7 @@ pub fn join_child(
         forecast: None,
     };
     warnings.extend(lint::warnings(&plan, fleet, &route, table));
-    warnings.extend(lint_policy::warnings(&plan, fleet, now_ms));
+    warnings.extend(lint_policy::warnings(&plan, fleet, total, now_ms));
     plan.warnings = warnings;
     plan.forecast = forecast::forecast(&plan, now_ms);
     Ok(PlanDraft { plan })

@@ -49,24 +49,22 @@ pub(super) fn warnings(
         if upgrades > 1 && resolved.canaries == 0 {
             warn("no_canary", subject(), format!("{upgrades} hosts and no canary"));
         }
-        if all_at_once(resolved, upgrades) {
+        let size = resolved.size(upgrades);
+        if upgrades > 0 && all_at_once(resolved, size) {
             warn(
                 "all_at_once",
                 subject(),
                 format!(
-                    "max_unavailable {} lets all {upgrades} hosts go at once",
+                    "max_unavailable {} lets all {size} hosts go at once",
                     resolved.max_unavailable
                 ),
             );
         }
-        if too_many_canaries(group, upgrades) {
+        if too_many_canaries(group, size) {
             warn(
                 "canaries_capped",
                 subject(),
-                format!(
-                    "canaries = {} but there are {upgrades} hosts",
-                    group.policy.canaries
-                ),
+                format!("canaries = {} but there are {size} hosts", group.policy.canaries),
             );
         }
     }

@@ -12,9 +12,10 @@ const FAR_MS: u64 = 30 * 24 * 3_600_000;
 /// One that has to wait longer than ten years never begins: that is how an end of time is written.
 const NEVER_MS: u64 = 3_653 * 24 * 3_600_000;
 
-pub(super) fn warnings(plan: &Plan, fleet: &Fleet, now_ms: u64) -> Vec<Warning> {
+/// `total` is the number of hosts that the rollout's own threshold is for.
+pub(super) fn warnings(plan: &Plan, fleet: &Fleet, total: u32, now_ms: u64) -> Vec<Warning> {
     let mut found = Vec::new();
-    rollout(plan, &mut found);
+    rollout(plan, total, &mut found);
     found.extend(server_outside(plan));
     for group in &plan.groups {
         let hosts: Vec<&PlanHost> = plan
@@ -94,24 +95,19 @@ fn server_outside(plan: &Plan) -> Option<Warning> {
     })
 }
 
-fn rollout(plan: &Plan, found: &mut Vec<Warning>) {
+fn rollout(plan: &Plan, total: u32, found: &mut Vec<Warning>) {
     let Some(threshold) = plan.failure_threshold else {
         return;
     };
     let mut warn = |code: &str, message: String| {
         found.push(Warning::new(code, "rollout", message));
     };
-    let upgrades = plan
-        .hosts
-        .iter()
-        .filter(|host| host.action == HostAction::Upgrade)
-        .count();
-    if upgrades > 0 && usize::try_from(threshold).is_ok_and(|threshold| threshold >= upgrades) {
+    if total > 0 && threshold >= total {
         warn(
             "rollout_threshold_unreachable",
             format!(
-                "the rollout's failure_threshold of {threshold} can never be reached with {upgrades} host{}",
-                if upgrades == 1 { "" } else { "s" }
+                "the rollout's failure_threshold of {threshold} can never be reached with {total} host{}",
+                if total == 1 { "" } else { "s" }
             ),
         );
     }
@@ -146,7 +142,10 @@ fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl
             ),
         );
     }
-    let size = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+    let (left, size) = (
+        u32::try_from(hosts.len()).unwrap_or(u32::MAX),
+        group.size(hosts.len()),
+    );
     let policy = fleet.group(group.name.as_str()).map(|group| &group.policy);
     if let Some(Ramp::Steps(steps)) = policy.map(|policy| &policy.ramp) {
         let wide: Vec<String> = steps
@@ -165,7 +164,7 @@ fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl
             );
         }
     }
-    let (sets, width) = (by_sets(group, hosts), size.div_ceil(group.max_unavailable.max(1)));
+    let (sets, width) = (by_sets(group, hosts), left.div_ceil(group.max_unavailable.max(1)));
     if sets > width {
         warn(
             "sets_slow",

@@ -16,8 +16,10 @@
 //!   may still show its old release: it has an entry that expects that. Its row of the parent has precedence until its attempt ended.
 //! - Hosts of the parent that the child does not have any more (a group that no longer matches them) must be carried over, too, if they
 //!   have begun; else they are left out as skipped.
-//! - Integers are resolved anew over what is left to upgrade: failures before count against the child's threshold only if the kernel adds them,
-//!   and canaries stand for the hosts that are new. Slots that hosts of the parent hold count against the child's widths.
+//! - Integers are resolved anew over the whole group as the rollout will see it: hosts that began or ended in the rollout ([`Running::begun`]) and
+//!   those that the child upgrades, each once. So failures, slots and verified canaries of the parent's hosts count as before, and a share of the
+//!   group stays that share. What they were resolved from stands in [`PlanGroup::rule`], so that whoever takes the child over can tell a
+//!   wider policy from a larger group.
 
 mod compared;
 mod diff;
@@ -33,7 +35,7 @@ pub use diff::{Change, ChangeKind, PlanDiff, diff};
 pub(crate) use forecast::{in_turn, pass};
 pub use join::{join, join_child};
 
-use crate::fleet::Timing;
+use crate::fleet::{Limit, Timing};
 use crate::policy::{Blackout, HealthGate, Offline, OnBreach, RetryPolicy, Window};
 use fleet_common::digest::sha256_hex;
 use fleet_common::ids::{GroupName, HostId, LegId, PlanId};
@@ -45,6 +47,7 @@ use fleet_common::survey::{Finding, HostSurvey};
 use fleet_common::version::PmmVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A host with our agent, as the store knows it.
 #[derive(Clone, Debug)]
@@ -95,6 +98,15 @@ impl PlanDraft {
 /// The id of a plan's stored bytes.
 pub fn plan_id(bytes: &[u8]) -> PlanId {
     PlanId::new(format!("plan-{}", &sha256_hex(bytes)[..16]))
+}
+
+/// The rollout that a child plan is to take over.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its plan as it is carried out, with what stays of the plans before it.
+    pub plan: Arc<Plan>,
+    /// Hosts to upgrade that began or ended in it, whatever the child says of them, and the groups that they stay in.
+    pub begun: BTreeMap<HostId, GroupName>,
 }
 
 /// The plan document.
@@ -268,6 +280,23 @@ pub struct PlanGroup {
     /// Longest time from the group's first permit to its end; then the rollout waits for a person. Time outside of windows counts.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
+    /// What its width and its threshold come from; unknown in plans of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<GroupRule>,
+}
+
+/// What numbers of a group were resolved from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRule {
+    /// Hosts that the numbers of the group are for.
+    pub hosts: u32,
+    /// Of these, hosts that began or ended in the running rollout before this plan; 0 without one.
+    #[serde(default)]
+    pub begun: u32,
+    /// `max_unavailable` as the policy has it.
+    pub max_unavailable: Limit,
+    /// `failure_threshold` as the policy has it.
+    pub failure_threshold: Limit,
 }
 
 fn one() -> u32 {
@@ -424,6 +453,14 @@ pub enum PlanError {
     /// Made by another version of this program.
     #[error("the stored plan has form {0}; this program reads form 1")]
     Format(u32),
+}
+
+impl PlanGroup {
+    /// Hosts that its numbers are for; without a rule, the hosts that this plan upgrades.
+    fn size(&self, upgrades: usize) -> u32 {
+        let alone = || u32::try_from(upgrades).unwrap_or(u32::MAX);
+        self.rule.as_ref().map_or_else(alone, |rule| rule.hosts)
+    }
 }
 
 impl Plan {

@@ -19,8 +19,9 @@ const LAST: &str = "late";
 impl World {
     /// A plan as it would be made now, over the one that runs.
     pub fn child(&mut self) -> Option<Message> {
-        let parent = self.coordinator.as_ref()?.kernel.plan().clone();
-        let running = self.coordinator.as_ref()?.kernel.plan_id().clone();
+        let kernel = &self.coordinator.as_ref()?.kernel;
+        let (under_way, running) = (kernel.running(), kernel.plan_id().clone());
+        let parent = Plan::clone(&under_way.plan);
         self.hosts_join(&parent);
         let gone = self
             .rng
@@ -41,7 +42,7 @@ impl World {
             self.recipe.decision,
             &records,
             self.server,
-            Some(&parent),
+            Some(&under_way),
             wall,
         );
         let mut plan = draft.ok()?.plan;
