@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::groups::waits_for_approval;
+use super::orders::GRACE_MS;
 use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::Census;
@@ -248,9 +249,7 @@ impl Kernel {
             self.pause_after_survey(&leg, &failed, &unsurveyed, now_ms);
         } else if self.baseline.is_some() {
             self.set_leg(at, LegPhase::Settled, now_ms);
-        } else if self.legs[at].since_ms + VIEW_PATIENCE_MS + self.plan.timing.offline_for_ms <= now_ms
-            && self.pause_is_over(now_ms)
-        {
+        } else if self.baseline_wanted_ms(&leg, now_ms) + VIEW_PATIENCE_MS <= now_ms {
             self.pause(
                 "server_view_missing",
                 "the PMM Server could not be asked for the baseline",
@@ -261,9 +260,14 @@ impl Kernel {
         }
     }
 
-    /// Whether the last `resume` is long enough ago to complain about the same thing again.
-    fn pause_is_over(&self, now_ms: u64) -> bool {
-        self.rollout.since_ms + VIEW_PATIENCE_MS <= now_ms
+    /// Since when PMM could be asked for the baseline: the survey's last answer, the last `resume` or a start of the coordinator.
+    fn baseline_wanted_ms(&self, survey: &LegId, now_ms: u64) -> u64 {
+        let ended = self.hosts[survey].values().filter_map(|row| row.ended_at_ms);
+        // What lies in the future was before the clock was set back.
+        let answered = ended.filter(|at| *at <= now_ms).max().unwrap_or(0);
+        answered
+            .max(self.rollout.since_ms)
+            .max(self.absence_from_ms + GRACE_MS)
     }
 
     /// A host of a settled leg that has to begin again, because it came back or is tried again.
