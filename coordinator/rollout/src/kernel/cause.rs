@@ -20,6 +20,7 @@ impl Kernel {
                 !lasts(Self::is_exhausted) && !self.waits_to_go_back()
             }
             "offline" => !lasts(Self::somebody_is_away),
+            "bridge_incomplete" => !self.somebody_is_behind(),
             // What the others are about only a person can judge.
             _ => return,
         };

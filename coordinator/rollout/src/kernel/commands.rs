@@ -325,7 +325,7 @@ impl Kernel {
             self.accept_unsurveyed(now_ms);
         }
         if code == "bridge_incomplete" {
-            self.rollout.bridge_accepted = true;
+            self.accept_behind();
         }
         if code == "repoint" {
             self.accept_left_behind(now_ms);

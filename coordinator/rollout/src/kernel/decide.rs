@@ -42,6 +42,7 @@ impl Kernel {
         }
         self.drive_back(now_ms);
         self.return_late_hosts(now_ms);
+        self.retell_behind(now_ms);
         let settled = self.legs.iter().all(|leg| leg.phase == LegPhase::Settled);
         if self.rollout.phase == RolloutPhase::Checking && !settled {
             self.set_rollout(RolloutPhase::Running, "a host begins again", now_ms);
@@ -90,41 +91,9 @@ impl Kernel {
 
     fn may_begin(&mut self, at: usize, kind: &LegKind, now_ms: u64) -> bool {
         let leg = self.legs[at].leg.clone();
-        let earlier = self.plan.legs[..at]
-            .iter()
-            .rev()
-            .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
-            .map(|leg| leg.id.clone());
-        let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
-            kernel.hosts[earlier]
-                .iter()
-                .filter(|(_, row)| !row.made_it())
-                .map(|(host, _)| host.clone())
-                .collect()
-        };
         match kind {
             LegKind::Survey => true,
-            LegKind::Server { .. } => {
-                let Some(earlier) = earlier else { return true };
-                let behind = missed(self, &earlier);
-                if behind.is_empty() || self.rollout.bridge_accepted {
-                    return true;
-                }
-                let text = format!(
-                    "{} host{} did not reach {earlier}'s release and would lose the next server: {}",
-                    behind.len(),
-                    if behind.len() == 1 { "" } else { "s" },
-                    self.some_of(&behind)
-                );
-                self.pause(
-                    "bridge_incomplete",
-                    &text,
-                    "`retry` the hosts, or `resume` to go on without them",
-                    "coordinator",
-                    now_ms,
-                );
-                false
-            }
+            LegKind::Server { .. } => self.late_hosts(at).is_empty() && self.bridge_is_crossed(now_ms),
             LegKind::Clients { .. } => {
                 let refused: Vec<HostId> = self.rollout.accepted.iter().cloned().collect();
                 for host in refused {
@@ -146,8 +115,8 @@ impl Kernel {
                         now_ms,
                     );
                 }
-                if let Some(earlier) = earlier {
-                    for host in missed(self, &earlier) {
+                if let Some(earlier) = self.clients_before(at) {
+                    for host in self.missed(&earlier) {
                         self.leave_out(
                             &leg,
                             &host,

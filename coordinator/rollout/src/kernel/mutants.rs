@@ -96,6 +96,8 @@ pub enum Mutant {
     ReturnsWithoutSlot,
     /// The same sample counts at each look.
     OldSamplesCount,
+    /// A hop begins while hosts that came back late are under way.
+    HopPastLateHosts,
 }
 
 impl Kernel {
