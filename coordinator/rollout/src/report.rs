@@ -262,6 +262,17 @@ fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
         "upgraded".clone_into(&mut outcome);
         reason.clear();
     }
+    let stays = progress::client_legs(kernel);
+    let stays = stays
+        .iter()
+        .find_map(|leg| kernel.stays_behind_others(leg, &planned.host));
+    if let Some(stays) = stays {
+        reason = [reason, stays]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
+    }
     let leg_row = last.and_then(|leg| kernel.host(&leg.leg.as_str().into(), &planned.host));
     let from = planned
         .from

@@ -117,6 +117,8 @@ pub struct World {
     /// Hosts whose client PMM does not list.
     pub unlisted: BTreeSet<HostId>,
     hops: BTreeMap<OrderId, Hop>,
+    /// Each step of the server takes this much longer, in milliseconds.
+    pub hop_pause: u64,
     term: u64,
     /// Looks at PMM that the last tick wished for.
     looks: Looks,
@@ -209,6 +211,7 @@ impl World {
             fail_published: false,
             unlisted: BTreeSet::new(),
             hops: BTreeMap::new(),
+            hop_pause: 0,
             term: 1,
             looks: Looks::default(),
             nodes_seen_at: 0,
@@ -547,7 +550,7 @@ impl World {
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
-            let pause = 2_000 + self.rng.below(8) * 1_000;
+            let pause = 2_000 + self.rng.below(8) * 1_000 + self.hop_pause;
             let published = self.published(&self.hops[&id]);
             let hop = self.hops.get_mut(&id).unwrap();
             hop.next_at = self.now + pause;

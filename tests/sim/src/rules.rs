@@ -5,6 +5,7 @@ use super::proof;
 use super::run::operated::{self, Limits};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::Action;
+use fleet_common::server::ServerOrder;
 use fleet_common::verification::FleetSnapshot;
 use rollout::kernel::{
     Command, FLEET_EVERY_MS, GroupPhase, HostOrder, HostPhase, HostRow, Input, Kernel, LegPhase,
@@ -21,6 +22,7 @@ pub const SLOT_MAX: &str = "no grant raises the slots above the maximum";
 pub const THRESHOLD: &str = "N failures are tolerated and N + 1 stop the rollout";
 pub const LOST: &str = "only hosts with a permit are lost";
 pub const TURN: &str = "no host switches before its turn";
+pub const LATE: &str = "no hop begins while a host of an earlier leg is under way";
 pub const PAUSE: &str = "a pause stops new permits and hops at once";
 pub const ABORT: &str = "after an abort no host begins later than its permit";
 pub const EPOCH: &str = "no order of an older epoch takes effect";
@@ -71,6 +73,25 @@ pub struct Watcher {
     pub samples: Samples,
     pub gates: super::gates::Gates,
     pub turns: super::turns::Turns,
+}
+
+/// A host of a client leg before a new hop that something may change on.
+pub fn late(kernel: &Kernel, order: &ServerOrder) -> Option<String> {
+    let legs = kernel.plan().legs.iter().take_while(|leg| leg.id != order.leg);
+    let mut clients = legs.filter(|leg| matches!(leg.kind, LegKind::Clients { .. }));
+    clients.find_map(|leg| {
+        let mut hosts = kernel.plan().hosts.iter();
+        let late = |host: &HostId| {
+            kernel
+                .host(&leg.id, host)
+                .is_some_and(|row| row.phase.in_flight())
+        };
+        let host = hosts.find(|planned| late(&planned.host))?;
+        Some(format!(
+            "{} while {} is under way in {}",
+            order.order, host.host, leg.id
+        ))
+    })
 }
 
 /// The different samples of each host's node that PMM showed while it was verified.
@@ -297,8 +318,14 @@ impl Watcher {
             }
         }
         for order in &out.server {
-            if self.server_orders.insert(order.order.clone()) && kernel.phase() != RolloutPhase::Running {
+            if !self.server_orders.insert(order.order.clone()) {
+                continue;
+            }
+            if kernel.phase() != RolloutPhase::Running {
                 self.broken(PAUSE, order.order.to_string());
+            }
+            if let Some(late) = late(kernel, order) {
+                self.broken(LATE, late);
             }
         }
     }

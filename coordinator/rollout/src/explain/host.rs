@@ -183,6 +183,11 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
             repoint.from, repoint.to
         ));
     }
+    let legs = crate::progress::client_legs(kernel);
+    rules.extend(
+        legs.iter()
+            .find_map(|leg| kernel.stays_behind_others(leg, &planned.host)),
+    );
     if row.phase == HostPhase::Permitted && kernel.rollout().phase == RolloutPhase::Aborting {
         rules.push(
             "the abort calls its permit back; if it began before that reaches it, it finishes".to_owned(),

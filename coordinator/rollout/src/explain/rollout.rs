@@ -8,6 +8,9 @@ use crate::names::some_of;
 use crate::plan::PlanGroup;
 use crate::progress::outcome;
 
+/// Why a server leg that is due does not go on.
+pub(super) const LATE: &str = "no hop begins while a host of an earlier leg is between two releases";
+
 pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
     let row = kernel.rollout();
     let duty = kernel.rollout_duty(now_ms);
@@ -55,6 +58,9 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer
                 .rules
                 .push("a leg begins when all earlier ones are settled".to_owned());
+            if !kernel.hop_waits_for().is_empty() {
+                answer.rules.push(LATE.to_owned());
+            }
             answer.rules.extend(hosts_under_way(kernel));
             match answer.reminder_ms {
                 Some(_) => {
@@ -203,7 +209,10 @@ fn retry_left_out(kernel: &Kernel) -> Option<choice::Choice> {
 /// The leg under way and its group.
 fn under_way(kernel: &Kernel) -> String {
     let Some(leg) = kernel.legs().iter().find(|leg| leg.phase == LegPhase::Running) else {
-        return "it was started and no leg is under way yet".to_owned();
+        if kernel.hop_waits_for().is_empty() {
+            return "it was started and no leg is under way yet".to_owned();
+        }
+        return "the next server leg is due but for hosts of an earlier leg".to_owned();
     };
     let working = |phase: GroupPhase| {
         !matches!(

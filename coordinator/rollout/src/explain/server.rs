@@ -64,6 +64,10 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         {
             paused(kernel, &mut answer);
         }
+        LegPhase::Waiting | LegPhase::Running if !kernel.hop_waits_for().is_empty() => {
+            answer.rules.push(super::rollout::LATE.to_owned());
+            answer.you_can.extend([pause(), abort()]);
+        }
         LegPhase::Running => {
             answer.then =
                 "without a word from the driver by then it stops here and a person is asked".to_owned();

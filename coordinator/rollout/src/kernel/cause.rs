@@ -22,6 +22,7 @@ impl Kernel {
             }
             "offline" => !lasts(Self::somebody_is_away),
             STRANDED => self.strands().is_none(),
+            "bridge_incomplete" => !self.somebody_is_behind(),
             // What the others are about only a person can judge.
             _ => return,
         };

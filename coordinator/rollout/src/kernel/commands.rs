@@ -320,7 +320,7 @@ impl Kernel {
             self.accept_unsurveyed(now_ms);
         }
         if code == "bridge_incomplete" {
-            self.rollout.bridge_accepted = true;
+            self.accept_behind();
         }
         if code == STRANDED {
             self.accept_stranded();

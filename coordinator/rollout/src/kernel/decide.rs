@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::groups::waits_for_approval;
+use super::orders::GRACE_MS;
 use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::Census;
@@ -41,6 +42,7 @@ impl Kernel {
         }
         self.drive_back(now_ms);
         self.return_late_hosts(now_ms);
+        self.retell_behind(now_ms);
         let settled = self.legs.iter().all(|leg| leg.phase == LegPhase::Settled);
         if self.rollout.phase == RolloutPhase::Checking && !settled {
             self.set_rollout(RolloutPhase::Running, "a host begins again", now_ms);
@@ -90,41 +92,9 @@ impl Kernel {
 
     fn may_begin(&mut self, at: usize, kind: &LegKind, now_ms: u64) -> bool {
         let leg = self.legs[at].leg.clone();
-        let earlier = self.plan.legs[..at]
-            .iter()
-            .rev()
-            .find(|leg| matches!(leg.kind, LegKind::Clients { .. }))
-            .map(|leg| leg.id.clone());
-        let missed = |kernel: &Self, earlier: &LegId| -> Vec<HostId> {
-            kernel.hosts[earlier]
-                .iter()
-                .filter(|(_, row)| !row.made_it())
-                .map(|(host, _)| host.clone())
-                .collect()
-        };
         match kind {
             LegKind::Survey => true,
-            LegKind::Server { .. } => {
-                let Some(earlier) = earlier else { return true };
-                let behind = missed(self, &earlier);
-                if behind.is_empty() || self.rollout.bridge_accepted {
-                    return true;
-                }
-                let text = format!(
-                    "{} host{} did not reach {earlier}'s release and would lose the next server: {}",
-                    behind.len(),
-                    if behind.len() == 1 { "" } else { "s" },
-                    self.some_of(&behind)
-                );
-                self.pause(
-                    "bridge_incomplete",
-                    &text,
-                    "`retry` the hosts, or `resume` to go on without them",
-                    "coordinator",
-                    now_ms,
-                );
-                false
-            }
+            LegKind::Server { .. } => self.late_hosts(at).is_empty() && self.bridge_is_crossed(now_ms),
             LegKind::Clients { .. } => {
                 let refused: Vec<HostId> = self.rollout.accepted.iter().cloned().collect();
                 for host in refused {
@@ -146,8 +116,8 @@ impl Kernel {
                         now_ms,
                     );
                 }
-                if let Some(earlier) = earlier {
-                    for host in missed(self, &earlier) {
+                if let Some(earlier) = self.clients_before(at) {
+                    for host in self.missed(&earlier) {
                         self.leave_out(
                             &leg,
                             &host,
@@ -249,9 +219,7 @@ impl Kernel {
             self.pause_after_survey(&leg, &failed, &unsurveyed, now_ms);
         } else if self.baseline.is_some() {
             self.set_leg(at, LegPhase::Settled, now_ms);
-        } else if self.legs[at].since_ms + VIEW_PATIENCE_MS + self.plan.timing.offline_for_ms <= now_ms
-            && self.pause_is_over(now_ms)
-        {
+        } else if self.baseline_wanted_ms(&leg, now_ms) + VIEW_PATIENCE_MS <= now_ms {
             self.pause(
                 "server_view_missing",
                 "the PMM Server could not be asked for the baseline",
@@ -262,9 +230,14 @@ impl Kernel {
         }
     }
 
-    /// Whether the last `resume` is long enough ago to complain about the same thing again.
-    fn pause_is_over(&self, now_ms: u64) -> bool {
-        self.rollout.since_ms + VIEW_PATIENCE_MS <= now_ms
+    /// Since when PMM could be asked for the baseline: the survey's last answer, the last `resume` or a start of the coordinator.
+    fn baseline_wanted_ms(&self, survey: &LegId, now_ms: u64) -> u64 {
+        let ended = self.hosts[survey].values().filter_map(|row| row.ended_at_ms);
+        // What lies in the future was before the clock was set back.
+        let answered = ended.filter(|at| *at <= now_ms).max().unwrap_or(0);
+        answered
+            .max(self.rollout.since_ms)
+            .max(self.absence_from_ms + GRACE_MS)
     }
 
     /// A host of a settled leg that has to begin again, because it came back or is tried again.

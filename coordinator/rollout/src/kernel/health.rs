@@ -207,7 +207,9 @@ impl Kernel {
                 format!("{name} comes and goes, {needed} good views in a row are needed: {reason}"),
             )
         };
-        let hint = if blind {
+        let hint = if blind && self.open_hop().is_some() {
+            format!("wait for the end of the server's hop, then `resume`; or `accept {name}`")
+        } else if blind {
             format!(
                 "make the PMM Server reachable for the coordinator, then `resume`; or `accept {name}`, or `rollback host {name}`"
             )

@@ -72,7 +72,7 @@ impl Kernel {
             // it is below that again.
             row.slot |= takes_slot;
         });
-        self.goes_back_with_others(leg, host);
+        self.goes_back_with_others(leg, host, now_ms);
         self.reopened(host, &place, now_ms);
     }
 

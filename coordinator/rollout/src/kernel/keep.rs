@@ -1,5 +1,6 @@
 //! A verified host's way back: kept until the next leg begins, the three checks are over, or an abort ends.
 
+use super::rows::Key;
 use super::state::{HostPhase, HostRow, RolloutPhase};
 use super::waiting::{duty, person, until_next};
 use super::{Duty, Kernel, Owner};
@@ -17,6 +18,10 @@ impl Kernel {
             row.verified_at_ms = Some(now_ms);
             row.reason = reason;
         });
+        // Should it fall behind anew, nobody knows of that.
+        if self.rollout.behind_accepted.remove(host) {
+            self.dirty.insert(Key::Rollout);
+        }
     }
 
     /// Makes the upgrades of all client legs before a position final. True when no host of them is left to do so.
@@ -73,7 +78,12 @@ impl Kernel {
     /// What a host waits for whose way back is kept.
     pub(super) fn resting_duty(&self, leg: &LegId, row: &HostRow, at_ms: u64) -> Duty {
         if let Some(why) = &row.back_wanted {
-            let text = format!("a slot of its group to go back in: {why}");
+            let hop = if self.works_at_hop() {
+                "the end of the server's hop, and "
+            } else {
+                ""
+            };
+            let text = format!("{hop}a slot of its group to go back in: {why}");
             return duty(Owner::Coordinator, "slots", text, at_ms);
         }
         let text = format!("its way back is kept until {}", self.kept_until(leg));

@@ -17,7 +17,7 @@
 //! | what keeps a single host | `offline`, `backup`, `baseline` (PMM's view of it from before), `unsurveyed` |
 //! | permits and orders, and what hosts answer | `orders`, `hosts`, `timers` (silence), `attempts` and `retry` (trying again) |
 //! | PMM's view: when it is asked, what it proves | `looks`, `health`, `keep` (until an upgrade is final) |
-//! | the server's hops, the clients that follow to its port, and those that lose it | `server`, `repoint`, `stranded` |
+//! | the server's hops, the clients that follow to its port, and who misses the next server | `server`, `repoint`, `bridge`, `stranded` |
 //! | commands | `commands`, `retry`, `rollback`, `adopt`, `limits` |
 //! | why it is paused, whether the cause is gone, who is reminded of what | `pauses`, `cause`, `reminders` |
 //! | what everything waits for, since when and until when | `waiting`, `duties`, `next` (what ends next), `shown` (a group as people see it) |
@@ -28,6 +28,7 @@ mod adopt;
 mod attempts;
 mod backup;
 mod baseline;
+mod bridge;
 mod cause;
 mod commands;
 mod decide;

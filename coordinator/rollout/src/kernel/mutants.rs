@@ -98,6 +98,8 @@ pub enum Mutant {
     OldSamplesCount,
     /// Whoever an earlier leg left without a client is not down in the next.
     EarlierSlotsForgotten,
+    /// A hop begins while hosts that came back late are under way.
+    HopPastLateHosts,
 }
 
 impl Kernel {

@@ -70,7 +70,7 @@ impl Kernel {
         self.end_of_host(host, row, now_ms).or(row.ask_at_ms)
     }
 
-    fn words_of_host(&self, leg: &LegId, host: &HostId, row: &HostRow, now_ms: u64) -> String {
+    pub(super) fn words_of_host(&self, leg: &LegId, host: &HostId, row: &HostRow, now_ms: u64) -> String {
         let name = self.name(host);
         if self.end_of_host(host, row, now_ms).is_none() {
             return format!("{name} is asked again");

@@ -236,6 +236,7 @@ impl Kernel {
         });
         self.rollout.accepted.remove(host);
         self.rollout.accepted_unsurveyed.remove(host);
+        self.rollout.behind_accepted.remove(host);
         self.follow_again(leg, host, now_ms);
         let plan = Arc::clone(&self.plan);
         let group = self.planned(host).and_then(|planned| plan.group(&planned.group));

@@ -54,6 +54,17 @@ impl Kernel {
                 "`abort` ends the rollout",
             );
         };
+        // Whoever goes back meanwhile finds no server that sees it, and with all clients back the rollout would end in the middle of a hop.
+        if let Some((_, hop)) = self.open_hop() {
+            return refused(
+                "hop_under_way",
+                format!(
+                    "the server's hop to {} is under way: no client is taken back before its end",
+                    hop.to
+                ),
+                "wait for its end (`explain server`), or `abort`",
+            );
+        }
         let (what, hosts) = match target {
             RollbackTarget::Host(host) => {
                 let host = self.find(host)?;
@@ -127,6 +138,7 @@ impl Kernel {
         let leg = self.leg_of_clients();
         under_way
             && self.rollout.going_back.is_none()
+            && self.open_hop().is_none()
             && leg.is_some_and(|leg| self.way_back(&leg, host).is_ok())
     }
 
@@ -149,22 +161,45 @@ impl Kernel {
 
     /// Whether going back would lead a host to PMM 2 under a server that promises nothing to it.
     fn leaves_pmm2(&self, leg: &LegId, host: &HostId) -> bool {
-        let none = self.plan.legs.iter().any(|found| {
-            found.id == *leg
-                && matches!(
-                    found.kind,
-                    LegKind::Clients {
-                        no_way_back_to_pmm2: true,
-                        ..
-                    }
-                )
-        });
         let from = self
             .plan
             .entry(leg, host)
             .map(|entry| entry.expect.from_max)
             .or_else(|| self.planned(host).and_then(|planned| planned.from));
-        none && from.is_none_or(|from| from.major < 3)
+        self.serves_no_pmm2(leg) && from.is_none_or(|from| from.major < 3)
+    }
+
+    /// Why a host stays on the leg's release although the others of its group, or all clients, were taken back: the server promises nothing to
+    /// what it came from.
+    pub(crate) fn stays_behind_others(&self, leg: &LegId, host: &HostId) -> Option<String> {
+        let row = self.host(leg, host)?;
+        let goes_on = matches!(
+            row.phase,
+            HostPhase::Permitted | HostPhase::Switching | HostPhase::Verifying
+        );
+        let stays = row.upgraded() || goes_on;
+        if !stays || row.back_wanted.is_some() || !row.code.is_empty() {
+            return None;
+        }
+        let group = self
+            .planned(host)
+            .and_then(|planned| self.group(leg, &planned.group));
+        let closed = group.is_some_and(|row| row.phase == GroupPhase::RolledBack);
+        let all = self.rollout.going_back.as_ref();
+        let others = match all {
+            Some(back) if back.leg == *leg => "all clients were taken back",
+            _ if closed => "its group was taken back",
+            _ => return None,
+        };
+        if !self.leaves_pmm2(leg, host) {
+            return None;
+        }
+        let to = self.leg_target(leg)?;
+        let does = if goes_on { "it goes on to" } else { "it stays on" };
+        Some(format!(
+            "{others}, and {does} {to}: {}, which promises nothing to PMM 2 clients",
+            self.server_by_now(leg)
+        ))
     }
 
     /// Those of these hosts that can go back, and the answer about all of them.
@@ -188,8 +223,8 @@ impl Kernel {
         };
         let server_text = || {
             format!(
-                "the PMM Server runs {}, which promises nothing to PMM 2 clients, and these came from PMM 2: {}",
-                self.serves_during(leg),
+                "{}, which promises nothing to PMM 2 clients, and these came from PMM 2: {}",
+                self.server_by_now(leg),
                 some_of(server.iter().copied())
             )
         };
@@ -240,7 +275,7 @@ impl Kernel {
     }
 
     /// Release of the server while a client leg is under way.
-    fn serves_during(&self, leg: &LegId) -> String {
+    pub(super) fn serves_during(&self, leg: &LegId) -> String {
         let before = self.plan.legs.iter().take_while(|found| found.id != *leg);
         let last = before
             .filter_map(|found| match &found.kind {
@@ -305,8 +340,12 @@ impl Kernel {
         }
     }
 
-    /// Whoever was lost when its group or all clients were taken back goes the same way when it returns.
-    pub(super) fn goes_back_with_others(&mut self, leg: &LegId, host: &HostId) {
+    /// Whoever was lost when its group or all clients were taken back goes the same way when it returns, unless the server has gone on since.
+    pub(super) fn goes_back_with_others(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        if let Some(why) = self.stays_behind_others(leg, host) {
+            let text = format!("{}: {why}", self.name(host));
+            self.event(now_ms, format!("host:{host}"), "host_not_taken_back", text);
+        }
         let group = self
             .planned(host)
             .and_then(|planned| self.group(leg, &planned.group));
@@ -324,6 +363,9 @@ impl Kernel {
 
     /// Gives the orders back that slots allow. With all clients going back one group goes after the other, the last one first.
     pub(super) fn drive_back(&mut self, now_ms: u64) {
+        if self.works_at_hop() {
+            return;
+        }
         let wanted = |row: &HostRow| row.back_wanted.is_some();
         let legs: Vec<LegId> = self
             .hosts
@@ -512,6 +554,7 @@ impl Kernel {
         if self.rollout.phase != RolloutPhase::RollingBack
             || self.waits_to_go_back()
             || self.anything_in_flight()
+            || self.works_at_hop()
             || !self.keep_before(self.legs.len(), now_ms)
             || self.waits_for_last_look(now_ms)
         {

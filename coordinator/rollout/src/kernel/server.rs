@@ -25,7 +25,7 @@ impl Kernel {
             }
             return;
         };
-        if self.repoints_under_way(at) {
+        if self.repoints_under_way(at) || !self.late_hosts(at).is_empty() {
             return;
         }
         let hop = &self.legs[at].hops[next];

@@ -54,6 +54,7 @@ impl Kernel {
             self.disturbed("coordinator".to_owned(), step, now_ms);
         }
         self.renew_orders(now_ms);
+        self.renew_checks(now_ms);
         self.resend_server(now_ms);
         if self.rollout.abort.as_ref().is_some_and(|abort| abort.force) {
             self.cancel_server();
@@ -89,6 +90,13 @@ impl Kernel {
             .into_iter()
             .map(|(group, hosts)| format!("group {group}: {}", some_of(hosts.iter().map(String::as_str))));
         texts.collect::<Vec<_>>().join("; ")
+    }
+
+    /// While there was no coordinator nobody looked at PMM: what was not seen by now may be seen soon.
+    fn renew_checks(&mut self, now_ms: u64) {
+        if let Some(until) = &mut self.rollout.check_until_ms {
+            *until = (*until).max(now_ms + ABSENCE_SUSPENDED_MS + GRACE_MS);
+        }
     }
 
     /// What was ordered is still meant, unless the rollout was aborted: open orders go on under the new epoch, and nobody's time ran out

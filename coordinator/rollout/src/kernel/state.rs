@@ -124,8 +124,12 @@ pub struct RolloutRow {
     /// Hosts whose client did not follow the server to PMM 3's port, and whose exclusion a person accepted.
     #[serde(default)]
     pub left_at_old_address: BTreeSet<HostId>,
-    /// Whether a person accepted that the server goes on although hosts missed the bridge.
-    pub bridge_accepted: bool,
+    /// Hosts that missed the bridge, as far as a person was told of them in the pause about it.
+    #[serde(default)]
+    pub behind_told: BTreeSet<HostId>,
+    /// Hosts that missed the bridge and that a person lets lose the next server.
+    #[serde(default)]
+    pub behind_accepted: BTreeSet<HostId>,
     /// End of the wait for the three checks.
     pub check_until_ms: Option<u64>,
     /// When they began.

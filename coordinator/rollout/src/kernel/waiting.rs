@@ -157,6 +157,11 @@ impl Kernel {
                     self.next_fleet_look_ms(now_ms),
                 ))
             }
+            RolloutPhase::RollingBack
+                if !self.anything_in_flight() && !self.waits_to_go_back() && self.works_at_hop() =>
+            {
+                self.open_hop().and_then(|(leg, _)| self.leg_duty(leg, now_ms))
+            }
             RolloutPhase::RollingBack => {
                 let text = self.rollout.going_back.as_ref().map_or_else(
                     || "the next decision".to_owned(),
@@ -178,6 +183,9 @@ impl Kernel {
                 }
                 if self.waits_for_baseline() {
                     return Some(self.baseline_duty(now_ms));
+                }
+                if let Some(late) = self.late_duty(now_ms) {
+                    return Some(late);
                 }
                 Some(until_next(
                     Owner::Coordinator,
@@ -252,6 +260,12 @@ impl Kernel {
         }
         if matches!(self.rollout.phase, RolloutPhase::Planned | RolloutPhase::Paused) {
             return self.rollout_duty(now_ms);
+        }
+        let next = self.legs.iter().find(|other| other.phase != LegPhase::Settled);
+        if next.is_some_and(|next| next.leg == leg.leg)
+            && let Some(late) = self.late_duty(now_ms)
+        {
+            return Some(late);
         }
         if leg.phase == LegPhase::Waiting
             && let Some(duty) = self.keeping_duty(now_ms)

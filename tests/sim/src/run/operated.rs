@@ -1,7 +1,9 @@
 //! Rules about what a person changes in a running rollout: limits, hosts that go back, hosts that are let pass, another plan.
 
 use fleet_common::ids::{GroupName, HostId, LegId};
-use rollout::kernel::{Command, HostOrder, HostPhase, HostRow, Kernel, Output, RollbackTarget, RolloutPhase};
+use rollout::kernel::{
+    Command, HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RollbackTarget, RolloutPhase,
+};
 use rollout::plan::{LegKind, PlanHost};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,19 +77,7 @@ pub fn goes_back(
     if taken > most && row.back_from == Some(HostPhase::Settling) {
         found.push((BACK, format!("{}: {taken} slots of {most}", order.order)));
     }
-    let kind = kernel
-        .plan()
-        .legs
-        .iter()
-        .find(|leg| leg.id == order.leg)
-        .map(|leg| &leg.kind);
-    let none = matches!(
-        kind,
-        Some(LegKind::Clients {
-            no_way_back_to_pmm2: true,
-            ..
-        })
-    );
+    let none = serves_no_pmm2(kernel, &order.leg);
     let entry = kernel
         .plan()
         .entry(&order.leg, &order.host)
@@ -96,6 +86,25 @@ pub fn goes_back(
         found.push((BACK, format!("{} to what the server does not serve", order.order)));
     }
     found
+}
+
+/// Whether the server of a client leg, or the one that it has become since, promises nothing to PMM 2 clients.
+fn serves_no_pmm2(kernel: &Kernel, leg: &LegId) -> bool {
+    let settled = |leg: &LegId| {
+        let row = kernel.legs().iter().find(|row| row.leg == *leg);
+        row.is_some_and(|row| row.phase == LegPhase::Settled)
+    };
+    let mut last = false;
+    for planned in kernel.plan().legs.iter().skip_while(|planned| planned.id != *leg) {
+        match planned.kind {
+            LegKind::Clients {
+                no_way_back_to_pmm2, ..
+            } => last = no_way_back_to_pmm2,
+            LegKind::Server { .. } if !settled(&planned.id) => break,
+            LegKind::Server { .. } | LegKind::Survey => {}
+        }
+    }
+    last
 }
 
 /// After a command that was accepted.

@@ -66,8 +66,14 @@ impl Watcher {
             }
         }
         for order in &out.server {
-            if self.server_orders.insert(order.order.clone()) && kernel.phase() != RolloutPhase::Running {
+            if !self.server_orders.insert(order.order.clone()) {
+                continue;
+            }
+            if kernel.phase() != RolloutPhase::Running {
                 self.broken(rules::PAUSE, order.order.to_string());
+            }
+            if let Some(late) = rules::late(kernel, order) {
+                self.broken(rules::LATE, late);
             }
         }
     }
