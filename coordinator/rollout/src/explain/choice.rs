@@ -1,6 +1,6 @@
 //! What the operator can do, as commands that can be typed as they stand.
 
-use crate::kernel::{HostPhase, Kernel, Pause, RolloutPhase};
+use crate::kernel::{Kernel, Pause, RolloutPhase};
 use fleet_common::ids::HostId;
 use serde::{Deserialize, Serialize};
 
@@ -186,13 +186,13 @@ fn stuck(kernel: &Kernel) -> Vec<(String, bool)> {
         .flat_map(|rows| rows.iter())
         .filter(|(_, row)| row.slot && row.phase.is_final());
     holders
-        .map(|(host, row)| (kernel.name(host).to_owned(), row.phase == HostPhase::Lost))
+        .map(|(host, row)| (kernel.name(host).to_owned(), row.is_awaited()))
         .collect()
 }
 
 fn lost(kernel: &Kernel) -> impl Iterator<Item = &str> {
     let rows = kernel.hosts.values().flat_map(|rows| rows.iter());
-    let lost = rows.filter(|(_, row)| row.phase == HostPhase::Lost && row.counts);
+    let lost = rows.filter(|(_, row)| row.is_awaited() && row.counts);
     lost.map(|(host, _)| kernel.name(host))
 }
 

@@ -39,7 +39,10 @@ pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> Expla
     answer.then = match &duty {
         Some(duty) if duty.code == "offline" => then_offline(kernel, &leg, duty),
         Some(duty) => then(kernel, row, duty, now_ms),
-        None if row.phase == HostPhase::Lost => "it goes on by itself when its agent returns".to_owned(),
+        None if row.is_awaited() => "it goes on by itself when its agent returns".to_owned(),
+        None if row.phase == HostPhase::Lost => {
+            "nothing more is asked of it: whether its client works is to be seen on the host".to_owned()
+        }
         None => String::new(),
     };
     answer.you_can = match &duty {
@@ -408,7 +411,8 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
                 retry("after the repair: a new attempt; nothing was changed so far"),
             ]
         }
-        HostPhase::Inconsistent => vec![
+        HostPhase::Lost if row.is_awaited() => vec![choice::bring_back(&planned.name)],
+        HostPhase::Inconsistent | HostPhase::Lost => vec![
             work(format!(
                 "on {}: look at its client (`pmm-admin status`); it may be blind",
                 planned.name
@@ -416,7 +420,6 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
             bundle,
             retry("after the repair: a new attempt"),
         ],
-        HostPhase::Lost => vec![choice::bring_back(&planned.name)],
         HostPhase::Skipped => vec![retry("it is tried after all")],
         HostPhase::Cancelled => vec![new_plan("a new plan starts from what is there now")],
         _ => Vec::new(),

@@ -516,12 +516,18 @@ impl Kernel {
                 "see `explain`",
             );
         }
+        let why = format!("skipped by the operator: {reason}");
+        let mut lost = "";
         for leg in &open {
+            if self.leave_lost(leg, host, &why, now_ms) {
+                lost = "; it stays lost: nothing is known of its client since an earlier permit";
+                continue;
+            }
             self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
-                row.reason = format!("skipped by the operator: {reason}");
+                row.reason.clone_from(&why);
             });
         }
-        accepted(format!("{} is left out", self.name(host)))
+        accepted(format!("{} is left out{lost}", self.name(host)))
     }
 }

@@ -46,10 +46,13 @@ impl Kernel {
     /// A lost host that returns goes on where it was; so does a rollout that had ended without it.
     fn reopen_if_lost(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
-        if row.phase != HostPhase::Lost {
+        if !row.is_awaited() {
             return;
         }
-        if row.order.is_none() {
+        let without_order = row.order.is_none();
+        self.forgive_no_more(leg, host);
+        let Some(row) = self.host(leg, host) else { return };
+        if without_order {
             self.ask_anew(leg, host, "it came back", now_ms);
             return self.reopened(host, "its next attempt", now_ms);
         }
@@ -74,6 +77,20 @@ impl Kernel {
         });
         self.goes_back_with_others(leg, host);
         self.reopened(host, &place, now_ms);
+    }
+
+    /// Whoever accepted a loss accepted no more than that: how the host ends once it is back counts.
+    fn forgive_no_more(&mut self, leg: &LegId, host: &HostId) {
+        let group = self.planned(host).map(|planned| planned.group.clone());
+        let forgiven = group.filter(|group| {
+            self.group(leg, group)
+                .is_some_and(|row| row.forgiven.contains(host))
+        });
+        if let Some(group) = forgiven {
+            self.edit_group(leg, &group, |row| {
+                row.forgiven.remove(host);
+            });
+        }
     }
 
     fn reopened(&mut self, host: &HostId, place: &str, now_ms: u64) {
@@ -484,6 +501,9 @@ impl Kernel {
     }
 
     pub(super) fn cancel(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        if self.leave_lost(leg, host, "the rollout was aborted", now_ms) {
+            return;
+        }
         self.enter(leg, host, HostPhase::Cancelled, now_ms, |row| {
             row.slot = row.broken;
             row.reason = "the rollout was aborted before it began".to_owned();

@@ -36,6 +36,7 @@ impl Kernel {
         if phase != HostPhase::Lost {
             row.step = None;
             row.lost_in = None;
+            row.left_lost = false;
         }
         if phase.is_final() {
             row.ended_at_ms = Some(now_ms);

@@ -297,7 +297,7 @@ impl Kernel {
     /// Ends a host that did not begin.
     fn leave_behind(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, reason: &str, now_ms: u64) {
         let begins = self.host(leg, host).is_some_and(|row| row.phase.before_permit());
-        if begins {
+        if begins && !self.leave_lost(leg, host, reason, now_ms) {
             self.enter(leg, host, phase, now_ms, |row| {
                 row.slot = row.broken;
                 reason.clone_into(&mut row.reason);

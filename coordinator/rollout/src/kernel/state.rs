@@ -551,6 +551,9 @@ pub struct HostRow {
     pub lost_before_ms: Option<u64>,
     /// What a lost host was doing.
     pub lost_in: Option<HostPhase>,
+    /// It was lost, was to be tried again, and that does not begin: nothing is asked of it when it returns, until a person tries it again.
+    #[serde(default)]
+    pub left_lost: bool,
     /// It is not asked before this.
     #[serde(default)]
     pub ask_at_ms: Option<u64>,
@@ -600,6 +603,10 @@ impl HostRow {
     /// Whether its end is waited for: something may change on it, or what was saved for its way back is being removed.
     pub fn in_flight(&self) -> bool {
         self.phase.in_flight() || (self.phase == HostPhase::Settling && self.order.is_some())
+    }
+    /// Whether it is lost and goes on by itself when it returns.
+    pub fn is_awaited(&self) -> bool {
+        self.phase == HostPhase::Lost && !self.left_lost
     }
     /// Whether it runs the leg's release and that was verified.
     pub fn made_it(&self) -> bool {

@@ -1,0 +1,179 @@
+//! What was said holds: a loss that was accepted, a host that was wanted back, a pause, a hold; and a lost host is called lost.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use fleet_sim::fixture;
+use fleet_sim::hosts::Behaviour;
+use fleet_sim::steps::{group, host, id, leaves, paused, resume, retry, returns, started};
+use fleet_sim::{Faults, World, until};
+use rollout::explain;
+use rollout::kernel::{Command, HostPhase, RolloutPhase};
+
+const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
+
+fn seconds(world: &mut World, number: usize) {
+    for _ in 0..number {
+        world.step();
+    }
+}
+
+fn told(world: &World, number: usize) -> explain::ExplainDocument {
+    explain::explain(&world.kernel, &format!("node-{number}"), world.now).unwrap()
+}
+
+fn abort(world: &mut World) {
+    let (reason, force) = ("enough".to_owned(), false);
+    world.command(Command::Abort { reason, force }).unwrap();
+}
+
+/// A host that does not answer its switch, was lost and is tried again.
+fn lost_and_tried_again(edit: &dyn Fn(&mut rollout::plan::Plan)) -> World {
+    let groups = [("one", 3, "canaries = 0\nfailure_threshold = 2")];
+    let mut world = started(&groups, &[(0, Behaviour::Silent)], &|plan| {
+        plan.timing.switch_ms = 60_000;
+        edit(plan);
+    });
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Lost);
+    retry(&mut world, &[0]).unwrap();
+    assert!(host(&world, 0).phase.before_permit());
+    world
+}
+
+#[test]
+fn a_failure_of_a_host_that_was_accepted_as_lost_counts() {
+    let groups = [(
+        "one",
+        6,
+        "canaries = 0\nfailure_threshold = 0\nmax_unavailable = 2",
+    )];
+    let slow = |number| (number, Behaviour::Slow);
+    let behaviours = [(0, Behaviour::RollsBack), slow(1), slow(2), slow(3)];
+    let mut world = started(&groups, &behaviours, &|_| {});
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Switching);
+    leaves(&mut world, 0);
+    until(&mut world, |world| !paused(world).is_empty());
+    resume(&mut world).unwrap();
+    assert!(group(&world, "one").forgiven.contains(&id(0)));
+    returns(&mut world, 0);
+    until(&mut world, |world| host(world, 0).phase == HostPhase::RolledBack);
+    seconds(&mut world, 5);
+    assert_eq!(paused(&world), "threshold: group one: 1 failed, 0 tolerated");
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_lost_host_that_was_to_be_tried_again_is_not_called_cancelled_by_an_abort() {
+    let mut world = lost_and_tried_again(&|_| {});
+    abort(&mut world);
+    world.rest();
+    assert_eq!(world.outcome(0), "lost", "{:?}", host(&world, 0));
+    assert!(host(&world, 0).counts && host(&world, 0).slot);
+    // Its session says nothing of its client, and an aborted rollout asks nobody.
+    let ended = world.kernel.rollout().ended_at_ms;
+    leaves(&mut world, 0);
+    returns(&mut world, 0);
+    seconds(&mut world, 5);
+    assert_eq!(host(&world, 0).phase, HostPhase::Lost);
+    assert_eq!(world.kernel.rollout().ended_at_ms, ended);
+    let told = told(&world, 0);
+    assert!(told.reason.contains("the rollout was aborted"), "{}", told.reason);
+    assert!(!told.then.contains("by itself"), "{}", told.then);
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_lost_host_that_comes_back_after_its_leg_is_not_called_skipped() {
+    let groups = [(
+        "one",
+        3,
+        "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 3",
+    )];
+    let mut world = World::of_plan(7, fixture::draft(&groups, BRIDGE), Faults::NONE);
+    world.helpful = false;
+    world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Silent;
+    world.start();
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Lost);
+    seconds(&mut world, 3);
+    retry(&mut world, &[1]).unwrap();
+    leaves(&mut world, 1);
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Lost);
+    seconds(&mut world, 3);
+    resume(&mut world).unwrap();
+    until(&mut world, |world| {
+        world.open_hop().is_some_and(|hop| hop.leg.as_str() == "server-2")
+    });
+    for _ in 0..2 {
+        returns(&mut world, 1);
+        seconds(&mut world, 30);
+        assert_eq!(
+            host(&world, 1).phase,
+            HostPhase::Lost,
+            "{}",
+            host(&world, 1).reason
+        );
+        leaves(&mut world, 1);
+    }
+    let came_back = world
+        .kernel
+        .rollout()
+        .disturbances
+        .iter()
+        .filter(|hit| hit.target == "node-1");
+    assert!(came_back.count() <= 1, "each session of it is told as a return");
+    world.rest();
+    assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithLost);
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_lost_host_that_is_skipped_before_its_next_attempt_stays_lost_and_does_not_begin() {
+    let mut world = lost_and_tried_again(&|_| {});
+    let (name, reason) = ("h0".to_owned(), "its disk is gone".to_owned());
+    let answer = world.command(Command::Skip { host: name, reason }).unwrap();
+    assert!(answer.contains("lost"), "{answer}");
+    assert!(host(&world, 0).counts);
+    leaves(&mut world, 0);
+    returns(&mut world, 0);
+    seconds(&mut world, 60);
+    assert_eq!(
+        host(&world, 0).phase,
+        HostPhase::Lost,
+        "{}",
+        told(&world, 0).reason
+    );
+    assert!(told(&world, 0).reason.contains("its disk is gone"));
+    // A person may still take it up again.
+    assert!(
+        told(&world, 0)
+            .you_can
+            .iter()
+            .any(|way| way.command == "retry node-0")
+    );
+    world.hosts.get_mut(&id(0)).unwrap().behaviour = Behaviour::Good;
+    retry(&mut world, &[0]).unwrap();
+    assert!(host(&world, 0).phase.before_permit());
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_lost_host_whose_group_is_taken_back_before_its_next_attempt_stays_lost() {
+    for clients in [false, true] {
+        let mut world = lost_and_tried_again(&|plan| fixture::way_back(plan, true));
+        let target = if clients {
+            rollout::kernel::RollbackTarget::Clients
+        } else {
+            rollout::kernel::RollbackTarget::Group("one".to_owned())
+        };
+        let reason = "slow queries".to_owned();
+        world.command(Command::Rollback { target, reason }).unwrap();
+        seconds(&mut world, 2);
+        assert_eq!(
+            host(&world, 0).phase,
+            HostPhase::Lost,
+            "{}",
+            host(&world, 0).reason
+        );
+        assert!(host(&world, 0).counts);
+        assert_eq!(world.watcher.violations, Default::default());
+    }
+}
