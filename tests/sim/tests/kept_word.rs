@@ -7,7 +7,7 @@ use fleet_sim::hosts::Behaviour;
 use fleet_sim::steps::{group, host, id, leaves, paused, resume, retry, returns, started};
 use fleet_sim::{Faults, World, until};
 use rollout::explain;
-use rollout::kernel::{Command, HostPhase, RolloutPhase};
+use rollout::kernel::{Command, HostPhase, RollbackTarget, RolloutPhase};
 
 const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
 
@@ -19,6 +19,11 @@ fn seconds(world: &mut World, number: usize) {
 
 fn told(world: &World, number: usize) -> explain::ExplainDocument {
     explain::explain(&world.kernel, &format!("node-{number}"), world.now).unwrap()
+}
+
+fn back(world: &mut World, target: RollbackTarget) -> String {
+    let reason = "slow queries".to_owned();
+    world.command(Command::Rollback { target, reason }).unwrap()
 }
 
 fn abort(world: &mut World) {
@@ -160,12 +165,11 @@ fn a_lost_host_whose_group_is_taken_back_before_its_next_attempt_stays_lost() {
     for clients in [false, true] {
         let mut world = lost_and_tried_again(&|plan| fixture::way_back(plan, true));
         let target = if clients {
-            rollout::kernel::RollbackTarget::Clients
+            RollbackTarget::Clients
         } else {
-            rollout::kernel::RollbackTarget::Group("one".to_owned())
+            RollbackTarget::Group("one".to_owned())
         };
-        let reason = "slow queries".to_owned();
-        world.command(Command::Rollback { target, reason }).unwrap();
+        back(&mut world, target);
         seconds(&mut world, 2);
         assert_eq!(
             host(&world, 0).phase,
@@ -176,4 +180,71 @@ fn a_lost_host_whose_group_is_taken_back_before_its_next_attempt_stays_lost() {
         assert!(host(&world, 0).counts);
         assert_eq!(world.watcher.violations, Default::default());
     }
+}
+
+#[test]
+fn a_host_that_an_operator_takes_back_goes_back_although_it_was_lost_meanwhile() {
+    let groups = [("one", 3, "canaries = 0\nfailure_threshold = 2")];
+    let mut world = started(&groups, &[(0, Behaviour::Slow)], &|plan| {
+        fixture::way_back(plan, true);
+    });
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Switching);
+    back(&mut world, RollbackTarget::Host("h0".to_owned()));
+    leaves(&mut world, 0);
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Lost);
+    let then = told(&world, 0).then;
+    assert_eq!(
+        then,
+        "when its agent returns it goes on, and then back to its old client"
+    );
+    world.crash();
+    returns(&mut world, 0);
+    resume(&mut world).unwrap();
+    world.rest();
+    assert_eq!(world.outcome(0), "rolled_back", "{:?}", host(&world, 0));
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_lost_host_goes_back_with_its_group_that_its_policy_takes_back() {
+    let groups = [(
+        "one",
+        5,
+        "canaries = 0\nfailure_threshold = 0\non_breach = \"rollback\"\nmax_unavailable = 3",
+    )];
+    let mut world = started(&groups, &[(0, Behaviour::Slow)], &|plan| {
+        fixture::way_back(plan, true);
+    });
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Switching);
+    leaves(&mut world, 0);
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Lost);
+    seconds(&mut world, 200);
+    let says = |event: &&rollout::kernel::FleetEvent| event.code == "group_goes_back";
+    let event = world.events.iter().find(says).unwrap();
+    assert!(event.text.contains(", 1 more when back"), "{}", event.text);
+    returns(&mut world, 0);
+    seconds(&mut world, 400);
+    assert_eq!(world.outcome(0), "rolled_back");
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn all_clients_go_back_without_a_lost_one_that_was_wanted_back() {
+    let groups = [("one", 2, "canaries = 0"), ("two", 2, "canaries = 0")];
+    let mut world = started(&groups, &[(3, Behaviour::Slow)], &|plan| {
+        fixture::way_back(plan, true);
+    });
+    until(&mut world, |world| host(world, 3).phase == HostPhase::Switching);
+    back(&mut world, RollbackTarget::Clients);
+    leaves(&mut world, 3);
+    until(&mut world, |world| world.kernel.is_final());
+    assert_eq!(world.kernel.phase(), RolloutPhase::RolledBack);
+    assert_eq!(
+        (world.outcome(0).as_str(), world.outcome(3).as_str()),
+        ("rolled_back", "lost")
+    );
+    returns(&mut world, 3);
+    world.rest();
+    assert_eq!(world.outcome(3), "rolled_back");
+    assert_eq!(world.watcher.violations, Default::default());
 }

@@ -39,6 +39,9 @@ pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> Expla
     answer.then = match &duty {
         Some(duty) if duty.code == "offline" => then_offline(kernel, &leg, duty),
         Some(duty) => then(kernel, row, duty, now_ms),
+        None if row.is_awaited() && row.back_wanted.is_some() => {
+            "when its agent returns it goes on, and then back to its old client".to_owned()
+        }
         None if row.is_awaited() => "it goes on by itself when its agent returns".to_owned(),
         None if row.phase == HostPhase::Lost => {
             "nothing more is asked of it: whether its client works is to be seen on the host".to_owned()

@@ -75,6 +75,7 @@ impl Kernel {
             // it is below that again.
             row.slot |= takes_slot;
         });
+        self.stays_if_too_late(leg, host, now_ms);
         self.goes_back_with_others(leg, host);
         self.reopened(host, &place, now_ms);
     }

@@ -23,6 +23,7 @@ impl Kernel {
         now_ms: u64,
         change: impl FnOnce(&mut HostRow),
     ) {
+        let forgets = self.breaks(super::Mutant::BackForgotten);
         let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else {
             return;
         };
@@ -40,7 +41,10 @@ impl Kernel {
         }
         if phase.is_final() {
             row.ended_at_ms = Some(now_ms);
-            row.back_wanted = None;
+            // Whoever is lost goes back when it returns, if that was wanted.
+            if phase != HostPhase::Lost || forgets {
+                row.back_wanted = None;
+            }
             if phase != HostPhase::Lost {
                 row.order = None;
                 row.marks.clear();

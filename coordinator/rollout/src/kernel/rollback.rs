@@ -266,15 +266,52 @@ impl Kernel {
             .filter(|host| self.way_back(leg, host).is_ok())
             .cloned()
             .collect();
-        self.want_back(leg, &able, &format!("its group is taken back: {reason}"));
+        let lost: Vec<HostId> = group
+            .hosts
+            .iter()
+            .filter(|host| self.goes_back_once_there(leg, host))
+            .cloned()
+            .collect();
+        let why = format!("its group is taken back: {reason}");
+        self.want_back(leg, &able, &why);
+        self.want_back(leg, &lost, &why);
+        let later = match lost.len() {
+            0 => String::new(),
+            lost => format!(", {lost} more when back"),
+        };
         let text = format!(
-            "group {}: {} of {} hosts go back: {reason}",
+            "group {}: {} of {} hosts go back{later}: {reason}",
             group.name,
             able.len(),
             group.hosts.len()
         );
         self.event(now_ms, format!("group:{}", group.name), "group_goes_back", text);
         self.drive_back(now_ms);
+    }
+
+    /// Whether a lost host would be one of those that go back if it were there.
+    fn goes_back_once_there(&self, leg: &LegId, host: &HostId) -> bool {
+        let under_way = |row: &HostRow| {
+            row.phase == HostPhase::Lost && row.order.is_some() && row.lost_in != Some(HostPhase::RollingBack)
+        };
+        self.host(leg, host).is_some_and(under_way) && !self.leaves_pmm2(leg, host)
+    }
+
+    /// A way back is kept until the next leg begins: whoever was wanted back and returns only after that stays.
+    pub(super) fn stays_if_too_late(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        let mut later = self.legs.iter().skip_while(|row| row.leg != *leg).skip(1);
+        let gone_on = later.any(|row| !matches!(row.phase, LegPhase::Waiting | LegPhase::Cancelled));
+        let wanted = self.host(leg, host).is_some_and(|row| row.back_wanted.is_some());
+        if !wanted || !(gone_on || self.leaves_pmm2(leg, host)) {
+            return;
+        }
+        let note = "it came back too late to go back: the rollout has gone on";
+        self.edit(leg, host, |row| {
+            row.back_wanted = None;
+            note.clone_into(&mut row.reason);
+        });
+        let text = format!("{}: {note}", self.name(host));
+        self.event(now_ms, format!("host:{host}"), "host_not_taken_back", text);
     }
 
     /// No host of the group begins any more.
@@ -324,7 +361,7 @@ impl Kernel {
 
     /// Gives the orders back that slots allow. With all clients going back one group goes after the other, the last one first.
     pub(super) fn drive_back(&mut self, now_ms: u64) {
-        let wanted = |row: &HostRow| row.back_wanted.is_some();
+        let wanted = HostRow::waits_to_go_back;
         let legs: Vec<LegId> = self
             .hosts
             .iter()
@@ -411,7 +448,7 @@ impl Kernel {
     /// Whether a host is still to be told to go back.
     pub(super) fn waits_to_go_back(&self) -> bool {
         let mut rows = self.hosts.values().flat_map(|rows| rows.values());
-        rows.any(|row| row.back_wanted.is_some())
+        rows.any(HostRow::waits_to_go_back)
     }
 
     fn order_back(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {

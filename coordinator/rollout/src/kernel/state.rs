@@ -584,7 +584,7 @@ pub struct HostRow {
     /// Its patience ended without a verdict, and a person is asked.
     #[serde(default)]
     pub inconclusive: bool,
-    /// It is to go back for this reason as soon as its group has a slot for that.
+    /// It is to go back for this reason as soon as its group has a slot for that; while it is lost, once it has returned.
     #[serde(default)]
     pub back_wanted: Option<String>,
     /// It was taken back, by the operator or by its group's policy: that is no failure of its own.
@@ -607,6 +607,10 @@ impl HostRow {
     /// Whether it is lost and goes on by itself when it returns.
     pub fn is_awaited(&self) -> bool {
         self.phase == HostPhase::Lost && !self.left_lost
+    }
+    /// Whether it is there and waits to be told to go back.
+    pub fn waits_to_go_back(&self) -> bool {
+        self.back_wanted.is_some() && self.phase != HostPhase::Lost
     }
     /// Whether it runs the leg's release and that was verified.
     pub fn made_it(&self) -> bool {

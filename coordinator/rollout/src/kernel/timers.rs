@@ -137,6 +137,7 @@ impl Kernel {
         };
         self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
             row.order = None;
+            row.back_wanted = None;
             row.counts = true;
             row.left_lost = left;
             row.permitted_at_ms = Some(permitted);
