@@ -108,14 +108,15 @@ impl OperatorService {
             None => Command::Unhold { host },
         };
         // A host outside of the rollout under way, or no rollout at all, is fine: plans read the hold from the store.
-        self.engine.tell(who, command).await?;
-        Ok(DoneDocument {
-            done: format!(
-                "{} is {}",
-                row.name,
-                if request.hold { "held" } else { "released" }
-            ),
-        })
+        let told = self.engine.tell(who, command).await?;
+        let state = if request.hold { "held" } else { "released" };
+        // What it means for a host that the rollout works on is the rollout's to say.
+        let done = if told.is_empty() {
+            format!("{} is {state}", row.name)
+        } else {
+            told
+        };
+        Ok(DoneDocument { done })
     }
 
     pub(super) async fn revoke_document(

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use fleet_common::order::HostEvent;
 use fleet_sim::fixture;
 use fleet_sim::hosts::Behaviour;
 use fleet_sim::steps::{group, host, id, leaves, paused, resume, retry, returns, started};
 use fleet_sim::{Faults, World, until};
 use rollout::explain;
-use rollout::kernel::{Command, HostPhase, RollbackTarget, RolloutPhase};
+use rollout::kernel::{Command, HostPhase, Input, LegPhase, RollbackTarget, RolloutPhase};
+use rollout::policy::{FailureClass, Retries};
 
 const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
 
@@ -21,9 +23,30 @@ fn told(world: &World, number: usize) -> explain::ExplainDocument {
     explain::explain(&world.kernel, &format!("node-{number}"), world.now).unwrap()
 }
 
+fn hold(world: &mut World, number: usize) -> String {
+    let (host, reason) = (id(number).to_string(), "not now".to_owned());
+    world.command(Command::Hold { host, reason }).unwrap()
+}
+
+fn unhold(world: &mut World, number: usize) -> Result<String, String> {
+    let host = id(number).to_string();
+    world.command(Command::Unhold { host })
+}
+
 fn back(world: &mut World, target: RollbackTarget) -> String {
     let reason = "slow queries".to_owned();
     world.command(Command::Rollback { target, reason }).unwrap()
+}
+
+/// What its agent says of the order that it has.
+fn says(world: &World, number: usize, event: HostEvent) -> Input {
+    let order = host(world, number).order.as_ref().unwrap();
+    Input::Host {
+        host: id(number),
+        order_id: order.id.clone(),
+        epoch: order.epoch,
+        event,
+    }
 }
 
 fn abort(world: &mut World) {
@@ -247,4 +270,182 @@ fn all_clients_go_back_without_a_lost_one_that_was_wanted_back() {
     world.rest();
     assert_eq!(world.outcome(3), "rolled_back");
     assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_pause_keeps_further_hosts_from_going_back() {
+    let groups = [("one", 5, "canaries = 0\nmax_unavailable = 1")];
+    let mut world = started(&groups, &[], &|plan| fixture::way_back(plan, true));
+    until(&mut world, |world| {
+        (0..5).all(|number| host(world, number).made_it())
+    });
+    back(&mut world, RollbackTarget::Clients);
+    until(&mut world, |world| {
+        (0..5).any(|number| host(world, number).phase == HostPhase::RollingBack)
+    });
+    let reason = "stop".to_owned();
+    let answer = world.command(Command::Pause { reason }).unwrap();
+    assert_eq!(
+        answer,
+        "no further host is told to go back; what is under way goes on"
+    );
+    let ordered = |world: &World| (0..5).filter(|number| host(world, *number).taken_back).count();
+    let before = ordered(&world);
+    seconds(&mut world, 300);
+    assert_eq!(before, ordered(&world));
+    let waiting = (0..5).find(|number| host(&world, *number).back_wanted.is_some());
+    let told = told(&world, waiting.unwrap());
+    assert_eq!(
+        told.then,
+        "you are reminded; it does not go back before a person says so"
+    );
+    assert!(
+        told.you_can.iter().any(|way| way.command == "resume"),
+        "{:?}",
+        told.you_can
+    );
+    resume(&mut world).unwrap();
+    until(&mut world, |world| world.kernel.is_final());
+    assert_eq!(world.kernel.phase(), RolloutPhase::RolledBack);
+    assert_eq!(ordered(&world), 5);
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_host_that_is_held_after_its_permit_does_not_begin() {
+    let groups = [("one", 2, "canaries = 0")];
+    let mut world = started(&groups, &[(0, Behaviour::Slow)], &|plan| {
+        plan.timing.offline_for_ms = 7_200_000;
+    });
+    // The leg waits for the other one, and does not end without the one that is held.
+    until(&mut world, |world| {
+        world.kernel.legs()[1].phase == LegPhase::Running
+    });
+    leaves(&mut world, 1);
+    // More often than a host that does not begin is asked anew.
+    for _ in 0..5 {
+        until(&mut world, |world| host(world, 0).phase == HostPhase::Permitted);
+        let answer = hold(&mut world, 0);
+        assert!(answer.contains("called back"), "{answer}");
+        let duty = told(&world, 0).waits_for;
+        assert!(format!("{duty:?}").contains("called back"), "{duty:?}");
+        assert!(host(&world, 0).slot, "it may have begun");
+        until(&mut world, |world| host(world, 0).phase != HostPhase::Permitted);
+        assert_eq!(world.hosts[&id(0)].switches, 0);
+        assert_eq!(host(&world, 0).phase, HostPhase::Waiting);
+        assert!(!host(&world, 0).slot);
+        unhold(&mut world, 0).unwrap();
+    }
+    returns(&mut world, 1);
+    until(&mut world, |world| world.kernel.is_final());
+    assert_eq!(world.kernel.phase(), RolloutPhase::Succeeded);
+    assert_eq!(world.watcher.violations, Default::default());
+}
+
+#[test]
+fn a_host_that_had_begun_when_it_was_held_finishes_and_that_is_said() {
+    let groups = [("one", 2, "canaries = 0")];
+    let mut world = started(&groups, &[(0, Behaviour::Slow)], &|_| {});
+    until(&mut world, |world| host(world, 0).phase == HostPhase::Permitted);
+    hold(&mut world, 0);
+    let (step, deadline_for_ms) = ("install".to_owned(), 60_000);
+    let begun = says(
+        &world,
+        0,
+        HostEvent::StepStarted {
+            step,
+            index: 3,
+            of: 7,
+            deadline_for_ms,
+        },
+    );
+    let mut kernel = world.kernel.clone();
+    let out = kernel.handle(begun, world.now);
+    let row = kernel.host(&"clients-1".into(), &id(0)).unwrap();
+    assert_eq!(row.phase, HostPhase::Switching);
+    assert_eq!(
+        row.reason,
+        "it had begun before the hold reached it, and finishes"
+    );
+    assert!(out.events.iter().any(|event| event.code == "too_late"));
+    // Held again it is told as what it is.
+    let (host, reason) = ("h0".to_owned(), "still".to_owned());
+    let input = Input::Operator {
+        by: "ann".to_owned(),
+        command: Command::Hold { host, reason },
+    };
+    let answer = kernel.handle(input, world.now).answer.unwrap().unwrap().text;
+    assert_eq!(
+        answer,
+        "node-0 is switching and goes on; nothing else begins there until the hold is lifted"
+    );
+}
+
+#[test]
+fn a_restart_does_not_let_another_canary_go_while_the_first_waits_for_its_retry() {
+    let groups = [("one", 6, "canaries = 1\nfailure_threshold = 3")];
+    for gone_for in [30, 45] {
+        let mut world = started(&groups, &[(0, Behaviour::RollsBack)], &|plan| {
+            let retries = Retries {
+                times: 3,
+                // Over while nobody is connected, or not yet.
+                backoff_ms: vec![if gone_for == 30 { 120_000 } else { 40_000 }],
+            };
+            let classes = [
+                FailureClass::Transient,
+                FailureClass::Install,
+                FailureClass::Verify,
+            ];
+            plan.groups[0].retry = classes.map(|class| (class, retries.clone())).into();
+        });
+        until(&mut world, |world| host(world, 0).ask_at_ms.is_some());
+        seconds(&mut world, 20);
+        let switches = |world: &World| world.hosts.values().map(|host| host.switches).sum::<u32>();
+        assert_eq!(switches(&world), 1);
+        world.crash();
+        leaves(&mut world, 0);
+        seconds(&mut world, gone_for);
+        assert_eq!(switches(&world), 1);
+        returns(&mut world, 0);
+        until(&mut world, |world| switches(world) > 1);
+        assert_eq!(world.hosts[&id(0)].switches, 2, "another canary went");
+    }
+}
+
+#[test]
+fn an_unhold_says_which_hold_it_lifts_and_a_refused_one_changes_nothing() {
+    let mut world = started(&[("one", 2, "canaries = 0")], &[], &|_| {});
+    hold(&mut world, 0);
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Switching);
+    let input = Input::Host {
+        host: id(0),
+        order_id: fleet_common::ids::OrderId::new(""),
+        epoch: world.kernel.epoch(),
+        event: HostEvent::HoldChanged {
+            held: Some("its own".to_owned()),
+        },
+    };
+    world.give(input);
+    let answer = unhold(&mut world, 0).unwrap();
+    assert!(
+        answer.contains("the operator's hold of node-0 is lifted"),
+        "{answer}"
+    );
+    assert!(answer.contains("held on the host itself: its own"), "{answer}");
+    let lifted = "the operator's hold of node-0 is lifted, it is held on the host: its own";
+    assert!(world.events.iter().any(|event| event.text == lifted));
+    assert!(
+        !told(&world, 0)
+            .you_can
+            .iter()
+            .any(|way| way.command.contains("unhold"))
+    );
+    assert_eq!(unhold(&mut world, 0).unwrap_err(), "held_on_host");
+    let waits = |kernel: &rollout::kernel::Kernel| {
+        format!(
+            "{:?}",
+            explain::explain(kernel, "node-0", world.now).unwrap().waits_for
+        )
+    };
+    assert!(waits(&world.kernel).contains("its own"));
 }

@@ -35,11 +35,13 @@ pub(super) fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', "'\\''"))
 }
 
-pub(super) fn pause() -> Choice {
-    run(
-        "pause",
-        "no further host and no hop begins; what is under way goes on",
-    )
+pub(super) fn pause(kernel: &Kernel) -> Choice {
+    let does = if kernel.rollout().going_back.is_some() {
+        "no further host is told to go back; what is under way goes on"
+    } else {
+        "no further host and no hop begins; what is under way goes on"
+    };
+    run("pause", does)
 }
 
 pub(super) fn abort() -> Choice {
@@ -74,6 +76,7 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
         ];
     }
     let mut choices = match pause.code.as_str() {
+        "operator" if kernel.rollout().going_back.is_some() => vec![resume("the other hosts go back")],
         "operator" => vec![resume("hosts and hops begin again")],
         "threshold" => {
             let mut choices = vec![run(

@@ -65,7 +65,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer.you_can = gated(kernel)
                 .map(|name| run(format!("approve {}", quoted(&name)), "its hosts may begin"))
                 .into_iter()
-                .chain([pause(), abort()])
+                .chain([pause(kernel), abort()])
                 .collect();
         }
         RolloutPhase::Checking => {

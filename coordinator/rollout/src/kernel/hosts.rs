@@ -146,7 +146,15 @@ impl Kernel {
             return;
         }
         self.dirty.insert(Key::Hold(host.clone()));
+        let lifted = before.operator.is_some() && hold.operator.is_none();
         let (code, text) = match self.held(host) {
+            Some(reason) if lifted => (
+                "host_held",
+                format!(
+                    "the operator's hold of {} is lifted, it is held on the host: {reason}",
+                    self.name(host)
+                ),
+            ),
             Some(reason) => ("host_held", format!("{} is held: {reason}", self.name(host))),
             None => (
                 "host_unheld",
@@ -172,21 +180,24 @@ impl Kernel {
                 of,
                 deadline_for_ms,
             } => {
-                let begun = self
+                let permitted = self
                     .host(leg, host)
-                    .is_some_and(|row| row.phase == HostPhase::Permitted);
-                if begun {
+                    .filter(|row| row.phase == HostPhase::Permitted);
+                if let Some(row) = permitted {
                     let deadline = now_ms + self.plan.timing.switch_ms + GRACE_MS;
-                    let late = self.rollout.abort.is_some();
+                    let late = match (&self.rollout.abort, row.is_called_back()) {
+                        (Some(_), _) => Some("abort"),
+                        (None, true) => Some("hold"),
+                        (None, false) => None,
+                    };
                     self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
                         row.deadline_ms = Some(deadline);
-                        if late {
-                            "it had begun before the abort reached it, and finishes"
-                                .clone_into(&mut row.reason);
+                        if let Some(what) = late {
+                            row.reason = format!("it had begun before the {what} reached it, and finishes");
                         }
                     });
-                    if late {
-                        let text = format!("the abort came too late for {}: it had begun", self.name(host));
+                    if let Some(what) = late {
+                        let text = format!("the {what} came too late for {}: it had begun", self.name(host));
                         self.event(now_ms, format!("host:{host}"), codes::TOO_LATE, text);
                     }
                 }
@@ -423,8 +434,11 @@ impl Kernel {
                 let permit_ms = self.plan.timing.permit_ms;
                 let row = self.host(leg, host);
                 let order = row.and_then(|row| row.order.as_ref());
-                let whole = order
-                    .is_none_or(|order| order.action != Action::Switch || order.start_within_ms >= permit_ms);
+                let called_back = order.is_some_and(|order| order.called_back);
+                let whole = !called_back
+                    && order.is_none_or(|order| {
+                        order.action != Action::Switch || order.start_within_ms >= permit_ms
+                    });
                 let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
                 let stale = result.code.as_str() == codes::STALE_EPOCH;
@@ -437,6 +451,14 @@ impl Kernel {
                 }
                 if aborted {
                     self.cancel(leg, host, now_ms);
+                } else if called_back {
+                    self.ask_anew(
+                        leg,
+                        host,
+                        "its permit was called back because it was held",
+                        now_ms,
+                    );
+                    self.edit(leg, host, |row| row.unused += 1);
                 } else if expired >= PATIENCE {
                     self.fail(leg, host, HostPhase::Failed, result, now_ms);
                 } else {

@@ -133,6 +133,7 @@ impl Kernel {
             accepted: false,
             deadline_for_ms,
             start_within_ms,
+            called_back: false,
         });
         // A permitted host must only say that it began; for all others the whole order counts.
         let wait = if action == Action::Switch {
@@ -156,7 +157,8 @@ impl Kernel {
             return;
         };
         let kept = self.breaks(super::Mutant::AbortKeepsPermits);
-        let stopped = order.action == Action::Switch && self.rollout.abort.is_some() && !kept;
+        let stopped =
+            order.action == Action::Switch && (self.rollout.abort.is_some() || order.called_back) && !kept;
         // A clock that was set back gives nobody more time than the permit says.
         let left = (order.given_at_ms + order.start_within_ms)
             .saturating_sub(now_ms)

@@ -544,7 +544,9 @@ impl Kernel {
                 self.edit(&leg, &host, |row| row.back_wanted = Some(why.clone()));
             }
         }
-        self.drive_back(now_ms);
+        if !self.way_back_is_paused() {
+            self.drive_back(now_ms);
+        }
         if self.rollout.phase != RolloutPhase::RollingBack
             || self.waits_to_go_back()
             || self.anything_in_flight()
@@ -576,6 +578,15 @@ impl Kernel {
         self.set_rollout(RolloutPhase::RolledBack, &why, now_ms);
     }
 
+    /// Whether a person paused the way back of all clients: nobody else is told to go back meanwhile. The way back of a host or a group goes
+    /// on under its own pause.
+    pub(super) fn way_back_is_paused(&self) -> bool {
+        let pause = self.rollout.pause.as_ref();
+        self.rollout.going_back.is_some()
+            && self.rollout.phase == RolloutPhase::Paused
+            && pause.is_some_and(|pause| pause.code == "operator" || pause.before.is_some())
+    }
+
     /// An abort: what is under way finishes, and whoever did not go back yet stays.
     pub(super) fn forget_wanted_back(&mut self) {
         let wanted: Vec<(LegId, HostId)> = self
@@ -593,6 +604,13 @@ impl Kernel {
     /// What a group waits for that was taken back.
     pub(super) fn group_back_duty(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Option<Duty> {
         let open = self.going_back(leg, group);
+        let under_way = |host: &HostId| {
+            self.host(leg, host)
+                .is_some_and(|row| row.phase == HostPhase::RollingBack)
+        };
+        if open > 0 && self.way_back_is_paused() && !group.hosts.iter().any(under_way) {
+            return self.rollout_duty(now_ms);
+        }
         let text = format!("{open} to go back");
         (open > 0).then(|| until_next(Owner::Coordinator, "rolling_back", text, self.next_move(now_ms)))
     }

@@ -477,6 +477,9 @@ pub struct OpenOrder {
     pub deadline_for_ms: u64,
     /// Time to begin within, from `given_at_ms`.
     pub start_within_ms: u64,
+    /// It must not begin any more where it has not: the host was held after its permit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub called_back: bool,
 }
 
 /// Newest sample of one series while a host is verified.
@@ -607,6 +610,10 @@ impl HostRow {
     /// Whether it is lost and goes on by itself when it returns.
     pub fn is_awaited(&self) -> bool {
         self.phase == HostPhase::Lost && !self.left_lost
+    }
+    /// Whether it has a permit that was called back.
+    pub fn is_called_back(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| order.called_back)
     }
     /// Whether it is there and waits to be told to go back.
     pub fn waits_to_go_back(&self) -> bool {

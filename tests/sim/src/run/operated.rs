@@ -101,6 +101,18 @@ pub fn goes_back(
     found
 }
 
+/// Whether a host is told to go back with all others while a person has paused that.
+pub fn goes_back_in_a_pause(kernel: &Kernel, order: &HostOrder) -> bool {
+    let pause = kernel.rollout().pause.as_ref();
+    let paused = kernel.phase() == RolloutPhase::Paused
+        && kernel.rollout().going_back.is_some()
+        && pause.is_some_and(|pause| pause.code == "operator");
+    paused
+        && kernel
+            .host(&order.leg, &order.host)
+            .is_some_and(|row| row.taken_back)
+}
+
 /// After a command that was accepted.
 pub fn commanded(command: &Command, before: &Kernel, after: &Kernel) -> Found {
     match command {
