@@ -100,6 +100,7 @@ mutants! {
     a_plan_that_touches_what_began: AdoptTouchesWork, run::ADOPTED, Policies;
     a_way_back_without_a_slot: BackWithoutSlot, run::BACK, Policies;
     a_host_taken_back_that_begins_again: TakenBackBegins, run::CLOSED, Policies;
+    a_host_wanted_back_that_stays: BackForgotten, run::WORD, Policies;
     anybody_that_is_accepted: AcceptsAnybody, run::ACCEPT, Policies;
     honest_words_that_count_as_nonsense: HonestyIllegal, run::LEGAL, Plain;
     an_approval_that_is_forgotten: ApprovalForgotten, run::ENDS, Plain;

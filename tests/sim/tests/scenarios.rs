@@ -677,10 +677,13 @@ fn the_operator_does_not_lift_a_hold_that_was_set_on_the_host() {
             reason: "wait".into(),
         })
         .unwrap();
-    assert_eq!(
-        world.command(Command::Unhold { host: "h1".into() }).unwrap_err(),
-        "held_on_host"
+    let unhold = || Command::Unhold { host: "h1".into() };
+    let lifted = world.command(unhold()).unwrap();
+    assert!(
+        lifted.contains("it is still held on the host itself: backup"),
+        "{lifted}"
     );
+    assert_eq!(world.command(unhold()).unwrap_err(), "held_on_host");
     world.crash();
     until(&mut world, |world| phase(world, 0) == HostPhase::Switching);
     world.give(event(None));

@@ -1,6 +1,6 @@
 //! What the operator can do, as commands that can be typed as they stand.
 
-use crate::kernel::{HostPhase, Kernel, Pause, RolloutPhase};
+use crate::kernel::{Kernel, Pause, RolloutPhase};
 use fleet_common::ids::HostId;
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +35,13 @@ pub(super) fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', "'\\''"))
 }
 
-pub(super) fn pause() -> Choice {
-    run(
-        "pause",
-        "no further host and no hop begins; what is under way goes on",
-    )
+pub(super) fn pause(kernel: &Kernel) -> Choice {
+    let does = if kernel.rollout().going_back.is_some() {
+        "no further host is told to go back; what is under way goes on"
+    } else {
+        "no further host and no hop begins; what is under way goes on"
+    };
+    run("pause", does)
 }
 
 pub(super) fn abort() -> Choice {
@@ -74,6 +76,7 @@ pub(super) fn out_of(kernel: &Kernel, pause: &Pause) -> Vec<Choice> {
         ];
     }
     let mut choices = match pause.code.as_str() {
+        "operator" if kernel.rollout().going_back.is_some() => vec![resume("the other hosts go back")],
         "operator" => vec![resume("hosts and hops begin again")],
         "threshold" => {
             let mut choices = vec![run(
@@ -193,8 +196,7 @@ fn begins(kernel: &Kernel, host: &HostId) -> bool {
 /// Whether a host that holds a slot goes on by itself when it returns.
 fn is_waited_for(kernel: &Kernel, host: &HostId) -> bool {
     let mut rows = kernel.hosts.values().filter_map(|rows| rows.get(host));
-    rows.any(|row| row.slot && row.phase == HostPhase::Lost)
-        || begins(kernel, host) && !kernel.is_connected(host)
+    rows.any(|row| row.slot && row.is_awaited()) || begins(kernel, host) && !kernel.is_connected(host)
 }
 
 /// Lifts an operator's hold; one on the host itself is lifted there.
@@ -216,7 +218,7 @@ fn unhold(kernel: &Kernel, host: &HostId) -> Option<Choice> {
 
 fn lost(kernel: &Kernel) -> impl Iterator<Item = &str> {
     let rows = kernel.hosts.values().flat_map(|rows| rows.iter());
-    let lost = rows.filter(|(_, row)| row.phase == HostPhase::Lost && row.counts);
+    let lost = rows.filter(|(_, row)| row.is_awaited() && row.counts);
     lost.map(|(host, _)| kernel.name(host))
 }
 

@@ -71,8 +71,11 @@ fn counts(leg: &LegId, tally: &Tally) -> String {
         tally.upgraded,
         tally.in_flight,
         tally.to_begin,
-        tally.left_behind - tally.later - tally.unheard
+        tally.left_behind - tally.later - tally.unheard - tally.retried
     );
+    if tally.retried > 0 {
+        counts.push_str(&format!(", {} to be tried again", tally.retried));
+    }
     if tally.later > 0 {
         counts.push_str(&format!(", {} that can't be asked yet", tally.later));
     }
@@ -240,7 +243,7 @@ fn choices(
             let command = format!("skip {}", choice::quoted(kernel.name(&host)));
             run(command, "it is left out, and not waited for any more")
         };
-        return away.map(skip).chain([pause(), abort()]).collect();
+        return away.map(skip).chain([pause(kernel), abort()]).collect();
     }
     match phase {
         GroupPhase::Gated if answer.code == "approval" => vec![approve(group), abort()],
@@ -258,7 +261,7 @@ fn choices(
                 })
                 .into_iter()
                 .collect();
-            choices.push(pause());
+            choices.push(pause(kernel));
             choices
         }
         GroupPhase::Soaking => vec![
@@ -270,7 +273,7 @@ fn choices(
             run("resume", "the failures so far are accepted"),
             abort(),
         ],
-        _ => vec![pause(), abort()],
+        _ => vec![pause(kernel), abort()],
     }
 }
 

@@ -39,7 +39,13 @@ pub(super) fn explain(kernel: &Kernel, planned: &PlanHost, now_ms: u64) -> Expla
     answer.then = match &duty {
         Some(duty) if duty.code == "offline" => then_offline(kernel, &leg, duty),
         Some(duty) => then(kernel, row, duty, now_ms),
-        None if row.phase == HostPhase::Lost => "it goes on by itself when its agent returns".to_owned(),
+        None if row.is_awaited() && row.back_wanted.is_some() => {
+            "when its agent returns it goes on, and then back to its old client".to_owned()
+        }
+        None if row.is_awaited() => "it goes on by itself when its agent returns".to_owned(),
+        None if row.phase == HostPhase::Lost => {
+            "nothing more is asked of it: whether its client works is to be seen on the host".to_owned()
+        }
         None => String::new(),
     };
     answer.you_can = match &duty {
@@ -193,6 +199,15 @@ fn rules(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow, now_ms
             "the abort calls its permit back; if it began before that reaches it, it finishes".to_owned(),
         );
     }
+    if row.phase == HostPhase::Permitted
+        && row.is_called_back()
+        && kernel.rollout().phase != RolloutPhase::Aborting
+    {
+        rules.push(
+            "it was held, which calls its permit back; if it began before that reaches it, it finishes"
+                .to_owned(),
+        );
+    }
     // A survey has no groups, and what failed there counts for none.
     if let Some(group) = kernel.group(leg, &planned.group).filter(|_| row.counts) {
         let accepted = group.forgiven.contains(&planned.host);
@@ -236,6 +251,9 @@ fn then(kernel: &Kernel, row: &HostRow, duty: &Duty, now_ms: u64) -> String {
             "unless the PMM Server is seen before that a person is asked; nothing is done to the host"
         }
         HostPhase::Verifying => "without fresh samples by then its old client is put back",
+        HostPhase::Settling if row.rests() && row.back_wanted.is_some() && duty.owner == Owner::Operator => {
+            "you are reminded; it does not go back before a person says so"
+        }
         HostPhase::Settling if row.rests() && row.back_wanted.is_some() => return then_of(duty),
         HostPhase::Settling if row.rests() => {
             "it works meanwhile; what was saved for its way back is removed at the end, not before"
@@ -276,8 +294,13 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow, duty: &Duty)
         "held" => {
             let mut choices = Vec::new();
             let hold = kernel.holds.get(&planned.host);
-            if hold.is_some_and(|hold| hold.operator.is_some()) {
-                choices.push(run(format!("host unhold {name}"), "it may begin at its turn"));
+            if let Some(hold) = hold.filter(|hold| hold.operator.is_some()) {
+                let does = if hold.host.is_some() {
+                    "lifts the operator's hold; it stays held on the host"
+                } else {
+                    "it may begin at its turn"
+                };
+                choices.push(run(format!("host unhold {name}"), does));
             }
             if hold.is_some_and(|hold| hold.host.is_some()) {
                 choices.push(work(format!(
@@ -333,9 +356,11 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow, duty: &Duty)
     if !begins {
         let mut choices = vec![watch()];
         if row.phase == HostPhase::Settling {
-            if let (RolloutPhase::Paused, Some(pause), None) =
-                (rollout.phase, &rollout.pause, &row.back_wanted)
-            {
+            if let (RolloutPhase::Paused, Some(pause), None) = (
+                rollout.phase,
+                &rollout.pause,
+                row.back_wanted.as_ref().filter(|_| duty.owner != Owner::Operator),
+            ) {
                 choices = choice::out_of(kernel, pause);
             }
             if row.rests() && row.back_wanted.is_none() {
@@ -355,7 +380,7 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow, duty: &Duty)
                 let ways = choice::out_of(kernel, pause);
                 choices.extend(ways.into_iter().filter(|way| way.command != "abort"));
             }
-            _ => choices.push(pause()),
+            _ => choices.push(pause(kernel)),
         }
         choices.push(run(
             "abort --force",
@@ -414,7 +439,8 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
                 retry("after the repair: a new attempt; nothing was changed so far"),
             ]
         }
-        HostPhase::Inconsistent => vec![
+        HostPhase::Lost if row.is_awaited() => vec![choice::bring_back(&planned.name)],
+        HostPhase::Inconsistent | HostPhase::Lost => vec![
             work(format!(
                 "on {}: look at its client (`pmm-admin status`); it may be blind",
                 planned.name
@@ -422,7 +448,6 @@ fn final_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow) -> Vec<Choi
             bundle,
             retry("after the repair: a new attempt"),
         ],
-        HostPhase::Lost => vec![choice::bring_back(&planned.name)],
         HostPhase::Skipped => vec![retry("it is tried after all")],
         HostPhase::Cancelled => vec![new_plan("a new plan starts from what is there now")],
         _ => Vec::new(),

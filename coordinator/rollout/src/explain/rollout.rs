@@ -3,7 +3,7 @@
 use super::choice::{self, abort, force, out_of, pause, quoted, run, watch};
 use super::{ExplainDocument, counted, document};
 use crate::fleet::duration_text;
-use crate::kernel::{GroupPhase, HostPhase, Kernel, LegPhase, RolloutPhase};
+use crate::kernel::{GroupPhase, HostRow, Kernel, LegPhase, RolloutPhase};
 use crate::names::some_of;
 use crate::plan::PlanGroup;
 use crate::progress::outcome;
@@ -74,7 +74,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
             answer.you_can = gated(kernel)
                 .map(|name| run(format!("approve {}", quoted(&name)), "its hosts may begin"))
                 .into_iter()
-                .chain([pause(), abort()])
+                .chain([pause(kernel), abort()])
                 .collect();
         }
         RolloutPhase::Checking => {
@@ -195,7 +195,7 @@ fn retry_left_out(kernel: &Kernel) -> Option<choice::Choice> {
     }
     let lost = |host| {
         let mut rows = kernel.hosts.values().filter_map(|rows| rows.get(host));
-        rows.any(|row| row.phase == HostPhase::Lost)
+        rows.any(HostRow::is_awaited)
     };
     let hosts = kernel.plan.hosts.iter();
     let hosts = hosts.filter(|planned| kernel.retries(&planned.host) && !lost(&planned.host));
@@ -270,8 +270,13 @@ fn ended(kernel: &Kernel) -> String {
     match row.phase {
         RolloutPhase::Succeeded => "every host is upgraded and all three checks hold".to_owned(),
         RolloutPhase::FinishedWithLost => {
-            "it ended while at least one host is silent since its permit; it goes on when that host returns"
-                .to_owned()
+            let mut rows = kernel.hosts.values().flat_map(|rows| rows.values());
+            let then = if rows.any(HostRow::is_awaited) {
+                "it goes on when that host returns"
+            } else {
+                "nothing more is asked of that host"
+            };
+            format!("it ended while at least one host is silent since its permit; {then}")
         }
         RolloutPhase::Aborted => row.abort.as_ref().map_or_else(
             || "it was aborted".to_owned(),

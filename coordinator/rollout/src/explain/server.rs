@@ -89,7 +89,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         }
         LegPhase::Waiting if kernel.rollout().phase == RolloutPhase::Paused => paused(kernel, &mut answer),
         LegPhase::Waiting => {
-            answer.you_can.extend([pause(), abort()]);
+            answer.you_can.extend([pause(kernel), abort()]);
         }
         LegPhase::Settled | LegPhase::Cancelled => {}
     }

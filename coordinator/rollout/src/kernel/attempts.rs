@@ -83,10 +83,13 @@ impl Kernel {
         });
     }
 
-    /// Whether it waits for an attempt that comes by itself.
+    /// Whether it waits for an attempt that comes by itself. Right after a start of the coordinator whoever waited for one still does.
     pub(super) fn is_retried(&self, host: &HostId, row: &HostRow, now_ms: u64) -> bool {
-        let waits = row.phase == HostPhase::Waiting && row.ask_at_ms.is_some_and(|at| at > now_ms);
-        waits && !row.retried.is_empty() && row.backup_since_ms.is_none() && self.can_be_asked(host)
+        let waits = row.phase == HostPhase::Waiting
+            && row
+                .ask_at_ms
+                .is_some_and(|at| at > now_ms && self.can_be_asked(host) || self.is_unheard(host, now_ms));
+        waits && !row.retried.is_empty() && row.backup_since_ms.is_none()
     }
 }
 

@@ -103,12 +103,9 @@ impl Kernel {
             } => self.resume(by, &reason, accept_server, now_ms),
             Command::Abort { reason, force } => self.abort(by, reason, force, now_ms),
             Command::Retry { hosts, server } => self.retry(&hosts, server, now_ms),
-            Command::Hold { host, reason } => self.find(&host).map(|host| {
-                self.set_hold(&host, now_ms, |hold| hold.operator = Some(reason));
-                Accepted {
-                    text: format!("{} does not begin until the hold is lifted", self.name(&host)),
-                }
-            }),
+            Command::Hold { host, reason } => {
+                self.find(&host).and_then(|host| self.hold(&host, reason, now_ms))
+            }
             Command::Unhold { host } => self.find(&host).and_then(|host| self.unhold(&host, now_ms)),
             Command::FreeSlot { host, reason } => self
                 .find(&host)
@@ -231,7 +228,12 @@ impl Kernel {
                 rows.filter(|row| row.phase.in_flight())
                     .for_each(|row| row.deadline_ms = None);
             }
-            return accepted("no host and no hop begins; what is under way goes on");
+            let text = if self.rollout.going_back.is_some() {
+                "no further host is told to go back; what is under way goes on"
+            } else {
+                "no host and no hop begins; what is under way goes on"
+            };
+            return accepted(text);
         }
         let (text, hint) = self.why_not_paused();
         refused("not_running", text, hint)
@@ -437,16 +439,73 @@ impl Kernel {
         self.out.cancel_server.extend(open);
     }
 
-    fn unhold(&mut self, host: &HostId, now_ms: u64) -> Answer {
-        self.set_hold(host, now_ms, |hold| hold.operator = None);
-        match self.held(host) {
-            Some(reason) => refused(
-                "held_on_host",
-                format!("{} is held on the host itself: {reason}", self.name(host)),
-                "lift it there with `pmm-upgrade-agent unhold`",
-            ),
-            None => accepted(format!("the hold of {} is lifted", self.name(host))),
+    /// A permit that was not used is called back. Whoever is under way finishes.
+    fn hold(&mut self, host: &HostId, reason: String, now_ms: u64) -> Answer {
+        self.set_hold(host, now_ms, |hold| hold.operator = Some(reason));
+        let mut rows = self.hosts.values().filter_map(|rows| rows.get(host));
+        let under_way = rows.find(|row| row.phase.in_flight()).map(|row| row.phase);
+        if under_way == Some(HostPhase::Permitted) {
+            self.call_back(host);
         }
+        let name = self.name(host);
+        accepted(match under_way {
+            Some(HostPhase::Permitted) => format!(
+                "{name} has a permit, which is called back: if it began before that reaches it, it finishes; else it does not begin until the \
+                 hold is lifted"
+            ),
+            Some(phase) => format!(
+                "{name} is {} and goes on; nothing else begins there until the hold is lifted",
+                phase.as_str().replace('_', " ")
+            ),
+            None => format!("{name} does not begin until the hold is lifted"),
+        })
+    }
+
+    /// Nothing that was permitted to a host and did not begin begins there any more. An abort did that already.
+    fn call_back(&mut self, host: &HostId) {
+        if self.rollout.abort.is_some() {
+            return;
+        }
+        // With a store in doubt no epoch is above those that hosts have seen; the order itself is not given again.
+        let doubted = self.is_doubted();
+        if !doubted {
+            self.next_epoch();
+        }
+        let permitted = |leg: &&LegId| {
+            self.host(leg, host)
+                .is_some_and(|row| row.phase == HostPhase::Permitted)
+        };
+        let legs: Vec<LegId> = self.hosts.keys().filter(permitted).cloned().collect();
+        for leg in legs {
+            self.edit(&leg, host, |row| {
+                if let Some(order) = &mut row.order {
+                    order.called_back = true;
+                }
+            });
+            if !doubted {
+                self.raise_epoch(&leg, host);
+            }
+        }
+    }
+
+    fn unhold(&mut self, host: &HostId, now_ms: u64) -> Answer {
+        let hold = self.holds.get(host).cloned().unwrap_or_default();
+        let name = self.name(host).to_owned();
+        if let (None, Some(reason)) = (&hold.operator, &hold.host) {
+            return refused(
+                "held_on_host",
+                format!("{name} is held on the host itself: {reason}"),
+                "lift it there with `pmm-upgrade-agent unhold`",
+            );
+        }
+        self.set_hold(host, now_ms, |hold| hold.operator = None);
+        accepted(match hold.host {
+            Some(reason) => format!(
+                "the operator's hold of {name} is lifted; it is still held on the host itself: {reason}; lift that there with \
+                 `pmm-upgrade-agent unhold`"
+            ),
+            None => format!("the hold of {name} is lifted"),
+        })
     }
 
     fn free_slot(&mut self, host: &HostId, reason: &str, now_ms: u64) -> Answer {
@@ -520,12 +579,18 @@ impl Kernel {
                 "see `explain`",
             );
         }
+        let why = format!("skipped by the operator: {reason}");
+        let mut lost = "";
         for leg in &open {
+            if self.leave_lost(leg, host, &why, now_ms) {
+                lost = "; it stays lost: nothing is known of its client since an earlier permit";
+                continue;
+            }
             self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
-                row.reason = format!("skipped by the operator: {reason}");
+                row.reason.clone_from(&why);
             });
         }
-        accepted(format!("{} is left out", self.name(host)))
+        accepted(format!("{} is left out{lost}", self.name(host)))
     }
 }

@@ -265,6 +265,9 @@ impl Kernel {
                 self.set_leg(at, LegPhase::Running, now_ms);
             } else {
                 for host in late {
+                    if self.leave_lost(&leg, &host, "its leg was over", now_ms) {
+                        continue;
+                    }
                     self.enter(&leg, &host, HostPhase::Skipped, now_ms, |row| {
                         row.slot = row.broken;
                         row.order = None;

@@ -119,7 +119,7 @@ impl Kernel {
         let retried = self.is_retried(host, row, now_ms);
         tally.retried += u32::from(retried);
         tally.later += u32::from(!retried && self.begins_later(host, row, now_ms));
-        tally.unheard += u32::from(self.is_unheard(host, now_ms));
+        tally.unheard += u32::from(!retried && self.is_unheard(host, now_ms));
     }
 
     /// Whether it is there and can't be asked, and what keeps it ends by itself.
@@ -129,7 +129,7 @@ impl Kernel {
     }
 
     /// Right after a start of the coordinator nobody is connected: whoever is not held may well be there.
-    fn is_unheard(&self, host: &HostId, now_ms: u64) -> bool {
+    pub(super) fn is_unheard(&self, host: &HostId, now_ms: u64) -> bool {
         !self.is_connected(host)
             && self.held(host).is_none()
             && !self.absence_is_known(now_ms)

@@ -46,10 +46,13 @@ impl Kernel {
     /// A lost host that returns goes on where it was; so does a rollout that had ended without it.
     fn reopen_if_lost(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
         let Some(row) = self.host(leg, host) else { return };
-        if row.phase != HostPhase::Lost {
+        if !row.is_awaited() {
             return;
         }
-        if row.order.is_none() {
+        let without_order = row.order.is_none();
+        self.forgive_no_more(leg, host);
+        let Some(row) = self.host(leg, host) else { return };
+        if without_order {
             self.ask_anew(leg, host, "it came back", now_ms);
             return self.reopened(host, "its next attempt", now_ms);
         }
@@ -72,8 +75,23 @@ impl Kernel {
             // it is below that again.
             row.slot |= takes_slot;
         });
+        self.stays_if_too_late(leg, host, now_ms);
         self.goes_back_with_others(leg, host, now_ms);
         self.reopened(host, &place, now_ms);
+    }
+
+    /// Whoever accepted a loss accepted no more than that: how the host ends once it is back counts.
+    fn forgive_no_more(&mut self, leg: &LegId, host: &HostId) {
+        let group = self.planned(host).map(|planned| planned.group.clone());
+        let forgiven = group.filter(|group| {
+            self.group(leg, group)
+                .is_some_and(|row| row.forgiven.contains(host))
+        });
+        if let Some(group) = forgiven {
+            self.edit_group(leg, &group, |row| {
+                row.forgiven.remove(host);
+            });
+        }
     }
 
     fn reopened(&mut self, host: &HostId, place: &str, now_ms: u64) {
@@ -128,7 +146,15 @@ impl Kernel {
             return;
         }
         self.dirty.insert(Key::Hold(host.clone()));
+        let lifted = before.operator.is_some() && hold.operator.is_none();
         let (code, text) = match self.held(host) {
+            Some(reason) if lifted => (
+                "host_held",
+                format!(
+                    "the operator's hold of {} is lifted, it is held on the host: {reason}",
+                    self.name(host)
+                ),
+            ),
             Some(reason) => ("host_held", format!("{} is held: {reason}", self.name(host))),
             None => (
                 "host_unheld",
@@ -154,21 +180,24 @@ impl Kernel {
                 of,
                 deadline_for_ms,
             } => {
-                let begun = self
+                let permitted = self
                     .host(leg, host)
-                    .is_some_and(|row| row.phase == HostPhase::Permitted);
-                if begun {
+                    .filter(|row| row.phase == HostPhase::Permitted);
+                if let Some(row) = permitted {
                     let deadline = now_ms + self.plan.timing.switch_ms + GRACE_MS;
-                    let late = self.rollout.abort.is_some();
+                    let late = match (&self.rollout.abort, row.is_called_back()) {
+                        (Some(_), _) => Some("abort"),
+                        (None, true) => Some("hold"),
+                        (None, false) => None,
+                    };
                     self.enter(leg, host, HostPhase::Switching, now_ms, |row| {
                         row.deadline_ms = Some(deadline);
-                        if late {
-                            "it had begun before the abort reached it, and finishes"
-                                .clone_into(&mut row.reason);
+                        if let Some(what) = late {
+                            row.reason = format!("it had begun before the {what} reached it, and finishes");
                         }
                     });
-                    if late {
-                        let text = format!("the abort came too late for {}: it had begun", self.name(host));
+                    if let Some(what) = late {
+                        let text = format!("the {what} came too late for {}: it had begun", self.name(host));
                         self.event(now_ms, format!("host:{host}"), codes::TOO_LATE, text);
                     }
                 }
@@ -405,8 +434,11 @@ impl Kernel {
                 let permit_ms = self.plan.timing.permit_ms;
                 let row = self.host(leg, host);
                 let order = row.and_then(|row| row.order.as_ref());
-                let whole = order
-                    .is_none_or(|order| order.action != Action::Switch || order.start_within_ms >= permit_ms);
+                let called_back = order.is_some_and(|order| order.called_back);
+                let whole = !called_back
+                    && order.is_none_or(|order| {
+                        order.action != Action::Switch || order.start_within_ms >= permit_ms
+                    });
                 let expired = row.map_or(0, |row| row.expired) + u32::from(whole);
                 self.edit(leg, host, |row| row.expired = expired);
                 let stale = result.code.as_str() == codes::STALE_EPOCH;
@@ -419,6 +451,14 @@ impl Kernel {
                 }
                 if aborted {
                     self.cancel(leg, host, now_ms);
+                } else if called_back {
+                    self.ask_anew(
+                        leg,
+                        host,
+                        "its permit was called back because it was held",
+                        now_ms,
+                    );
+                    self.edit(leg, host, |row| row.unused += 1);
                 } else if expired >= PATIENCE {
                     self.fail(leg, host, HostPhase::Failed, result, now_ms);
                 } else {
@@ -484,6 +524,9 @@ impl Kernel {
     }
 
     pub(super) fn cancel(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        if self.leave_lost(leg, host, "the rollout was aborted", now_ms) {
+            return;
+        }
         self.enter(leg, host, HostPhase::Cancelled, now_ms, |row| {
             row.slot = row.broken;
             row.reason = "the rollout was aborted before it began".to_owned();

@@ -78,6 +78,10 @@ impl Kernel {
     /// What a host waits for whose way back is kept.
     pub(super) fn resting_duty(&self, leg: &LegId, row: &HostRow, at_ms: u64) -> Duty {
         if let Some(why) = &row.back_wanted {
+            if let Some(pause) = self.rollout.pause.as_ref().filter(|_| self.way_back_is_paused()) {
+                let text = format!("the end of the pause: {}; then it goes back: {why}", pause.text);
+                return person("paused", text, pause.remind_at_ms.max(at_ms));
+            }
             let hop = if self.works_at_hop() {
                 "the end of the server's hop, and "
             } else {

@@ -76,6 +76,8 @@ pub enum Mutant {
     BackWithoutSlot,
     /// A resume lets those begin again that were taken back.
     TakenBackBegins,
+    /// Who is lost is wanted back no more.
+    BackForgotten,
     /// Any host may be accepted, whatever it does.
     AcceptsAnybody,
     /// What an honest host says is counted as nonsense.

@@ -23,6 +23,7 @@ impl Kernel {
         now_ms: u64,
         change: impl FnOnce(&mut HostRow),
     ) {
+        let forgets = self.breaks(super::Mutant::BackForgotten);
         let Some(row) = self.hosts.get_mut(leg).and_then(|rows| rows.get_mut(host)) else {
             return;
         };
@@ -36,10 +37,14 @@ impl Kernel {
         if phase != HostPhase::Lost {
             row.step = None;
             row.lost_in = None;
+            row.left_lost = false;
         }
         if phase.is_final() {
             row.ended_at_ms = Some(now_ms);
-            row.back_wanted = None;
+            // Whoever is lost goes back when it returns, if that was wanted.
+            if phase != HostPhase::Lost || forgets {
+                row.back_wanted = None;
+            }
             if phase != HostPhase::Lost {
                 row.order = None;
                 row.marks.clear();
@@ -132,6 +137,7 @@ impl Kernel {
             accepted: false,
             deadline_for_ms,
             start_within_ms,
+            called_back: false,
         });
         // A permitted host must only say that it began; for all others the whole order counts.
         let wait = if action == Action::Switch {
@@ -155,7 +161,8 @@ impl Kernel {
             return;
         };
         let kept = self.breaks(super::Mutant::AbortKeepsPermits);
-        let stopped = order.action == Action::Switch && self.rollout.abort.is_some() && !kept;
+        let stopped =
+            order.action == Action::Switch && (self.rollout.abort.is_some() || order.called_back) && !kept;
         // A clock that was set back gives nobody more time than the permit says.
         let left = (order.given_at_ms + order.start_within_ms)
             .saturating_sub(now_ms)

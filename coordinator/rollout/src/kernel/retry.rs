@@ -48,11 +48,12 @@ impl Kernel {
                 );
             };
             if self.is_lost_and_away(host, row) {
-                return refused(
-                    "away",
-                    format!("{} is lost and away", self.name(host)),
-                    "it goes on by itself when it returns; `host free-slot` lets others begin meanwhile",
-                );
+                let hint = if row.is_awaited() {
+                    "it goes on by itself when it returns; `host free-slot` lets others begin meanwhile"
+                } else {
+                    "`retry` it when it is back; `host free-slot` lets others begin meanwhile"
+                };
+                return refused("away", format!("{} is lost and away", self.name(host)), hint);
             }
             if !self.is_retryable(host, row) {
                 return refused(

@@ -301,15 +301,52 @@ impl Kernel {
             .filter(|host| self.way_back(leg, host).is_ok())
             .cloned()
             .collect();
-        self.want_back(leg, &able, &format!("its group is taken back: {reason}"));
+        let lost: Vec<HostId> = group
+            .hosts
+            .iter()
+            .filter(|host| self.goes_back_once_there(leg, host))
+            .cloned()
+            .collect();
+        let why = format!("its group is taken back: {reason}");
+        self.want_back(leg, &able, &why);
+        self.want_back(leg, &lost, &why);
+        let later = match lost.len() {
+            0 => String::new(),
+            lost => format!(", {lost} more when back"),
+        };
         let text = format!(
-            "group {}: {} of {} hosts go back: {reason}",
+            "group {}: {} of {} hosts go back{later}: {reason}",
             group.name,
             able.len(),
             group.hosts.len()
         );
         self.event(now_ms, format!("group:{}", group.name), "group_goes_back", text);
         self.drive_back(now_ms);
+    }
+
+    /// Whether a lost host would be one of those that go back if it were there.
+    fn goes_back_once_there(&self, leg: &LegId, host: &HostId) -> bool {
+        let under_way = |row: &HostRow| {
+            row.phase == HostPhase::Lost && row.order.is_some() && row.lost_in != Some(HostPhase::RollingBack)
+        };
+        self.host(leg, host).is_some_and(under_way) && !self.leaves_pmm2(leg, host)
+    }
+
+    /// A way back is kept until the next leg begins: whoever was wanted back and returns only after that stays.
+    pub(super) fn stays_if_too_late(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
+        let mut later = self.legs.iter().skip_while(|row| row.leg != *leg).skip(1);
+        let gone_on = later.any(|row| !matches!(row.phase, LegPhase::Waiting | LegPhase::Cancelled));
+        let wanted = self.host(leg, host).is_some_and(|row| row.back_wanted.is_some());
+        if !wanted || !(gone_on || self.leaves_pmm2(leg, host)) {
+            return;
+        }
+        let note = "it came back too late to go back: the rollout has gone on";
+        self.edit(leg, host, |row| {
+            row.back_wanted = None;
+            note.clone_into(&mut row.reason);
+        });
+        let text = format!("{}: {note}", self.name(host));
+        self.event(now_ms, format!("host:{host}"), "host_not_taken_back", text);
     }
 
     /// No host of the group begins any more.
@@ -332,7 +369,7 @@ impl Kernel {
     /// Ends a host that did not begin.
     fn leave_behind(&mut self, leg: &LegId, host: &HostId, phase: HostPhase, reason: &str, now_ms: u64) {
         let begins = self.host(leg, host).is_some_and(|row| row.phase.before_permit());
-        if begins {
+        if begins && !self.leave_lost(leg, host, reason, now_ms) {
             self.enter(leg, host, phase, now_ms, |row| {
                 row.slot = row.broken;
                 reason.clone_into(&mut row.reason);
@@ -366,7 +403,7 @@ impl Kernel {
         if self.works_at_hop() {
             return;
         }
-        let wanted = |row: &HostRow| row.back_wanted.is_some();
+        let wanted = HostRow::waits_to_go_back;
         let legs: Vec<LegId> = self
             .hosts
             .iter()
@@ -454,7 +491,7 @@ impl Kernel {
     /// Whether a host is still to be told to go back.
     pub(super) fn waits_to_go_back(&self) -> bool {
         let mut rows = self.hosts.values().flat_map(|rows| rows.values());
-        rows.any(|row| row.back_wanted.is_some())
+        rows.any(HostRow::waits_to_go_back)
     }
 
     fn order_back(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
@@ -550,7 +587,9 @@ impl Kernel {
                 self.edit(&leg, &host, |row| row.back_wanted = Some(why.clone()));
             }
         }
-        self.drive_back(now_ms);
+        if !self.way_back_is_paused() {
+            self.drive_back(now_ms);
+        }
         if self.rollout.phase != RolloutPhase::RollingBack
             || self.waits_to_go_back()
             || self.anything_in_flight()
@@ -583,6 +622,15 @@ impl Kernel {
         self.set_rollout(RolloutPhase::RolledBack, &why, now_ms);
     }
 
+    /// Whether a person paused the way back of all clients: nobody else is told to go back meanwhile. The way back of a host or a group goes
+    /// on under its own pause.
+    pub(super) fn way_back_is_paused(&self) -> bool {
+        let pause = self.rollout.pause.as_ref();
+        self.rollout.going_back.is_some()
+            && self.rollout.phase == RolloutPhase::Paused
+            && pause.is_some_and(|pause| pause.code == "operator" || pause.before.is_some())
+    }
+
     /// An abort: what is under way finishes, and whoever did not go back yet stays.
     pub(super) fn forget_wanted_back(&mut self) {
         let wanted: Vec<(LegId, HostId)> = self
@@ -600,6 +648,13 @@ impl Kernel {
     /// What a group waits for that was taken back.
     pub(super) fn group_back_duty(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Option<Duty> {
         let open = self.going_back(leg, group);
+        let under_way = |host: &HostId| {
+            self.host(leg, host)
+                .is_some_and(|row| row.phase == HostPhase::RollingBack)
+        };
+        if open > 0 && self.way_back_is_paused() && !group.hosts.iter().any(under_way) {
+            return self.rollout_duty(now_ms);
+        }
         let text = format!("{open} to go back");
         (open > 0).then(|| until_next(Owner::Coordinator, "rolling_back", text, self.next_move(now_ms)))
     }

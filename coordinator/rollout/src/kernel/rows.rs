@@ -393,6 +393,7 @@ pub(super) fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         last_view_ms: 0,
         lost_before_ms: None,
         lost_in: None,
+        left_lost: false,
         ask_at_ms: None,
         backup_since_ms: None,
         backup_answers: 0,

@@ -12,7 +12,7 @@ impl Kernel {
 
     /// Hosts of a group that go back or are to, whoever wants it: its policy, or somebody who takes a host, the group or all clients back.
     pub(crate) fn going_back(&self, leg: &LegId, group: &PlanGroup) -> u32 {
-        let back = |row: &&HostRow| row.back_wanted.is_some() || row.phase == HostPhase::RollingBack;
+        let back = |row: &&HostRow| row.waits_to_go_back() || row.phase == HostPhase::RollingBack;
         u32::try_from(self.rows_of(leg, group).filter(back).count()).unwrap_or(u32::MAX)
     }
 

@@ -481,6 +481,9 @@ pub struct OpenOrder {
     pub deadline_for_ms: u64,
     /// Time to begin within, from `given_at_ms`.
     pub start_within_ms: u64,
+    /// It must not begin any more where it has not: the host was held after its permit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub called_back: bool,
 }
 
 /// Newest sample of one series while a host is verified.
@@ -555,6 +558,9 @@ pub struct HostRow {
     pub lost_before_ms: Option<u64>,
     /// What a lost host was doing.
     pub lost_in: Option<HostPhase>,
+    /// It was lost, was to be tried again, and that does not begin: nothing is asked of it when it returns, until a person tries it again.
+    #[serde(default)]
+    pub left_lost: bool,
     /// It is not asked before this.
     #[serde(default)]
     pub ask_at_ms: Option<u64>,
@@ -585,7 +591,7 @@ pub struct HostRow {
     /// Its patience ended without a verdict, and a person is asked.
     #[serde(default)]
     pub inconclusive: bool,
-    /// It is to go back for this reason as soon as its group has a slot for that.
+    /// It is to go back for this reason as soon as its group has a slot for that; while it is lost, once it has returned.
     #[serde(default)]
     pub back_wanted: Option<String>,
     /// It was taken back, by the operator or by its group's policy: that is no failure of its own.
@@ -604,6 +610,18 @@ impl HostRow {
     /// Whether its end is waited for: something may change on it, or what was saved for its way back is being removed.
     pub fn in_flight(&self) -> bool {
         self.phase.in_flight() || (self.phase == HostPhase::Settling && self.order.is_some())
+    }
+    /// Whether it is lost and goes on by itself when it returns.
+    pub fn is_awaited(&self) -> bool {
+        self.phase == HostPhase::Lost && !self.left_lost
+    }
+    /// Whether it has a permit that was called back.
+    pub fn is_called_back(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| order.called_back)
+    }
+    /// Whether it is there and waits to be told to go back.
+    pub fn waits_to_go_back(&self) -> bool {
+        self.back_wanted.is_some() && self.phase != HostPhase::Lost
     }
     /// Whether it runs the leg's release and that was verified.
     pub fn made_it(&self) -> bool {

@@ -119,16 +119,30 @@ impl Kernel {
     /// A host that was lost, is tried again and does not answer before anything is changed is what it was: lost. It is asked anew when it
     /// returns.
     pub(super) fn lose_again(&mut self, leg: &LegId, host: &HostId, now_ms: u64) -> bool {
+        let reason = "silent since its permit; it was to be tried again and did not answer";
+        self.stays_lost(leg, host, reason, false, now_ms)
+    }
+
+    /// A host that was lost and is tried again does not begin after all, and nothing is known of its client: it is lost until a person tries
+    /// it again.
+    pub(super) fn leave_lost(&mut self, leg: &LegId, host: &HostId, why: &str, now_ms: u64) -> bool {
+        let reason =
+            format!("silent since an earlier permit; it was to be tried again and did not begin: {why}");
+        self.stays_lost(leg, host, &reason, true, now_ms)
+    }
+
+    fn stays_lost(&mut self, leg: &LegId, host: &HostId, reason: &str, left: bool, now_ms: u64) -> bool {
         let Some(permitted) = self.host(leg, host).and_then(|row| row.lost_before_ms) else {
             return false;
         };
         self.enter(leg, host, HostPhase::Lost, now_ms, |row| {
             row.order = None;
+            row.back_wanted = None;
             row.counts = true;
+            row.left_lost = left;
             row.permitted_at_ms = Some(permitted);
             codes::DEADLINE.clone_into(&mut row.code);
-            "silent since its permit; it was to be tried again and did not answer"
-                .clone_into(&mut row.reason);
+            reason.clone_into(&mut row.reason);
         });
         true
     }

@@ -540,12 +540,14 @@ impl Kernel {
                     .map_or("preflight", |order| order.action.as_str());
                 duty(Owner::Agent, "preparing", format!("{what} on the host"), at)
             }
-            HostPhase::Permitted => duty(
-                Owner::Agent,
-                "begin",
-                "it may begin and did not say yet that it did",
-                at,
-            ),
+            HostPhase::Permitted => {
+                let text = if row.is_called_back() {
+                    "its answer: its permit is called back, and it did not say that it had begun"
+                } else {
+                    "it may begin and did not say yet that it did"
+                };
+                duty(Owner::Agent, "begin", text, at)
+            }
             HostPhase::Switching => duty(
                 Owner::Agent,
                 "switching",

@@ -1,7 +1,7 @@
 //! The parts of the status document.
 
 use super::doc::{Counts, Failure, GroupView, HopView, InFlight, LegView, RepointView, ServerView, StepView};
-use crate::kernel::{HopRow, HostPhase, Kernel, LegPhase, Moment, StepRow};
+use crate::kernel::{HopRow, HostPhase, HostRow, Kernel, LegPhase, Moment, StepRow};
 use crate::plan::{Leg, LegKind};
 use fleet_common::ids::LegId;
 use fleet_common::server::HopOutcome;
@@ -300,7 +300,7 @@ pub(super) fn failures(kernel: &Kernel) -> Vec<Failure> {
                 reason: row.reason.clone(),
                 at_ms: row.ended_at_ms.unwrap_or(row.since_ms),
                 slot_held: row.slot,
-                hint: failure_hint(row.phase, row.slot).to_owned(),
+                hint: failure_hint(row).to_owned(),
             });
         }
         let leg = row.leg.to_string();
@@ -316,17 +316,17 @@ pub(super) fn failures(kernel: &Kernel) -> Vec<Failure> {
 }
 
 /// What to do about a host that ended badly.
-fn failure_hint(phase: HostPhase, slot: bool) -> &'static str {
-    match phase {
+fn failure_hint(row: &HostRow) -> &'static str {
+    match row.phase {
         HostPhase::RolledBack => "its old client works; repair the cause and `retry` it",
         HostPhase::Failed | HostPhase::Refused => "nothing was changed; repair the cause and `retry` it",
-        HostPhase::Inconsistent if slot => {
+        HostPhase::Inconsistent | HostPhase::Lost if row.slot && !row.is_awaited() => {
             "look at the client on the host; then `retry` it, or give its slot back with `host free-slot`"
         }
-        HostPhase::Inconsistent => "look at the client on the host; then `retry` it",
-        HostPhase::Lost => {
+        HostPhase::Lost if row.is_awaited() => {
             "bring the host back and it goes on by itself, or give its slot back with `host free-slot`"
         }
+        HostPhase::Inconsistent | HostPhase::Lost => "look at the client on the host; then `retry` it",
         _ => "",
     }
 }

@@ -341,8 +341,8 @@ const SELDOM: &[&str] = &[
     "rollout rolling_back -> aborting",
 ];
 
-/// Moves of a host that is tried again while its group is past it: a directed test has each (`tests/canaries.rs`), in lives they are too rare to
-/// be asked of so few.
+/// Moves of a host that is tried again while its group is past it, or was lost before: a directed test has each (`tests/canaries.rs`,
+/// `tests/kept_word.rs`), in lives they are too rare to be asked of so few.
 const RETRIED: &[&str] = &[
     "group canary -> pending",
     "group done -> canary",
@@ -351,6 +351,8 @@ const RETRIED: &[&str] = &[
     "group ramping -> pending",
     "group soaking -> canary",
     "host preparing -> lost",
+    "host ready -> lost",
+    "host waiting -> lost",
 ];
 
 /// So many lives go through all of it.

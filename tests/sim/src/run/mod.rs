@@ -23,6 +23,6 @@ mod world;
 
 pub use config::Config;
 pub use faults::{Fault, FaultSet};
-pub use operated::{ACCEPT, ADOPTED, BACK, CLOSED, LIMIT};
+pub use operated::{ACCEPT, ADOPTED, BACK, CLOSED, LIMIT, WORD};
 pub use watch::{ENDS, FORK, LEGAL, RESTORABLE, TRUTH};
 pub use world::{Break, Life, live};

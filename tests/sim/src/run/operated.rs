@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const LIMIT: &str = "what was reduced grows only by another plan";
 pub const BACK: &str = "who goes back holds a slot of its group, and its server still serves it";
 pub const CLOSED: &str = "what was taken back begins again only when a person says so";
+pub const WORD: &str = "who is wanted back goes back, unless an abort or the next leg comes first";
 pub const ACCEPT: &str = "only a host without a verdict is accepted, and then it passes";
 pub const ADOPTED: &str = "another plan leaves alone what began, and loses nobody";
 
@@ -105,6 +106,18 @@ fn serves_no_pmm2(kernel: &Kernel, leg: &LegId) -> bool {
         }
     }
     last
+}
+
+/// Whether a host is told to go back with all others while a person has paused that.
+pub fn goes_back_in_a_pause(kernel: &Kernel, order: &HostOrder) -> bool {
+    let pause = kernel.rollout().pause.as_ref();
+    let paused = kernel.phase() == RolloutPhase::Paused
+        && kernel.rollout().going_back.is_some()
+        && pause.is_some_and(|pause| pause.code == "operator");
+    paused
+        && kernel
+            .host(&order.leg, &order.host)
+            .is_some_and(|row| row.taken_back)
 }
 
 /// After a command that was accepted.
@@ -217,6 +230,18 @@ pub fn adopted(before: &Kernel, ticked: &Kernel, after: &Kernel) -> Found {
 fn begins(before: &HostRow, now: Option<&HostRow>) -> bool {
     let begun = now.is_some_and(|now| matches!(now.phase, HostPhase::Permitted | HostPhase::RollingBack));
     begun && (before.phase.before_permit() || goes(before))
+}
+
+/// Whether a host that was wanted back goes on as if it were not.
+pub fn is_forgotten(kernel: &Kernel, leg: &LegId, row: &HostRow) -> bool {
+    let goes_on = row.rests()
+        || matches!(
+            row.phase,
+            HostPhase::Permitted | HostPhase::Switching | HostPhase::Verifying | HostPhase::Lost
+        );
+    let mut later = kernel.legs().iter().skip_while(|found| found.leg != *leg).skip(1);
+    let gone_on = later.any(|found| found.phase != LegPhase::Waiting);
+    row.back_wanted.is_none() && goes_on && !gone_on && kernel.rollout().abort.is_none()
 }
 
 /// It waits only for a slot to go back in.

@@ -30,6 +30,8 @@ struct Known {
     slot: bool,
     /// It was taken back by a person or by policy.
     back: bool,
+    /// It is to be.
+    wanted: bool,
     deadline: Option<u64>,
 }
 
@@ -218,8 +220,12 @@ impl Watcher {
                 let (leg, host) = (LegId::from(leg), HostId::from(host));
                 if let Some(found) = kernel.host(&leg, &host) {
                     let target = proof::target(kernel, &leg);
-                    if let Some(before) = self.rows.get(&row.key).map(|known| known.phase) {
+                    let known = self.rows.get(&row.key);
+                    if let Some((before, wanted)) = known.map(|known| (known.phase, known.wanted)) {
                         self.look_at_return(kernel, &leg, &host, before, found);
+                        if wanted && !self.retried && operated::is_forgotten(kernel, &leg, found) {
+                            self.broken(operated::WORD, format!("{host} in {leg} is {:?}", found.phase));
+                        }
                     }
                     self.look_at_proof(kernel, &row.key, &host, found, target, truth);
                     self.look_at_host(&row.key, (&leg, kernel), &host, found, truth, freed);
@@ -330,6 +336,7 @@ impl Watcher {
             phase: row.phase,
             slot: row.slot,
             back: row.phase == HostPhase::RolledBack && row.taken_back,
+            wanted: row.back_wanted.is_some(),
             deadline: row.deadline_ms.filter(|_| row.in_flight()),
         };
         let old = self.rows.insert(key.to_owned(), new.clone());

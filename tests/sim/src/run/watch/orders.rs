@@ -48,6 +48,9 @@ impl Watcher {
                 let most = self.limits.get(&key).map_or(0, |(most, _)| *most);
                 let found = operated::goes_back(kernel, out, order, planned, taken, most);
                 self.all_broken(found);
+                if operated::goes_back_in_a_pause(kernel, order) {
+                    self.broken(rules::PAUSE, order.order.to_string());
+                }
             }
         }
         for order in out
