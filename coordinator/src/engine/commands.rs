@@ -98,7 +98,7 @@ impl Engine {
             command,
             Command::Retry { .. } | Command::Hold { .. } | Command::Unhold { .. }
         );
-        if !active && !(concerns_ended && self.active.is_some()) {
+        if !active && (!concerns_ended || self.active.is_none()) {
             let result = if optional {
                 Ok(String::new())
             } else {

@@ -114,6 +114,7 @@ mutants! {
     a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Policies;
     hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
     slots_of_an_earlier_leg_that_are_forgotten: EarlierSlotsForgotten, rules::SLOT_MAX, Policies;
+    a_hop_past_hosts_that_are_late: HopPastLateHosts, rules::LATE, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

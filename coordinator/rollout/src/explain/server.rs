@@ -66,7 +66,7 @@ pub(super) fn explain(kernel: &Kernel, now_ms: u64) -> ExplainDocument {
         }
         LegPhase::Waiting | LegPhase::Running if !kernel.hop_waits_for().is_empty() => {
             answer.rules.push(super::rollout::LATE.to_owned());
-            answer.you_can.extend([pause(), abort()]);
+            answer.you_can.extend([pause(kernel), abort()]);
         }
         LegPhase::Running => {
             answer.then =
