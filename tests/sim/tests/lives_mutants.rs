@@ -112,6 +112,7 @@ mutants! {
     a_late_host_that_nothing_is_known_of: PermitWithoutBaseline, rules::BASELINE, Policies;
     a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Policies;
     hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
+    a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -76,6 +76,8 @@ mutants! {
     a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Wild;
     a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Viewed;
     a_host_that_returns_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Wild;
+    a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Windows;
+    a_begin_in_a_blackout: BlackoutsIgnored, gates::CLOSE, Windows;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

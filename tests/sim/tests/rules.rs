@@ -138,6 +138,7 @@ rule! {
     no_grant_is_wider_than_the_ramp: gates::RAMP, Ramps, kernel(Mutant::RampIgnored);
     failures_over_all_groups_stop_the_rollout: gates::ROLLOUT_THRESHOLD, Together, kernel(Mutant::RolloutThresholdIgnored);
     nobody_is_tried_again_by_itself_more_often_than_the_policy_says: gates::ATTEMPTS, Retried, kernel(Mutant::RetriesWithoutEnd);
+    no_permit_is_given_in_a_blackout_or_reaches_into_one: gates::WINDOW, Windows, kernel(Mutant::BlackoutsIgnored);
 }
 
 proptest! {

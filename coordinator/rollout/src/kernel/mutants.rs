@@ -96,6 +96,8 @@ pub enum Mutant {
     ReturnsWithoutSlot,
     /// The same sample counts at each look.
     OldSamplesCount,
+    /// Blackouts shut no window.
+    BlackoutsIgnored,
 }
 
 impl Kernel {
