@@ -113,6 +113,8 @@ mutants! {
     a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Policies;
     hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
     a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Policies;
+    a_sample_from_before_that_proves: StaleSamplesProve, proof::VERIFIED, Policies;
+    a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

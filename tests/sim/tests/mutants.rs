@@ -78,6 +78,8 @@ mutants! {
     a_host_that_returns_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Wild;
     a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Windows;
     a_begin_in_a_blackout: BlackoutsIgnored, gates::CLOSE, Windows;
+    a_sample_from_before_that_proves: StaleSamplesProve, proof::VERIFIED, Failing;
+    a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Failing;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -139,6 +139,8 @@ rule! {
     failures_over_all_groups_stop_the_rollout: gates::ROLLOUT_THRESHOLD, Together, kernel(Mutant::RolloutThresholdIgnored);
     nobody_is_tried_again_by_itself_more_often_than_the_policy_says: gates::ATTEMPTS, Retried, kernel(Mutant::RetriesWithoutEnd);
     no_permit_is_given_in_a_blackout_or_reaches_into_one: gates::WINDOW, Windows, kernel(Mutant::BlackoutsIgnored);
+    a_sample_from_before_the_switch_proves_nothing: proof::VERIFIED, Failing, kernel(Mutant::StaleSamplesProve);
+    a_sample_from_before_the_end_of_the_switch_proves_nothing: proof::VERIFIED, Failing, kernel(Mutant::SamplesOfTheSwitchProve);
 }
 
 proptest! {

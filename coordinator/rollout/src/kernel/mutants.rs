@@ -98,6 +98,10 @@ pub enum Mutant {
     OldSamplesCount,
     /// Blackouts shut no window.
     BlackoutsIgnored,
+    /// A sample from before the switch is as good as a fresh one.
+    StaleSamplesProve,
+    /// What came after the last look from before is fresh, although the switch had not ended.
+    SamplesOfTheSwitchProve,
 }
 
 impl Kernel {
