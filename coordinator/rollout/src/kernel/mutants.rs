@@ -102,6 +102,10 @@ pub enum Mutant {
     StaleSamplesProve,
     /// What came after the last look from before is fresh, although the switch had not ended.
     SamplesOfTheSwitchProve,
+    /// A permit that is sent again gives its whole time again.
+    ResentPermitsWhole,
+    /// Deadlines go on as if there had been a coordinator all the time.
+    StartGivesNoTime,
 }
 
 impl Kernel {
