@@ -7,7 +7,7 @@ use crate::{Faults, Rng, World};
 use fleet_common::ids::HostId;
 use rollout::kernel::{Command, HostPhase, HostRow, Kernel};
 use rollout::plan::{LegKind, Plan, PlanDraft, PlanGroup};
-use rollout::policy::{FailureClass, HealthGate, Retries, Window};
+use rollout::policy::{Blackout, FailureClass, HealthGate, Retries, Window};
 
 /// What a life is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,14 @@ fn shape(kind: Kind, plan: &mut Plan, rng: &mut Rng) -> (Faults, u64) {
             // The turn comes about two minutes after 22:13:20.
             let last = 50_000 + rng.below(10) * 1_000;
             group.windows = windows(22 * 60 + 15, 20, last);
+            // Shuts in the middle of an opening and opens in the middle of another.
+            let (from_ms, until_ms) = (fixture::NOW + 245_000, fixture::NOW + 355_000);
+            let reason = "release week".to_owned();
+            group.blackouts = vec![Blackout {
+                from_ms,
+                until_ms,
+                reason,
+            }];
             group.max_unavailable = 1;
             return (some, 30);
         }

@@ -14,6 +14,13 @@ use std::collections::BTreeMap;
 
 /// A live client delivers a sample each so often, which is less than looks come.
 pub const RESOLUTION_MS: u64 = 5_000;
+/// So long PMM shows the last one when no further comes.
+pub const KEPT_MS: u64 = 300_000;
+
+/// The newest sample of a client that delivers.
+pub fn sample_at(now: u64) -> u64 {
+    now - now % RESOLUTION_MS
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
@@ -84,6 +91,8 @@ pub struct SimHost {
     /// Whether a switch has changed something that is not back or final.
     pub changed: bool,
     pub samples: bool,
+    /// The last sample that it delivered; PMM shows that one for a while longer.
+    sampled_ms: u64,
     pub switches: u32,
     /// Whether its client addresses the server's container, and whether it uses PMM 3's port there.
     pub direct: bool,
@@ -114,6 +123,7 @@ impl SimHost {
             old,
             changed: false,
             samples: true,
+            sampled_ms: 0,
             switches: 0,
             direct: planned.repoint.is_some(),
             follows: false,
@@ -158,10 +168,14 @@ impl SimHost {
         };
         view.services.insert(service.clone(), described);
         let gone = self.behaviour == Behaviour::Flaps && self.changed && now.is_multiple_of(2_000);
-        if self.version.is_some() && self.samples && self.reaches(server) && !gone {
-            let newest = now - now % RESOLUTION_MS;
+        let delivers = self.version.is_some() && self.samples && self.reaches(server) && !gone;
+        let newest = if delivers { sample_at(now) } else { self.sampled_ms };
+        // What does not come any more is shown for a while yet.
+        if !gone && now < newest + KEPT_MS {
             view.node_samples_ms.insert(self.node_id.clone(), newest);
             view.service_samples_ms.insert(service.clone(), newest);
+        }
+        if delivers {
             view.qan_active.insert(service);
         }
     }
@@ -169,7 +183,7 @@ impl SimHost {
     /// The coordinator sees this of PMM.
     pub fn was_shown(&mut self, view: &FleetSnapshot) {
         self.shown
-            .in_view(view, &self.agent_id, &self.node_id, self.version);
+            .in_view(view, &self.agent_id, &self.node_id, self.version, 0);
     }
 
     pub fn step(&mut self, now: u64, rng: &mut Rng, watcher: &mut Watcher, server: PmmVersion) {
@@ -322,11 +336,11 @@ impl SimHost {
             return self.say(&order, step);
         }
         if active.begun && active.end_at <= now {
-            self.end(&order);
+            self.end(&order, now);
         }
     }
 
-    fn end(&mut self, order: &HostOrder) {
+    fn end(&mut self, order: &HostOrder, now: u64) {
         let entry = serde_json::from_slice::<fleet_common::plan_entry::PlanEntry>(&order.entry).unwrap();
         let to: PmmVersion = entry.to;
         let null = serde_json::Value::Null;
@@ -338,7 +352,11 @@ impl SimHost {
             .unwrap()
         };
         if matches!(order.action, Action::Switch | Action::Rollback) {
-            self.shown = Shown::default();
+            self.shown = Shown::nothing_since(now);
+            // The client that is replaced delivered to its end.
+            if self.version.is_some() && self.samples {
+                self.sampled_ms = sample_at(now);
+            }
         }
         match (order.action, self.behaviour) {
             (Action::Preflight, behaviour) => {

@@ -7,6 +7,7 @@ pub mod cases;
 pub mod fixture;
 pub mod gates;
 pub mod hosts;
+pub mod permits;
 pub mod proof;
 pub mod rules;
 pub mod run;
@@ -281,6 +282,7 @@ impl World {
             tick,
             freed: matches!(command, Some(Command::FreeSlot { .. })),
             accepted: matches!(command, Some(Command::Accept { .. })),
+            started: matches!(input, Input::CoordinatorStarted { .. }),
         };
         let wish = command.cloned();
         let asked = wish.is_some() || matches!(input, Input::Adopt { .. });

@@ -97,18 +97,30 @@ fn failures(kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> usize {
 pub struct Shown {
     pub samples: Option<PmmVersion>,
     pub connected: Option<PmmVersion>,
+    /// The end of that change: PMM shows a sample for minutes, and one from until then proves nothing.
+    since_ms: u64,
 }
 
 impl Shown {
-    /// A view of PMM was taken while this release ran there.
+    /// Nothing yet of a client that was changed at this moment.
+    pub fn nothing_since(since_ms: u64) -> Self {
+        Self {
+            since_ms,
+            ..Self::default()
+        }
+    }
+
+    /// A view of PMM was taken while this release ran there. Who compares the samples has a clock that is behind by at most this much.
     pub fn in_view(
         &mut self,
         view: &FleetSnapshot,
         agent_id: &str,
         node_id: &str,
         version: Option<PmmVersion>,
+        behind_ms: u64,
     ) {
-        if view.node_samples_ms.contains_key(node_id) {
+        let newest = view.node_samples_ms.get(node_id);
+        if newest.is_some_and(|at| at + behind_ms > self.since_ms) {
             self.samples = version;
         }
         if view.clients.get(agent_id).is_some_and(|client| client.connected) {

@@ -50,6 +50,8 @@ pub struct Given {
     pub freed: bool,
     /// A person let a host pass.
     pub accepted: bool,
+    /// A coordinator took over.
+    pub started: bool,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +75,7 @@ pub struct Watcher {
     pub samples: Samples,
     pub gates: super::gates::Gates,
     pub turns: super::turns::Turns,
+    permits: super::permits::Permits,
 }
 
 /// A host of a client leg before a new hop that something may change on.
@@ -237,6 +240,14 @@ impl Watcher {
             self.aborted_at = Some(now);
         }
         self.look_at_orders(kernel, out);
+        if let Some(what) = self.permits.look(kernel, out, now) {
+            self.broken(super::permits::LEFT, what);
+        }
+        if given.started
+            && let Some(what) = super::permits::unheard(kernel, now)
+        {
+            self.broken(super::permits::HEARD, what);
+        }
         if out.looks.as_ref().is_some_and(|looks| looks.fleet.is_some()) {
             let last = self.fleet_asked_at.replace(now);
             if last.is_some_and(|last| now < last + FLEET_EVERY_MS) {

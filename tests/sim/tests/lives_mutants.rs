@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use fleet_sim::run::{Break, Config, Fault, FaultSet, live};
-use fleet_sim::{gates, proof, rules, run, turns};
+use fleet_sim::{gates, permits, proof, rules, run, turns};
 use rollout::kernel::{Kernel, Mutant};
 
 /// Lives that a mutant may survive.
@@ -115,6 +115,11 @@ mutants! {
     hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
     slots_of_an_earlier_leg_that_are_forgotten: EarlierSlotsForgotten, rules::SLOT_MAX, Policies;
     a_hop_past_hosts_that_are_late: HopPastLateHosts, rules::LATE, Policies;
+    a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Policies;
+    a_sample_from_before_that_proves: StaleSamplesProve, proof::VERIFIED, Policies;
+    a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Policies;
+    a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Plain;
+    a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Plain;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

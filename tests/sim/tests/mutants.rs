@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use fleet_sim::cases::{Kind, live};
-use fleet_sim::{World, gates, proof, rules, run, turns};
+use fleet_sim::{World, gates, permits, proof, rules, run, turns};
 use rollout::kernel::Mutant;
 
 /// Lives that a mutant may survive.
@@ -76,6 +76,12 @@ mutants! {
     a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Wild;
     a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Viewed;
     a_host_that_returns_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Wild;
+    a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Windows;
+    a_begin_in_a_blackout: BlackoutsIgnored, gates::CLOSE, Windows;
+    a_sample_from_before_that_proves: StaleSamplesProve, proof::VERIFIED, Failing;
+    a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Failing;
+    a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Wild;
+    a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -7,7 +7,7 @@ use fleet_sim as world;
 
 use fleet_sim::cases::{self, Kind};
 use fleet_sim::rules::{self, Watcher};
-use fleet_sim::{gates, proof, run};
+use fleet_sim::{gates, permits, proof, run};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use rollout::kernel::{Mutant, RolloutPhase};
@@ -138,6 +138,11 @@ rule! {
     no_grant_is_wider_than_the_ramp: gates::RAMP, Ramps, kernel(Mutant::RampIgnored);
     failures_over_all_groups_stop_the_rollout: gates::ROLLOUT_THRESHOLD, Together, kernel(Mutant::RolloutThresholdIgnored);
     nobody_is_tried_again_by_itself_more_often_than_the_policy_says: gates::ATTEMPTS, Retried, kernel(Mutant::RetriesWithoutEnd);
+    no_permit_is_given_in_a_blackout_or_reaches_into_one: gates::WINDOW, Windows, kernel(Mutant::BlackoutsIgnored);
+    a_sample_from_before_the_switch_proves_nothing: proof::VERIFIED, Failing, kernel(Mutant::StaleSamplesProve);
+    a_sample_from_before_the_end_of_the_switch_proves_nothing: proof::VERIFIED, Failing, kernel(Mutant::SamplesOfTheSwitchProve);
+    a_permit_that_is_sent_again_gives_no_more_than_what_is_left: permits::LEFT, Wild, kernel(Mutant::ResentPermitsWhole);
+    a_start_of_the_coordinator_gives_agents_time_to_connect: permits::HEARD, Failing, kernel(Mutant::StartGivesNoTime);
 }
 
 proptest! {

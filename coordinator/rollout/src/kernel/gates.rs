@@ -44,7 +44,9 @@ impl Kernel {
         if self.breaks(super::Mutant::WindowIgnored) {
             return Door::Open { within_ms: permit_ms };
         }
-        match opening(&group.windows, &group.blackouts, now_ms) {
+        let ignored = self.breaks(super::Mutant::BlackoutsIgnored);
+        let blackouts: &[_] = if ignored { &[] } else { &group.blackouts };
+        match opening(&group.windows, blackouts, now_ms) {
             Opening::Open { until_ms: None } => Door::Open { within_ms: permit_ms },
             Opening::Open {
                 until_ms: Some(until),
@@ -53,7 +55,7 @@ impl Kernel {
             },
             Opening::Open {
                 until_ms: Some(until),
-            } => match opening(&group.windows, &group.blackouts, until) {
+            } => match opening(&group.windows, blackouts, until) {
                 Opening::Closed { opens_ms, why } => Door::Shut {
                     opens_ms,
                     why: why.to_string(),

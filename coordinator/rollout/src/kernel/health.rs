@@ -108,8 +108,15 @@ impl Kernel {
         }
         let Some(to) = self.leg_target(leg) else { return };
         let agent_id = self.planned(host).map_or("", |planned| planned.agent_id.as_str());
-        let mut missing = missing(row, view, agent_id, to, switched);
-        if self.breaks(super::Mutant::VerifiedUnseen) {
+        let until = if self.breaks(super::Mutant::SamplesOfTheSwitchProve) {
+            0
+        } else {
+            switched
+        };
+        let mut missing = missing(row, view, agent_id, to, until);
+        let shown = || row.marks.keys().all(|series| newest(view, series).is_some());
+        let believed = self.breaks(super::Mutant::StaleSamplesProve) && shown();
+        if self.breaks(super::Mutant::VerifiedUnseen) || believed {
             missing.retain(|what| !what.starts_with("no fresh sample"));
         }
         let further = row.good_views > 0 && !self.breaks(super::Mutant::OldSamplesCount);

@@ -102,6 +102,16 @@ pub enum Mutant {
     EarlierSlotsForgotten,
     /// A hop begins while hosts that came back late are under way.
     HopPastLateHosts,
+    /// Blackouts shut no window.
+    BlackoutsIgnored,
+    /// A sample from before the switch is as good as a fresh one.
+    StaleSamplesProve,
+    /// What came after the last look from before is fresh, although the switch had not ended.
+    SamplesOfTheSwitchProve,
+    /// A permit that is sent again gives its whole time again.
+    ResentPermitsWhole,
+    /// Deadlines go on as if there had been a coordinator all the time.
+    StartGivesNoTime,
 }
 
 impl Kernel {

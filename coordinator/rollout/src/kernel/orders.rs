@@ -160,7 +160,7 @@ impl Kernel {
         else {
             return;
         };
-        let kept = self.breaks(super::Mutant::AbortKeepsPermits);
+        let kept = self.rollout.abort.is_some() && self.breaks(super::Mutant::AbortKeepsPermits);
         let stopped =
             order.action == Action::Switch && (self.rollout.abort.is_some() || order.called_back) && !kept;
         // A clock that was set back gives nobody more time than the permit says.
@@ -191,6 +191,7 @@ impl Kernel {
             start_within_ms: match (stopped, kept) {
                 (true, _) => 0,
                 (_, true) => order.start_within_ms,
+                _ if self.breaks(super::Mutant::ResentPermitsWhole) => order.start_within_ms,
                 _ => left,
             },
         };

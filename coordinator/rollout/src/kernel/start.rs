@@ -103,6 +103,7 @@ impl Kernel {
     /// while there was no coordinator to hear the answer.
     fn renew_orders(&mut self, now_ms: u64) {
         let epoch = self.rollout.epoch;
+        let hurried = self.breaks(super::Mutant::StartGivesNoTime);
         let aborted = self.rollout.abort.is_some();
         let open: Vec<(LegId, HostId)> = self
             .hosts
@@ -113,7 +114,7 @@ impl Kernel {
             .collect();
         for (leg, host) in open {
             self.edit(&leg, &host, |row| {
-                if let Some(deadline) = &mut row.deadline_ms {
+                if let Some(deadline) = row.deadline_ms.as_mut().filter(|_| !hurried) {
                     *deadline = (*deadline).max(now_ms + ABSENCE_SUSPENDED_MS + GRACE_MS);
                 }
                 // What makes an upgrade final or leads back is meant all the more.

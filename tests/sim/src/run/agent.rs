@@ -5,6 +5,7 @@
 //! brought it, under the highest epoch that was seen.
 
 use super::world::Rng;
+use crate::hosts::sample_at;
 use crate::proof::Shown;
 use fleet_common::codes::{self, Code};
 use fleet_common::ids::{Epoch, HostId, OrderId};
@@ -106,6 +107,8 @@ pub struct Agent {
     pub old: PmmVersion,
     pub changed: bool,
     pub samples: bool,
+    /// The last sample that it delivered; PMM shows that one for a while longer.
+    pub sampled_ms: u64,
     pub follows: bool,
     pub backup_until: u64,
     /// PMM begins a backup there when its first permit arrives; it is noticed after the first step.
@@ -160,6 +163,7 @@ impl Agent {
             old: version,
             changed: false,
             samples: true,
+            sampled_ms: 0,
             follows: false,
             backup_until: 0,
             dumps: false,
@@ -422,7 +426,11 @@ impl Agent {
     fn end(&mut self, running: &Running, now: u64) {
         let late = now.saturating_sub(running.started) > running.order.deadline_for_ms;
         if matches!(running.order.action, Action::Switch | Action::Rollback) {
-            self.shown = Shown::default();
+            self.shown = Shown::nothing_since(now);
+            // The client that is replaced delivered to its end.
+            if self.version.is_some() && self.samples {
+                self.sampled_ms = sample_at(now);
+            }
         }
         match running.order.action {
             Action::Preflight => {

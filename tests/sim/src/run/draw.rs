@@ -204,6 +204,14 @@ fn gates(rng: &mut Rng) -> String {
     } else if rng.one_in(8) {
         text.push_str("windows = [{ from = \"22:10\", for = \"8m\", zone = \"UTC\" }, { from = \"22:30\", for = \"23h\", zone = \"UTC\" }]\n");
     }
+    // Drawn beside the row of draws: whoever has none is as it would be without this.
+    if Rng(rng.0 ^ 0xB1AC).one_in(6) {
+        let times = [("22:16", "22:18"), ("22:21", "22:24"), ("22:40", "22:50")];
+        let cuts = times.map(|(from, until)| {
+            format!("{{ from = \"2023-11-14T{from}\", until = \"2023-11-14T{until}\", zone = \"UTC\" }}")
+        });
+        text.push_str(&format!("blackouts = [{}]\n", cuts.join(", ")));
+    }
     text
 }
 

@@ -196,7 +196,8 @@ pub fn replay(config: &Config, small: bool, say: &mut dyn FnMut(&str)) -> bool {
     false
 }
 
-fn story(config: &Config, life: &Life) -> String {
+/// How a life went, and the command that lives it again.
+pub fn story(config: &Config, life: &Life) -> String {
     let mut text = String::new();
     let from = life.trace.len().saturating_sub(60);
     for line in &life.trace[from..] {

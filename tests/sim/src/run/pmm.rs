@@ -5,7 +5,7 @@ use super::coordinator::Message;
 use super::faults::Fault;
 use super::led::Course;
 use super::world::{What, World};
-use crate::hosts::RESOLUTION_MS;
+use crate::hosts::{KEPT_MS, sample_at};
 use fleet_common::codes::{self, Code};
 use fleet_common::ids::OrderId;
 use fleet_common::server::{HopOutcome, HopResult, ServerEvent, ServerOrder};
@@ -236,7 +236,7 @@ impl World {
             let version = agent.version;
             agent
                 .shown
-                .in_view(&view, &listed.agent_id, &listed.node_id, version);
+                .in_view(&view, &listed.agent_id, &listed.node_id, version, self.behind_ms);
         }
         let late = self.strikes(Fault::ViewLate, 10);
         let after = if late {
@@ -307,13 +307,19 @@ impl World {
                     custom_labels: BTreeMap::new(),
                 },
             ));
-            if agent.version.is_some() && agent.samples && reaches {
-                let newest = self.now - self.now % RESOLUTION_MS;
+            let delivers = agent.version.is_some() && agent.samples && reaches;
+            let newest = if delivers {
+                sample_at(self.now)
+            } else {
+                agent.sampled_ms
+            };
+            // What does not come any more is shown for a while yet.
+            if !flickers && self.now < newest + KEPT_MS {
                 nodes.push((listed.node_id.clone(), newest));
                 samples.push((listed.service_id.clone(), newest));
-                if request.qan_from_ms > 0 {
-                    active.push(listed.service_id.clone());
-                }
+            }
+            if delivers && request.qan_from_ms > 0 {
+                active.push(listed.service_id.clone());
             }
         }
         view.clients = clients.into_iter().collect();

@@ -160,6 +160,9 @@ impl World {
             Fault::ClockBack => {
                 let jump = self.jump();
                 self.skew -= jump;
+                if self.skew < 0 {
+                    self.behind_ms = self.behind_ms.max(self.skew.unsigned_abs());
+                }
                 self.watcher.clock_set();
             }
             Fault::HoldOnHost => {

@@ -92,6 +92,7 @@ pub struct Watcher {
     pub samples: rules::Samples,
     gates: crate::gates::Gates,
     pub turns: crate::turns::Turns,
+    permits: crate::permits::Permits,
 }
 
 impl Watcher {
@@ -181,6 +182,14 @@ impl Watcher {
             self.look_at_row(kernel, row, truth, freed);
         }
         self.look_at_orders(kernel, out, wall_ms);
+        if let Some(what) = self.permits.look(kernel, out, wall_ms) {
+            self.broken(crate::permits::LEFT, what);
+        }
+        if given.what == Seen::Started
+            && let Some(what) = crate::permits::unheard(kernel, wall_ms)
+        {
+            self.broken(crate::permits::HEARD, what);
+        }
         if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
             self.broken(proof::TOLERATED, what);
         }

@@ -154,6 +154,8 @@ pub struct World {
     pub coordinator_life: u32,
     /// The coordinator's wall clock minus true time.
     pub skew: i64,
+    /// The most that it was behind so far.
+    pub behind_ms: u64,
     pub(super) core: Core,
     pub(super) backup: Option<Core>,
     /// The store was replaced by an older one, and nobody adopted it yet.
@@ -240,6 +242,7 @@ impl World {
             coordinator: None,
             coordinator_life: 0,
             skew: 0,
+            behind_ms: 0,
             core,
             backup: None,
             doubted: false,
