@@ -1,8 +1,10 @@
 //! From the policy of a group to integers.
 
+use super::forecast::in_turn;
 use super::{HostAction, PlanGroup, PlanHost, Warning};
 use crate::fleet::{Fleet, FleetError, Group, Limit};
 use fleet_common::ids::GroupName;
+use std::collections::BTreeMap;
 
 /// Resolves every group over its hosts, and numbers the waves of the hosts.
 pub(super) fn resolve(
@@ -43,12 +45,7 @@ pub(super) fn resolve(
             deadline_ms: policy.deadline_ms,
             name,
         };
-        number_waves(
-            members,
-            resolved.canaries,
-            &resolved.ramp,
-            resolved.max_unavailable,
-        );
+        number_waves(members, &resolved);
         groups.push(resolved);
     }
     if errors.is_empty() {
@@ -95,29 +92,100 @@ fn threshold(
     most
 }
 
-/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes.
-fn number_waves(members: Vec<&mut PlanHost>, canaries: u32, ramp: &[u32], width: u32) {
-    let mut widths = Vec::new();
-    widths.extend(Some(canaries).filter(|canaries| *canaries > 0));
-    widths.extend(ramp.iter().map(|step| (*step).clamp(1, width.max(1))));
-    let mut widths = widths.into_iter();
-    let (mut wave, mut left) = (0, 0);
+/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes. A host for which its wave has
+/// enough of its set or site already goes in the first one that has room.
+fn number_waves(members: Vec<&mut PlanHost>, group: &PlanGroup) {
+    let width = group.max_unavailable.max(1);
+    let mut sizes: Vec<u32> = Vec::new();
+    sizes.extend(Some(group.canaries).filter(|canaries| *canaries > 0));
+    sizes.extend(group.ramp.iter().map(|step| (*step).clamp(1, width)));
+    let mut waves = Waves {
+        sizes,
+        width,
+        ..Waves::default()
+    };
     for host in members {
         if host.action != HostAction::Upgrade {
             continue;
         }
-        if left == 0 {
-            wave += 1;
-            left = widths.next().unwrap_or(width).max(1);
+        let set = |name: &String| (Bound::Set(name.clone()), group.together.max(1));
+        let site = group.per_site.zip(host.site.clone());
+        let bounds = host.sets.iter().map(set).chain(site.map(|(most, site)| {
+            let site = Bound::Site(site);
+            (site, most.max(1))
+        }));
+        host.wave = waves.place(&bounds.collect::<Vec<_>>());
+    }
+}
+
+/// What members of a wave share.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Bound {
+    Set(String),
+    Site(String),
+}
+
+/// Hosts that were counted into each wave, and those of one set or site among them. The first waves of a count that have no room left are
+/// skipped at once: a fleet of ten thousand hosts in one set is one walk.
+#[derive(Default)]
+struct Waves {
+    /// Hosts of the first waves; the others take `width`.
+    sizes: Vec<u32>,
+    width: u32,
+    all: Filled,
+    shared: BTreeMap<Bound, Filled>,
+}
+
+#[derive(Default)]
+struct Filled {
+    counts: BTreeMap<usize, u32>,
+    full: usize,
+}
+
+impl Filled {
+    fn of(&self, wave: usize) -> u32 {
+        self.counts.get(&wave).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, wave: usize, most: impl Fn(usize) -> u32) {
+        *self.counts.entry(wave).or_default() += 1;
+        while self.of(self.full) >= most(self.full) {
+            self.full += 1;
         }
-        host.wave = wave;
-        left -= 1;
+    }
+}
+
+impl Waves {
+    /// Number of the first wave with room, from 1.
+    fn place(&mut self, bounds: &[(Bound, u32)]) -> u32 {
+        let Self {
+            sizes,
+            width,
+            all,
+            shared,
+        } = self;
+        let size = |wave: usize| sizes.get(wave).copied().unwrap_or(*width);
+        let full = bounds.iter().filter_map(|(bound, _)| shared.get(bound));
+        let mut wave = full.map(|filled| filled.full).fold(all.full, usize::max);
+        while all.of(wave) >= size(wave)
+            || bounds
+                .iter()
+                .any(|(bound, most)| shared.get(bound).is_some_and(|filled| filled.of(wave) >= *most))
+        {
+            wave += 1;
+        }
+        all.add(wave, size);
+        for (bound, most) in bounds {
+            shared.entry(bound.clone()).or_default().add(wave, |_| *most);
+        }
+        u32::try_from(wave + 1).unwrap_or(u32::MAX)
     }
 }
 
 /// Whether the whole group may be down at once.
-pub(super) fn all_at_once(group: &PlanGroup, hosts: usize) -> bool {
-    hosts > 1 && usize::try_from(group.max_unavailable).is_ok_and(|width| width >= hosts)
+pub(super) fn all_at_once(group: &PlanGroup, hosts: &[&PlanHost]) -> bool {
+    let width = usize::try_from(group.max_unavailable).unwrap_or(usize::MAX);
+    hosts.len() > 1 && width >= hosts.len() && in_turn(group, hosts) <= 1
 }
 
 /// Whether a group asks for more canaries than it has hosts.

@@ -322,7 +322,7 @@ pub struct PlanHost {
     pub from: Option<PmmVersion>,
     /// Release after.
     pub to: PmmVersion,
-    /// Wave within the group: 1 for canaries, then by width.
+    /// Wave within the group: 1 for canaries, then by ramp and width, with members of one set or site in turns.
     pub wave: u32,
     /// PMM agent id without prefix.
     pub agent_id: String,
