@@ -19,6 +19,12 @@ pub fn rfc3339(ms: u64) -> String {
     }
 }
 
+/// `2026-11-23`, above times of one day.
+pub fn day(ms: u64) -> String {
+    let text = rfc3339(ms);
+    text.get(..10).unwrap_or(&text).to_owned()
+}
+
 /// `03:05:28`, for narrow screens.
 pub fn time_of_day(ms: u64) -> String {
     let text = rfc3339(ms);

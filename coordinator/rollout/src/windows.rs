@@ -22,6 +22,9 @@ const BACK_DAYS: u64 = 9;
 /// An opening that lasts longer than this counts as open without an end; a later look finds the end.
 const HORIZON_MS: u64 = 60 * DAY_MS;
 
+/// What opens later than in ten years never does: that is how an end of time is written.
+const NEVER_MS: u64 = 3_653 * DAY_MS;
+
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 /// Whether hosts may begin.
@@ -34,7 +37,7 @@ pub enum Opening {
     },
     /// They may not.
     Closed {
-        /// From this moment they may, Unix milliseconds; `None` if that never comes.
+        /// From this moment they may, Unix milliseconds; `None` if that never comes, or not within ten years.
         opens_ms: Option<u64>,
         /// What keeps them.
         why: Shut,
@@ -87,7 +90,8 @@ pub fn opening(windows: &[Window], blackouts: &[Blackout], now_ms: u64) -> Openi
     let black = covering(blackouts, now_ms).map(|blackout| Shut::Blackout(blackout.reason.clone()));
     match black.or(inside) {
         Some(why) => Opening::Closed {
-            opens_ms: next_open(&known, windows.is_empty(), blackouts, now_ms),
+            opens_ms: next_open(&known, windows.is_empty(), blackouts, now_ms)
+                .filter(|opens| opens.saturating_sub(now_ms) <= NEVER_MS),
             why,
         },
         None => Opening::Open {

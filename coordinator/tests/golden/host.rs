@@ -230,7 +230,7 @@ impl Host {
             );
         }
         if order.action.changes_host() && self.behaviour == Behaviour::Backup {
-            let text = "PMM runs a database backup of mysql on this node";
+            let text = "a MySQL backup or restore runs under pmm-agent: xtrabackup, process 4711; the client is not stopped before it ended";
             return self.end(&order, result(Outcome::Refused, codes::BACKUP_RUNNING, text));
         }
         self.say(&order, HostEvent::Accepted);

@@ -588,3 +588,48 @@ fn a_limit_lowers_and_never_raises() {
     );
     assert_eq!(world.watcher.violations, Default::default());
 }
+
+/// The code of a refusal, and what the log says of the command.
+fn approve(world: &mut World, name: &str) -> (String, String) {
+    let group = name.to_owned();
+    let code = world
+        .command(Command::Approve { group })
+        .err()
+        .unwrap_or_default();
+    let told = world.events.iter().rfind(|event| event.code == "operator");
+    (code, told.unwrap().text.clone())
+}
+
+/// A group that waits for its window only, one whose turn has not come, one that was approved and one that there is none of.
+#[test]
+fn an_approval_is_taken_only_where_one_is_waited_for() {
+    let opens = minute(20);
+    let groups = [
+        ("one", 2, "canaries = 0"),
+        ("two", 2, "canaries = 0\napproval = true"),
+    ];
+    let mut world = started(&groups, &[], &|plan| {
+        plan.groups[0].windows = vec![window(opens, 60 * MINUTE)];
+        plan.groups[1].windows = vec![window(opens + 120 * MINUTE, 60 * MINUTE)];
+    });
+    until(&mut world, |world| group(world, "one").phase == GroupPhase::Gated);
+    let refused = |(code, reason): (String, String), says: &str| {
+        assert_eq!(code, "not_gated", "{reason}");
+        assert!(reason.contains(says), "{reason}");
+    };
+    refused(approve(&mut world, "one"), "the fleet file wants none for it");
+    refused(approve(&mut world, "two"), "its turn has not come");
+    let (code, text) = approve(&mut world, "three");
+    assert_eq!(code, "unknown_group");
+    assert!(text.contains("the plan has no group `three`"), "{text}");
+    until(&mut world, |world| group(world, "two").phase == GroupPhase::Gated);
+    let (code, text) = approve(&mut world, "two");
+    assert_eq!(code, "", "{text}");
+    // It waits for its window now, and for nobody.
+    world.step();
+    assert_eq!(group(&world, "two").phase, GroupPhase::Gated);
+    refused(approve(&mut world, "two"), "gave it");
+    let reason = "enough".to_owned();
+    world.command(Command::Abort { reason, force: false }).unwrap();
+    refused(approve(&mut world, "two"), "none of its hosts begins any more");
+}

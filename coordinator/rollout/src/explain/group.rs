@@ -138,7 +138,11 @@ fn rules(
             tally.slots,
             kernel.width(leg, group, tally)
         ),
-        failures(tally.failures, kernel.failure_threshold(leg, group)),
+        failures(
+            tally.failures,
+            kernel.failure_threshold(leg, group),
+            may_stop(kernel, row.phase, tally),
+        ),
     ];
     if row.phase == GroupPhase::Canary {
         rules.push(format!(
@@ -220,6 +224,7 @@ fn choices(
     let rollout = kernel.rollout();
     if answer.code.is_empty() {
         return match phase {
+            GroupPhase::Cancelled if !kernel.is_final() => vec![watch()],
             GroupPhase::Cancelled => vec![new_plan("a new plan starts from what is there now")],
             _ => Vec::new(),
         };
@@ -284,9 +289,18 @@ fn approve(group: &PlanGroup) -> Choice {
     )
 }
 
+/// Whether a failure can still stop it: one of its hosts may fail, and the rollout goes on.
+fn may_stop(kernel: &Kernel, phase: GroupPhase, tally: &Tally) -> bool {
+    let rollout = kernel.rollout();
+    let closed = matches!(phase, GroupPhase::Cancelled | GroupPhase::RolledBack);
+    let ends = kernel.is_final() || rollout.abort.is_some() || rollout.going_back.is_some();
+    !closed && !ends && tally.in_flight + tally.to_begin + tally.left_behind > 0
+}
+
 /// How many failed, and how many more stop the group.
-fn failures(failed: u32, tolerated: u32) -> String {
+fn failures(failed: u32, tolerated: u32, may_stop: bool) -> String {
     let then = match (tolerated + 1).saturating_sub(failed) {
+        1.. if !may_stop => return format!("{failed} failed, {tolerated} tolerated"),
         0 => "that is what stopped it".to_owned(),
         1 => "the next one stops it".to_owned(),
         more => format!("{more} more stop it"),

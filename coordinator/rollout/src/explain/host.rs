@@ -382,10 +382,17 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow, duty: &Duty)
             }
             _ => choices.push(pause(kernel)),
         }
-        choices.push(run(
-            "abort --force",
-            "ends the rollout; this host goes back unless it is verified by then",
-        ));
+        choices.push(if row.phase == HostPhase::RollingBack {
+            run(
+                "abort",
+                "ends the rollout; what goes back already, this host too, is finished",
+            )
+        } else {
+            run(
+                "abort --force",
+                "ends the rollout; this host goes back unless it is verified by then",
+            )
+        });
         return choices;
     }
     let mut choices = Vec::new();

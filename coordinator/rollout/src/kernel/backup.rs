@@ -35,7 +35,11 @@ impl Kernel {
             });
         }
         let at = now_ms.saturating_add(pause(answers)).min(until);
-        let reason = format!("PMM runs a database backup there: {}", result.message);
+        let reason = if result.message.is_empty() {
+            "PMM runs a database backup there".to_owned()
+        } else {
+            result.message.clone()
+        };
         self.ask_anew(leg, host, &reason, now_ms);
         self.edit(leg, host, |row| {
             row.backup_since_ms = Some(since);

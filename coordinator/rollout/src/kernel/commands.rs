@@ -1,11 +1,13 @@
 //! What the operator may say. A refused command changes nothing and says why.
 
+use super::groups::waits_for_approval;
 use super::rows::Key;
 use super::state::{Abort, GroupPhase, HostPhase, LegPhase, RolloutPhase};
 use super::stranded::{LOSE_SERVER, STAY_BEHIND, STRANDED};
 use super::{Accepted, Command, Kernel, Refusal, RollbackTarget};
-use fleet_common::ids::{HostId, LegId};
+use fleet_common::ids::{GroupName, HostId, LegId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 pub(super) type Answer = Result<Accepted, Refusal>;
 
@@ -543,16 +545,36 @@ impl Kernel {
     }
 
     fn approve(&mut self, by: &str, group: &str, now_ms: u64) -> Answer {
-        let gated = self.groups.iter().find_map(|(leg, rows)| {
-            let found = rows
+        let plan = Arc::clone(&self.plan);
+        let Some(planned) = plan.group(&GroupName::new(group)) else {
+            return refused(
+                "unknown_group",
+                format!("the plan has no group `{group}`"),
+                "`plan show` lists them",
+            );
+        };
+        let name = planned.name.clone();
+        let rows = || {
+            self.groups
                 .iter()
-                .find(|(name, row)| name.as_str() == group && row.phase == GroupPhase::Gated);
-            found.map(|(name, _)| (leg.clone(), name.clone()))
-        });
-        let Some((leg, name)) = gated else {
+                .filter_map(|(leg, rows)| Some((leg, rows.get(&name)?)))
+        };
+        let ends = self.is_final() || self.rollout.abort.is_some() || self.rollout.going_back.is_some();
+        let gated = rows()
+            .filter(|(_, row)| !ends && row.phase == GroupPhase::Gated && waits_for_approval(row, planned))
+            .map(|(leg, _)| leg.clone())
+            .next();
+        let Some(leg) = gated else {
+            let approved = rows().find_map(|(_, row)| row.approved_by.clone());
+            let why = match approved {
+                _ if ends => "none of its hosts begins any more".to_owned(),
+                _ if !planned.approval => "the fleet file wants none for it".to_owned(),
+                Some(by) => format!("{by} gave it"),
+                None => "its turn has not come".to_owned(),
+            };
             return refused(
                 "not_gated",
-                format!("no group `{group}` waits for approval"),
+                format!("group {name} waits for no approval: {why}"),
                 "see `status`",
             );
         };

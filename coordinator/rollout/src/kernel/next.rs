@@ -28,18 +28,9 @@ fn at(at_ms: u64, what: impl Into<String>) -> Move {
 impl Kernel {
     /// The earliest of all that end by themselves; the next decision when nothing runs against the clock.
     pub(crate) fn next_move(&self, now_ms: u64) -> Move {
-        let hosts = self.hosts.iter().flat_map(|(leg, rows)| {
-            let open = rows
-                .iter()
-                // Who came to no verdict waits for a person.
-                .filter(|(_, row)| !row.phase.is_final() && !row.inconclusive);
-            open.filter_map(move |(host, row)| Some((leg, host, row, self.next_of_host(host, row, now_ms)?)))
-        });
-        // Texts are made for the earliest host only: there may be ten thousand.
-        let host = hosts
-            .filter(|(.., at_ms)| *at_ms > now_ms)
-            .min_by_key(|(_, host, _, at_ms)| (*at_ms, self.name(host)))
-            .map(|(leg, host, row, at_ms)| at(at_ms, self.words_of_host(leg, host, row, now_ms)));
+        let hosts = self.hosts.iter();
+        let hosts = hosts.flat_map(|(leg, rows)| rows.iter().map(move |(host, row)| (leg, host, row)));
+        let host = self.earliest(hosts, now_ms);
         let others = self.next_of_server().chain(self.next_of_groups(now_ms));
         let checks = self
             .rollout
@@ -53,6 +44,38 @@ impl Kernel {
             .min()
             .or_else(|| self.next_approval(now_ms))
             .unwrap_or_else(|| at(now_ms + 1_000, "the coordinator decides anew"))
+    }
+
+    /// The earliest that ends by itself among a group's own hosts and times, for what waits for these alone; `None` where nothing of its own
+    /// runs against the clock.
+    pub(crate) fn next_move_of(&self, leg: &LegId, group: &PlanGroup, now_ms: u64) -> Option<Move> {
+        let hosts = group.hosts.iter();
+        let hosts = hosts.filter_map(|host| Some((leg, host, self.host(leg, host)?)));
+        let running = self
+            .legs
+            .iter()
+            .any(|row| row.leg == *leg && row.phase == LegPhase::Running);
+        let row = self.group(leg, &group.name).filter(|_| running);
+        row.map_or_else(Vec::new, |row| self.next_of_group(leg, group, row, now_ms))
+            .into_iter()
+            .filter(|next| next.at_ms > now_ms)
+            .chain(self.earliest(hosts, now_ms))
+            .min()
+    }
+
+    /// The first of these hosts whose state ends by itself. Texts are made for it only: there may be ten thousand.
+    fn earliest<'a>(
+        &self,
+        hosts: impl Iterator<Item = (&'a LegId, &'a HostId, &'a HostRow)>,
+        now_ms: u64,
+    ) -> Option<Move> {
+        hosts
+            // Who came to no verdict waits for a person.
+            .filter(|(_, _, row)| !row.phase.is_final() && !row.inconclusive)
+            .filter_map(|(leg, host, row)| Some((leg, host, row, self.next_of_host(host, row, now_ms)?)))
+            .filter(|(.., at_ms)| *at_ms > now_ms)
+            .min_by_key(|(_, host, _, at_ms)| (*at_ms, self.name(host)))
+            .map(|(leg, host, row, at_ms)| at(at_ms, self.words_of_host(leg, host, row, now_ms)))
     }
 
     /// When a host's state ends in silence. Whoever is away is lost earlier than whoever only works long.

@@ -587,6 +587,7 @@ impl Kernel {
                 self.edit(&leg, &host, |row| row.back_wanted = Some(why.clone()));
             }
         }
+        self.cancel_unbegun_groups(now_ms);
         if !self.way_back_is_paused() {
             self.drive_back(now_ms);
         }
@@ -631,6 +632,28 @@ impl Kernel {
             && pause.is_some_and(|pause| pause.code == "operator" || pause.before.is_some())
     }
 
+    /// Groups of which no host began and none can return end with the begin of the way back; the others with its end.
+    fn cancel_unbegun_groups(&mut self, now_ms: u64) {
+        let over = |row: &HostRow| row.phase.is_final() && row.phase != HostPhase::Lost;
+        let rows = self.groups.iter();
+        let rows = rows.flat_map(|(leg, rows)| rows.iter().map(move |(name, row)| (leg, name, row)));
+        let unbegun: Vec<(LegId, GroupName)> = rows
+            .filter(|(leg, name, row)| {
+                let Some(group) = self.plan.group(name) else {
+                    return false;
+                };
+                let mut hosts = group.hosts.iter().filter_map(|host| self.host(leg, host));
+                matches!(row.phase, GroupPhase::Pending | GroupPhase::Gated)
+                    && self.shown_phase(leg, group, row.phase) == GroupPhase::Cancelled
+                    && hosts.all(over)
+            })
+            .map(|(leg, name, _)| (leg.clone(), name.clone()))
+            .collect();
+        for (leg, name) in unbegun {
+            self.set_group(&leg, &name, GroupPhase::Cancelled, now_ms);
+        }
+    }
+
     /// An abort: what is under way finishes, and whoever did not go back yet stays.
     pub(super) fn forget_wanted_back(&mut self) {
         let wanted: Vec<(LegId, HostId)> = self
@@ -656,6 +679,11 @@ impl Kernel {
             return self.rollout_duty(now_ms);
         }
         let text = format!("{open} to go back");
-        (open > 0).then(|| until_next(Owner::Coordinator, "rolling_back", text, self.next_move(now_ms)))
+        // With all clients going back it may wait for a group behind it, and nothing of its own moves.
+        let next = || {
+            self.next_move_of(leg, group, now_ms)
+                .unwrap_or_else(|| self.next_move(now_ms))
+        };
+        (open > 0).then(|| until_next(Owner::Coordinator, "rolling_back", text, next()))
     }
 }

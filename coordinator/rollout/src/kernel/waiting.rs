@@ -64,8 +64,19 @@ pub struct Duty {
 pub(crate) struct Moment {
     pub now_ms: u64,
     next: Move,
+    /// The same of a group alone.
+    next_of: BTreeMap<(LegId, GroupName), Move>,
     tallies: BTreeMap<(LegId, GroupName), (Tally, Door)>,
     census: Census,
+}
+
+impl Moment {
+    /// What ends next for a host that waits for others of its group.
+    fn next_of(&self, leg: &LegId, group: Option<&PlanGroup>) -> &Move {
+        group
+            .and_then(|group| self.next_of.get(&(leg.clone(), group.name.clone())))
+            .unwrap_or(&self.next)
+    }
 }
 
 pub(super) fn duty(owner: Owner, code: &'static str, text: impl Into<String>, deadline_ms: u64) -> Duty {
@@ -428,12 +439,9 @@ impl Kernel {
         if width < self.max_unavailable(leg, group) {
             text.push_str(&format!(", {width} at once in this step of the ramp"));
         }
-        Some(until_next(
-            Owner::Coordinator,
-            "hosts",
-            text,
-            self.next_move(now_ms),
-        ))
+        let own = self.next_move_of(leg, group, now_ms);
+        let next = own.unwrap_or_else(|| self.next_move(now_ms));
+        Some(until_next(Owner::Coordinator, "hosts", text, next))
     }
 
     /// Whether the groups after a group wait for it.
@@ -509,9 +517,23 @@ impl Kernel {
                 )
             }));
         }
+        let turned = self.groups.iter().flat_map(|(leg, rows)| {
+            let groups = self.plan.groups.iter();
+            let turned = groups.filter(|group| {
+                rows.get(&group.name)
+                    .is_some_and(|row| row.phase != GroupPhase::Pending)
+            });
+            turned.map(move |group| (leg, group))
+        });
         Moment {
             now_ms,
             next: self.next_move(now_ms),
+            next_of: turned
+                .filter_map(|(leg, group)| {
+                    let next = self.next_move_of(leg, group, now_ms)?;
+                    Some(((leg.clone(), group.name.clone()), next))
+                })
+                .collect(),
             tallies,
             census: self.census(now_ms),
         }
@@ -527,7 +549,13 @@ impl Kernel {
             return Some(doubt);
         }
         let own = self.end_of_host(host, row, now_ms);
-        let at = own.unwrap_or(moment.next.at_ms).max(now_ms);
+        let group = || self.plan.group(&self.planned(host)?.group);
+        let next = if row.back_wanted.is_some() {
+            moment.next_of(leg, group())
+        } else {
+            &moment.next
+        };
+        let at = own.unwrap_or(next.at_ms).max(now_ms);
         let step = row
             .step
             .as_ref()
@@ -584,9 +612,9 @@ impl Kernel {
             ),
             _ => return Some(self.not_begun_duty(leg, host, row, moment)),
         };
-        let next = own.is_none() && duty.deadline_ms.is_some();
+        let of_another = own.is_none() && duty.deadline_ms.is_some();
         Some(Duty {
-            next: next.then(|| moment.next.what.clone()),
+            next: of_another.then(|| next.what.clone()),
             ..duty
         })
     }
@@ -648,9 +676,12 @@ impl Kernel {
             );
         }
         if let Some(at) = row.ask_at_ms.filter(|at| *at > now_ms) {
-            let code = if row.backup_since_ms.is_some() {
-                "backup"
-            } else if row.retried.is_empty() {
+            if row.backup_since_ms.is_some() {
+                // Which one it is stands in the reason.
+                let text = "the end of a database backup that PMM runs there";
+                return duty(Owner::Coordinator, "backup", text, at);
+            }
+            let code = if row.retried.is_empty() {
                 "asked_later"
             } else {
                 "retry"
@@ -777,6 +808,8 @@ impl Kernel {
                 next.clone(),
             ));
         }
+        // What is left are others of its group.
+        let next = moment.next_of(leg, Some(group));
         let (width, full) = (self.width(leg, group, tally), self.max_unavailable(leg, group));
         if tally.slots >= width && !self.holds_slot(leg, host) {
             let (slots, name) = (tally.slots, &group.name);

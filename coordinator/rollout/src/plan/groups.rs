@@ -1,5 +1,7 @@
 //! From the policy of a group to integers.
 
+use super::forecast::in_turn;
+use super::waves::number_waves;
 use super::{GroupRule, HostAction, PlanGroup, PlanHost, Running, Warning};
 use crate::fleet::{Fleet, FleetError, Group, Limit};
 use fleet_common::ids::{GroupName, HostId};
@@ -114,43 +116,10 @@ fn threshold(
     most
 }
 
-/// The canaries are the first wave; each step of the ramp is one, then each time that the full width goes. Hosts that began have the first
-/// places, and those of them that stand in this plan the wave that they had.
-fn number_waves(
-    members: Vec<&mut PlanHost>,
-    before: &BTreeMap<HostId, u32>,
-    running: Option<&Running>,
-    group: &PlanGroup,
-) {
-    let width = group.max_unavailable;
-    let mut widths = Vec::new();
-    widths.extend(Some(group.canaries).filter(|canaries| *canaries > 0));
-    widths.extend(group.ramp.iter().map(|step| (*step).clamp(1, width.max(1))));
-    let mut widths = widths.into_iter();
-    let (mut wave, mut left) = (0, 0);
-    let mut next = || {
-        if left == 0 {
-            wave += 1;
-            left = widths.next().unwrap_or(width).max(1);
-        }
-        left -= 1;
-        wave
-    };
-    for _ in 0..group.rule.as_ref().map_or(0, |rule| rule.begun) {
-        next();
-    }
-    for host in members {
-        if begins(host, running) {
-            host.wave = next();
-        } else if host.action == HostAction::Upgrade {
-            host.wave = before.get(&host.host).copied().unwrap_or(0);
-        }
-    }
-}
-
 /// Whether the whole group may be down at once.
-pub(super) fn all_at_once(group: &PlanGroup, hosts: u32) -> bool {
-    hosts > 1 && group.max_unavailable >= hosts
+/// `size` counts hosts that began before this plan, too.
+pub(super) fn all_at_once(group: &PlanGroup, hosts: &[&PlanHost], size: u32) -> bool {
+    size > 1 && group.max_unavailable >= size && in_turn(group, hosts) <= 1
 }
 
 /// Whether a group asks for more canaries than it has hosts.

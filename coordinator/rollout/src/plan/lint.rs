@@ -2,7 +2,7 @@
 
 use super::groups::{all_at_once, too_many_canaries};
 use super::legs::Route;
-use super::{HostAction, LegKind, Plan, Warning};
+use super::{HostAction, LegKind, Plan, PlanHost, Warning};
 use crate::fleet::{Fleet, duration_text};
 use fleet_common::compat::CompatibilityTable;
 use fleet_common::inventory::Method;
@@ -38,11 +38,12 @@ pub(super) fn warnings(
             continue;
         };
         let subject = || format!("group:{}", group.name);
-        let upgrades = plan
+        let hosts: Vec<&PlanHost> = plan
             .hosts
             .iter()
             .filter(|host| host.group == resolved.name && host.action == HostAction::Upgrade)
-            .count();
+            .collect();
+        let upgrades = hosts.len();
         if resolved.hosts.is_empty() {
             warn("group_empty", subject(), "no host matches this group".to_owned());
         }
@@ -50,7 +51,7 @@ pub(super) fn warnings(
             warn("no_canary", subject(), format!("{upgrades} hosts and no canary"));
         }
         let size = resolved.size(upgrades);
-        if upgrades > 0 && all_at_once(resolved, size) {
+        if upgrades > 0 && all_at_once(resolved, &hosts, size) {
             warn(
                 "all_at_once",
                 subject(),
@@ -141,7 +142,14 @@ pub(super) fn warnings(
             format!("{}: {}", finding.check, finding.message),
         );
     }
-    if !plan.legs.iter().any(|leg| !matches!(leg.kind, LegKind::Survey)) {
+    // A leg whose hosts are all current stands in the plan without entries.
+    let works = |kind: &LegKind| match kind {
+        LegKind::Survey => false,
+        LegKind::Server { .. } => true,
+        LegKind::Clients { entries, .. } => !entries.is_empty(),
+    };
+    let current = |host: &PlanHost| host.action == HostAction::AlreadyCurrent;
+    if !plan.legs.iter().any(|leg| works(&leg.kind)) && plan.hosts.iter().all(current) {
         warn(
             "nothing_to_do",
             "rollout".to_owned(),

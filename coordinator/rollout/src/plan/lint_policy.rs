@@ -9,8 +9,6 @@ use crate::windows::{Opening, Shut, opening};
 
 /// A group that has to wait longer than this for its first opening was hardly meant so.
 const FAR_MS: u64 = 30 * 24 * 3_600_000;
-/// One that has to wait longer than ten years never begins: that is how an end of time is written.
-const NEVER_MS: u64 = 3_653 * 24 * 3_600_000;
 
 /// `total` is the number of hosts that the rollout's own threshold is for.
 pub(super) fn warnings(plan: &Plan, fleet: &Fleet, total: u32, now_ms: u64) -> Vec<Warning> {
@@ -231,9 +229,7 @@ fn times(plan: &Plan, group: &PlanGroup, now_ms: u64, warn: &mut impl FnMut(&str
         _ => None,
     });
     match opening(&group.windows, &group.blackouts, now_ms) {
-        Opening::Closed { opens_ms, why }
-            if opens_ms.is_none_or(|at| at.saturating_sub(now_ms) > NEVER_MS) =>
-        {
+        Opening::Closed { opens_ms: None, why } => {
             let why = match why {
                 Shut::Window => {
                     "no day or time in its windows ever comes outside of its blackouts".to_owned()

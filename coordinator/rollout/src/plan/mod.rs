@@ -30,6 +30,7 @@ mod legs;
 mod lint;
 mod lint_policy;
 mod repoint;
+mod waves;
 
 pub use diff::{Change, ChangeKind, PlanDiff, diff};
 pub(crate) use forecast::{in_turn, pass};
@@ -351,7 +352,7 @@ pub struct PlanHost {
     pub from: Option<PmmVersion>,
     /// Release after.
     pub to: PmmVersion,
-    /// Wave within the group: 1 for canaries, then by width.
+    /// Wave within the group: 1 for canaries, then by ramp and width, with members of one set or site in turns.
     pub wave: u32,
     /// PMM agent id without prefix.
     pub agent_id: String,

@@ -122,19 +122,43 @@ fn head(live: &LiveStatus, width: usize, paint: &Paint, all: &mut Vec<String>) {
         })
         .collect();
     if let Some(waiting) = &live.waiting_plan {
-        // Commands on lines of their own, so that each can be copied.
-        for line in [
-            format!(
-                "{} waits for `adopt`; it follows the plan that runs",
-                waiting.plan
-            ),
-            format!("  what it changes:   pmm-coordinator plan show {}", waiting.plan),
-            format!("  to let it do so:   pmm-coordinator adopt {}", waiting.plan),
-        ] {
-            all.push(paint.yellow(&cut(&line, width)));
-        }
+        let text = format!(
+            "{} waits for `adopt`; it follows the plan that runs",
+            waiting.plan
+        );
+        let mut lines = folded(&text, width);
+        lines.extend(to_type(
+            "what it changes:",
+            "pmm-coordinator plan show",
+            &waiting.plan,
+            width,
+        ));
+        lines.extend(to_type(
+            "to let it do so:",
+            "pmm-coordinator adopt",
+            &waiting.plan,
+            width,
+        ));
+        all.extend(lines.iter().map(|line| paint.yellow(line)));
     }
     all.push(cut(&legs.join(" > "), width));
+}
+
+/// A command on lines of its own and never cut, so that it can be copied.
+fn to_type(what: &str, command: &str, plan: &str, width: usize) -> Vec<String> {
+    let fits = |line: &String| line.chars().count() <= width;
+    let line = format!("  {what}   {command} {plan}");
+    if fits(&line) {
+        return vec![line];
+    }
+    let whole = format!("    {command} {plan}");
+    let mut lines = vec![format!("  {what}")];
+    if fits(&whole) {
+        lines.push(whole);
+    } else {
+        lines.extend([format!("    {command} \\"), format!("      {plan}")]);
+    }
+    lines
 }
 
 /// How long it may take, or how long until a person is waited for.

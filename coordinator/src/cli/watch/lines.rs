@@ -2,6 +2,7 @@
 
 use crate::cli::status::{bar, counts, left, stamp, state, waiting_plan};
 use crate::cli::text::words;
+use crate::clock;
 use crate::operator_api::documents::{EventsDocument, LiveStatus};
 use rollout::progress::{GroupView, StatusDocument};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,8 @@ pub struct Lines {
     /// What hosts wait for.
     waits: BTreeSet<String>,
     waiting_plan: String,
+    /// Day of the last line; the lines themselves have the time only.
+    day: String,
 }
 
 impl Lines {
@@ -52,10 +55,22 @@ impl Lines {
         if let Some(last) = document.events.last() {
             self.seen = last.sequence;
         }
-        let shown = document.events.iter().skip(skip);
-        shown
-            .map(|numbered| format!("{}  {}", stamp(numbered.event.at_ms), numbered.event.text))
-            .collect()
+        let mut lines = Vec::new();
+        for numbered in document.events.iter().skip(skip) {
+            let at_ms = numbered.event.at_ms;
+            lines.extend(self.new_day(at_ms));
+            lines.push(format!("{}  {}", stamp(at_ms), numbered.event.text));
+        }
+        lines
+    }
+
+    /// The line above the first one of a day.
+    fn new_day(&mut self, at_ms: u64) -> Option<String> {
+        let day = clock::day(at_ms);
+        (day != self.day).then(|| {
+            self.day.clone_from(&day);
+            format!("{day} UTC")
+        })
     }
 
     /// Steps of hosts and bars of groups are no events; they get their lines here.
@@ -88,6 +103,11 @@ impl Lines {
         }
         self.waiting_plan = waiting;
         self.begun = true;
+        if !lines.is_empty()
+            && let Some(day) = self.new_day(document.now_ms)
+        {
+            lines.insert(0, day);
+        }
         lines
     }
 
