@@ -17,6 +17,20 @@ const CONNECTED_MS: u64 = 50_000;
 pub struct Permits(BTreeMap<OrderId, (u64, u64)>);
 
 impl Permits {
+    /// Of orders that a restored store has given already nobody saw the whole time.
+    pub fn restored(&mut self, kernel: &Kernel) {
+        let hosts = |leg| {
+            kernel
+                .plan()
+                .hosts
+                .iter()
+                .filter_map(move |host| kernel.host(leg, &host.host))
+        };
+        let rows = kernel.legs().iter().flat_map(|leg| hosts(&leg.leg));
+        let given = rows.filter_map(|row| row.order.as_ref());
+        (self.0).extend(given.map(|order| (order.id.clone(), (u64::MAX, u64::MAX))));
+    }
+
     /// The orders of an output, by the clock that the kernel was given.
     pub fn look(&mut self, kernel: &Kernel, out: &Output, wall_ms: u64) -> Option<String> {
         let mut broken = None;

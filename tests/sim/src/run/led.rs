@@ -10,7 +10,8 @@ use super::pmm::{Hop, ended, nobody_is_back};
 use super::world::{What, World};
 use fleet_common::ids::{HostId, OrderId};
 use fleet_common::server::{HopOutcome, ServerEvent};
-use rollout::kernel::{Command, GroupPhase};
+use rollout::kernel::{Command, GroupPhase, HostPhase};
+use rollout::plan::LegKind;
 
 /// Where a life is led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Led {
     /// With policies: many hosts fail, and are tried again at any time, also in groups that the rollout is past. Some are repaired before,
     /// who hangs is not.
     Again,
+    /// With policies: a backup is taken while a host is checked at its turn, and takes the place of the store when that host is upgraded.
+    Restored,
 }
 
 /// What stands in the policies of [`Led::Again`].
@@ -36,6 +39,7 @@ impl Led {
             1 if policies => Self::Again,
             3 => Self::Hops,
             5 if policies => Self::Windows,
+            6 if policies => Self::Restored,
             7 if policies => Self::Backups,
             _ => Self::Nowhere,
         }
@@ -150,6 +154,40 @@ const fn course(steps: bool, published: Option<bool>, late: bool, end: End) -> C
 }
 
 impl World {
+    /// Whether a led life takes its backup, or puts it in place, now; `None` where chance decides.
+    pub(super) fn restores(&mut self) -> Option<bool> {
+        if self.led != Led::Restored || !self.faults.has(Fault::StoreRestored) {
+            return None;
+        }
+        let kernel = &self.coordinator.as_ref()?.kernel;
+        let client_legs = kernel
+            .plan()
+            .legs
+            .iter()
+            .filter(|leg| matches!(leg.kind, LegKind::Clients { .. }));
+        let in_phase = |phase: HostPhase| {
+            let mut both = client_legs
+                .clone()
+                .flat_map(|leg| self.agents.iter().map(move |agent| (leg, &agent.host)));
+            both.find(|(leg, host)| kernel.host(&leg.id, host).is_some_and(|row| row.phase == phase))
+                .map(|(_, host)| host.clone())
+        };
+        match (&self.checked, &self.backup) {
+            (None, None) => {
+                self.checked = in_phase(HostPhase::Preparing);
+                Some(self.checked.is_some())
+            }
+            // It was put in place, or chance was faster.
+            (Some(_), None) | (None, Some(_)) => None,
+            (Some(host), Some(_)) => {
+                let upgraded = client_legs
+                    .clone()
+                    .any(|leg| kernel.host(&leg.id, host).is_some_and(|row| row.upgraded()));
+                Some(upgraded)
+            }
+        }
+    }
+
     /// Whether a group has its turn and gave nobody a permit: only then it waits again when an earlier one opens.
     fn is_early(&self) -> bool {
         self.some_group_that(|row| {

@@ -3,6 +3,7 @@
 use super::agent::Nature;
 use super::coordinator::Message;
 use super::faults::Fault;
+use super::led::Led;
 use super::world::{Doom, What, World};
 use fleet_common::codes::Code;
 use fleet_common::ids::{HostId, OrderId};
@@ -18,6 +19,9 @@ impl World {
         let pause = 200 + self.rng.below(self.wildness * 2);
         self.at(self.now + pause, What::Trouble);
         let machine = self.rng.below(self.agents.len() as u64) as usize;
+        if self.led == Led::Restored {
+            self.maybe_restore();
+        }
         const TROUBLES: [Fault; 17] = [
             Fault::Disconnect,
             Fault::Disconnect,
@@ -112,9 +116,14 @@ impl World {
 
     /// Backups are taken often; one rarely takes the place of the store.
     fn maybe_restore(&mut self) {
-        if !self.faults.has(Fault::StoreRestored)
-            || !self.rng.one_in(if self.backup.is_some() { 12 } else { 2 })
-        {
+        let now = match self.restores() {
+            Some(now) => now,
+            None => {
+                self.faults.has(Fault::StoreRestored)
+                    && self.rng.one_in(if self.backup.is_some() { 12 } else { 2 })
+            }
+        };
+        if !now {
             return;
         }
         match self.backup_or_restore() {

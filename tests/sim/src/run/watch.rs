@@ -622,6 +622,7 @@ impl Watcher {
         self.orders = old.orders;
         self.server_orders = old.server_orders;
         self.cover.restored(kernel);
+        self.permits.restored(kernel);
         for leg in kernel.legs() {
             self.passed.insert(leg.leg.clone());
             for host in &kernel.plan().hosts {

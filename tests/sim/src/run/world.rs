@@ -158,6 +158,8 @@ pub struct World {
     pub behind_ms: u64,
     pub(super) core: Core,
     pub(super) backup: Option<Core>,
+    /// In a life that is led there: the host that was checked when the backup was taken.
+    pub(super) checked: Option<HostId>,
     /// The store was replaced by an older one, and nobody adopted it yet.
     pub(super) doubted: bool,
     adopted_at: u64,
@@ -245,6 +247,7 @@ impl World {
             behind_ms: 0,
             core,
             backup: None,
+            checked: None,
             doubted: false,
             adopted_at: 0,
             inbox: Vec::new(),
