@@ -12,6 +12,7 @@ pub mod proof;
 pub mod rules;
 pub mod run;
 pub mod steps;
+pub mod told;
 pub mod turns;
 
 pub use steps::until;

@@ -263,7 +263,12 @@ impl Watcher {
         }
         self.limits = limits;
         let found = self.gates.look(kernel, out, now, tick);
-        for (rule, what) in found.into_iter().chain(self.turns.look(kernel, out, now)) {
+        let turns = self.turns.look(kernel, out, now).into_iter();
+        for (rule, what) in found
+            .into_iter()
+            .chain(turns)
+            .chain(super::told::look(kernel, out))
+        {
             self.broken(rule, what);
         }
         if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {

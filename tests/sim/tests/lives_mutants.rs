@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use fleet_sim::run::{Break, Config, Fault, FaultSet, live};
-use fleet_sim::{gates, permits, proof, rules, run, turns};
+use fleet_sim::{gates, permits, proof, rules, run, told, turns};
 use rollout::kernel::{Kernel, Mutant};
 
 /// Lives that a mutant may survive.
@@ -120,6 +120,7 @@ mutants! {
     a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Policies;
     a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Plain;
     a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Plain;
+    a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use fleet_sim::cases::{Kind, live};
-use fleet_sim::{World, gates, permits, proof, rules, run, turns};
+use fleet_sim::{World, gates, permits, proof, rules, run, told, turns};
 use rollout::kernel::Mutant;
 
 /// Lives that a mutant may survive.
@@ -82,6 +82,7 @@ mutants! {
     a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Failing;
     a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Wild;
     a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Wild;
+    a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -525,7 +525,8 @@ impl Kernel {
             );
         }
         // One that is to be tried again keeps its slot from before and has not begun anew; held or away it might wait for ever.
-        let begun_anew = |phase: &HostPhase| !phase.before_permit() && !phase.is_final();
+        let frees = self.breaks(super::Mutant::FreesSlotUnderWay);
+        let begun_anew = |phase: &HostPhase| !phase.before_permit() && !phase.is_final() && !frees;
         if let Some((_, phase)) = holding.iter().find(|(_, phase)| begun_anew(phase)) {
             return refused(
                 "under_way",

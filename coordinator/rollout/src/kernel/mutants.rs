@@ -112,6 +112,8 @@ pub enum Mutant {
     ResentPermitsWhole,
     /// Deadlines go on as if there had been a coordinator all the time.
     StartGivesNoTime,
+    /// `host free-slot` takes the slot of a host under way.
+    FreesSlotUnderWay,
 }
 
 impl Kernel {

@@ -195,6 +195,7 @@ impl Watcher {
         }
         let found = self.turns.look(kernel, out, wall_ms);
         self.all_broken(found);
+        self.all_broken(crate::told::look(kernel, out));
         if let Some(what) = rules::strange_look(kernel, out) {
             self.broken(rules::NODE_LOOKS, what);
         }
