@@ -75,6 +75,7 @@ pub struct Watcher {
     pub samples: Samples,
     pub gates: super::gates::Gates,
     pub turns: super::turns::Turns,
+    pub told: super::told::Told,
     permits: super::permits::Permits,
 }
 
@@ -155,6 +156,7 @@ impl Watcher {
             limits: operated::limits(kernel),
             gates: super::gates::Gates::of(kernel.plan()),
             turns: super::turns::Turns::of(kernel),
+            told: super::told::Told::of(kernel),
             ..Self::default()
         }
     }
@@ -264,11 +266,8 @@ impl Watcher {
         self.limits = limits;
         let found = self.gates.look(kernel, out, now, tick);
         let turns = self.turns.look(kernel, out, now).into_iter();
-        for (rule, what) in found
-            .into_iter()
-            .chain(turns)
-            .chain(super::told::look(kernel, out))
-        {
+        let told = self.told.look(kernel, out, now);
+        for (rule, what) in found.into_iter().chain(turns).chain(told) {
             self.broken(rule, what);
         }
         if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {

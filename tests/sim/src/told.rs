@@ -1,12 +1,129 @@
-//! Rules about what persons and hosts say: what an answer to it may be.
+//! Rules about what persons and hosts say: who is held, and what an answer does. What was said is remembered here: the kernel's own memory of
+//! it is what is looked at.
 
-use fleet_common::ids::{HostId, LegId};
-use rollout::kernel::{HostPhase, HostRow, Kernel, Output};
+use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
+use fleet_common::order::{Action, HostEvent};
+use rollout::kernel::{Command, HostOrder, HostPhase, HostRow, Input, Kernel, Output, RolloutPhase};
 use rollout::plan::LegKind;
+use std::collections::BTreeSet;
 
 pub const HOLDS: &str = "whoever is under way in a client leg holds a slot";
+pub const HELD: &str = "no permit for a host that is held";
+pub const RAISED: &str = "start, resume and abort raise the epoch";
 
 type Found = Vec<(&'static str, String)>;
+
+/// What the answer to a command decides about.
+#[derive(Clone, Debug)]
+enum Asked {
+    Start,
+    Resume,
+    Abort,
+    Hold(HostId),
+    Unhold(HostId),
+}
+
+#[derive(Debug, Default)]
+pub struct Told {
+    /// What is asked by the input under way, and the epoch before it.
+    asked: Option<(Asked, Epoch)>,
+    held_by_operator: BTreeSet<HostId>,
+    held_on_host: BTreeSet<HostId>,
+    /// The permits that were seen leave.
+    permits: BTreeSet<OrderId>,
+}
+
+impl Told {
+    /// What was said before is taken from the kernel, as far as it tells.
+    pub fn of(kernel: &Kernel) -> Self {
+        let hosts = kernel.plan().hosts.iter().map(|planned| &planned.host);
+        let held = hosts.filter(|host| kernel.held_by_operator(host).is_some());
+        Self {
+            held_by_operator: held.cloned().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Before the kernel takes an input.
+    pub fn hears(&mut self, kernel: &Kernel, input: &Input) {
+        let named = |text: &str| kernel.plan().find_host(text).map(|found| found.host.clone());
+        let asked = match input {
+            Input::Host {
+                host,
+                event: HostEvent::HoldChanged { held },
+                ..
+            } => {
+                self.held_on_host.remove(host);
+                // Whoever is in no plan yet tells nobody, and refuses when it is asked.
+                let planned = kernel.plan().hosts.iter().any(|planned| planned.host == *host);
+                let holds = held.as_ref().filter(|_| planned).map(|_| host.clone());
+                self.held_on_host.extend(holds);
+                None
+            }
+            Input::Operator { command, .. } => match command {
+                Command::Start { .. } => Some(Asked::Start),
+                Command::Resume { .. } => Some(Asked::Resume),
+                Command::Abort { .. } => Some(Asked::Abort),
+                Command::Hold { host, .. } => named(host).map(Asked::Hold),
+                Command::Unhold { host } => named(host).map(Asked::Unhold),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.asked = asked.map(|asked| (asked, kernel.epoch()));
+    }
+
+    /// What the kernel made of it.
+    pub fn look(&mut self, kernel: &Kernel, out: &Output, now: u64) -> Found {
+        let mut found = Found::new();
+        self.look_at_answer(kernel, out, &mut found);
+        for (_, leg, host, row) in changed(kernel, out) {
+            if is_under_way(row.phase) && !row.slot && is_of_clients(kernel, &leg) {
+                found.push((HOLDS, format!("{host} in {leg} is {:?}", row.phase)));
+            }
+        }
+        for order in out.orders.iter().filter(|order| order.action == Action::Switch) {
+            self.look_at_permit(kernel, order, now, &mut found);
+        }
+        found
+    }
+
+    fn look_at_answer(&mut self, kernel: &Kernel, out: &Output, found: &mut Found) {
+        let (Some((asked, before)), Some(answer)) = (self.asked.take(), &out.answer) else {
+            return;
+        };
+        let well = answer.is_ok();
+        let raises = match &asked {
+            Asked::Start | Asked::Abort => well,
+            // One that ends an earlier pause alone lets nothing go on.
+            Asked::Resume => well && kernel.phase() != RolloutPhase::Paused,
+            Asked::Hold(_) | Asked::Unhold(_) => false,
+        };
+        if raises && kernel.epoch() <= before {
+            found.push((RAISED, format!("{} after {before}", kernel.epoch())));
+        }
+        match asked {
+            Asked::Hold(host) if well => {
+                self.held_by_operator.insert(host);
+            }
+            Asked::Unhold(host) if well => {
+                self.held_by_operator.remove(&host);
+            }
+            _ => {}
+        }
+    }
+
+    /// One that is sent again tells its host that a hold called it back.
+    fn look_at_permit(&mut self, kernel: &Kernel, order: &HostOrder, now: u64, found: &mut Found) {
+        let row = kernel.host(&order.leg, &order.host);
+        let granted = row.is_some_and(|row| row.permitted_at_ms == Some(now));
+        let first = self.permits.insert(order.order.clone());
+        let held = self.held_by_operator.contains(&order.host) || self.held_on_host.contains(&order.host);
+        if first && granted && held {
+            found.push((HELD, order.order.to_string()));
+        }
+    }
+}
 
 /// The hosts whose rows changed.
 fn changed<'a>(
@@ -19,17 +136,6 @@ fn changed<'a>(
         let found = kernel.host(&leg, &host)?;
         Some((row.key.as_str(), leg, host, found))
     })
-}
-
-/// What an output leaves under way without a slot.
-pub fn look(kernel: &Kernel, out: &Output) -> Found {
-    let without = |(_, leg, _, row): &(&str, LegId, HostId, &HostRow)| {
-        is_under_way(row.phase) && !row.slot && is_of_clients(kernel, leg)
-    };
-    changed(kernel, out)
-        .filter(without)
-        .map(|(_, leg, host, row)| (HOLDS, format!("{host} in {leg} is {:?}", row.phase)))
-        .collect()
 }
 
 fn is_under_way(phase: HostPhase) -> bool {

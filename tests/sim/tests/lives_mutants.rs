@@ -121,6 +121,8 @@ mutants! {
     a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Plain;
     a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Plain;
     a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Policies;
+    a_hold_that_is_ignored: HoldIgnored, told::HELD, Policies;
+    an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Plain;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -83,6 +83,8 @@ mutants! {
     a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Wild;
     a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Wild;
     a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Wild;
+    a_hold_that_is_ignored: HoldIgnored, told::HELD, Wild;
+    an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Aborted;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -144,6 +144,7 @@ rule! {
     a_permit_that_is_sent_again_gives_no_more_than_what_is_left: permits::LEFT, Wild, kernel(Mutant::ResentPermitsWhole);
     a_start_of_the_coordinator_gives_agents_time_to_connect: permits::HEARD, Failing, kernel(Mutant::StartGivesNoTime);
     whoever_is_under_way_holds_a_slot: told::HOLDS, Wild, kernel(Mutant::FreesSlotUnderWay);
+    start_resume_and_abort_raise_the_epoch: told::RAISED, Aborted, kernel(Mutant::AbortKeepsEpoch);
 }
 
 proptest! {

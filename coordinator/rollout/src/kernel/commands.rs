@@ -408,7 +408,9 @@ impl Kernel {
         });
         self.rollout.pause = None;
         self.rollout.before_pause = None;
-        self.next_epoch();
+        if !self.breaks(super::Mutant::AbortKeepsEpoch) {
+            self.next_epoch();
+        }
         self.set_rollout(
             RolloutPhase::Aborting,
             if force { "aborted by force" } else { "aborted" },

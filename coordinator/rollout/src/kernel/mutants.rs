@@ -114,6 +114,10 @@ pub enum Mutant {
     StartGivesNoTime,
     /// `host free-slot` takes the slot of a host under way.
     FreesSlotUnderWay,
+    /// Whoever is held is asked and let through all the same.
+    HoldIgnored,
+    /// An abort does not raise the epoch.
+    AbortKeepsEpoch,
 }
 
 impl Kernel {

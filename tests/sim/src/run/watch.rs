@@ -92,6 +92,7 @@ pub struct Watcher {
     pub samples: rules::Samples,
     gates: crate::gates::Gates,
     pub turns: crate::turns::Turns,
+    pub told: crate::told::Told,
     permits: crate::permits::Permits,
 }
 
@@ -99,6 +100,7 @@ impl Watcher {
     pub fn new(kernel: &Kernel) -> Self {
         let mut watcher = Self {
             turns: crate::turns::Turns::of(kernel),
+            told: crate::told::Told::of(kernel),
             ..Self::default()
         };
         watcher.planned_by(kernel);
@@ -195,7 +197,8 @@ impl Watcher {
         }
         let found = self.turns.look(kernel, out, wall_ms);
         self.all_broken(found);
-        self.all_broken(crate::told::look(kernel, out));
+        let found = self.told.look(kernel, out, wall_ms);
+        self.all_broken(found);
         if let Some(what) = rules::strange_look(kernel, out) {
             self.broken(rules::NODE_LOOKS, what);
         }
