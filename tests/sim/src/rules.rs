@@ -740,7 +740,7 @@ pub fn must_count(row: &HostRow) -> Option<bool> {
         // Whom the operator or its group's policy took back did not fail.
         HostPhase::RolledBack if row.taken_back => Some(false),
         HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => Some(true),
-        // Refused by the plan or after the survey it does not count, refused at its turn it does.
+        // Refused by the plan or after the survey it does not count, refused at its turn it does: see `told`.
         HostPhase::Refused => None,
         _ => Some(false),
     }

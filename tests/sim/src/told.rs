@@ -1,11 +1,12 @@
-//! Rules about what persons and hosts say: who is held, and what an answer does. What was said is remembered here: the kernel's own memory of
-//! it is what is looked at.
+//! Rules about what persons and hosts say: who is held, what an answer does, and whose refusal is a failure. What was said is remembered here:
+//! the kernel's own memory of it is what is looked at.
 
+use fleet_common::codes;
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
 use fleet_common::order::{Action, HostEvent};
 use rollout::kernel::{Command, HostOrder, HostPhase, HostRow, Input, Kernel, Output, RolloutPhase};
 use rollout::plan::LegKind;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const HOLDS: &str = "whoever is under way in a client leg holds a slot";
 pub const HELD: &str = "no permit for a host that is held";
@@ -31,15 +32,26 @@ pub struct Told {
     held_on_host: BTreeSet<HostId>,
     /// The permits that were seen leave.
     permits: BTreeSet<OrderId>,
+    /// By the row's key.
+    phases: BTreeMap<String, HostPhase>,
 }
 
 impl Told {
     /// What was said before is taken from the kernel, as far as it tells.
     pub fn of(kernel: &Kernel) -> Self {
         let hosts = kernel.plan().hosts.iter().map(|planned| &planned.host);
-        let held = hosts.filter(|host| kernel.held_by_operator(host).is_some());
+        let held = hosts
+            .clone()
+            .filter(|host| kernel.held_by_operator(host).is_some());
+        let rows = kernel.legs().iter().flat_map(|leg| {
+            let phase = |host: &HostId| kernel.host(&leg.leg, host).map(|row| row.phase);
+            hosts
+                .clone()
+                .filter_map(move |host| Some((format!("host/{}/{host}", leg.leg), phase(host)?)))
+        });
         Self {
             held_by_operator: held.cloned().collect(),
+            phases: rows.collect(),
             ..Self::default()
         }
     }
@@ -77,9 +89,13 @@ impl Told {
     pub fn look(&mut self, kernel: &Kernel, out: &Output, now: u64) -> Found {
         let mut found = Found::new();
         self.look_at_answer(kernel, out, &mut found);
-        for (_, leg, host, row) in changed(kernel, out) {
+        for (key, leg, host, row) in changed(kernel, out) {
             if is_under_way(row.phase) && !row.slot && is_of_clients(kernel, &leg) {
                 found.push((HOLDS, format!("{host} in {leg} is {:?}", row.phase)));
+            }
+            let before = self.phases.insert(key.to_owned(), row.phase);
+            if let Some(before) = before.filter(|before| *before != row.phase) {
+                look_at_end((&leg, &host), before, row, &mut found);
             }
         }
         for order in out.orders.iter().filter(|order| order.action == Action::Switch) {
@@ -136,6 +152,26 @@ fn changed<'a>(
         let found = kernel.host(&leg, &host)?;
         Some((row.key.as_str(), leg, host, found))
     })
+}
+
+/// A host went on to another state.
+fn look_at_end((leg, host): (&LegId, &HostId), before: HostPhase, row: &HostRow, found: &mut Found) {
+    if must_count_refused(before, row).is_some_and(|must| must != row.counts) {
+        let text = format!(
+            "{host} in {leg} refused at its turn ({}) and counts: {}",
+            row.code, row.counts
+        );
+        found.push((crate::rules::COUNTS, text));
+    }
+}
+
+/// Whether a refusal must count: whoever is left out by the plan or after the survey was not asked, and a hold is no failure.
+fn must_count_refused(before: HostPhase, row: &HostRow) -> Option<bool> {
+    let asked = matches!(
+        before,
+        HostPhase::Preparing | HostPhase::Permitted | HostPhase::Switching
+    );
+    (asked && row.phase == HostPhase::Refused).then(|| row.code != codes::HELD)
 }
 
 fn is_under_way(phase: HostPhase) -> bool {

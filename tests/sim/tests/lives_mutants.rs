@@ -123,6 +123,7 @@ mutants! {
     a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Policies;
     a_hold_that_is_ignored: HoldIgnored, told::HELD, Policies;
     an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Plain;
+    refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -85,6 +85,7 @@ mutants! {
     a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Wild;
     a_hold_that_is_ignored: HoldIgnored, told::HELD, Wild;
     an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Aborted;
+    refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -145,6 +145,7 @@ rule! {
     a_start_of_the_coordinator_gives_agents_time_to_connect: permits::HEARD, Failing, kernel(Mutant::StartGivesNoTime);
     whoever_is_under_way_holds_a_slot: told::HOLDS, Wild, kernel(Mutant::FreesSlotUnderWay);
     start_resume_and_abort_raise_the_epoch: told::RAISED, Aborted, kernel(Mutant::AbortKeepsEpoch);
+    a_refusal_at_its_turn_counts: rules::COUNTS, Wild, kernel(Mutant::RefusalsForgotten);
 }
 
 proptest! {

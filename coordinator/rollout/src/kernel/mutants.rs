@@ -118,6 +118,8 @@ pub enum Mutant {
     HoldIgnored,
     /// An abort does not raise the epoch.
     AbortKeepsEpoch,
+    /// Who refuses at its turn does not count as failed.
+    RefusalsForgotten,
 }
 
 impl Kernel {
