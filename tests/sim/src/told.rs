@@ -1,5 +1,5 @@
-//! Rules about what persons and hosts say: who is held, what an answer does, and whose refusal is a failure. What was said is remembered here:
-//! the kernel's own memory of it is what is looked at.
+//! Rules about what persons and hosts say: who is held, what an answer does, and whose refusal or silence is a failure. What was said is
+//! remembered here: the kernel's own memory of it is what is looked at.
 
 use fleet_common::codes;
 use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub const HOLDS: &str = "whoever is under way in a client leg holds a slot";
 pub const HELD: &str = "no permit for a host that is held";
+pub const SILENT: &str = "silence before its permit is no failure of a host";
 pub const RAISED: &str = "start, resume and abort raise the epoch";
 
 type Found = Vec<(&'static str, String)>;
@@ -28,6 +29,8 @@ enum Asked {
 pub struct Told {
     /// What is asked by the input under way, and the epoch before it.
     asked: Option<(Asked, Epoch)>,
+    /// Who speaks with it.
+    speaker: Option<HostId>,
     held_by_operator: BTreeSet<HostId>,
     held_on_host: BTreeSet<HostId>,
     /// The permits that were seen leave.
@@ -59,6 +62,10 @@ impl Told {
     /// Before the kernel takes an input.
     pub fn hears(&mut self, kernel: &Kernel, input: &Input) {
         let named = |text: &str| kernel.plan().find_host(text).map(|found| found.host.clone());
+        self.speaker = match input {
+            Input::Host { host, .. } => Some(host.clone()),
+            _ => None,
+        };
         let asked = match input {
             Input::Host {
                 host,
@@ -95,7 +102,7 @@ impl Told {
             }
             let before = self.phases.insert(key.to_owned(), row.phase);
             if let Some(before) = before.filter(|before| *before != row.phase) {
-                look_at_end((&leg, &host), before, row, &mut found);
+                self.look_at_end((&leg, &host), before, row, &mut found);
             }
         }
         for order in out.orders.iter().filter(|order| order.action == Action::Switch) {
@@ -129,6 +136,28 @@ impl Told {
         }
     }
 
+    /// A host went on to another state.
+    fn look_at_end(
+        &self,
+        (leg, host): (&LegId, &HostId),
+        before: HostPhase,
+        row: &HostRow,
+        found: &mut Found,
+    ) {
+        if must_count_refused(before, row).is_some_and(|must| must != row.counts) {
+            let text = format!(
+                "{host} in {leg} refused at its turn ({}) and counts: {}",
+                row.code, row.counts
+            );
+            found.push((crate::rules::COUNTS, text));
+        }
+        // One that was lost, is tried again and stays silent is lost again.
+        let silent = self.speaker.as_ref() != Some(host) && row.phase != HostPhase::Lost;
+        if before.before_permit() && row.counts && silent {
+            found.push((SILENT, format!("{host} in {leg}: {before:?} -> {:?}", row.phase)));
+        }
+    }
+
     /// One that is sent again tells its host that a hold called it back.
     fn look_at_permit(&mut self, kernel: &Kernel, order: &HostOrder, now: u64, found: &mut Found) {
         let row = kernel.host(&order.leg, &order.host);
@@ -152,17 +181,6 @@ fn changed<'a>(
         let found = kernel.host(&leg, &host)?;
         Some((row.key.as_str(), leg, host, found))
     })
-}
-
-/// A host went on to another state.
-fn look_at_end((leg, host): (&LegId, &HostId), before: HostPhase, row: &HostRow, found: &mut Found) {
-    if must_count_refused(before, row).is_some_and(|must| must != row.counts) {
-        let text = format!(
-            "{host} in {leg} refused at its turn ({}) and counts: {}",
-            row.code, row.counts
-        );
-        found.push((crate::rules::COUNTS, text));
-    }
 }
 
 /// Whether a refusal must count: whoever is left out by the plan or after the survey was not asked, and a hold is no failure.

@@ -86,6 +86,7 @@ mutants! {
     a_hold_that_is_ignored: HoldIgnored, told::HELD, Wild;
     an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Aborted;
     refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Wild;
+    silence_that_counts: SilenceCounts, told::SILENT, Mute;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.
@@ -117,6 +118,7 @@ fn nothing_is_caught_without_a_fault() {
         Kind::Retried,
         Kind::Watched,
         Kind::Viewed,
+        Kind::Mute,
     ];
     for seed in 0..8 {
         for kind in kinds {

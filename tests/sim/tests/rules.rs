@@ -146,6 +146,7 @@ rule! {
     whoever_is_under_way_holds_a_slot: told::HOLDS, Wild, kernel(Mutant::FreesSlotUnderWay);
     start_resume_and_abort_raise_the_epoch: told::RAISED, Aborted, kernel(Mutant::AbortKeepsEpoch);
     a_refusal_at_its_turn_counts: rules::COUNTS, Wild, kernel(Mutant::RefusalsForgotten);
+    silence_before_its_permit_is_no_failure: told::SILENT, Mute, kernel(Mutant::SilenceCounts);
 }
 
 proptest! {

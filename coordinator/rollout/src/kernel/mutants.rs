@@ -120,6 +120,8 @@ pub enum Mutant {
     AbortKeepsEpoch,
     /// Who refuses at its turn does not count as failed.
     RefusalsForgotten,
+    /// Silence before a permit counts as a failure.
+    SilenceCounts,
 }
 
 impl Kernel {
