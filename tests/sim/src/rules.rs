@@ -264,13 +264,12 @@ impl Watcher {
             self.broken(operated::LIMIT, what);
         }
         self.limits = limits;
-        let found = self.gates.look(kernel, out, now, tick);
-        let turns = self.turns.look(kernel, out, now).into_iter();
-        let told = self.told.look(kernel, out, now);
-        for (rule, what) in found.into_iter().chain(turns).chain(told) {
+        let mut found = self.told.look(kernel, out, now);
+        found.extend(self.gates.look(&self.told, kernel, out, now, tick));
+        for (rule, what) in found.into_iter().chain(self.turns.look(kernel, out, now)) {
             self.broken(rule, what);
         }
-        if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
+        if let Some(what) = proof::stopped_too_early(&self.told, kernel, out) {
             self.broken(proof::TOLERATED, what);
         }
         self.look_at_slots(kernel, hosts, given);
@@ -598,20 +597,13 @@ impl Watcher {
                 {
                     self.broken(DUTY, format!("group {} {:?}", group.name, row.phase));
                 }
-                let failures = group
-                    .hosts
-                    .iter()
-                    .filter(|host| {
-                        kernel.host(&leg.leg, host).is_some_and(|row| row.counts)
-                            && !row.forgiven.contains(*host)
-                    })
-                    .count();
+                let failures = self.told.failures(kernel, &leg.leg, group);
                 let had_turn = !matches!(
                     row.phase,
                     GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
                 );
                 if had_turn
-                    && failures > self.gates.tolerated(kernel, &leg.leg, group) as usize
+                    && failures > super::gates::tolerated(kernel, &leg.leg, group) as usize
                     && matches!(kernel.phase(), RolloutPhase::Running)
                     && leg.phase == LegPhase::Running
                 {

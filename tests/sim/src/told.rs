@@ -1,11 +1,14 @@
-//! Rules about what persons and hosts say: who is held, what an answer does, and whose refusal or silence is a failure. What was said is
-//! remembered here: the kernel's own memory of it is what is looked at.
+//! Rules about what persons and hosts say: which failures are accepted, who is held, what an answer does, and whose refusal or silence is a
+//! failure. What was said is remembered here: the kernel's own memory of it is what is looked at.
 
+use crate::{gates, proof};
 use fleet_common::codes;
-use fleet_common::ids::{Epoch, HostId, LegId, OrderId};
+use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
 use fleet_common::order::{Action, HostEvent};
-use rollout::kernel::{Command, HostOrder, HostPhase, HostRow, Input, Kernel, Output, RolloutPhase};
-use rollout::plan::LegKind;
+use rollout::kernel::{
+    Command, GroupPhase, HostOrder, HostPhase, HostRow, Input, Kernel, Output, RolloutPhase,
+};
+use rollout::plan::{LegKind, PlanGroup};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const HOLDS: &str = "whoever is under way in a client leg holds a slot";
@@ -14,12 +17,16 @@ pub const SILENT: &str = "silence before its permit is no failure of a host";
 pub const RAISED: &str = "start, resume and abort raise the epoch";
 
 type Found = Vec<(&'static str, String)>;
+type Groups = BTreeMap<(LegId, GroupName), BTreeSet<HostId>>;
 
 /// What the answer to a command decides about.
 #[derive(Clone, Debug)]
 enum Asked {
     Start,
-    Resume,
+    /// With the failures that are accepted by it.
+    Resume(Groups),
+    /// With the attempts of hosts whose failure was accepted before.
+    Retry(BTreeMap<(LegId, HostId), u32>),
     Abort,
     Hold(HostId),
     Unhold(HostId),
@@ -31,6 +38,8 @@ pub struct Told {
     asked: Option<(Asked, Epoch)>,
     /// Who speaks with it.
     speaker: Option<HostId>,
+    /// Hosts whose failure somebody knew of and accepted.
+    accepted: Groups,
     held_by_operator: BTreeSet<HostId>,
     held_on_host: BTreeSet<HostId>,
     /// The permits that were seen leave.
@@ -52,11 +61,36 @@ impl Told {
                 .clone()
                 .filter_map(move |host| Some((format!("host/{}/{host}", leg.leg), phase(host)?)))
         });
+        let groups = kernel.legs().iter().flat_map(|leg| {
+            let row = |group: &PlanGroup| kernel.group(&leg.leg, &group.name);
+            let plan = kernel.plan().groups.iter();
+            plan.filter_map(move |group| {
+                let key = (leg.leg.clone(), group.name.clone());
+                Some((key, row(group)?.forgiven.clone()))
+            })
+        });
         Self {
+            accepted: groups.collect(),
             held_by_operator: held.cloned().collect(),
             phases: rows.collect(),
             ..Self::default()
         }
+    }
+
+    /// Whether somebody accepted the failure of a host.
+    pub fn is_accepted(&self, leg: &LegId, group: &GroupName, host: &HostId) -> bool {
+        let hosts = self.accepted.get(&(leg.clone(), group.clone()));
+        hosts.is_some_and(|hosts| hosts.contains(host))
+    }
+
+    /// Failures of a group in a leg that count and that nobody accepted.
+    pub fn failures(&self, kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> usize {
+        let hosts = self.accepted.get(&(leg.clone(), group.name.clone()));
+        let counts = |host: &&HostId| {
+            !hosts.is_some_and(|hosts| hosts.contains(*host))
+                && kernel.host(leg, host).is_some_and(|row| row.counts)
+        };
+        group.hosts.iter().filter(counts).count()
     }
 
     /// Before the kernel takes an input.
@@ -81,7 +115,8 @@ impl Told {
             }
             Input::Operator { command, .. } => match command {
                 Command::Start { .. } => Some(Asked::Start),
-                Command::Resume { .. } => Some(Asked::Resume),
+                Command::Resume { .. } => Some(Asked::Resume(self.told_of(kernel))),
+                Command::Retry { .. } => Some(Asked::Retry(self.attempts(kernel))),
                 Command::Abort { .. } => Some(Asked::Abort),
                 Command::Hold { host, .. } => named(host).map(Asked::Hold),
                 Command::Unhold { host } => named(host).map(Asked::Unhold),
@@ -90,6 +125,48 @@ impl Told {
             _ => None,
         };
         self.asked = asked.map(|asked| (asked, kernel.epoch()));
+    }
+
+    /// The failures that the pause tells of: those that count at this moment, of groups with too many, or of all if those are too many.
+    fn told_of(&self, kernel: &Kernel) -> Groups {
+        let mut found = Groups::new();
+        let pause = kernel.rollout().pause.as_ref();
+        // A `resume` that only ends an operator's earlier pause accepts nothing.
+        if !pause.is_some_and(|pause| pause.code == "threshold" && pause.before.is_none()) {
+            return found;
+        }
+        let tolerated = kernel.plan().failure_threshold;
+        let over_all = proof::failed_over_all(self, kernel).len();
+        let over_all = tolerated.is_some_and(|tolerated| over_all > tolerated as usize);
+        for leg in kernel.legs() {
+            for group in &kernel.plan().groups {
+                let Some(row) = kernel.group(&leg.leg, &group.name) else {
+                    continue;
+                };
+                let tolerated = gates::tolerated(kernel, &leg.leg, group) as usize;
+                let too_many = match row.phase {
+                    GroupPhase::Breached => true,
+                    GroupPhase::RolledBack => self.failures(kernel, &leg.leg, group) > tolerated,
+                    _ => false,
+                };
+                if over_all || too_many {
+                    let counts = |host: &&HostId| kernel.host(&leg.leg, host).is_some_and(|row| row.counts);
+                    let hosts = group.hosts.iter().filter(counts).cloned().collect();
+                    found.insert((leg.leg.clone(), group.name.clone()), hosts);
+                }
+            }
+        }
+        found
+    }
+
+    fn attempts(&self, kernel: &Kernel) -> BTreeMap<(LegId, HostId), u32> {
+        let groups = self.accepted.iter();
+        let hosts = groups.flat_map(|((leg, _), hosts)| hosts.iter().map(move |host| (leg, host)));
+        let attempt = |(leg, host): (&LegId, &HostId)| {
+            let attempt = kernel.host(leg, host)?.attempt;
+            Some(((leg.clone(), host.clone()), attempt))
+        };
+        hosts.filter_map(attempt).collect()
     }
 
     /// What the kernel made of it.
@@ -102,6 +179,7 @@ impl Told {
             }
             let before = self.phases.insert(key.to_owned(), row.phase);
             if let Some(before) = before.filter(|before| *before != row.phase) {
+                self.comes_back((&leg, &host), before);
                 self.look_at_end((&leg, &host), before, row, &mut found);
             }
         }
@@ -119,13 +197,26 @@ impl Told {
         let raises = match &asked {
             Asked::Start | Asked::Abort => well,
             // One that ends an earlier pause alone lets nothing go on.
-            Asked::Resume => well && kernel.phase() != RolloutPhase::Paused,
-            Asked::Hold(_) | Asked::Unhold(_) => false,
+            Asked::Resume(_) => well && kernel.phase() != RolloutPhase::Paused,
+            Asked::Retry(_) | Asked::Hold(_) | Asked::Unhold(_) => false,
         };
         if raises && kernel.epoch() <= before {
             found.push((RAISED, format!("{} after {before}", kernel.epoch())));
         }
         match asked {
+            Asked::Resume(failed) if well => {
+                for (key, hosts) in failed {
+                    self.accepted.entry(key).or_default().extend(hosts);
+                }
+            }
+            Asked::Retry(before) if well => {
+                for ((leg, _), hosts) in &mut self.accepted {
+                    hosts.retain(|host| {
+                        let now = kernel.host(leg, host).map(|row| row.attempt);
+                        now == before.get(&(leg.clone(), host.clone())).copied()
+                    });
+                }
+            }
             Asked::Hold(host) if well => {
                 self.held_by_operator.insert(host);
             }
@@ -133,6 +224,14 @@ impl Told {
                 self.held_by_operator.remove(&host);
             }
             _ => {}
+        }
+    }
+
+    /// Whoever accepted a loss accepted no more than that.
+    fn comes_back(&mut self, (leg, host): (&LegId, &HostId), before: HostPhase) {
+        let groups = self.accepted.iter_mut().filter(|((of, _), _)| of == leg);
+        for (_, hosts) in groups.filter(|_| before == HostPhase::Lost) {
+            hosts.remove(host);
         }
     }
 

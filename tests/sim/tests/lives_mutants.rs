@@ -125,6 +125,8 @@ mutants! {
     a_hold_that_is_ignored: HoldIgnored, told::HELD, Policies;
     an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Plain;
     refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Policies;
+    who_is_accepted_without_having_failed: ForgivesAll, rules::THRESHOLD, Policies;
+    failures_accepted_at_any_pause: ForgivesAtAnyPause, rules::THRESHOLD, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

@@ -87,6 +87,8 @@ mutants! {
     an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Aborted;
     refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Wild;
     silence_that_counts: SilenceCounts, told::SILENT, Mute;
+    who_is_accepted_without_having_failed: ForgivesAll, rules::THRESHOLD, Failing;
+    failures_accepted_at_any_pause: ForgivesAtAnyPause, rules::THRESHOLD, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

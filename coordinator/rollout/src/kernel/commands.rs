@@ -335,12 +335,14 @@ impl Kernel {
         if code == "offline" {
             self.accept_absence(now_ms);
         }
-        if code != "threshold" {
+        let any = self.breaks(super::Mutant::ForgivesAtAnyPause);
+        if code != "threshold" && !any {
             return;
         }
         let plan = std::sync::Arc::clone(&self.plan);
         // What the whole rollout does not tolerate may have failed in any leg.
-        let all = self.rollout_breach_text().is_some();
+        let all = self.rollout_breach_text().is_some() || any;
+        let everybody = self.breaks(super::Mutant::ForgivesAll);
         for leg in &plan.legs {
             for group in &plan.groups {
                 let Some(row) = self.group(&leg.id, &group.name) else {
@@ -356,7 +358,7 @@ impl Kernel {
                 let failed: Vec<HostId> = group
                     .hosts
                     .iter()
-                    .filter(|host| self.host(&leg.id, host).is_some_and(|row| row.counts))
+                    .filter(|host| everybody || self.host(&leg.id, host).is_some_and(|row| row.counts))
                     .cloned()
                     .collect();
                 self.edit_group(&leg.id, &group.name, |row| row.forgiven.extend(failed));

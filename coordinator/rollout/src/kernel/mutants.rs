@@ -122,6 +122,10 @@ pub enum Mutant {
     RefusalsForgotten,
     /// Silence before a permit counts as a failure.
     SilenceCounts,
+    /// `resume` after too many failures accepts the whole group, also who did not fail.
+    ForgivesAll,
+    /// `resume` accepts failures that the pause does not tell of.
+    ForgivesAtAnyPause,
 }
 
 impl Kernel {
