@@ -37,6 +37,8 @@ pub enum Kind {
     Retried,
     /// Several good views in a row are asked for.
     Viewed,
+    /// Some say nothing from the beginning.
+    Mute,
 }
 
 const WILD: &[GroupSpec<'static>] = &[
@@ -120,6 +122,10 @@ fn made_for(kind: Kind, seed: u64) -> World {
     for host in world.hosts.values_mut() {
         let odd = rng.below(100) < bad;
         host.behaviour = behaviour(kind, odd, &mut rng);
+    }
+    if kind == Kind::Mute {
+        let mute = world.hosts.values_mut().step_by(3);
+        mute.for_each(|host| host.behaviour = Behaviour::Mute);
     }
     if kind == Kind::Stuck {
         let first = world.kernel.plan().groups[0].clone();
@@ -206,7 +212,7 @@ fn shape(kind: Kind, plan: &mut Plan, rng: &mut Rng) -> (Faults, u64) {
             return (some, 60);
         }
         Kind::Aborted => return (Faults::NONE, 100),
-        Kind::Paused | Kind::Stuck | Kind::Changed | Kind::Wild | Kind::Watched => {}
+        Kind::Paused | Kind::Stuck | Kind::Changed | Kind::Wild | Kind::Watched | Kind::Mute => {}
     }
     (some, 0)
 }

@@ -1,5 +1,6 @@
 //! Rules about what keeps hosts from beginning: windows, sets, sites and ramps. The limits are worked out here anew from the plan.
 
+use crate::told::Told;
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::order::Action;
 use rollout::kernel::{HostOrder, HostPhase, HostRow, Kernel, LegPhase, Output, RolloutPhase};
@@ -73,13 +74,6 @@ impl Gates {
         group.max_unavailable.min(limit.unwrap_or(u32::MAX))
     }
 
-    pub fn tolerated(&self, kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> u32 {
-        let limit = kernel
-            .group(leg, &group.name)
-            .and_then(|row| row.limits.failure_threshold);
-        group.failure_threshold.min(limit.unwrap_or(u32::MAX))
-    }
-
     /// A host that begins must have received its order before the close.
     pub fn began(&mut self, host: &HostId, order: &HostOrder, now: u64) -> Option<String> {
         let group = self.groups.get(host)?;
@@ -90,6 +84,7 @@ impl Gates {
 
     pub fn look(
         &mut self,
+        told: &Told,
         kernel: &Kernel,
         out: &Output,
         now: u64,
@@ -122,7 +117,7 @@ impl Gates {
             }
         }
         if tick {
-            self.look_at_rollout(kernel, &mut found);
+            self.look_at_rollout(told, kernel, &mut found);
         }
         if tick {
             for host in self.groups.keys() {
@@ -206,7 +201,7 @@ impl Gates {
     }
 
     /// Looked at after a decision: what a host says alone decides nothing.
-    pub fn look_at_rollout(&self, kernel: &Kernel, found: &mut Vec<(&'static str, String)>) {
+    pub fn look_at_rollout(&self, told: &Told, kernel: &Kernel, found: &mut Vec<(&'static str, String)>) {
         let Some(tolerated) = kernel.plan().failure_threshold else {
             return;
         };
@@ -218,12 +213,20 @@ impl Gates {
         if !legs.any(|leg| leg.phase == LegPhase::Running && leg.hops.is_empty()) {
             return;
         }
-        let failed = crate::proof::failed_over_all(kernel);
+        let failed = crate::proof::failed_over_all(told, kernel);
         if failed.len() > tolerated as usize {
             let what = format!("{failed:?} failed, {tolerated} tolerated");
             found.push((ROLLOUT_THRESHOLD, what));
         }
     }
+}
+
+/// Failures that a group tolerates in a leg: the plan's number or a person's lower one.
+pub fn tolerated(kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> u32 {
+    let limit = kernel
+        .group(leg, &group.name)
+        .and_then(|row| row.limits.failure_threshold);
+    group.failure_threshold.min(limit.unwrap_or(u32::MAX))
 }
 
 fn is_down(row: &HostRow) -> bool {

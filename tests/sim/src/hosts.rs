@@ -43,6 +43,8 @@ pub enum Behaviour {
     Flaps,
     /// PMM runs a database backup there until this moment.
     Backup(u64),
+    /// Connected, and never answers anything.
+    Mute,
 }
 
 impl Behaviour {
@@ -220,6 +222,9 @@ impl SimHost {
     }
 
     fn take(&mut self, order: HostOrder, now: u64, rng: &mut Rng) {
+        if self.behaviour == Behaviour::Mute {
+            return;
+        }
         if let Some(result) = self.journal.get(&order.order).cloned() {
             return self.say(&order, HostEvent::Finished(result));
         }

@@ -12,6 +12,7 @@ pub mod proof;
 pub mod rules;
 pub mod run;
 pub mod steps;
+pub mod told;
 pub mod turns;
 
 pub use steps::until;
@@ -293,6 +294,7 @@ impl World {
             _ => None,
         };
         self.watcher.turns.hears(&input, self.now);
+        self.watcher.told.hears(&self.kernel, &input);
         if let Input::ServerView(view) = &input {
             self.watcher.samples.shown(&self.kernel, view);
         }

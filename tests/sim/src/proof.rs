@@ -1,7 +1,8 @@
 //! Rules that ask for the cause itself: a stop for failures needs a failure too many, and a verified host truly delivers. The numbers are
 //! worked out here anew from the rows, what PMM was shown comes from the machines.
 
-use crate::gates::Gates;
+use crate::gates::tolerated;
+use crate::told::Told;
 use fleet_common::ids::{HostId, LegId};
 use fleet_common::verification::FleetSnapshot;
 use fleet_common::version::PmmVersion;
@@ -12,9 +13,9 @@ pub const TOLERATED: &str = "nothing stops for failures that are tolerated";
 pub const VERIFIED: &str = "who is verified delivers with the new release";
 
 /// A group is breached or the rollout pauses for failures in this output, and there are not enough of them.
-pub fn stopped_too_early(gates: &Gates, kernel: &Kernel, out: &Output) -> Option<String> {
-    let told = |code: &str| out.events.iter().any(|event| event.code == code);
-    let (breached, paused) = (told("group_breached"), told("rollout_paused"));
+pub fn stopped_too_early(told: &Told, kernel: &Kernel, out: &Output) -> Option<String> {
+    let says = |code: &str| out.events.iter().any(|event| event.code == code);
+    let (breached, paused) = (says("group_breached"), says("rollout_paused"));
     if !breached && !paused {
         return None;
     }
@@ -23,7 +24,7 @@ pub fn stopped_too_early(gates: &Gates, kernel: &Kernel, out: &Output) -> Option
         groups.flat_map(|group| kernel.legs().iter().map(move |leg| (&leg.leg, group)))
     };
     let too_many = |(leg, group): &(&LegId, &PlanGroup)| {
-        failures(kernel, leg, group) > gates.tolerated(kernel, leg, group) as usize
+        told.failures(kernel, leg, group) > tolerated(kernel, leg, group) as usize
     };
     for (leg, group) in both().filter(|of| !too_many(of)) {
         let text = format!("group {} in {leg} is breached", group.name);
@@ -32,7 +33,10 @@ pub fn stopped_too_early(gates: &Gates, kernel: &Kernel, out: &Output) -> Option
             .iter()
             .any(|event| event.code == "group_breached" && event.text == text)
         {
-            return Some(format!("{text} with {} failures", failures(kernel, leg, group)));
+            return Some(format!(
+                "{text} with {} failures",
+                told.failures(kernel, leg, group)
+            ));
         }
     }
     let pause = kernel
@@ -41,14 +45,15 @@ pub fn stopped_too_early(gates: &Gates, kernel: &Kernel, out: &Output) -> Option
         .as_ref()
         .filter(|pause| paused && pause.code == "threshold")?;
     let tolerated = kernel.plan().failure_threshold;
-    let over_all = tolerated.is_some_and(|tolerated| failed_over_all(kernel).len() > tolerated as usize);
+    let over_all =
+        tolerated.is_some_and(|tolerated| failed_over_all(told, kernel).len() > tolerated as usize);
     let founded = both().any(|of| too_many(&of)) || over_all;
     (!founded).then(|| pause.text.clone())
 }
 
 /// Hosts whose failure counts for the whole rollout: in the newest client leg that did anything with them they failed, their group had its turn
 /// there, and nobody accepted that. A group that was taken back had its turn.
-pub fn failed_over_all(kernel: &Kernel) -> Vec<HostId> {
+pub fn failed_over_all(told: &Told, kernel: &Kernel) -> Vec<HostId> {
     let clients = |leg: &&rollout::plan::Leg| matches!(leg.kind, LegKind::Clients { .. });
     let legs: Vec<&LegId> = kernel
         .plan()
@@ -72,24 +77,13 @@ pub fn failed_over_all(kernel: &Kernel) -> Vec<HostId> {
             !matches!(
                 row.phase,
                 GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled
-            ) && !row.forgiven.contains(&planned.host)
+            ) && !told.is_accepted(leg, &planned.group, &planned.host)
         });
         if turn && kernel.host(leg, &planned.host).is_some_and(|row| row.counts) {
             failed.push(planned.host.clone());
         }
     }
     failed
-}
-
-/// Failures of a group in a leg that count and that nobody accepted.
-fn failures(kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> usize {
-    let Some(row) = kernel.group(leg, &group.name) else {
-        return 0;
-    };
-    let counts = |host: &&HostId| {
-        !row.forgiven.contains(*host) && kernel.host(leg, host).is_some_and(|found| found.counts)
-    };
-    group.hosts.iter().filter(counts).count()
 }
 
 /// The release that PMM showed of a client since that was changed last.

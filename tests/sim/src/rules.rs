@@ -75,6 +75,7 @@ pub struct Watcher {
     pub samples: Samples,
     pub gates: super::gates::Gates,
     pub turns: super::turns::Turns,
+    pub told: super::told::Told,
     permits: super::permits::Permits,
 }
 
@@ -155,6 +156,7 @@ impl Watcher {
             limits: operated::limits(kernel),
             gates: super::gates::Gates::of(kernel.plan()),
             turns: super::turns::Turns::of(kernel),
+            told: super::told::Told::of(kernel),
             ..Self::default()
         }
     }
@@ -262,11 +264,12 @@ impl Watcher {
             self.broken(operated::LIMIT, what);
         }
         self.limits = limits;
-        let found = self.gates.look(kernel, out, now, tick);
+        let mut found = self.told.look(kernel, out, now);
+        found.extend(self.gates.look(&self.told, kernel, out, now, tick));
         for (rule, what) in found.into_iter().chain(self.turns.look(kernel, out, now)) {
             self.broken(rule, what);
         }
-        if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
+        if let Some(what) = proof::stopped_too_early(&self.told, kernel, out) {
             self.broken(proof::TOLERATED, what);
         }
         self.look_at_slots(kernel, hosts, given);
@@ -594,20 +597,13 @@ impl Watcher {
                 {
                     self.broken(DUTY, format!("group {} {:?}", group.name, row.phase));
                 }
-                let failures = group
-                    .hosts
-                    .iter()
-                    .filter(|host| {
-                        kernel.host(&leg.leg, host).is_some_and(|row| row.counts)
-                            && !row.forgiven.contains(*host)
-                    })
-                    .count();
+                let failures = self.told.failures(kernel, &leg.leg, group);
                 let had_turn = !matches!(
                     row.phase,
                     GroupPhase::Pending | GroupPhase::Gated | GroupPhase::Cancelled | GroupPhase::RolledBack
                 );
                 if had_turn
-                    && failures > self.gates.tolerated(kernel, &leg.leg, group) as usize
+                    && failures > super::gates::tolerated(kernel, &leg.leg, group) as usize
                     && matches!(kernel.phase(), RolloutPhase::Running)
                     && leg.phase == LegPhase::Running
                 {
@@ -736,7 +732,7 @@ pub fn must_count(row: &HostRow) -> Option<bool> {
         // Whom the operator or its group's policy took back did not fail.
         HostPhase::RolledBack if row.taken_back => Some(false),
         HostPhase::RolledBack | HostPhase::Failed | HostPhase::Inconsistent | HostPhase::Lost => Some(true),
-        // Refused by the plan or after the survey it does not count, refused at its turn it does.
+        // Refused by the plan or after the survey it does not count, refused at its turn it does: see `told`.
         HostPhase::Refused => None,
         _ => Some(false),
     }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use fleet_sim::run::{Break, Config, Fault, FaultSet, live};
-use fleet_sim::{gates, permits, proof, rules, run, turns};
+use fleet_sim::{gates, permits, proof, rules, run, told, turns};
 use rollout::kernel::{Kernel, Mutant};
 
 /// Lives that a mutant may survive.
@@ -62,8 +62,9 @@ macro_rules! mutants {
             caught(stringify!($mutant), $rule, Life::$life, breaks);
         })*
 
-        /// A mutant that is in no line above does not compile.
-        const _: fn(Mutant) = |mutant| match mutant { $(Mutant::$mutant => {})* };
+        /// A mutant that is in no line above does not compile. Agents of whole fleets answer as long as they are connected: one that never
+        /// does is in the lives of `mutants.rs` alone.
+        const _: fn(Mutant) = |mutant| match mutant { $(Mutant::$mutant => {})* Mutant::SilenceCounts => {} };
     };
 }
 
@@ -120,6 +121,12 @@ mutants! {
     a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Policies;
     a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Plain;
     a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Plain;
+    a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Policies;
+    a_hold_that_is_ignored: HoldIgnored, told::HELD, Policies;
+    an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Plain;
+    refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Policies;
+    who_is_accepted_without_having_failed: ForgivesAll, rules::THRESHOLD, Policies;
+    failures_accepted_at_any_pause: ForgivesAtAnyPause, rules::THRESHOLD, Policies;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.

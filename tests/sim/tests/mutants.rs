@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use fleet_sim::cases::{Kind, live};
-use fleet_sim::{World, gates, permits, proof, rules, run, turns};
+use fleet_sim::{World, gates, permits, proof, rules, run, told, turns};
 use rollout::kernel::Mutant;
 
 /// Lives that a mutant may survive.
@@ -82,6 +82,13 @@ mutants! {
     a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Failing;
     a_permit_that_is_whole_again: ResentPermitsWhole, permits::LEFT, Wild;
     a_start_that_gives_no_time: StartGivesNoTime, permits::HEARD, Wild;
+    a_slot_freed_under_way: FreesSlotUnderWay, told::HOLDS, Wild;
+    a_hold_that_is_ignored: HoldIgnored, told::HELD, Wild;
+    an_abort_that_keeps_the_epoch: AbortKeepsEpoch, told::RAISED, Aborted;
+    refusals_that_do_not_count: RefusalsForgotten, rules::COUNTS, Wild;
+    silence_that_counts: SilenceCounts, told::SILENT, Mute;
+    who_is_accepted_without_having_failed: ForgivesAll, rules::THRESHOLD, Failing;
+    failures_accepted_at_any_pause: ForgivesAtAnyPause, rules::THRESHOLD, Wild;
 }
 
 /// Agents refuse what is older than what they saw; a kernel can't break that for them.
@@ -113,6 +120,7 @@ fn nothing_is_caught_without_a_fault() {
         Kind::Retried,
         Kind::Watched,
         Kind::Viewed,
+        Kind::Mute,
     ];
     for seed in 0..8 {
         for kind in kinds {

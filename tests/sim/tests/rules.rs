@@ -7,7 +7,7 @@ use fleet_sim as world;
 
 use fleet_sim::cases::{self, Kind};
 use fleet_sim::rules::{self, Watcher};
-use fleet_sim::{gates, permits, proof, run};
+use fleet_sim::{gates, permits, proof, run, told};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use rollout::kernel::{Mutant, RolloutPhase};
@@ -143,6 +143,10 @@ rule! {
     a_sample_from_before_the_end_of_the_switch_proves_nothing: proof::VERIFIED, Failing, kernel(Mutant::SamplesOfTheSwitchProve);
     a_permit_that_is_sent_again_gives_no_more_than_what_is_left: permits::LEFT, Wild, kernel(Mutant::ResentPermitsWhole);
     a_start_of_the_coordinator_gives_agents_time_to_connect: permits::HEARD, Failing, kernel(Mutant::StartGivesNoTime);
+    whoever_is_under_way_holds_a_slot: told::HOLDS, Wild, kernel(Mutant::FreesSlotUnderWay);
+    start_resume_and_abort_raise_the_epoch: told::RAISED, Aborted, kernel(Mutant::AbortKeepsEpoch);
+    a_refusal_at_its_turn_counts: rules::COUNTS, Wild, kernel(Mutant::RefusalsForgotten);
+    silence_before_its_permit_is_no_failure: told::SILENT, Mute, kernel(Mutant::SilenceCounts);
 }
 
 proptest! {

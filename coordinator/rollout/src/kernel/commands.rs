@@ -335,12 +335,14 @@ impl Kernel {
         if code == "offline" {
             self.accept_absence(now_ms);
         }
-        if code != "threshold" {
+        let any = self.breaks(super::Mutant::ForgivesAtAnyPause);
+        if code != "threshold" && !any {
             return;
         }
         let plan = std::sync::Arc::clone(&self.plan);
         // What the whole rollout does not tolerate may have failed in any leg.
-        let all = self.rollout_breach_text().is_some();
+        let all = self.rollout_breach_text().is_some() || any;
+        let everybody = self.breaks(super::Mutant::ForgivesAll);
         for leg in &plan.legs {
             for group in &plan.groups {
                 let Some(row) = self.group(&leg.id, &group.name) else {
@@ -356,7 +358,7 @@ impl Kernel {
                 let failed: Vec<HostId> = group
                     .hosts
                     .iter()
-                    .filter(|host| self.host(&leg.id, host).is_some_and(|row| row.counts))
+                    .filter(|host| everybody || self.host(&leg.id, host).is_some_and(|row| row.counts))
                     .cloned()
                     .collect();
                 self.edit_group(&leg.id, &group.name, |row| row.forgiven.extend(failed));
@@ -408,7 +410,9 @@ impl Kernel {
         });
         self.rollout.pause = None;
         self.rollout.before_pause = None;
-        self.next_epoch();
+        if !self.breaks(super::Mutant::AbortKeepsEpoch) {
+            self.next_epoch();
+        }
         self.set_rollout(
             RolloutPhase::Aborting,
             if force { "aborted by force" } else { "aborted" },
@@ -525,7 +529,8 @@ impl Kernel {
             );
         }
         // One that is to be tried again keeps its slot from before and has not begun anew; held or away it might wait for ever.
-        let begun_anew = |phase: &HostPhase| !phase.before_permit() && !phase.is_final();
+        let frees = self.breaks(super::Mutant::FreesSlotUnderWay);
+        let begun_anew = |phase: &HostPhase| !phase.before_permit() && !phase.is_final() && !frees;
         if let Some((_, phase)) = holding.iter().find(|(_, phase)| begun_anew(phase)) {
             return refused(
                 "under_way",

@@ -170,7 +170,8 @@ impl Kernel {
     }
 
     pub(super) fn can_be_asked(&self, host: &HostId) -> bool {
-        self.is_connected(host) && self.held(host).is_none()
+        let free = self.held(host).is_none() || self.breaks(super::Mutant::HoldIgnored);
+        self.is_connected(host) && free
     }
 
     /// Whether every host of the survey has ended there.

@@ -504,7 +504,8 @@ impl Kernel {
             .map(|detail| detail.to)
             .filter(|to| !to.is_empty());
         let keeps_slot = phase == HostPhase::Inconsistent;
-        let forgotten = self.breaks(super::Mutant::FailuresForgotten);
+        let forgotten = self.breaks(super::Mutant::FailuresForgotten)
+            || phase == HostPhase::Refused && self.breaks(super::Mutant::RefusalsForgotten);
         self.enter(leg, host, phase, now_ms, |row| {
             row.counts = true;
             row.broken = match phase {

@@ -112,6 +112,20 @@ pub enum Mutant {
     ResentPermitsWhole,
     /// Deadlines go on as if there had been a coordinator all the time.
     StartGivesNoTime,
+    /// `host free-slot` takes the slot of a host under way.
+    FreesSlotUnderWay,
+    /// Whoever is held is asked and let through all the same.
+    HoldIgnored,
+    /// An abort does not raise the epoch.
+    AbortKeepsEpoch,
+    /// Who refuses at its turn does not count as failed.
+    RefusalsForgotten,
+    /// Silence before a permit counts as a failure.
+    SilenceCounts,
+    /// `resume` after too many failures accepts the whole group, also who did not fail.
+    ForgivesAll,
+    /// `resume` accepts failures that the pause does not tell of.
+    ForgivesAtAnyPause,
 }
 
 impl Kernel {

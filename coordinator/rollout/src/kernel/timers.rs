@@ -67,7 +67,14 @@ impl Kernel {
                     return;
                 }
                 if expired >= PATIENCE {
-                    self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
+                    let fails = self.breaks(super::Mutant::SilenceCounts);
+                    let end = if fails {
+                        HostPhase::Failed
+                    } else {
+                        HostPhase::Skipped
+                    };
+                    self.enter(leg, host, end, now_ms, |row| {
+                        row.counts = fails;
                         codes::DEADLINE.clone_into(&mut row.code);
                         "it did not answer before anything was changed".clone_into(&mut row.reason);
                     });

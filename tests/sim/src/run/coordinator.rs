@@ -602,6 +602,7 @@ impl Coordinator {
         given.input = expected::input(&input);
         if let Some(eyes) = &mut batch.eyes {
             eyes.watcher.turns.hears(&input, wall_ms);
+            eyes.watcher.told.hears(&self.kernel, &input);
             if let Input::ServerView(view) = &input {
                 eyes.watcher.samples.shown(&self.kernel, view);
             }

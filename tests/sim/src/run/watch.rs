@@ -92,6 +92,7 @@ pub struct Watcher {
     pub samples: rules::Samples,
     gates: crate::gates::Gates,
     pub turns: crate::turns::Turns,
+    pub told: crate::told::Told,
     permits: crate::permits::Permits,
 }
 
@@ -99,6 +100,7 @@ impl Watcher {
     pub fn new(kernel: &Kernel) -> Self {
         let mut watcher = Self {
             turns: crate::turns::Turns::of(kernel),
+            told: crate::told::Told::of(kernel),
             ..Self::default()
         };
         watcher.planned_by(kernel);
@@ -154,6 +156,8 @@ impl Watcher {
         if out.plan.is_some() {
             self.planned_by(kernel);
         }
+        let found = self.told.look(kernel, out, wall_ms);
+        self.all_broken(found);
         self.cover.look(kernel, out, &mut self.counts);
         if let (Some(new), Seen::OldEvent(order)) = (&given.as_if_new, &given.what)
             && new.rows != out.rows
@@ -190,7 +194,7 @@ impl Watcher {
         {
             self.broken(crate::permits::HEARD, what);
         }
-        if let Some(what) = proof::stopped_too_early(&self.gates, kernel, out) {
+        if let Some(what) = proof::stopped_too_early(&self.told, kernel, out) {
             self.broken(proof::TOLERATED, what);
         }
         let found = self.turns.look(kernel, out, wall_ms);
@@ -206,7 +210,7 @@ impl Watcher {
         if given.what == Seen::Tick {
             self.look_at_time(kernel, wall_ms);
             let mut found = Vec::new();
-            self.gates.look_at_rollout(kernel, &mut found);
+            self.gates.look_at_rollout(&self.told, kernel, &mut found);
             self.all_broken(found);
             if self.looks.is_multiple_of(97) {
                 self.look_at_everything(kernel, wall_ms);
@@ -396,11 +400,7 @@ impl Watcher {
                 if !turn {
                     continue;
                 }
-                let failed = |host: &&HostId| {
-                    kernel.host(&leg.leg, host).is_some_and(|row| row.counts)
-                        && !state.forgiven.contains(*host)
-                };
-                let failures = group.hosts.iter().filter(failed).count();
+                let failures = self.told.failures(kernel, &leg.leg, group);
                 let key = (leg.leg.clone(), group.name.clone());
                 let (most, tolerated) = self.limits.get(&key).copied().unwrap_or_default();
                 if failures > tolerated as usize {

@@ -122,7 +122,7 @@ impl Watcher {
         {
             self.broken(rules::PAUSE, order.order.to_string());
         }
-        for (rule, what) in self.gates.look(kernel, out, wall_ms, false) {
+        for (rule, what) in self.gates.look(&self.told, kernel, out, wall_ms, false) {
             self.broken(rule, what);
         }
         self.look_at_turn(kernel, order, planned);
