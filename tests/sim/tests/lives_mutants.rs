@@ -17,26 +17,53 @@ enum Life {
     Policies,
     /// Nothing happens but what leads to aborts that some hosts do not hear.
     Unheard,
+    /// Hosts join late, and operators take them in.
+    Late,
+    /// With policies: orders are late, doubled and overtaken.
+    Overtaken,
+    /// With policies: hosts vanish and return.
+    Vanishing,
 }
 
 fn config(kind: Life, seed: u64) -> Config {
-    let unheard = [
-        Fault::EndUnheard,
-        Fault::Disconnect,
-        Fault::HalfOpen,
-        Fault::Partition,
-        Fault::Delay,
-    ];
-    let config = Config::new(seed, 24);
+    let only = |faults: &[Fault]| Config {
+        faults: faults.iter().fold(FaultSet::NONE, |set, fault| set.with(*fault)),
+        ..Config::new(seed, 24)
+    };
     match kind {
-        Life::Plain => config,
+        Life::Plain => Config::new(seed, 24),
         Life::Policies => Config {
             policies: true,
-            ..config
+            ..Config::new(seed, 24)
         },
-        Life::Unheard => Config {
-            faults: unheard.iter().fold(FaultSet::NONE, |set, fault| set.with(*fault)),
-            ..config
+        Life::Unheard => only(&[
+            Fault::EndUnheard,
+            Fault::Disconnect,
+            Fault::HalfOpen,
+            Fault::Partition,
+            Fault::Delay,
+        ]),
+        Life::Late => only(&[Fault::LateHost, Fault::Operator]),
+        Life::Overtaken => Config {
+            policies: true,
+            ..only(&[
+                Fault::Operator,
+                Fault::Delay,
+                Fault::Duplicate,
+                Fault::Reorder,
+                Fault::CrashWhileActing,
+                Fault::HalfOpen,
+            ])
+        },
+        Life::Vanishing => Config {
+            policies: true,
+            ..only(&[
+                Fault::Partition,
+                Fault::HalfOpen,
+                Fault::SilentHost,
+                Fault::AgentCrash,
+                Fault::Reboot,
+            ])
         },
     }
 }
@@ -111,11 +138,11 @@ mutants! {
     others_before_the_end_of_the_wait_after_the_canaries: CanarySoakForgotten, turns::CANARY_SOAK, Policies;
     absence_right_after_a_start: AbsenceAtOnce, turns::ORDER, Policies;
     a_retry_that_holds_nobody: RetriesBehind, turns::ORDER, Policies;
-    a_late_host_that_nothing_is_known_of: PermitWithoutBaseline, rules::BASELINE, Policies;
+    a_late_host_that_nothing_is_known_of: PermitWithoutBaseline, rules::BASELINE, Late;
     a_sample_that_counts_twice: OldSamplesCount, rules::SAMPLES, Policies;
     hosts_that_return_without_a_slot: ReturnsWithoutSlot, rules::RETURNED, Policies;
     slots_of_an_earlier_leg_that_are_forgotten: EarlierSlotsForgotten, rules::SLOT_MAX, Policies;
-    a_hop_past_hosts_that_are_late: HopPastLateHosts, rules::LATE, Policies;
+    a_hop_past_hosts_that_are_late: HopPastLateHosts, rules::LATE, Vanishing;
     a_blackout_that_is_ignored: BlackoutsIgnored, gates::WINDOW, Policies;
     a_sample_from_before_that_proves: StaleSamplesProve, proof::VERIFIED, Policies;
     a_sample_of_the_switch_that_proves: SamplesOfTheSwitchProve, proof::VERIFIED, Policies;
@@ -135,7 +162,7 @@ fn agents_that_take_old_orders() {
     caught(
         "agents deaf to epochs",
         rules::EPOCH,
-        Life::Policies,
+        Life::Overtaken,
         Break::DeafAgents,
     );
 }
