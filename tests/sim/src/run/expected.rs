@@ -262,6 +262,7 @@ const ONLY_WITH_POLICIES: &[&str] = &[
 /// Moves that need a policy, a way back to PMM 2, or a press in the short end of a rollout: in 400 fleets of 200 hosts without policies they
 /// happened twice at most. The lives with policies are asked for all of them.
 const MOVES_WITH_POLICIES: &[&str] = &[
+    "host preparing -> already_current",
     "host preparing -> lost",
     "group ramping -> canary",
     "group gated -> pending",
