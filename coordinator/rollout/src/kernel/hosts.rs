@@ -75,7 +75,6 @@ impl Kernel {
             // it is below that again.
             row.slot |= takes_slot;
         });
-        self.stays_if_too_late(leg, host, now_ms);
         self.goes_back_with_others(leg, host, now_ms);
         self.reopened(host, &place, now_ms);
     }

@@ -20,7 +20,7 @@
 //! | the server's hops, the clients that follow to its port, and who misses the next server | `server`, `repoint`, `bridge`, `stranded` |
 //! | commands | `commands`, `retry`, `rollback`, `adopt`, `limits` |
 //! | why it is paused, whether the cause is gone, who is reminded of what | `pauses`, `cause`, `reminders` |
-//! | what everything waits for, since when and until when | `waiting`, `duties`, `next` (what ends next), `shown` (a group as people see it) |
+//! | what everything waits for, since when and until when | `waiting` (`waiting/not_begun` for hosts without a permit), `duties`, `next` (what ends next), `shown` (a group as people see it) |
 //! | a start, and a store from a backup | `start`, `restored` |
 //! | faults on purpose | `mutants` |
 

@@ -15,6 +15,8 @@ use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::{Action, OrderResult, Outcome};
 use std::sync::Arc;
 
+const TOO_LATE: &str = "it came back too late to go back: the rollout has gone on";
+
 /// Why a host can't be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NoWay {
@@ -332,23 +334,6 @@ impl Kernel {
         self.host(leg, host).is_some_and(under_way) && !self.leaves_pmm2(leg, host)
     }
 
-    /// A way back is kept until the next leg begins: whoever was wanted back and returns only after that stays.
-    pub(super) fn stays_if_too_late(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
-        let mut later = self.legs.iter().skip_while(|row| row.leg != *leg).skip(1);
-        let gone_on = later.any(|row| !matches!(row.phase, LegPhase::Waiting | LegPhase::Cancelled));
-        let wanted = self.host(leg, host).is_some_and(|row| row.back_wanted.is_some());
-        if !wanted || !(gone_on || self.leaves_pmm2(leg, host)) {
-            return;
-        }
-        let note = "it came back too late to go back: the rollout has gone on";
-        self.edit(leg, host, |row| {
-            row.back_wanted = None;
-            note.clone_into(&mut row.reason);
-        });
-        let text = format!("{}: {note}", self.name(host));
-        self.event(now_ms, format!("host:{host}"), "host_not_taken_back", text);
-    }
-
     /// No host of the group begins any more.
     fn close_group(&mut self, leg: &LegId, group: &GroupName, now_ms: u64) {
         self.leave_rest_behind(leg, group, now_ms);
@@ -377,11 +362,22 @@ impl Kernel {
         }
     }
 
-    /// Whoever was lost when its group or all clients were taken back goes the same way when it returns, unless the server has gone on since.
+    /// A lost host is back. Whoever was to go back by then, or whose group or all clients were taken back meanwhile, goes back, unless the
+    /// rollout has gone on to the next leg: a way back is kept until that begins.
     pub(super) fn goes_back_with_others(&mut self, leg: &LegId, host: &HostId, now_ms: u64) {
-        if let Some(why) = self.stays_behind_others(leg, host) {
+        let wanted = self.host(leg, host).is_some_and(|row| row.back_wanted.is_some());
+        let too_late = wanted && (self.has_gone_on(leg) || self.leaves_pmm2(leg, host));
+        if too_late {
+            self.edit(leg, host, |row| {
+                row.back_wanted = None;
+                TOO_LATE.clone_into(&mut row.reason);
+            });
+        }
+        let stays = self.stays_behind_others(leg, host);
+        if let Some(why) = stays.or_else(|| too_late.then(|| TOO_LATE.to_owned())) {
             let text = format!("{}: {why}", self.name(host));
             self.event(now_ms, format!("host:{host}"), "host_not_taken_back", text);
+            return;
         }
         let group = self
             .planned(host)
@@ -396,6 +392,12 @@ impl Kernel {
             |back| format!("taken back by {}: {}", back.by, back.reason),
         );
         self.want_back(leg, std::slice::from_ref(host), &why);
+    }
+
+    /// Whether a leg after this one has begun.
+    fn has_gone_on(&self, leg: &LegId) -> bool {
+        let mut later = self.legs.iter().skip_while(|row| row.leg != *leg).skip(1);
+        later.any(|row| !matches!(row.phase, LegPhase::Waiting | LegPhase::Cancelled))
     }
 
     /// Gives the orders back that slots allow. With all clients going back one group goes after the other, the last one first.
