@@ -113,6 +113,12 @@ pub fn paused(world: &World) -> String {
     pause.map_or_else(String::new, |pause| format!("{}: {}", pause.code, pause.text))
 }
 
+/// No rule was broken so far.
+pub fn sound(world: &World) {
+    let broken = &world.watcher.violations;
+    assert!(broken.is_empty(), "{broken:?}");
+}
+
 impl World {
     /// A started fleet in which nothing goes wrong but what these hosts do, without a helpful operator.
     pub fn calm(groups: &[GroupSpec<'_>], decision: &str, behaviours: &[(usize, Behaviour)]) -> Self {

@@ -5,7 +5,7 @@
 
 use fleet_sim::fixture;
 use fleet_sim::hosts::Behaviour;
-use fleet_sim::steps::{host, id, leaves, paused, resume, returns, started};
+use fleet_sim::steps::{host, id, leaves, paused, resume, returns, sound, started};
 use fleet_sim::{Faults, World, rules, until};
 use rollout::explain;
 use rollout::kernel::{Command, HostPhase, HostRow, LegPhase, Mutant, RollbackTarget, RolloutPhase};
@@ -190,11 +190,7 @@ fn a_hop_does_not_begin_while_a_late_host_of_the_leg_before_is_verified() {
     until(&mut world, hop_is_open);
     assert_eq!(host(&world, 1).phase, HostPhase::RolledBack);
     world.rest();
-    assert!(
-        world.watcher.violations.is_empty(),
-        "{:?}",
-        world.watcher.violations
-    );
+    sound(&world);
 }
 
 /// That the rule is looked at: a kernel that breaks it is caught.
@@ -292,9 +288,5 @@ fn a_late_host_of_a_group_taken_back_does_not_go_to_pmm2_under_the_last_server()
         );
     }
     world.rest();
-    assert!(
-        world.watcher.violations.is_empty(),
-        "{:?}",
-        world.watcher.violations
-    );
+    sound(&world);
 }

@@ -8,7 +8,7 @@ use fleet_sim::until;
 use fleet_common::order::Action;
 use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
 use fleet_sim::hosts::Behaviour;
-use fleet_sim::steps::{id, leaves, resume, returns};
+use fleet_sim::steps::{id, leaves, resume, returns, sound};
 use rollout::kernel::{Command, GroupPhase, HostPhase, HostRow, LegPhase, RollbackTarget, RolloutPhase};
 use rollout::plan::PlanDraft;
 use rollout::{explain, progress, report};
@@ -47,14 +47,6 @@ fn phase(world: &World, number: usize) -> HostPhase {
 
 fn rest(world: &mut World) {
     until(world, |world| progress::view(&world.kernel, world.now).at_rest);
-}
-
-fn sound(world: &World) {
-    assert!(
-        world.watcher.violations.is_empty(),
-        "{:?}",
-        world.watcher.violations
-    );
 }
 
 #[test]

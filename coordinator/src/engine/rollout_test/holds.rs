@@ -1,6 +1,6 @@
 //! Whoever is held while no kernel listens does not begin.
 
-use super::{Command, Duration, Fake, Instant, Life, agents, begin, during, plan, testing};
+use super::{Command, Fake, Life, agents, begin, during, plan, resume, testing};
 use crate::store::testing::enrolled_as;
 use crate::store::{AuditEntry, Store};
 
@@ -20,12 +20,7 @@ fn unhold() -> Command {
 }
 
 async fn ended(life: &Life) {
-    let begun = Instant::now();
-    while life.status().await.ended_at_ms.is_none() {
-        let status = life.status().await;
-        assert!(begun.elapsed() < Duration::from_secs(200), "{status:#?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    life.until("the end", |status| status.ended_at_ms.is_some()).await;
 }
 
 /// How often its client was switched.
@@ -44,7 +39,7 @@ async fn outcome(life: &Life) -> String {
 }
 
 /// What `host hold` does first.
-async fn in_store(store: &Store, held: Option<&str>) {
+async fn in_store(store: &Store, reason: &str) {
     let audit = AuditEntry {
         at_ms: 1,
         who: "ann".into(),
@@ -52,7 +47,7 @@ async fn in_store(store: &Store, held: Option<&str>) {
         detail: String::new(),
     };
     store
-        .hold(&HOST.into(), held.map(str::to_owned), audit)
+        .hold(&HOST.into(), Some(reason.to_owned()), audit)
         .await
         .unwrap();
 }
@@ -101,11 +96,7 @@ async fn after_the_end_and_before_it_is_tried_again() {
     during(&life, agents(&fake), &fake, async |life| {
         begin(life, plan, &fake).await;
         life.until("the pause", |status| status.paused.is_some()).await;
-        let resume = Command::Resume {
-            reason: String::new(),
-            accept_server: false,
-        };
-        life.engine.command("ann".into(), resume).await.unwrap();
+        life.engine.command("ann".into(), resume()).await.unwrap();
         ended(life).await;
         fake.0.lock().unwrap().broken.clear();
         let told = life.engine.tell("ann".into(), hold()).await.unwrap();
@@ -135,7 +126,7 @@ async fn in_the_store_only() {
     let life = Life::begin(&store, &fake).await;
     let agents = during(&life, agents(&fake), &fake, async |life| {
         begin(life, plan, &fake).await;
-        in_store(&store, Some("its disk is being replaced")).await;
+        in_store(&store, "its disk is being replaced").await;
     })
     .await;
     assert_eq!(switches(&fake), 0, "the server is first");

@@ -72,6 +72,13 @@ impl Life {
     }
 }
 
+fn resume() -> Command {
+    Command::Resume {
+        reason: String::new(),
+        accept_server: false,
+    }
+}
+
 fn agents(fake: &Fake) -> Vec<Agent> {
     fake.0
         .lock()
@@ -276,10 +283,6 @@ async fn a_restored_store_holds_the_rollout_over_restarts_until_it_is_adopted() 
     .await;
     let life = Life::begin(&store, &fake).await;
     during(&life, agents, &fake, async |life| {
-        let resume = || Command::Resume {
-            reason: String::new(),
-            accept_server: false,
-        };
         let refused = life.engine.command("test".into(), resume()).await.unwrap_err();
         assert!(
             refused.errors[0].hints[0].contains("--adopt-epoch"),
