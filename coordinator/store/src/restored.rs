@@ -51,16 +51,15 @@ pub(super) struct Shown<'a> {
 
 /// Writes the evidence down; the first of each host also goes into the audit.
 pub(super) fn record(connection: &Connection, shown: &Shown<'_>) -> Result<String, StoreError> {
-    let known = connection.execute(
-        "UPDATE restored_evidence SET term = ?2, counter = ?3, session_number = ?4, last_ms = ?5 WHERE host_id = ?1",
-        params![
+    let known = connection
+        .prepare_cached("UPDATE restored_evidence SET term = ?2, counter = ?3, session_number = ?4, last_ms = ?5 WHERE host_id = ?1")?
+        .execute(params![
             shown.id,
             int(shown.epoch.term),
             int(shown.epoch.counter),
             int(shown.session_number),
             int(shown.now_ms)
-        ],
-    )?;
+        ])?;
     let text = format!(
         "host {} has seen epoch {}, session {} and {} acknowledged events; this store knows session {} and {} events of it",
         shown.name,
@@ -71,18 +70,17 @@ pub(super) fn record(connection: &Connection, shown: &Shown<'_>) -> Result<Strin
         shown.events_known
     );
     if known == 0 {
-        connection.execute(
-            "INSERT INTO restored_evidence (host_id, term, counter, session_number, session_given, first_ms, last_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
-            params![
+        connection
+            .prepare_cached("INSERT INTO restored_evidence (host_id, term, counter, session_number, session_given, first_ms, last_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)")?
+            .execute(params![
                 shown.id,
                 int(shown.epoch.term),
                 int(shown.epoch.counter),
                 int(shown.session_number),
                 int(shown.session_given),
                 int(shown.now_ms)
-            ],
-        )?;
+            ])?;
         let entry = AuditEntry {
             at_ms: shown.now_ms,
             who: "coordinator".to_owned(),

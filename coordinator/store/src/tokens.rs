@@ -131,8 +131,8 @@ struct Token {
 
 fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled, TokenRefusal>, StoreError> {
     let token = connection
+        .prepare_cached("SELECT secret_sha256, group_label, uses, used, expires_at_ms, revoked FROM tokens WHERE token_id = ?1")?
         .query_row(
-            "SELECT secret_sha256, group_label, uses, used, expires_at_ms, revoked FROM tokens WHERE token_id = ?1",
             [&ticket.token_id],
             |row| {
                 Ok(Token {
@@ -153,11 +153,10 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
         return Ok(Err(TokenRefusal::Invalid));
     }
     let known: Option<(String, bool)> = connection
-        .query_row(
-            "SELECT host_id, revoked FROM hosts WHERE key_sha256 = ?1",
-            [&ticket.key_sha256],
-            |row| Ok((row.get(0)?, row.get::<_, i64>(1)? != 0)),
-        )
+        .prepare_cached("SELECT host_id, revoked FROM hosts WHERE key_sha256 = ?1")?
+        .query_row([&ticket.key_sha256], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)? != 0))
+        })
         .optional()?;
     if let Some((_, true)) = known {
         return Ok(Err(TokenRefusal::Revoked));
@@ -166,11 +165,8 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
         return Ok(Err(TokenRefusal::Revoked));
     }
     let used_before = connection
-        .query_row(
-            "SELECT 1 FROM token_uses WHERE token_id = ?1 AND key_sha256 = ?2",
-            [&ticket.token_id, &ticket.key_sha256],
-            |_| Ok(()),
-        )
+        .prepare_cached("SELECT 1 FROM token_uses WHERE token_id = ?1 AND key_sha256 = ?2")?
+        .query_row([&ticket.token_id, &ticket.key_sha256], |_| Ok(()))
         .optional()?
         .is_some();
     if let (true, Some((host, _))) = (used_before, &known) {
@@ -190,26 +186,23 @@ fn enrol(connection: &Connection, ticket: &JoinTicket) -> Result<Result<Enrolled
     let new = known.is_none();
     let host = known.map_or_else(|| ticket.new_host.clone(), |(host, _)| HostId::new(host));
     if new {
-        connection.execute(
-            "INSERT INTO hosts (host_id, name, group_label, key_sha256, certificate_serial, enrolled_at_ms)
-             VALUES (?1, ?2, ?3, ?4, '', ?5)",
-            params![
+        connection
+        .prepare_cached("INSERT INTO hosts (host_id, name, group_label, key_sha256, certificate_serial, enrolled_at_ms)
+             VALUES (?1, ?2, ?3, ?4, '', ?5)")?
+        .execute(params![
                 host.as_str(),
                 ticket.hostname,
                 token.group_label,
                 ticket.key_sha256,
                 int(ticket.now_ms)
-            ],
-        )?;
+            ])?;
     }
-    connection.execute(
-        "UPDATE tokens SET used = used + 1 WHERE token_id = ?1",
-        [&ticket.token_id],
-    )?;
-    connection.execute(
-        "INSERT INTO token_uses (token_id, key_sha256, host_id) VALUES (?1, ?2, ?3)",
-        params![ticket.token_id, ticket.key_sha256, host.as_str()],
-    )?;
+    connection
+        .prepare_cached("UPDATE tokens SET used = used + 1 WHERE token_id = ?1")?
+        .execute([&ticket.token_id])?;
+    connection
+        .prepare_cached("INSERT INTO token_uses (token_id, key_sha256, host_id) VALUES (?1, ?2, ?3)")?
+        .execute(params![ticket.token_id, ticket.key_sha256, host.as_str()])?;
     append(
         connection,
         &AuditEntry {

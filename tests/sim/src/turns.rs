@@ -22,6 +22,8 @@ pub struct Turns {
     connected: BTreeSet<HostId>,
     started_ms: u64,
     groups: BTreeMap<HostId, GroupName>,
+    /// Hosts of a group that are upgraded, counted along.
+    upgraded: BTreeMap<LegId, BTreeMap<GroupName, BTreeSet<HostId>>>,
     /// Since when a group's canaries are verified; 0 where nobody can say.
     reached: BTreeMap<(LegId, GroupName), u64>,
     /// Hosts that their group did not wait for, and may catch up at any time.
@@ -56,10 +58,14 @@ impl Turns {
             .map(|host| (host.host.clone(), host.group.clone()))
             .collect();
         self.reached.clear();
+        self.upgraded.clear();
         for leg in kernel.legs() {
             for group in &kernel.plan().groups {
-                let verified = count(kernel, &leg.leg, group, |row| row.upgraded());
-                if verified >= group.canaries {
+                for host in &group.hosts {
+                    let upgraded = kernel.host(&leg.leg, host).is_some_and(HostRow::upgraded);
+                    self.note(&leg.leg, group, host, upgraded);
+                }
+                if self.verified(&leg.leg, group) >= group.canaries {
                     self.reached.insert((leg.leg.clone(), group.name.clone()), 0);
                 }
             }
@@ -128,6 +134,7 @@ impl Turns {
         let Some(group) = self.groups.get(host).and_then(|name| kernel.plan().group(name)) else {
             return;
         };
+        self.note(leg, group, host, row.upgraded());
         if group.canaries == 0 || kernel.group(leg, &group.name).is_none() {
             return;
         }
@@ -137,7 +144,7 @@ impl Turns {
         if since == row.upgraded() {
             return;
         }
-        if count(kernel, leg, group, |row| row.upgraded()) < group.canaries {
+        if self.verified(leg, group) < group.canaries {
             self.reached.remove(&key);
         } else if !since {
             self.reached.insert(key, now);
@@ -172,7 +179,7 @@ impl Turns {
         found: &mut Found,
     ) {
         let text = |what: String| format!("group {} in {leg}: {what}", group.name);
-        let verified = count(kernel, leg, group, |row| row.upgraded());
+        let verified = self.verified(leg, group);
         let under_way = count(kernel, leg, group, |row| row.phase.in_flight());
         if verified < group.canaries {
             *self.met.entry(CANARY).or_default() += 1;
@@ -218,6 +225,22 @@ impl Turns {
             }) && !self.late.contains(&(leg.clone(), (*host).clone()))
         };
         group.hosts.iter().filter(open).cloned().collect()
+    }
+
+    fn note(&mut self, leg: &LegId, group: &PlanGroup, host: &HostId, upgraded: bool) {
+        let hosts = self.upgraded.entry(leg.clone()).or_default();
+        let hosts = hosts.entry(group.name.clone()).or_default();
+        if upgraded {
+            hosts.insert(host.clone());
+        } else {
+            hosts.remove(host);
+        }
+    }
+
+    /// Hosts of a group that are upgraded.
+    fn verified(&self, leg: &LegId, group: &PlanGroup) -> u32 {
+        let hosts = self.upgraded.get(leg).and_then(|groups| groups.get(&group.name));
+        hosts.map_or(0, |hosts| u32::try_from(hosts.len()).unwrap_or(u32::MAX))
     }
 
     fn leave_behind(&mut self, kernel: &Kernel, leg: &LegId, group: &PlanGroup) {

@@ -171,10 +171,13 @@ impl Kernel {
         let again = self.ask_the_refused_again(now_ms);
         let (freed_limits, reduced) = self.lift_limits(&before);
         for host in &plan.hosts {
-            self.links.entry(host.host.clone()).or_insert(Link {
-                connected: false,
-                since_ms: now_ms,
-            });
+            if !self.links.contains_key(&host.host) {
+                let away = Link {
+                    connected: false,
+                    since_ms: now_ms,
+                };
+                self.links.insert(host.host.clone(), away);
+            }
         }
         if self.breaks(super::Mutant::AdoptTouchesWork) {
             let rows = self.hosts.values_mut().flat_map(|rows| rows.values_mut());

@@ -4,14 +4,14 @@
 //! Input --apply--> rows (marked dirty) --decide (ticks, commands, server)--> more rows, orders --> Output
 //! ```
 //!
-//! Applying an event of a host is O(log hosts); deciding walks the active leg. Nothing in here panics on what others send: what does not
+//! Applying an event of a host is the same work in every fleet; deciding walks the active leg. Nothing in here panics on what others send: what does not
 //! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 //!
 //! Where to look:
 //!
 //! | question | file |
 //! |---|---|
-//! | what comes in and goes out; the rows and their states | `input`, `rows`, `state` |
+//! | what comes in and goes out; the rows and their states | `input`, `rows`, `host_map`, `state` |
 //! | what is decided each tick, and in which order | `decide` |
 //! | whose turn it is, and how many may go | `groups`, `gates` (canaries, windows, widths), `ramp`, `spread` (sets and sites), `slots` (over all legs), `limits` |
 //! | what keeps a single host | `offline`, `backup`, `baseline` (PMM's view of it from before), `unsurveyed` |
@@ -36,6 +36,7 @@ mod duties;
 mod gates;
 mod groups;
 mod health;
+mod host_map;
 mod hosts;
 mod input;
 mod keep;
@@ -85,6 +86,7 @@ pub use state::{
 use crate::plan::{Plan, PlanError, PlanHost};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, PlanId, RolloutId};
 use fleet_common::verification::{FleetSnapshot, Verification};
+use host_map::HostMap;
 use rows::Key;
 use state::Hold;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,16 +138,16 @@ pub struct Kernel {
     pub(crate) rollout: RolloutRow,
     pub(crate) legs: Vec<LegRow>,
     pub(crate) groups: BTreeMap<LegId, BTreeMap<GroupName, GroupRow>>,
-    pub(crate) hosts: BTreeMap<LegId, BTreeMap<HostId, HostRow>>,
+    pub(crate) hosts: BTreeMap<LegId, HostMap<HostRow>>,
     pub(crate) holds: BTreeMap<HostId, Hold>,
     pub(crate) baseline: Option<FleetSnapshot>,
     pub(crate) verification: Option<Verification>,
     /// What the looks at PMM found so far, the newest of each node. Not stored: the next one comes soon.
     pub(crate) last_view: Option<FleetSnapshot>,
     sights: looks::Sights,
-    pub(crate) links: BTreeMap<HostId, Link>,
+    pub(crate) links: HostMap<Link>,
     /// Position of each host in the plan.
-    index: Arc<BTreeMap<HostId, usize>>,
+    index: Arc<HostMap<usize>>,
     /// Hosts that the baseline does not have.
     unlisted: BTreeSet<HostId>,
     /// Which hosts don't go together.

@@ -1,6 +1,7 @@
 //! Making the first rows, and reading and writing stored ones.
 
 use super::adopt::{Adopted, Kept, lay_over};
+use super::host_map::HostMap;
 use super::looks::Sights;
 use super::spread::Spread;
 use super::state::{
@@ -139,7 +140,7 @@ impl Kernel {
             verification: None,
             last_view: None,
             sights: Sights::default(),
-            links: BTreeMap::new(),
+            links: HostMap::default(),
             absence_from_ms: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -154,7 +155,7 @@ impl Kernel {
         for leg in &plan.legs {
             let mut hops = Vec::new();
             let mut groups = BTreeMap::new();
-            let mut hosts = BTreeMap::new();
+            let mut hosts = HostMap::default();
             match &leg.kind {
                 LegKind::Server {
                     hops: planned,
@@ -251,7 +252,7 @@ impl Kernel {
         kernel.fill(created);
         if adopted.is_some() {
             // Every row was stored when it was made; the plan alone does not tell which hosts came after the survey.
-            kernel.hosts.values_mut().for_each(BTreeMap::clear);
+            kernel.hosts.values_mut().for_each(HostMap::clear);
             kernel.groups.values_mut().for_each(BTreeMap::clear);
         }
         (kernel.adopted, kernel.kept) = (adopted, kept);
@@ -328,7 +329,7 @@ impl Kernel {
     }
 }
 
-pub(super) fn index(plan: &Plan) -> BTreeMap<HostId, usize> {
+pub(super) fn index(plan: &Plan) -> HostMap<usize> {
     let hosts = plan.hosts.iter().enumerate();
     hosts.map(|(at, host)| (host.host.clone(), at)).collect()
 }

@@ -1,22 +1,22 @@
 //! Slots over all client legs: who holds one, and whose slot only a person can free.
 
-use super::Kernel;
 use super::start::ABSENCE_SUSPENDED_MS;
 use super::state::{HostPhase, HostRow, LegPhase};
+use super::{HostMap, Kernel};
 use crate::plan::PlanGroup;
 use fleet_common::ids::{HostId, LegId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 impl Kernel {
     /// Client legs and their rows, in the plan's order.
-    pub(super) fn client_rows(&self) -> impl Iterator<Item = (&super::LegRow, &BTreeMap<HostId, HostRow>)> {
+    pub(super) fn client_rows(&self) -> impl Iterator<Item = (&super::LegRow, &HostMap<HostRow>)> {
         let legs = self.legs.iter();
         let clients = legs.filter(|leg| self.groups.get(&leg.leg).is_some_and(|groups| !groups.is_empty()));
         clients.filter_map(|leg| Some((leg, self.hosts.get(&leg.leg)?)))
     }
 
     /// Client legs before one that has begun: whoever they left without a working client is down in this one, too.
-    fn rows_before(&self, leg: &LegId) -> impl Iterator<Item = &BTreeMap<HostId, HostRow>> {
+    fn rows_before(&self, leg: &LegId) -> impl Iterator<Item = &HostMap<HostRow>> {
         let begun = |row: &super::LegRow| row.leg == *leg && row.phase != LegPhase::Waiting;
         let counts = self.legs.iter().any(begun) && !self.breaks(super::Mutant::EarlierSlotsForgotten);
         let earlier = self.client_rows().take_while(move |(row, _)| row.leg != *leg);

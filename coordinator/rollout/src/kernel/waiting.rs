@@ -219,7 +219,7 @@ impl Kernel {
 
     /// Behind the last leg: hosts that came back after it was settled, if there are any.
     fn late_text(&self) -> String {
-        let rows = self.hosts.values().flat_map(BTreeMap::iter);
+        let rows = self.hosts.values().flat_map(super::HostMap::iter);
         let names: Vec<&str> = rows
             .filter(|(_, row)| row.in_flight() || row.phase.before_permit())
             .map(|(host, _)| self.name(host))

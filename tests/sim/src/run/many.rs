@@ -18,8 +18,8 @@ pub struct Lives {
     pub counts: BTreeMap<String, u64>,
     /// Seeds that broke a rule, with the rules.
     pub broken: BTreeMap<u64, BTreeMap<&'static str, Vec<String>>>,
-    /// Virtual hours.
-    pub hours: u64,
+    /// How long they lasted together, milliseconds of virtual time.
+    pub lasted: u64,
 }
 
 /// Lives from a range of seeds on every core. Stops early once some broke a rule.
@@ -32,20 +32,17 @@ pub fn many(template: &Config, seeds: std::ops::Range<u64>, breaks: Option<Break
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut own = Lives::default();
-                let mut lasted = 0;
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end || stop.load(Ordering::Relaxed) {
                         break;
                     }
                     let life = live(&Config { seed, ..*template }, breaks, false);
-                    lasted += life.lasted;
                     own.take(seed, life);
                     if own.broken.len() > 4 {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }
-                own.hours = lasted / 3_600_000;
                 let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 all.merge(own);
             });
@@ -62,6 +59,7 @@ pub fn many(template: &Config, seeds: std::ops::Range<u64>, breaks: Option<Break
 impl Lives {
     fn take(&mut self, seed: u64, life: Life) {
         self.lives += 1;
+        self.lasted += life.lasted;
         for (name, count) in life.counts {
             *self.counts.entry(name).or_default() += count;
         }
@@ -72,7 +70,7 @@ impl Lives {
 
     fn merge(&mut self, other: Self) {
         self.lives += other.lives;
-        self.hours += other.hours;
+        self.lasted += other.lasted;
         for (name, count) in other.counts {
             *self.counts.entry(name).or_default() += count;
         }
@@ -132,7 +130,7 @@ pub fn report(template: &Config, seeds: std::ops::Range<u64>, say: &mut dyn FnMu
         "{} lives of {} hosts, {} virtual hours, in {:.1} s",
         lives.lives,
         template.hosts,
-        lives.hours,
+        lives.lasted / 3_600_000,
         begun.elapsed().as_secs_f64()
     ));
     let mut well = true;
