@@ -1,0 +1,103 @@
+//! What ends although something of it is still open, or is judged by what was so before: a host's earlier order, a permit that is out, the
+//! failure before a next attempt, a driver that was given up, a look from before a change.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use fleet_common::inventory::Detection;
+use fleet_sim::fixture::{self, ACCEPT, GroupSpec};
+use fleet_sim::hosts::Behaviour;
+use fleet_sim::steps::{host, id, leaves, paused, resume, retry, returns, sound, started, until};
+use fleet_sim::{Faults, World};
+use rollout::explain;
+use rollout::kernel::{Command, HostPhase, HostRow, LegPhase, RollbackTarget, RolloutPhase};
+use rollout::plan::Plan;
+use rollout::policy::{FailureClass, Retries};
+
+const BRIDGE: &str = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
+const THREE: [GroupSpec<'static>; 1] = [(
+    "one",
+    3,
+    "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 3",
+)];
+const TWO: GroupSpec<'static> = (
+    "one",
+    2,
+    "canaries = 0\nfailure_threshold = 1\nmax_unavailable = 2",
+);
+
+fn row(world: &World, leg: &str, number: usize) -> HostRow {
+    world.kernel.host(&leg.into(), &id(number)).unwrap().clone()
+}
+
+fn back(world: &mut World, target: RollbackTarget) {
+    let reason = "slow queries".to_owned();
+    world.command(Command::Rollback { target, reason }).unwrap();
+}
+
+/// One more attempt after this failure, in ten minutes.
+fn tries_again(plan: &mut Plan, class: FailureClass) {
+    let retries = Retries {
+        times: 1,
+        backoff_ms: vec![600_000],
+    };
+    for group in &mut plan.groups {
+        group.retry = [(class, retries.clone())].into();
+    }
+}
+
+/// A plan with a bridge, in which h1 behaves like this and is away since the middle of its first switch; the server's last hop is due.
+fn lost_before_the_last_hop(h1: Behaviour, edit: &dyn Fn(&mut Plan)) -> World {
+    let mut draft = fixture::draft(&THREE, BRIDGE);
+    draft.plan.groups.iter_mut().for_each(|group| group.retry.clear());
+    edit(&mut draft.plan);
+    let mut world = World::of_plan(7, draft, Faults::NONE);
+    world.helpful = false;
+    world.hosts.get_mut(&id(0)).unwrap().behaviour = Behaviour::Slow;
+    world.hosts.get_mut(&id(1)).unwrap().behaviour = h1;
+    world.start();
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Switching);
+    leaves(&mut world, 1);
+    until(&mut world, |world| paused(world).starts_with("bridge_incomplete"));
+    resume(&mut world).unwrap();
+    world
+}
+
+/// h1 was lost, its slot was freed, and it is to be tried again once a person lets it.
+fn lost_and_tried_again_under_a_hold(groups: &[GroupSpec<'_>]) -> World {
+    let mut world = started(groups, &[(1, Behaviour::Silent)], &|_| {});
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Lost);
+    let (host, reason) = (id(1).to_string(), "looked at".to_owned());
+    let free = Command::FreeSlot {
+        host: host.clone(),
+        reason: reason.clone(),
+    };
+    world.command(free).unwrap();
+    world.command(Command::Hold { host, reason }).unwrap();
+    retry(&mut world, &[1]).unwrap();
+    world
+}
+
+#[test]
+fn a_host_works_at_one_order_at_a_time_over_all_legs() {
+    let mut world = lost_before_the_last_hop(Behaviour::Slow, &|plan| plan.groups[0].max_unavailable = 2);
+    world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Mute;
+    until(&mut world, |world| {
+        row(world, "clients-2", 0).phase == HostPhase::Switching
+    });
+    assert_eq!(row(&world, "clients-2", 1).phase, HostPhase::Skipped);
+    let offered = |world: &World| {
+        let told = explain::explain(&world.kernel, "h1", world.now).unwrap();
+        told.you_can
+            .iter()
+            .any(|choice| choice.command.starts_with("retry"))
+    };
+    assert_eq!(retry(&mut world, &[1]), Err("away".to_owned()));
+    assert!(!offered(&world));
+    // It goes on with what it was told in the leg before.
+    returns(&mut world, 1);
+    assert!(host(&world, 1).phase.in_flight());
+    assert_eq!(retry(&mut world, &[1]), Err("under_way".to_owned()));
+    assert!(!offered(&world));
+    until(&mut world, |world| host(world, 1).phase.is_through());
+    sound(&world);
+}
