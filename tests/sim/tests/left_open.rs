@@ -101,3 +101,20 @@ fn a_host_works_at_one_order_at_a_time_over_all_legs() {
     until(&mut world, |world| host(world, 1).phase.is_through());
     sound(&world);
 }
+
+#[test]
+fn a_lost_host_that_is_held_does_not_begin_with_the_rest_of_its_permit() {
+    let mut world = started(&THREE, &[], &|plan| plan.timing.permit_ms = 1_800_000);
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Permitted);
+    leaves(&mut world, 1);
+    until(&mut world, |world| host(world, 1).phase == HostPhase::Lost);
+    let (name, reason) = (id(1).to_string(), "disk".to_owned());
+    let said = world.command(Command::Hold { host: name, reason }).unwrap();
+    assert!(said.contains("called back"), "{said}");
+    returns(&mut world, 1);
+    for _ in 0..120 {
+        world.step();
+        assert_eq!(world.hosts[&id(1)].switches, 0, "{:?}", host(&world, 1).phase);
+    }
+    sound(&world);
+}
