@@ -118,3 +118,38 @@ fn a_lost_host_that_is_held_does_not_begin_with_the_rest_of_its_permit() {
     }
     sound(&world);
 }
+
+#[test]
+fn who_fails_where_no_attempt_follows_has_failed() {
+    for target in [RollbackTarget::Clients, RollbackTarget::Group("one".to_owned())] {
+        let mut world = started(&THREE, &[(1, Behaviour::NoSamples)], &|plan| {
+            fixture::way_back(plan, true);
+            tries_again(plan, FailureClass::Verify);
+        });
+        until(&mut world, |world| host(world, 1).phase == HostPhase::RollingBack);
+        back(&mut world, target);
+        until(&mut world, |world| host(world, 1).phase != HostPhase::RollingBack);
+        let _ = resume(&mut world);
+        world.rest();
+        let row = host(&world, 1);
+        assert!(row.phase == HostPhase::RolledBack && row.counts, "{row:#?}");
+        assert!(row.reason.contains("not verified in time"), "{row:#?}");
+        sound(&world);
+    }
+}
+
+#[test]
+fn who_fails_after_its_leg_has_failed() {
+    let mut world = lost_before_the_last_hop(Behaviour::RollsBack, &|plan| {
+        tries_again(plan, FailureClass::Install);
+    });
+    until(&mut world, |world| {
+        let last = &world.kernel.legs()[3];
+        last.hops.iter().any(|hop| hop.order.is_some())
+    });
+    returns(&mut world, 1);
+    world.rest();
+    let row = host(&world, 1);
+    assert!(row.phase == HostPhase::RolledBack && row.counts, "{row:#?}");
+    sound(&world);
+}
