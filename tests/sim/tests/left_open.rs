@@ -153,3 +153,27 @@ fn who_fails_after_its_leg_has_failed() {
     assert!(row.phase == HostPhase::RolledBack && row.counts, "{row:#?}");
     sound(&world);
 }
+
+#[test]
+fn an_abort_that_gave_up_the_driver_goes_on_when_it_is_heard_of() {
+    let mut world = started(&THREE, &[], &|_| {});
+    world.hop_pause = 1_500_000;
+    until(&mut world, |world| {
+        paused(world).starts_with("server_needs_operator")
+    });
+    let reason = "enough".to_owned();
+    world.command(Command::Abort { reason, force: false }).unwrap();
+    until(&mut world, |world| world.kernel.phase() == RolloutPhase::Aborted);
+    until(&mut world, |world| {
+        world.kernel.legs()[1].phase != LegPhase::NeedsOperator
+    });
+    assert_eq!(world.kernel.phase(), RolloutPhase::Aborting);
+    world.hop_pause = 0;
+    let open = |world: &World| world.kernel.legs()[1].hops.iter().any(|hop| hop.order.is_some());
+    until(&mut world, |world| {
+        let works = world.kernel.legs()[1].phase != LegPhase::NeedsOperator;
+        assert!(!(world.kernel.is_final() && open(world) && works));
+        world.kernel.is_final() && !open(world)
+    });
+    sound(&world);
+}
