@@ -177,3 +177,22 @@ fn an_abort_that_gave_up_the_driver_goes_on_when_it_is_heard_of() {
     });
     sound(&world);
 }
+
+#[test]
+fn the_checks_look_anew_after_a_host_was_taken_back_in_their_middle() {
+    let mut world = started(&THREE, &[], &|plan| {
+        fixture::way_back(plan, true);
+        plan.timing.verify_ms = 1_200_000;
+    });
+    until(&mut world, |world| host(world, 2).made_it());
+    world.hosts.get_mut(&id(2)).unwrap().samples = false;
+    until(&mut world, |world| world.kernel.verification().is_some());
+    back(&mut world, RollbackTarget::Host("h1".to_owned()));
+    until(&mut world, |world| host(world, 1).phase == HostPhase::RolledBack);
+    world.hosts.get_mut(&id(2)).unwrap().samples = true;
+    resume(&mut world).unwrap();
+    world.rest();
+    let found = world.kernel.verification().unwrap();
+    assert_eq!(found.clients_not_current, ["node-1"]);
+    sound(&world);
+}
