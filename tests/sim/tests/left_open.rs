@@ -196,3 +196,16 @@ fn the_checks_look_anew_after_a_host_was_taken_back_in_their_middle() {
     assert_eq!(found.clients_not_current, ["node-1"]);
     sound(&world);
 }
+
+#[test]
+fn a_lost_host_that_is_tried_again_and_held_to_the_end_is_lost() {
+    let mut world = lost_and_tried_again_under_a_hold(&[TWO]);
+    world.rest();
+    let row = host(&world, 1);
+    assert!(
+        row.phase == HostPhase::Lost && row.counts && row.reason.contains("held: looked at"),
+        "{row:#?}"
+    );
+    assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithLost);
+    sound(&world);
+}
