@@ -209,3 +209,23 @@ fn a_lost_host_that_is_tried_again_and_held_to_the_end_is_lost() {
     assert_eq!(world.kernel.phase(), RolloutPhase::FinishedWithLost);
     sound(&world);
 }
+
+#[test]
+fn a_child_plan_does_not_leave_out_a_lost_host_that_is_tried_again() {
+    let mut world = lost_and_tried_again_under_a_hold(&[TWO, ("two", 1, "approval = true")]);
+    let mut records = fixture::records(&[TWO, ("two", 1, "")]);
+    if let Detection::Installed(found) = &mut records[0].inventory.client {
+        found.version = "3.9.1".parse().unwrap();
+        found.running_version = Some(found.version);
+    }
+    records.remove(1);
+    let groups = [TWO, ("two", 1, "approval = true")];
+    let running = world.kernel.running();
+    let version = world.server_version;
+    let child = fixture::plan_of(&groups, ACCEPT, &records, version, Some(&running), world.now).unwrap();
+    let parent = world.kernel.plan_id().clone();
+    world.adopt(child.with_parent(Some(parent))).unwrap();
+    let row = host(&world, 1);
+    assert!(row.phase.before_permit(), "{row:#?}");
+    sound(&world);
+}
