@@ -229,3 +229,31 @@ fn a_child_plan_does_not_leave_out_a_lost_host_that_is_tried_again() {
     assert!(row.phase.before_permit(), "{row:#?}");
     sound(&world);
 }
+
+#[test]
+fn slots_are_exhausted_only_where_somebody_waits_for_one() {
+    let groups = [(
+        "one",
+        3,
+        "canaries = 0\nfailure_threshold = 2\nmax_unavailable = 2\nsoak = \"20m\"",
+    )];
+    let bad = [(1, Behaviour::Inconsistent), (2, Behaviour::Inconsistent)];
+    let mut world = started(&groups, &bad, &|_| {});
+    until(&mut world, |world| {
+        host(world, 2).phase == HostPhase::Inconsistent
+    });
+    let limit = Command::Limit {
+        group: "one".to_owned(),
+        max_unavailable: Some(1),
+        failure_threshold: None,
+        reason: "slow".to_owned(),
+    };
+    world.command(limit).unwrap();
+    world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Good;
+    retry(&mut world, &[1]).unwrap();
+    while !host(&world, 1).made_it() {
+        world.step();
+        assert_eq!(paused(&world), "");
+    }
+    sound(&world);
+}
