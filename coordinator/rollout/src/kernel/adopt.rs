@@ -438,7 +438,8 @@ impl Kernel {
             .any(|(leg, _)| {
                 let had_part = self.plan.entry_text(leg, host).is_some();
                 self.host(leg, host).is_some_and(|row| {
-                    row.slot || row.broken || !row.retried.is_empty() || (had_part && !open(row))
+                    let tried = !row.retried.is_empty() || row.lost_before_ms.is_some();
+                    row.slot || row.broken || tried || (had_part && !open(row))
                 })
             })
     }

@@ -1,7 +1,7 @@
 //! Trying again by itself: how a host ended says whether and when.
 
 use super::Kernel;
-use super::state::{HostPhase, HostRow};
+use super::state::{GroupPhase, HostPhase, HostRow};
 use crate::fleet::duration_text;
 use crate::policy::{FailureClass, Retries};
 use fleet_common::codes;
@@ -47,7 +47,7 @@ impl Kernel {
             .legs
             .iter()
             .any(|row| row.leg == *leg && !row.hops.is_empty());
-        if server || self.rollout.abort.is_some() {
+        if server || self.rollout.abort.is_some() || !self.is_tried_again_in(leg, host) {
             return;
         }
         let Some(row) = self.host(leg, host).filter(|row| row.counts) else {
@@ -81,6 +81,15 @@ impl Kernel {
             row.staged = false;
             row.expired = 0;
         });
+    }
+
+    /// Whether a next attempt could begin in a leg. Where it could not, the failure is how the host ended.
+    fn is_tried_again_in(&self, leg: &LegId, host: &HostId) -> bool {
+        let group = self
+            .planned(host)
+            .and_then(|planned| self.group(leg, &planned.group));
+        let closed = group.is_some_and(|row| row.phase == GroupPhase::RolledBack);
+        !closed && self.rollout.going_back.is_none() && !self.has_gone_on(leg)
     }
 
     /// Whether it waits for an attempt that comes by itself. Right after a start of the coordinator whoever waited for one still does.

@@ -2,7 +2,7 @@
 
 use super::groups::waits_for_approval;
 use super::rows::Key;
-use super::state::{Abort, GroupPhase, HostPhase, LegPhase, RolloutPhase};
+use super::state::{Abort, GroupPhase, HostPhase, HostRow, LegPhase, RolloutPhase};
 use super::stranded::{LOSE_SERVER, STAY_BEHIND, STRANDED};
 use super::{Accepted, Command, Kernel, Refusal, RollbackTarget};
 use fleet_common::ids::{GroupName, HostId, LegId};
@@ -449,7 +449,15 @@ impl Kernel {
     fn hold(&mut self, host: &HostId, reason: String, now_ms: u64) -> Answer {
         self.set_hold(host, now_ms, |hold| hold.operator = Some(reason));
         let mut rows = self.hosts.values().filter_map(|rows| rows.get(host));
-        let under_way = rows.find(|row| row.phase.in_flight()).map(|row| row.phase);
+        let under_way = rows
+            .find(|row| row.phase.in_flight() || has_permit(row))
+            .map(|row| {
+                if has_permit(row) {
+                    HostPhase::Permitted
+                } else {
+                    row.phase
+                }
+            });
         if under_way == Some(HostPhase::Permitted) {
             self.call_back(host);
         }
@@ -477,10 +485,7 @@ impl Kernel {
         if !doubted {
             self.next_epoch();
         }
-        let permitted = |leg: &&LegId| {
-            self.host(leg, host)
-                .is_some_and(|row| row.phase == HostPhase::Permitted)
-        };
+        let permitted = |leg: &&LegId| self.host(leg, host).is_some_and(has_permit);
         let legs: Vec<LegId> = self.hosts.keys().filter(permitted).cloned().collect();
         for leg in legs {
             self.edit(&leg, host, |row| {
@@ -620,4 +625,10 @@ impl Kernel {
         }
         accepted(format!("{} is left out{lost}", self.name(host)))
     }
+}
+
+/// Whether it has a permit that it is not known to have used. One that was lost with it may return before the permit's time is over.
+fn has_permit(row: &HostRow) -> bool {
+    let lost = row.phase == HostPhase::Lost && row.lost_in == Some(HostPhase::Permitted);
+    row.phase == HostPhase::Permitted || lost && row.order.is_some()
 }

@@ -299,6 +299,11 @@ impl Kernel {
             }
             return;
         }
+        if returned && self.rollout.before_pause == Some(RolloutPhase::Checking) {
+            // What was seen before says nothing of what is changed meanwhile.
+            self.rollout.before_pause = Some(RolloutPhase::Running);
+            self.dirty.insert(Key::Rollout);
+        }
         if self.anything_in_flight() {
             if self.rollout.phase == RolloutPhase::Checking {
                 self.set_rollout(RolloutPhase::Running, "a host came back and is under way", now_ms);

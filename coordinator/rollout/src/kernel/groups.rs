@@ -402,8 +402,8 @@ impl Kernel {
             let Some(row) = self.host(leg, host).filter(|row| row.phase == HostPhase::Ready) else {
                 continue;
             };
-            ready = true;
             let has_slot = self.holds_slot(leg, host);
+            ready |= !has_slot;
             if !has_slot && slots >= width && !self.breaks(super::Mutant::TooWide) {
                 break;
             }
@@ -449,6 +449,7 @@ impl Kernel {
                 let ready = candidates.iter().any(|host| {
                     self.host(leg, host)
                         .is_some_and(|row| row.phase == HostPhase::Ready)
+                        && !self.holds_slot(leg, host)
                 });
                 let held = ready && tally.stuck_slots >= self.width(leg, group, tally);
                 let idle = candidates.is_empty() && tally.in_flight + tally.retried == 0;

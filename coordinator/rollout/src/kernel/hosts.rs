@@ -96,6 +96,11 @@ impl Kernel {
     fn reopened(&mut self, host: &HostId, place: &str, now_ms: u64) {
         let target = self.name(host).to_owned();
         self.disturbed(target, format!("{place}: it was lost and came back"), now_ms);
+        self.goes_on_after_its_end("a lost host came back", now_ms);
+    }
+
+    /// What was given up is under way after all: a rollout that had ended without it goes on until that has ended, too.
+    pub(super) fn goes_on_after_its_end(&mut self, why: &str, now_ms: u64) {
         if self.rollout.phase.is_final() {
             let phase = if self.rollout.abort.is_some() {
                 RolloutPhase::Aborting
@@ -107,7 +112,7 @@ impl Kernel {
             self.rollout.ended_at_ms = None;
             self.rollout.check_until_ms = None;
             self.rollout.keeping_since_ms = None;
-            self.set_rollout(phase, "a lost host came back", now_ms);
+            self.set_rollout(phase, why, now_ms);
         }
     }
 

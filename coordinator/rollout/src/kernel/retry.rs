@@ -55,6 +55,17 @@ impl Kernel {
                 };
                 return refused("away", format!("{} is lost and away", self.name(host)), hint);
             }
+            if let Some((earlier, row)) = self.open_before(&leg, host) {
+                let (code, is) = match row.phase {
+                    HostPhase::Lost => ("away", "lost"),
+                    _ => ("under_way", "under way"),
+                };
+                return refused(
+                    code,
+                    format!("{} is {is} in {earlier}", self.name(host)),
+                    "what it was told there ends first, by itself when it is back; then `retry` it",
+                );
+            }
             if !self.is_retryable(host, row) {
                 return refused(
                     "not_failed",
@@ -169,6 +180,15 @@ impl Kernel {
         let row = leg.as_ref().and_then(|leg| self.host(leg, host));
         self.may_retry()
             && row.is_some_and(|row| self.is_retryable(host, row) && !self.is_lost_and_away(host, row))
+            && leg.is_some_and(|leg| self.open_before(&leg, host).is_none())
+    }
+
+    /// The earlier client leg whose order to a host is not answered, and its row: a host works at one order at a time, and one that is lost
+    /// goes on with that order when it returns.
+    fn open_before(&self, leg: &LegId, host: &HostId) -> Option<(&LegId, &HostRow)> {
+        let earlier = self.client_rows().take_while(|(row, _)| row.leg != *leg);
+        let mut rows = earlier.filter_map(|(earlier, rows)| Some((&earlier.leg, rows.get(host)?)));
+        rows.find(|(_, row)| row.phase.in_flight() || row.is_awaited())
     }
 
     fn is_lost_and_away(&self, host: &HostId, row: &HostRow) -> bool {

@@ -395,7 +395,7 @@ impl Kernel {
     }
 
     /// Whether a leg after this one has begun.
-    fn has_gone_on(&self, leg: &LegId) -> bool {
+    pub(super) fn has_gone_on(&self, leg: &LegId) -> bool {
         let mut later = self.legs.iter().skip_while(|row| row.leg != *leg).skip(1);
         later.any(|row| !matches!(row.phase, LegPhase::Waiting | LegPhase::Cancelled))
     }

@@ -112,6 +112,7 @@ impl Kernel {
         };
         if self.legs[at].phase == LegPhase::NeedsOperator {
             self.set_leg(at, LegPhase::Running, now_ms);
+            self.goes_on_after_its_end("the server driver is heard of again", now_ms);
         }
         match event {
             ServerEvent::StepStarted {

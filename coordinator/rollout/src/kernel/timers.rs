@@ -184,6 +184,9 @@ impl Kernel {
                     "it was offline at its turn and to the end".to_owned(),
                 ),
             };
+            if self.leave_lost(&leg, host, &reason, now_ms) {
+                continue;
+            }
             self.enter(&leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
                 code.clone_into(&mut row.code);
