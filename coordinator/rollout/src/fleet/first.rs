@@ -1,5 +1,6 @@
 //! A first fleet file from PMM's inventory: valid as it is, meant to be read and changed.
 
+use super::check::RESERVED;
 use fleet_common::verification::FleetSnapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -40,9 +41,12 @@ struct Sorted<'a> {
 pub fn first_file(settings: &FirstFile, pmm: &FleetSnapshot) -> String {
     let mut text = head(settings, pmm);
     let sorted = sort(pmm);
-    let mut names: BTreeSet<String> = BTreeSet::new();
+    let mut names: BTreeSet<String> = RESERVED.map(str::to_owned).into();
     let mut name_of = |wanted: &str| {
-        let mut name = wanted.to_owned();
+        let mut name = match one_line(wanted).trim() {
+            "" => "others".to_owned(),
+            name => name.to_owned(),
+        };
         while !names.insert(name.clone()) {
             name.push_str("-2");
         }
@@ -384,7 +388,7 @@ mod tests {
         fn the_file_is_valid_and_each_host_is_in_one_group(
             hosts in proptest::collection::btree_map(
                 "[a-c\"\\\\#\n]{1,2}",
-                proptest::collection::btree_set("canary|prod|dev|o\"ps|others", 0..3),
+                proptest::collection::btree_set("canary|prod|dev|o\"ps|others|server| |a\nb", 0..3),
                 0..12,
             )
         ) {

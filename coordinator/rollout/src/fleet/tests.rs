@@ -235,3 +235,13 @@ fn durations_that_no_clock_can_end_are_refused() {
     }
     assert!(told("[timing]\nreminder = \"366d\"", "db", TIER, "soak = \"365d\"").is_empty());
 }
+
+#[test]
+fn groups_have_names_that_can_be_typed() {
+    for name in ["server", "rollout", "db ", " db", r"d\nb", r"d\u001B[31mb"] {
+        assert_eq!(told("", name, TIER, "").len(), 1, "{name:?}");
+    }
+    for name in ["servers", "my db", "db/eu", "Zürich"] {
+        assert!(told("", name, TIER, "").is_empty(), "{name:?}");
+    }
+}

@@ -15,6 +15,9 @@ const PROFILES: [(&str, Profile); 3] = [
     ("fast", Profile::Fast),
 ];
 
+/// What `explain` knows beside groups and hosts.
+pub(in crate::fleet) const RESERVED: [&str; 2] = ["rollout", "server"];
+
 /// `[rollout]`.
 pub(super) fn rollout(raw: &raw::Rollout, found: &mut Findings<'_>) -> RolloutPolicy {
     let site_label = raw.site_label.as_ref().map(|label| {
@@ -69,6 +72,7 @@ pub(super) fn groups(
                         "give each group its own name",
                     );
                 }
+                check_name(&name, found);
                 name.into_inner()
             }
             _ => {
@@ -133,6 +137,19 @@ pub(super) fn groups(
         });
     }
     groups
+}
+
+/// A group is named in commands and on screens.
+fn check_name(name: &Spanned<String>, found: &mut Findings<'_>) {
+    let text = name.get_ref();
+    let reason = if RESERVED.contains(&text.as_str()) {
+        format!("a group can't be named `{text}`: `explain {text}` means something else")
+    } else if text.trim() != text || text.chars().any(char::is_control) {
+        format!("the name {text:?} of a group has spaces around it or characters that can't be shown")
+    } else {
+        return;
+    };
+    found.add(Some(name.at()), reason, "give it a name that can be typed");
 }
 
 /// A group that lists its hosts by name has no more of them.

@@ -12,6 +12,7 @@ use super::raw::{self, Spanned};
 use super::{Fleet, FleetError, Lines, Timing};
 use clients::clients;
 use fleet_common::version::PmmVersion;
+pub(super) use groups::RESERVED;
 use numbers::duration;
 use server::server;
 
