@@ -245,3 +245,19 @@ fn groups_have_names_that_can_be_typed() {
         assert!(told("", name, TIER, "").is_empty(), "{name:?}");
     }
 }
+
+#[test]
+fn a_match_never_asks_for_an_empty_label() {
+    for matches in [
+        "environment = \"\"",
+        "cluster = \"\"",
+        "replication_set = \"\"",
+        "names = [\"a\", \"\"]",
+    ] {
+        let told = told("", "db", matches, "");
+        assert!(
+            told.len() == 1 && told[0].contains("empty text"),
+            "{matches}: {told:?}"
+        );
+    }
+}

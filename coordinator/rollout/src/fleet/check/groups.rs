@@ -188,6 +188,21 @@ fn matcher(raw: Option<Spanned<raw::Match>>, name: &str, at: usize, found: &mut 
     };
     let offset = raw.at();
     let raw = raw.into_inner();
+    let unset = |text: &Option<String>| text.as_deref() == Some("");
+    let asked = [
+        ("environment", unset(&raw.environment)),
+        ("cluster", unset(&raw.cluster)),
+        ("replication_set", unset(&raw.replication_set)),
+        ("names", raw.names.iter().any(String::is_empty)),
+    ];
+    for (key, _) in asked.into_iter().filter(|(_, empty)| *empty) {
+        // PMM's labels are empty where nobody set them: this would take every host of which nothing is known.
+        found.add(
+            Some(offset),
+            format!("group `{name}`: match.{key} has an empty text"),
+            "leave it out, or name what its hosts have in common; hosts without the label can be listed by name",
+        );
+    }
     let matches = Matcher {
         labels: raw.labels,
         names: raw.names.into_iter().collect(),
