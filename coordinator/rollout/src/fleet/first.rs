@@ -2,6 +2,7 @@
 
 use super::check::RESERVED;
 use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -24,8 +25,10 @@ pub struct FirstFile {
 
 /// Names in one comment.
 const NAMES: usize = 8;
-/// The last release that promises something to PMM 2 clients, and with that the usual bridge.
+/// A release that still promises something to PMM 2 clients: the usual bridge.
 const BRIDGE: &str = "3.2.0";
+/// From this release on nothing is promised to them.
+const NO_PROMISE: PmmVersion = PmmVersion::new(3, 4, 0);
 
 /// Hosts of the file by group.
 struct Sorted<'a> {
@@ -133,7 +136,11 @@ fn head(settings: &FirstFile, pmm: &FleetSnapshot) -> String {
     let running = pmm
         .server_version
         .map_or_else(|| "unknown".to_owned(), |version| version.to_string());
-    let decision = if pmm.server_version.is_some_and(|version| version.major == 2) {
+    // A target that still promises something needs no decision, and a bridge past it would be refused. One that can't be read is told of when
+    // the file is checked.
+    let target = settings.target.parse::<PmmVersion>();
+    let promises = target.is_ok_and(|target| target < NO_PROMISE);
+    let decision = if pmm.server_version.is_some_and(|version| version.major == 2) && !promises {
         format!(
             "
 # From PMM Server 3.4 on nothing is guaranteed to PMM 2 clients. Decide: over a release that still does (server, clients, server, clients),
@@ -309,7 +316,6 @@ mod tests {
     use super::*;
     use crate::fleet::{HostFacts, parse};
     use fleet_common::verification::{PmmClient, PmmService};
-    use fleet_common::version::PmmVersion;
     use proptest::prelude::*;
 
     fn settings() -> FirstFile {
@@ -381,6 +387,27 @@ mod tests {
         assert_eq!(fleet.groups[0].matches.names, ["db5".to_owned()].into());
         assert_eq!(fleet.groups[3].matches.environment.as_deref(), Some("prod"));
         assert!(text.contains("cluster orders: db1, db2, db3, db4, db5"), "{text}");
+    }
+
+    #[test]
+    fn the_decision_on_pmm_2_clients_fits_the_target() {
+        let pmm = snapshot(&[("db1".to_owned(), Vec::new())]);
+        for (target, decides) in [
+            ("3.9.1", true),
+            ("3.4.0", true),
+            ("3.3.1", false),
+            ("3.2.0", false),
+            ("2.44.1", false),
+        ] {
+            let settings = FirstFile {
+                target: target.to_owned(),
+                ..settings()
+            };
+            let text = first_file(&settings, &pmm);
+            let fleet = parse(&text, "fleet.toml");
+            assert!(fleet.is_ok(), "{target}: {:?}", fleet.err());
+            assert_eq!(text.contains("[server.pmm2_clients]"), decides, "{target}");
+        }
     }
 
     proptest! {
