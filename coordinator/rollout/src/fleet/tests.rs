@@ -261,3 +261,23 @@ fn a_match_never_asks_for_an_empty_label() {
         );
     }
 }
+
+#[test]
+fn a_time_that_the_clocks_show_twice_has_its_offset() {
+    let shown = |at: &str| {
+        let at: jiff::Timestamp = at.parse().unwrap();
+        moment_text(at.as_millisecond().try_into().unwrap(), "Europe/Madrid")
+    };
+    assert_eq!(
+        shown("2026-10-25T00:30:00Z"),
+        "Sun 2026-10-25 02:30 +02:00 (Europe/Madrid)"
+    );
+    assert_eq!(
+        shown("2026-10-25T01:30:00Z"),
+        "Sun 2026-10-25 02:30 +01:00 (Europe/Madrid)"
+    );
+    assert_eq!(
+        shown("2026-10-25T02:30:00Z"),
+        "Sun 2026-10-25 03:30 (Europe/Madrid)"
+    );
+}
