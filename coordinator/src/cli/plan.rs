@@ -42,7 +42,7 @@ enum Command {
     Diff {
         /// Plan id
         plan: String,
-        /// The other plan; `now` for one that is made anew from the same fleet file, and not kept
+        /// The other plan; `now` for one that is made anew, and not kept, of the fleet file as it was when the plan was made
         #[arg(default_value = "now")]
         other: String,
         /// List every change, also on a terminal

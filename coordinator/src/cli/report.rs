@@ -130,6 +130,13 @@ pub fn text(report: &ReportDocument, width: usize, lists: Lists) -> String {
             moved.join("\n")
         );
     }
+    if !report.accepted_unmatched.is_empty() {
+        let line = format!(
+            "left behind, as an operator accepted: {}",
+            report.accepted_unmatched.join(", ")
+        );
+        let _ = writeln!(text, "\n{}", fold(&line, width, 2));
+    }
     checks(report, width, lists, &mut text);
     if !report.disturbances.is_empty() {
         let _ = writeln!(text, "\ndisturbances:");

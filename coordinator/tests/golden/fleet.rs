@@ -246,7 +246,7 @@ impl Setup {
         Host::new(record, behaviour.unwrap_or(Behaviour::Good))
     }
 
-    /// The plan, made by the real code.
+    /// The plan of the fleet file as it is now, made by the real code.
     pub fn draft(
         &self,
         hosts: &BTreeMap<HostId, Host>,
@@ -254,7 +254,19 @@ impl Setup {
         now: u64,
         running: Option<&Running>,
     ) -> Result<PlanDraft, Vec<FleetError>> {
-        let fleet = rollout::fleet::parse(&self.fleet_text(), "fleet.toml")?;
+        self.draft_of(&self.fleet_text(), hosts, server, now, running)
+    }
+
+    /// The same of another fleet file.
+    pub fn draft_of(
+        &self,
+        file: &str,
+        hosts: &BTreeMap<HostId, Host>,
+        server: PmmVersion,
+        now: u64,
+        running: Option<&Running>,
+    ) -> Result<PlanDraft, Vec<FleetError>> {
+        let fleet = rollout::fleet::parse(file, "fleet.toml")?;
         let input = ServerInput {
             running: server,
             findings: self.findings.clone(),

@@ -114,7 +114,11 @@ impl Player {
             ["explain"] => self.explain("rollout")?,
             ["explain", subject] => self.explain(subject)?,
             ["plan"] => self.plan()?,
-            ["plan", "diff"] => self.diff()?,
+            ["plan", "diff", plan] => {
+                let typed: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+                pmm_coordinator::cli::takes(&typed)?;
+                self.diff(plan)?
+            }
             ["adopt", ref plan @ ..] => self.adopt(by, plan.first().copied())?,
             ["join", name, group] => {
                 self.world.join(name, group);
@@ -284,15 +288,19 @@ impl Player {
         Ok(answer.unwrap_or_else(|refusal| refused(&refusal)))
     }
 
-    fn diff(&self) -> Result<String, String> {
+    /// A plan against one that is made now of the same fleet file, as it was when the plan was made.
+    fn diff(&self, plan: &str) -> Result<String, String> {
         let world = &self.world;
-        let now = world.draft_now(world.is_started())?.plan;
+        let row = world.core.plan(&PlanId::new(plan)).map_err(text)?;
+        let row = row.ok_or("there is no such plan")?;
+        let file = String::from_utf8_lossy(&row.fleet_text);
+        let now = world.draft_of(&file, world.is_started())?.plan;
         let document = PlanDiffDocument {
-            from: world.kernel.plan_id().to_string(),
+            from: row.plan.to_string(),
             to: "now".to_owned(),
-            diff: rollout::plan::diff(world.kernel.plan(), &now),
+            diff: rollout::plan::diff(&read(&row)?, &now),
         };
-        Ok(screens::plan_diff(&document, WIDTH))
+        check::fits(screens::plan_diff(&document, WIDTH), WIDTH)
     }
 
     fn status(&self, width: usize) -> String {

@@ -89,7 +89,7 @@ impl World {
     /// A plan of the fleet as it is, to be kept. While a rollout runs it follows that one's plan, as the coordinator makes it.
     pub fn plan_now(&self) -> Result<PlanRow, String> {
         let running = self.is_started() && !self.kernel.is_final();
-        let draft = self.draft_now(running)?;
+        let draft = self.draft_of(&self.setup.fleet_text(), running)?;
         let newest = self.core.newest_plan().map_err(|error| error.to_string())?;
         let parent = if running {
             Some(self.kernel.plan_id().clone())
@@ -102,11 +102,11 @@ impl World {
         })
     }
 
-    /// What would be planned now, for a rollout that runs or for a new one.
-    pub fn draft_now(&self, running: bool) -> Result<PlanDraft, String> {
+    /// What would be planned now of a fleet file, for a rollout that runs or for a new one.
+    pub fn draft_of(&self, file: &str, running: bool) -> Result<PlanDraft, String> {
         let running = running.then(|| self.kernel.running());
         self.setup
-            .draft(&self.hosts, self.server.version, self.now, running.as_ref())
+            .draft_of(file, &self.hosts, self.server.version, self.now, running.as_ref())
             .map_err(|errors| format!("{errors:?}"))
     }
 

@@ -177,3 +177,18 @@ fn what_decides_who_goes_with_whom_is_told() {
         "the first ones are its canaries"
     );
 }
+
+#[test]
+fn hosts_that_change_places_are_told_by_name() {
+    let old = plan();
+    let mut new = old.clone();
+    new.groups[1].hosts.swap(0, 2);
+    let changes = diff(&old, &new).changes;
+    let name = |at: usize| {
+        let host = &old.groups[1].hosts[at];
+        let found = old.hosts.iter().find(|planned| planned.host == *host);
+        Some(format!("{} earlier", found.unwrap().name))
+    };
+    assert_ne!(name(0), Some(format!("{} earlier", old.groups[1].hosts[0])));
+    assert_eq!((&changes[0].from, &changes[0].to), (&name(0), &name(2)));
+}

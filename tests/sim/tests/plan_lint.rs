@@ -231,6 +231,11 @@ fn cases() -> Vec<(&'static str, Case, Case)> {
             of("on_breach = \"rollback\""),
             of("on_breach = \"pause\""),
         ),
+        (
+            "patience_short",
+            of("health = { good_views = 3, patience = \"30s\" }"),
+            of("health = { good_views = 3, patience = \"3m\" }"),
+        ),
         ("profile_over_defaults", of("profile = \"fast\""), of("")),
         ("ramp_wide", of("ramp = [1, 3]"), of("ramp = [1, 2]")),
         (

@@ -249,6 +249,26 @@ fn a_difference_is_told_once_and_nothing_differs_from_itself() {
 }
 
 #[test]
+fn a_difference_has_moments_as_dates_and_pauses_as_durations() {
+    let old = plan(&[("one", 4, "")], ACCEPT, "2.41.2", None);
+    let policy = "blackouts = [{ from = \"2026-12-20T00:00\", until = \"2027-01-07T06:00\", zone = \"Europe/Madrid\", reason = \"freeze\" }]
+retry = { install = { times = 2, backoff = [\"1m\", \"5m\"] } }";
+    let new = plan(&[("one", 4, policy)], ACCEPT, "2.41.2", None);
+    let changes = diff(&old, &new).changes;
+    let to = |what: &str| -> String {
+        let found = changes.iter().find(|change| change.what == what);
+        found.and_then(|change| change.to.clone()).unwrap_or_default()
+    };
+    assert_eq!(
+        to("blackouts"),
+        "2026-12-19 23:00 to 2027-01-07 05:00 (UTC): freeze",
+        "{changes:?}"
+    );
+    let retry = to("retry");
+    assert!(retry.contains("install backoff 1m; 5m times 2"), "{retry}");
+}
+
+#[test]
 fn a_child_keeps_the_ids_of_the_legs_that_are_left() {
     let head = "[server.pmm2_clients]\nbridge = \"3.2.0\"";
     let groups: [GroupSpec<'_>; 1] = [("one", 3, "")];

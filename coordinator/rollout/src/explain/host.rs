@@ -372,7 +372,9 @@ fn open_choices(kernel: &Kernel, planned: &PlanHost, row: &HostRow, duty: &Duty)
             choices = vec![choice::accept(&planned.name), take_back()];
         }
         if !kernel.is_connected(&planned.host) {
-            choices = vec![away()];
+            // A verdict is given without its agent.
+            choices.retain(|choice| *choice != watch());
+            choices.push(away());
         }
         match &rollout.pause {
             // What is asked of a person may be what this host waits for.

@@ -1,6 +1,8 @@
 //! A first fleet file from PMM's inventory: valid as it is, meant to be read and changed.
 
+use super::check::RESERVED;
 use fleet_common::verification::FleetSnapshot;
+use fleet_common::version::PmmVersion;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -23,8 +25,10 @@ pub struct FirstFile {
 
 /// Names in one comment.
 const NAMES: usize = 8;
-/// The last release that promises something to PMM 2 clients, and with that the usual bridge.
+/// A release that still promises something to PMM 2 clients: the usual bridge.
 const BRIDGE: &str = "3.2.0";
+/// From this release on nothing is promised to them.
+const NO_PROMISE: PmmVersion = PmmVersion::new(3, 4, 0);
 
 /// Hosts of the file by group.
 struct Sorted<'a> {
@@ -40,9 +44,12 @@ struct Sorted<'a> {
 pub fn first_file(settings: &FirstFile, pmm: &FleetSnapshot) -> String {
     let mut text = head(settings, pmm);
     let sorted = sort(pmm);
-    let mut names: BTreeSet<String> = BTreeSet::new();
+    let mut names: BTreeSet<String> = RESERVED.map(str::to_owned).into();
     let mut name_of = |wanted: &str| {
-        let mut name = wanted.to_owned();
+        let mut name = match one_line(wanted).trim() {
+            "" => "others".to_owned(),
+            name => name.to_owned(),
+        };
         while !names.insert(name.clone()) {
             name.push_str("-2");
         }
@@ -129,7 +136,11 @@ fn head(settings: &FirstFile, pmm: &FleetSnapshot) -> String {
     let running = pmm
         .server_version
         .map_or_else(|| "unknown".to_owned(), |version| version.to_string());
-    let decision = if pmm.server_version.is_some_and(|version| version.major == 2) {
+    // A target that still promises something needs no decision, and a bridge past it would be refused. One that can't be read is told of when
+    // the file is checked.
+    let target = settings.target.parse::<PmmVersion>();
+    let promises = target.is_ok_and(|target| target < NO_PROMISE);
+    let decision = if pmm.server_version.is_some_and(|version| version.major == 2) && !promises {
         format!(
             "
 # From PMM Server 3.4 on nothing is guaranteed to PMM 2 clients. Decide: over a release that still does (server, clients, server, clients),
@@ -305,7 +316,6 @@ mod tests {
     use super::*;
     use crate::fleet::{HostFacts, parse};
     use fleet_common::verification::{PmmClient, PmmService};
-    use fleet_common::version::PmmVersion;
     use proptest::prelude::*;
 
     fn settings() -> FirstFile {
@@ -379,12 +389,33 @@ mod tests {
         assert!(text.contains("cluster orders: db1, db2, db3, db4, db5"), "{text}");
     }
 
+    #[test]
+    fn the_decision_on_pmm_2_clients_fits_the_target() {
+        let pmm = snapshot(&[("db1".to_owned(), Vec::new())]);
+        for (target, decides) in [
+            ("3.9.1", true),
+            ("3.4.0", true),
+            ("3.3.1", false),
+            ("3.2.0", false),
+            ("2.44.1", false),
+        ] {
+            let settings = FirstFile {
+                target: target.to_owned(),
+                ..settings()
+            };
+            let text = first_file(&settings, &pmm);
+            let fleet = parse(&text, "fleet.toml");
+            assert!(fleet.is_ok(), "{target}: {:?}", fleet.err());
+            assert_eq!(text.contains("[server.pmm2_clients]"), decides, "{target}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_file_is_valid_and_each_host_is_in_one_group(
             hosts in proptest::collection::btree_map(
                 "[a-c\"\\\\#\n]{1,2}",
-                proptest::collection::btree_set("canary|prod|dev|o\"ps|others", 0..3),
+                proptest::collection::btree_set("canary|prod|dev|o\"ps|others|server| |a\nb", 0..3),
                 0..12,
             )
         ) {

@@ -43,7 +43,7 @@ pub fn blackout_text(blackout: &Blackout, zone: &str) -> String {
     )
 }
 
-/// `Sat 2026-11-28 01:00 (Europe/Madrid)`; in UTC where the zone is not known.
+/// `Sat 2026-11-28 01:00 (Europe/Madrid)`; in UTC where the zone is not known. A time that the clocks show twice has its offset beside it.
 pub fn moment_text(at_ms: u64, zone: &str) -> String {
     format!("{} ({})", civil(at_ms, zone, "%a %Y-%m-%d %H:%M"), known(zone).1)
 }
@@ -54,7 +54,15 @@ fn civil(at_ms: u64, zone: &str, form: &str) -> String {
         .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     at.map_or_else(
         || "never".to_owned(),
-        |at| at.to_zoned(known(zone).0).strftime(form).to_string(),
+        |at| {
+            let at = at.to_zoned(known(zone).0);
+            let shown_twice = at
+                .time_zone()
+                .to_ambiguous_timestamp(at.datetime())
+                .is_ambiguous();
+            let offset = if shown_twice { " %:z" } else { "" };
+            at.strftime(&format!("{form}{offset}")).to_string()
+        },
     )
 }
 

@@ -199,3 +199,85 @@ fn lists_of_servers() {
     assert!(errors[0].reason.contains("more than one"), "{errors:?}");
     assert_eq!(errors[0].line, Some(2));
 }
+
+/// What is said about a file with one group, more lines of it, and another table before it.
+fn told(before: &str, name: &str, matches: &str, after: &str) -> Vec<String> {
+    let text = format!(
+        "[server]\nurl = \"https://pmm.example.com\"\ncredential_file = \"/x\"\ntarget = \"3.9.1\"\n{before}\n[[group]]\nname = \"{name}\"\nmatch = {{ {matches} }}\n{after}"
+    );
+    let errors = parse(&text, "fleet.toml").err().unwrap_or_default();
+    errors.into_iter().map(|error| error.reason).collect()
+}
+
+const TIER: &str = "labels = { tier = \"db\" }";
+
+#[test]
+fn durations_that_no_clock_can_end_are_refused() {
+    // The longest that fits into the milliseconds of the kernel, but for the present time.
+    let forever = "213503982334d";
+    for key in ["soak", "canary_soak", "deadline"] {
+        let told = told("", "db", TIER, &format!("{key} = {forever:?}"));
+        assert_eq!(told, [format!("{key} = {forever:?} is longer than a year")]);
+    }
+    for key in ["permit", "reminder", "lost_after", "verify"] {
+        let long = told(&format!("[timing]\n{key} = {forever:?}"), "db", TIER, "");
+        assert_eq!(
+            long,
+            [format!("timing.{key} = {forever:?} is longer than a year")]
+        );
+        let short = told(&format!("[timing]\n{key} = \"1ms\""), "db", TIER, "");
+        assert_eq!(
+            short,
+            [format!(
+                "timing.{key} = \"1ms\" is over before anybody could answer"
+            )]
+        );
+    }
+    assert!(told("[timing]\nreminder = \"366d\"", "db", TIER, "soak = \"365d\"").is_empty());
+}
+
+#[test]
+fn groups_have_names_that_can_be_typed() {
+    for name in ["server", "rollout", "db ", " db", r"d\nb", r"d\u001B[31mb"] {
+        assert_eq!(told("", name, TIER, "").len(), 1, "{name:?}");
+    }
+    for name in ["servers", "my db", "db/eu", "Zürich"] {
+        assert!(told("", name, TIER, "").is_empty(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_match_never_asks_for_an_empty_label() {
+    for matches in [
+        "environment = \"\"",
+        "cluster = \"\"",
+        "replication_set = \"\"",
+        "names = [\"a\", \"\"]",
+    ] {
+        let told = told("", "db", matches, "");
+        assert!(
+            told.len() == 1 && told[0].contains("empty text"),
+            "{matches}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_time_that_the_clocks_show_twice_has_its_offset() {
+    let shown = |at: &str| {
+        let at: jiff::Timestamp = at.parse().unwrap();
+        moment_text(at.as_millisecond().try_into().unwrap(), "Europe/Madrid")
+    };
+    assert_eq!(
+        shown("2026-10-25T00:30:00Z"),
+        "Sun 2026-10-25 02:30 +02:00 (Europe/Madrid)"
+    );
+    assert_eq!(
+        shown("2026-10-25T01:30:00Z"),
+        "Sun 2026-10-25 02:30 +01:00 (Europe/Madrid)"
+    );
+    assert_eq!(
+        shown("2026-10-25T02:30:00Z"),
+        "Sun 2026-10-25 03:30 (Europe/Madrid)"
+    );
+}

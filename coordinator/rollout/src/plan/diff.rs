@@ -1,8 +1,8 @@
 //! What is different between two plans.
 
 use super::{HostAction, Plan, PlanGroup, PlanHost, compared};
-use crate::fleet::{Limit, duration_text, window_text};
-use crate::policy::Window;
+use crate::fleet::{Limit, blackout_text, duration_text, window_text};
+use crate::policy::{Blackout, Window};
 use fleet_common::ids::HostId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -132,13 +132,7 @@ fn shown(key: &str, value: &Value) -> String {
         }
         Value::Array(list) if list.is_empty() => "none".to_owned(),
         Value::Array(list) => {
-            let items: Vec<String> = list
-                .iter()
-                .map(|item| match serde_json::from_value::<Window>(item.clone()) {
-                    Ok(window) => window_text(&window),
-                    Err(_) => shown("", item),
-                })
-                .collect();
+            let items: Vec<String> = list.iter().map(|item| shown_item(key, item)).collect();
             items.join("; ")
         }
         Value::Object(map) if map.is_empty() => "none".to_owned(),
@@ -150,6 +144,17 @@ fn shown(key: &str, value: &Value) -> String {
             items.join(" ")
         }
         other => other.to_string(),
+    }
+}
+
+/// One of a list. The moments of a blackout are points in time, though their keys end like those of durations.
+fn shown_item(key: &str, item: &Value) -> String {
+    if let Ok(window) = serde_json::from_value::<Window>(item.clone()) {
+        return window_text(&window);
+    }
+    match serde_json::from_value::<Blackout>(item.clone()) {
+        Ok(blackout) => blackout_text(&blackout, "UTC"),
+        Err(_) => shown(key, item),
     }
 }
 
@@ -246,7 +251,7 @@ fn groups(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
             }
         }
         fields(ChangeKind::Group, &format!("group:{name}"), &from, &to, changes);
-        order_of_hosts(group, other, changes);
+        order_of_hosts((old, group), (new, other), changes);
     }
     let order = |plan: &Plan, others: &BTreeMap<String, PlanGroup>| -> Vec<String> {
         plan.groups
@@ -278,9 +283,17 @@ fn share(group: &PlanGroup, number: &str) -> Option<String> {
 }
 
 /// The first hosts of a group are its canaries.
-fn order_of_hosts(old: &PlanGroup, new: &PlanGroup, changes: &mut Vec<Change>) {
+fn order_of_hosts(
+    (before, old): (&Plan, &PlanGroup),
+    (after, new): (&Plan, &PlanGroup),
+    changes: &mut Vec<Change>,
+) {
     let known: BTreeSet<&HostId> = old.hosts.iter().collect();
     let kept: BTreeSet<&HostId> = new.hosts.iter().filter(|host| known.contains(host)).collect();
+    let earlier = |plan: &Plan, host: &HostId| {
+        let name = plan.find_host(host.as_str()).map(|host| host.name.as_str());
+        Some(format!("{} earlier", name.unwrap_or(host.as_str())))
+    };
     let order = |group: &PlanGroup| -> Vec<HostId> {
         let both = group.hosts.iter().filter(|host| kept.contains(host));
         both.cloned().collect()
@@ -291,8 +304,8 @@ fn order_of_hosts(old: &PlanGroup, new: &PlanGroup, changes: &mut Vec<Change>) {
             ChangeKind::Group,
             format!("group:{}", old.name),
             "order of hosts",
-            Some(format!("{first} earlier")),
-            Some(format!("{instead} earlier")),
+            earlier(before, first),
+            earlier(after, instead),
         ));
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Pace {
     /// One host from its permit to the first good view of PMM.
     host_ms: u64,
     /// Each further good view: it needs a newer sample of every series, and these come by PMM's resolution.
-    view_ms: u64,
+    pub view_ms: u64,
 }
 
 pub(super) const SHORT: Pace = Pace {

@@ -32,6 +32,7 @@ pub(super) fn warnings(plan: &Plan, fleet: &Fleet, total: u32, now_ms: u64) -> V
             });
         };
         limits(group, &hosts, fleet, &mut warn);
+        health(group, &mut warn);
         times(plan, group, now_ms, &mut warn);
         way_back(plan, group, &hosts, &mut warn);
         if group.offline == Offline::Wait && group.deadline_ms.is_none() {
@@ -64,6 +65,7 @@ fn hint(code: &str) -> &'static str {
         "on_breach_no_way_back" => {
             "expect that they stay as they are and a person is asked; `on_breach = \"pause\"` says just that"
         }
+        "patience_short" => "a longer `health.patience` (or `timing.verify`), or fewer good views",
         "profile_over_defaults" => "write the limit that is meant into the group itself",
         "ramp_wide" => "leave the step out, or raise max_unavailable",
         "sets_slow" => {
@@ -186,6 +188,24 @@ fn limits(group: &PlanGroup, hosts: &[&PlanHost], fleet: &Fleet, warn: &mut impl
                 without.len(),
                 if without.len() == 1 { "does" } else { "do" },
                 some_of(without)
+            ),
+        );
+    }
+}
+
+/// A host that works goes back to its old client when the time for its verdict is over before PMM can have seen enough of it.
+fn health(group: &PlanGroup, warn: &mut impl FnMut(&str, String)) {
+    let Some(gate) = &group.health else { return };
+    let needs = u64::from(gate.good_views).saturating_mul(LONG.view_ms);
+    if gate.patience_ms < needs {
+        warn(
+            "patience_short",
+            format!(
+                "hosts that work may be taken back: {} good view{} in a row may take {}, and the verdict is due after {}",
+                gate.good_views,
+                if gate.good_views == 1 { "" } else { "s" },
+                duration_text(needs),
+                duration_text(gate.patience_ms)
             ),
         );
     }

@@ -15,6 +15,9 @@ const PROFILES: [(&str, Profile); 3] = [
     ("fast", Profile::Fast),
 ];
 
+/// What `explain` knows beside groups and hosts.
+pub(in crate::fleet) const RESERVED: [&str; 2] = ["rollout", "server"];
+
 /// `[rollout]`.
 pub(super) fn rollout(raw: &raw::Rollout, found: &mut Findings<'_>) -> RolloutPolicy {
     let site_label = raw.site_label.as_ref().map(|label| {
@@ -69,6 +72,7 @@ pub(super) fn groups(
                         "give each group its own name",
                     );
                 }
+                check_name(&name, found);
                 name.into_inner()
             }
             _ => {
@@ -135,6 +139,19 @@ pub(super) fn groups(
     groups
 }
 
+/// A group is named in commands and on screens.
+fn check_name(name: &Spanned<String>, found: &mut Findings<'_>) {
+    let text = name.get_ref();
+    let reason = if RESERVED.contains(&text.as_str()) {
+        format!("a group can't be named `{text}`: `explain {text}` means something else")
+    } else if text.trim() != text || text.chars().any(char::is_control) {
+        format!("the name {text:?} of a group has spaces around it or characters that can't be shown")
+    } else {
+        return;
+    };
+    found.add(Some(name.at()), reason, "give it a name that can be typed");
+}
+
 /// A group that lists its hosts by name has no more of them.
 fn check_threshold(own: &Given, name: &str, matches: &Matcher, at: Option<usize>, found: &mut Findings<'_>) {
     let (Some(Limit::Count(count)), true) = (own.failure_threshold, only_names(matches)) else {
@@ -171,6 +188,21 @@ fn matcher(raw: Option<Spanned<raw::Match>>, name: &str, at: usize, found: &mut 
     };
     let offset = raw.at();
     let raw = raw.into_inner();
+    let unset = |text: &Option<String>| text.as_deref() == Some("");
+    let asked = [
+        ("environment", unset(&raw.environment)),
+        ("cluster", unset(&raw.cluster)),
+        ("replication_set", unset(&raw.replication_set)),
+        ("names", raw.names.iter().any(String::is_empty)),
+    ];
+    for (key, _) in asked.into_iter().filter(|(_, empty)| *empty) {
+        // PMM's labels are empty where nobody set them: this would take every host of which nothing is known.
+        found.add(
+            Some(offset),
+            format!("group `{name}`: match.{key} has an empty text"),
+            "leave it out, or name what its hosts have in common; hosts without the label can be listed by name",
+        );
+    }
     let matches = Matcher {
         labels: raw.labels,
         names: raw.names.into_iter().collect(),

@@ -9,12 +9,15 @@ mod times;
 
 use super::error::Findings;
 use super::raw::{self, Spanned};
-use super::units::duration_ms;
 use super::{Fleet, FleetError, Lines, Timing};
 use clients::clients;
 use fleet_common::version::PmmVersion;
+pub(super) use groups::RESERVED;
+use numbers::duration;
 use server::server;
 
+/// What is shorter is nearly always a mistake in the unit; reminders and retries would follow each other without a pause.
+const SHORTEST_MS: u64 = 1_000;
 const NO_RELEASE: PmmVersion = PmmVersion::new(0, 0, 0);
 
 pub(super) fn fleet(text: &str, file: &str) -> Result<Fleet, Vec<FleetError>> {
@@ -93,19 +96,21 @@ fn release(value: &Spanned<String>, key: &str, found: &mut Findings<'_>) -> PmmV
 
 fn timing(raw: &raw::Timing, found: &mut Findings<'_>) -> Timing {
     let default = Timing::default();
-    let mut read = |value: &raw::Text, key: &str, default: u64| match value {
-        None => default,
-        Some(text) => match duration_ms(text.get_ref()) {
-            Some(0) | None => {
-                found.add(
-                    Some(text.at()),
-                    format!("timing.{key} = \"{}\" is not a duration", text.get_ref()),
-                    "write it like \"90s\", \"15m\" or \"2h\"",
-                );
-                default
-            }
-            Some(ms) => ms,
-        },
+    let mut read = |value: &raw::Text, key: &str, default: u64| {
+        let Some(text) = value else { return default };
+        let key = format!("timing.{key}");
+        let ms = duration(text, &key, false, found);
+        if ms.is_some_and(|ms| ms < SHORTEST_MS) {
+            found.add(
+                Some(text.at()),
+                format!(
+                    "{key} = \"{}\" is over before anybody could answer",
+                    text.get_ref()
+                ),
+                "write a second at least",
+            );
+        }
+        ms.unwrap_or(default)
     };
     Timing {
         permit_ms: read(&raw.permit, "permit", default.permit_ms),

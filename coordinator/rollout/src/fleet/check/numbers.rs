@@ -4,6 +4,10 @@ use super::super::error::Findings;
 use super::super::raw::{self, Spanned};
 use super::super::units::{Limit, duration_ms};
 
+const DURATION: &str = "write it like \"90s\", \"15m\" or \"2h\"";
+/// Whoever writes more than a year meant something else, and its end would be no time that a clock can show.
+const LONGER_MS: u64 = 366 * 86_400_000 + 1;
+
 /// Which limit is read: they allow different numbers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
@@ -85,16 +89,17 @@ pub(super) fn duration(
     found: &mut Findings<'_>,
 ) -> Option<u64> {
     let ms = duration_ms(text.get_ref());
-    let reason = match ms {
-        None => format!("{key} = \"{}\" is not a duration", text.get_ref()),
-        Some(0) if !zero => format!("{key} = \"{}\" is no time at all", text.get_ref()),
+    let given = format!("{key} = \"{}\"", text.get_ref());
+    let (reason, hint) = match ms {
+        None => (format!("{given} is not a duration"), DURATION),
+        Some(0) if !zero => (format!("{given} is no time at all"), DURATION),
+        Some(LONGER_MS..) => (
+            format!("{given} is longer than a year"),
+            "write a year at most, such as \"365d\"",
+        ),
         Some(_) => return ms,
     };
-    found.add(
-        Some(text.at()),
-        reason,
-        "write it like \"90s\", \"15m\" or \"2h\"",
-    );
+    found.add(Some(text.at()), reason, hint);
     None
 }
 
