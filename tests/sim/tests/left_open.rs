@@ -257,3 +257,20 @@ fn slots_are_exhausted_only_where_somebody_waits_for_one() {
     }
     sound(&world);
 }
+
+#[test]
+fn an_abort_before_the_next_attempt_does_not_hide_the_failure() {
+    let mut world = started(&THREE, &[(1, Behaviour::RollsBack)], &|plan| {
+        tries_again(plan, FailureClass::Install);
+    });
+    until(&mut world, |world| !host(world, 1).retried.is_empty());
+    let reason = "enough".to_owned();
+    world.command(Command::Abort { reason, force: false }).unwrap();
+    world.rest();
+    let row = host(&world, 1);
+    let said = row
+        .reason
+        .contains("before its next attempt; the last one failed: ")
+        && !row.reason.contains("began");
+    assert!(said, "{row:#?}");
+}

@@ -29,7 +29,7 @@ impl Kernel {
             return self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
                 codes::BACKUP_RUNNING.clone_into(&mut row.code);
-                row.reason = reason;
+                row.reason = row.after_failure(&reason);
                 row.backup_since_ms = None;
                 row.backup_answers = 0;
             });

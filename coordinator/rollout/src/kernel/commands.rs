@@ -620,7 +620,7 @@ impl Kernel {
             }
             self.enter(leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
-                row.reason.clone_from(&why);
+                row.reason = row.after_failure(&why);
             });
         }
         accepted(format!("{} is left out{lost}", self.name(host)))

@@ -376,7 +376,7 @@ impl Kernel {
         }
         if tally.waiting > 0 {
             let rows = &self.hosts[leg];
-            let waits = |host: &&HostId| rows.get(*host).is_some_and(|row| row.phase == HostPhase::Waiting);
+            let waits = |host: &&HostId| rows.get(host).is_some_and(|row| row.phase == HostPhase::Waiting);
             let asked = group.hosts.iter().filter(waits);
             let follow: Vec<HostId> = asked.filter(|host| self.followed(host)).cloned().collect();
             self.prepare(leg, &follow, census, now_ms);

@@ -534,7 +534,7 @@ impl Kernel {
         }
         self.enter(leg, host, HostPhase::Cancelled, now_ms, |row| {
             row.slot = row.broken;
-            row.reason = "the rollout was aborted before it began".to_owned();
+            row.reason = row.not_begun("the rollout was aborted");
         });
     }
 }

@@ -229,8 +229,13 @@ impl Kernel {
 
     /// The host is asked anew, under a new attempt so that its journal does not answer for the old one.
     pub(super) fn ask_anew(&mut self, leg: &LegId, host: &HostId, reason: &str, now_ms: u64) {
+        let failed = self
+            .host(leg, host)
+            .filter(|row| row.counts && row.phase != HostPhase::Lost);
+        let failed = failed.map(|row| format!("{}: {}", row.code, row.reason));
         self.enter(leg, host, HostPhase::Waiting, now_ms, |row| {
             row.attempt += 1;
+            row.failed_before = failed.or(row.failed_before.take());
             row.order = None;
             row.slot = row.broken;
             row.preflighted = false;

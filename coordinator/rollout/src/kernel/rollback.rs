@@ -357,7 +357,7 @@ impl Kernel {
         if begins && !self.leave_lost(leg, host, reason, now_ms) {
             self.enter(leg, host, phase, now_ms, |row| {
                 row.slot = row.broken;
-                reason.clone_into(&mut row.reason);
+                row.reason = row.not_begun(reason);
             });
         }
     }
@@ -580,7 +580,7 @@ impl Kernel {
                 &leg,
                 &host,
                 HostPhase::Cancelled,
-                "the rollout's clients were taken back before it began",
+                "the rollout's clients were taken back",
                 now_ms,
             );
             // Also those that were under way when that began. Whoever refused once is not asked again.

@@ -392,6 +392,7 @@ pub(super) fn fresh(phase: HostPhase, now_ms: u64) -> HostRow {
         marks: BTreeMap::new(),
         views: 0,
         last_view_ms: 0,
+        failed_before: None,
         lost_before_ms: None,
         lost_in: None,
         left_lost: false,

@@ -553,6 +553,9 @@ pub struct HostRow {
     /// When the newest of them was taken, Unix milliseconds.
     #[serde(default)]
     pub last_view_ms: u64,
+    /// How its last attempt failed, once another was to follow: code and reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_before: Option<String>,
     /// When it got the permit of an attempt in which it was lost, and nothing is known of its client since.
     #[serde(default)]
     pub lost_before_ms: Option<u64>,
@@ -614,6 +617,20 @@ impl HostRow {
     /// Whether it is lost and goes on by itself when it returns.
     pub fn is_awaited(&self) -> bool {
         self.phase == HostPhase::Lost && !self.left_lost
+    }
+    /// What an end before the next permit says of it: not that it never began, where an attempt failed.
+    pub fn not_begun(&self, what: &str) -> String {
+        match &self.failed_before {
+            Some(failed) => format!("{what} before its next attempt; the last one failed: {failed}"),
+            None => format!("{what} before it began"),
+        }
+    }
+    /// The same where the reason says by itself that it was to begin.
+    pub fn after_failure(&self, reason: &str) -> String {
+        match &self.failed_before {
+            Some(failed) => format!("{reason}; its last attempt failed: {failed}"),
+            None => reason.to_owned(),
+        }
     }
     /// Whether it has a permit that was called back.
     pub fn is_called_back(&self) -> bool {

@@ -76,7 +76,7 @@ impl Kernel {
                     self.enter(leg, host, end, now_ms, |row| {
                         row.counts = fails;
                         codes::DEADLINE.clone_into(&mut row.code);
-                        "it did not answer before anything was changed".clone_into(&mut row.reason);
+                        row.reason = row.after_failure("it did not answer before anything was changed");
                     });
                 } else {
                     self.enter(leg, host, HostPhase::Waiting, now_ms, |row| {
@@ -190,7 +190,7 @@ impl Kernel {
             self.enter(&leg, host, HostPhase::Skipped, now_ms, |row| {
                 row.slot = row.broken;
                 code.clone_into(&mut row.code);
-                row.reason = reason;
+                row.reason = row.after_failure(&reason);
             });
         }
     }
