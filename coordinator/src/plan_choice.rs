@@ -50,6 +50,21 @@ pub fn no_plan(wanted: &str) -> Problem {
     Problem::new(message).hint("`pmm-coordinator plan -f fleet.toml` makes one")
 }
 
+/// Nothing was ever started; with the plan that can be, if there is one.
+pub fn not_started(newest: Option<&PlanId>) -> Problem {
+    match newest {
+        Some(plan) => Problem::new(format!("no rollout was started yet; the newest plan is {plan}"))
+            .hint("`pmm-coordinator plan show` prints it and what blocks it, if anything; then `pmm-coordinator start`"),
+        None => Problem::new("there is no rollout yet")
+            .hint("`pmm-coordinator plan -f fleet.toml`, then `pmm-coordinator start`"),
+    }
+}
+
+/// A command to a rollout, and none is under way.
+pub fn none_under_way() -> Problem {
+    Problem::new("no rollout is under way").hint("`pmm-coordinator plan -f fleet.toml`, then `start`")
+}
+
 /// A plan that was made from what was the newest one, and came second.
 pub fn not_kept() -> Problem {
     Problem::new("another plan was made at the same time, and this one was not kept")

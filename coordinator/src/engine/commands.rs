@@ -102,9 +102,7 @@ impl Engine {
             let result = if optional {
                 Ok(String::new())
             } else {
-                Err(Problem::new("no rollout is under way")
-                    .hint("`pmm-coordinator plan -f fleet.toml`, then `start`")
-                    .into())
+                Err(plan_choice::none_under_way().into())
             };
             let _ = answer.send(result);
             return;

@@ -8,7 +8,7 @@ use crate::plan_choice;
 use crate::pmm;
 use crate::problem::{Problem, Problems};
 use crate::store::{ADOPT_HINT, StoredEvent};
-use fleet_common::ids::PlanId;
+use fleet_common::ids::{PlanId, RolloutId};
 use fleet_proto as wire;
 use rollout::kernel::{Command, RollbackTarget};
 use rollout::report::ReportDocument;
@@ -102,7 +102,7 @@ impl OperatorService {
         let status = match (view, &restored) {
             (Some(status), _) => status,
             (None, Some(text)) => return Err(Problem::new(text).hint(ADOPT_HINT).into()),
-            (None, None) => return Err(no_rollout()),
+            (None, None) => return Err(self.not_started().await?),
         };
         let mut progress = self.sessions.progress();
         let in_flight: BTreeSet<&str> = status.in_flight.iter().map(|host| host.host.as_str()).collect();
@@ -125,12 +125,15 @@ impl OperatorService {
             .engine
             .ask(|kernel, now_ms| kernel.map(|kernel| rollout::report::report(kernel, now_ms)))
             .await?;
-        report.ok_or_else(no_rollout)
+        match report {
+            Some(report) => Ok(report),
+            None => Err(self.not_started().await?),
+        }
     }
 
     pub(super) async fn explain_document(&self, subject: String) -> Result<ExplainedDocument, Problems> {
         let wanted = subject;
-        let mut explained = self
+        let explained = self
             .engine
             .ask(move |kernel, now_ms| {
                 kernel.map(|kernel| {
@@ -138,14 +141,17 @@ impl OperatorService {
                         .ok_or_else(|| plan_choice::not_explained(kernel, &wanted))
                 })
             })
-            .await?
-            .ok_or_else(no_rollout)??;
+            .await?;
+        let Some(explained) = explained else {
+            return Err(self.not_started().await?);
+        };
+        let mut explained = explained?;
         if explained.subject == "rollout"
             && let Some(waiting) = self.waiting_plan().await?
         {
             explained.with_waiting_plan(&waiting.plan, &waiting.follows);
         }
-        let rollout = self.store.newest_rollout().await?.ok_or_else(no_rollout)?.rollout;
+        let rollout = self.newest_rollout().await?;
         let last = self
             .store
             .last_events_about(&rollout, &explained.subject, EXPLAINED_EVENTS)
@@ -168,8 +174,21 @@ impl OperatorService {
         self.numbered_events(request.after, limit).await
     }
 
+    async fn newest_rollout(&self) -> Result<RolloutId, Problems> {
+        match self.store.newest_rollout().await? {
+            Some(row) => Ok(row.rollout),
+            None => Err(self.not_started().await?),
+        }
+    }
+
+    /// What is said where there is no rollout.
+    async fn not_started(&self) -> Result<Problems, Problems> {
+        let newest = self.store.newest_plan().await?.map(|row| row.plan);
+        Ok(plan_choice::not_started(newest.as_ref()).into())
+    }
+
     async fn numbered_events(&self, after: u64, limit: u64) -> Result<EventsDocument, Problems> {
-        let rollout = self.store.newest_rollout().await?.ok_or_else(no_rollout)?.rollout;
+        let rollout = self.newest_rollout().await?;
         let stored = self.store.rollout_events(&rollout, after, limit).await?;
         let events = stored.iter().filter_map(numbered).collect();
         Ok(EventsDocument {
@@ -215,10 +234,4 @@ fn numbered(stored: &StoredEvent) -> Option<NumberedEvent> {
         sequence: stored.sequence,
         event,
     })
-}
-
-fn no_rollout() -> Problems {
-    Problem::new("there is no rollout yet")
-        .hint("`pmm-coordinator plan -f fleet.toml`, then `pmm-coordinator start`")
-        .into()
 }

@@ -26,11 +26,16 @@ const PATIENCE: u64 = 15 * 86_400_000;
 /// Events of one subject that `explain` adds, as in the program but shorter.
 const EVENTS: usize = 4;
 
+/// How often every explanation is looked at while nothing happens.
+const EXPLAINED_EVERY_MS: u64 = 60_000;
+
 pub struct Player {
     pub(crate) world: World,
     /// Plans in the order in which they were kept; in scripts and on screens they are `plan-1`, `plan-2`, ...
     pub(crate) plans: Vec<PlanId>,
     watch: screens::Lines,
+    /// Events and time at the last look at every explanation.
+    explained: (usize, u64),
 }
 
 /// What a fleet file that is refused prints instead of a plan.
@@ -49,6 +54,7 @@ impl Player {
             world,
             plans,
             watch: screens::Lines::default(),
+            explained: (0, 0),
         })
     }
 
@@ -105,6 +111,9 @@ impl Player {
             return self.carry_out(by, wish);
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let Some(problem) = self.before_any_start(&words)? {
+            return Ok(failed(problem));
+        }
         Ok(match words[..] {
             ["status"] => check::fits(self.status(WIDTH), WIDTH)?,
             ["status", width] => {
@@ -194,6 +203,23 @@ impl Player {
         })
     }
 
+    /// The coordinator makes a rollout when it is started: before the first one there is nothing to look at, and nothing to command.
+    fn before_any_start(&self, words: &[&str]) -> Result<Option<Problem>, String> {
+        if self.world.is_started() {
+            return Ok(None);
+        }
+        Ok(match words[0] {
+            "status" | "explain" | "report" | "watch" | "events" => {
+                let newest = self.world.core.newest_plan().map_err(text)?;
+                Some(plan_choice::not_started(newest.map(|row| row.plan).as_ref()))
+            }
+            "pause" | "resume" | "abort" | "retry" | "skip" | "accept" | "approve" | "limit" | "rollback" => {
+                Some(plan_choice::none_under_way())
+            }
+            _ => None,
+        })
+    }
+
     /// What must hold at the end of every scenario.
     pub fn judge(&self) -> Result<(), String> {
         match self.world.kernel.rollout().illegal {
@@ -204,6 +230,12 @@ impl Player {
 
     fn advance(&mut self) -> Result<(), String> {
         self.world.step();
+        let (events, at) = self.explained;
+        // While nothing happens explanations change with the time alone, and some scenarios wait for days.
+        if self.world.events.len() == events && self.world.now < at + EXPLAINED_EVERY_MS {
+            return Ok(());
+        }
+        self.explained = (self.world.events.len(), self.world.now);
         check::explained(&self.world.kernel, self.world.now)
     }
 
