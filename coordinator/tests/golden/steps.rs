@@ -26,7 +26,7 @@ const PATIENCE: u64 = 15 * 86_400_000;
 /// Events of one subject that `explain` adds, as in the program but shorter.
 const EVENTS: usize = 4;
 
-/// How often every explanation is looked at while nothing happens.
+/// How often every explanation is looked at while nothing is under way.
 const EXPLAINED_EVERY_MS: u64 = 60_000;
 
 pub struct Player {
@@ -231,8 +231,9 @@ impl Player {
     fn advance(&mut self) -> Result<(), String> {
         self.world.step();
         let (events, at) = self.explained;
-        // While nothing happens explanations change with the time alone, and some scenarios wait for days.
-        if self.world.events.len() == events && self.world.now < at + EXPLAINED_EVERY_MS {
+        // While nothing is under way explanations change with the time alone, and some scenarios wait for days.
+        let idle = !self.world.busy() && self.world.events.len() == events;
+        if idle && self.world.now < at + EXPLAINED_EVERY_MS {
             return Ok(());
         }
         self.explained = (self.world.events.len(), self.world.now);

@@ -244,7 +244,7 @@ impl World {
         output
     }
 
-    fn busy(&self) -> bool {
+    pub fn busy(&self) -> bool {
         let looking = self.looks.fleet.is_some() || self.looks.nodes.is_some();
         looking || self.server.is_busy() || self.hosts.values().any(Host::is_busy)
     }

@@ -251,10 +251,10 @@ fn slots_are_exhausted_only_where_somebody_waits_for_one() {
     world.command(limit).unwrap();
     world.hosts.get_mut(&id(1)).unwrap().behaviour = Behaviour::Good;
     retry(&mut world, &[1]).unwrap();
-    while !host(&world, 1).made_it() {
-        world.step();
-        assert_eq!(paused(&world), "");
-    }
+    until(&mut world, |world| {
+        assert_eq!(paused(world), "");
+        host(world, 1).made_it()
+    });
     sound(&world);
 }
 

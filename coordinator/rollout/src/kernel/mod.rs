@@ -4,8 +4,8 @@
 //! Input --apply--> rows (marked dirty) --decide (ticks, commands, server)--> more rows, orders --> Output
 //! ```
 //!
-//! Applying an event of a host is the same work in every fleet; deciding walks the active leg. Nothing in here panics on what others send: what does not
-//! fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
+//! Applying an event of a host is the same work in every fleet; deciding walks the active leg. Nothing in here panics on what others send:
+//! what does not fit the state is counted ([`RolloutRow::illegal`]) or is a repetition and does nothing.
 //!
 //! Where to look:
 //!
