@@ -500,7 +500,7 @@ pub struct Mark {
     pub counted_ms: u64,
 }
 
-/// Row `host/<leg>/<host>`.
+/// Row `host/<leg>/<host>`. What says nothing yet is left out of it: it is written with every event of a host, and most of it is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRow {
     /// State.
@@ -508,100 +508,120 @@ pub struct HostRow {
     /// Since when.
     pub since_ms: u64,
     /// When silence ends this state.
+    #[serde(default, skip_serializing_if = "unset")]
     pub deadline_ms: Option<u64>,
     /// Attempt, from 1.
     pub attempt: u32,
     /// The open order.
+    #[serde(default, skip_serializing_if = "unset")]
     pub order: Option<OpenOrder>,
     /// The step under way.
+    #[serde(default, skip_serializing_if = "unset")]
     pub step: Option<StepRow>,
     /// Whether its end counts for the failure threshold.
+    #[serde(default, skip_serializing_if = "unset")]
     pub counts: bool,
     /// Whether it holds a slot.
+    #[serde(default, skip_serializing_if = "unset")]
     pub slot: bool,
     /// Whether an earlier attempt left it without a client that is known to work: it keeps its slot until one is verified.
+    #[serde(default, skip_serializing_if = "unset")]
     pub broken: bool,
     /// Whether the preflight of this attempt passed.
+    #[serde(default, skip_serializing_if = "unset")]
     pub preflighted: bool,
     /// Whether the new version is on the host.
+    #[serde(default, skip_serializing_if = "unset")]
     pub staged: bool,
     /// One of [`fleet_common::codes`], or empty.
+    #[serde(default, skip_serializing_if = "unset")]
     pub code: String,
     /// Why it is in its state, for people.
+    #[serde(default, skip_serializing_if = "unset")]
     pub reason: String,
     /// The step that decided.
+    #[serde(default, skip_serializing_if = "unset")]
     pub failed_step: String,
     /// When its permit was given.
+    #[serde(default, skip_serializing_if = "unset")]
     pub permitted_at_ms: Option<u64>,
     /// When the host said that the switch was done.
+    #[serde(default, skip_serializing_if = "unset")]
     pub switched_at_ms: Option<u64>,
     /// When it reached its final state.
+    #[serde(default, skip_serializing_if = "unset")]
     pub ended_at_ms: Option<u64>,
     /// Release that runs, if the host said so.
+    #[serde(default, skip_serializing_if = "unset")]
     pub running: Option<String>,
     /// Milliseconds without a connected client, as the host measured.
+    #[serde(default, skip_serializing_if = "unset")]
     pub client_gap_ms: u64,
     /// Permits that ran out, and preparations that were not answered.
+    #[serde(default, skip_serializing_if = "unset")]
     pub expired: u32,
     /// Attempts whose permit ran out before anything began, over all retries; such as those that died with a coordinator.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub unused: u32,
     /// Samples while verifying.
+    #[serde(default, skip_serializing_if = "unset")]
     pub marks: BTreeMap<String, Mark>,
     /// Views seen since the switch was done.
+    #[serde(default, skip_serializing_if = "unset")]
     pub views: u32,
     /// When the newest of them was taken, Unix milliseconds.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub last_view_ms: u64,
     /// How its last attempt failed, once another was to follow: code and reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "unset")]
     pub failed_before: Option<String>,
     /// When it got the permit of an attempt in which it was lost, and nothing is known of its client since.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub lost_before_ms: Option<u64>,
     /// What a lost host was doing.
+    #[serde(default, skip_serializing_if = "unset")]
     pub lost_in: Option<HostPhase>,
     /// It was lost, was to be tried again, and that does not begin: nothing is asked of it when it returns, until a person tries it again.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub left_lost: bool,
     /// It is not asked before this.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub ask_at_ms: Option<u64>,
     /// Since when PMM runs a database backup there; how often it said so since.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub backup_since_ms: Option<u64>,
     /// See [`HostRow::backup_since_ms`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub backup_answers: u32,
     /// How often it was tried again by itself, by what made it fail.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub retried: BTreeMap<FailureClass, u32>,
     /// Server leg: where its last order leads; `None` when its client is as the plan found it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub side: Option<Side>,
     /// Server leg: it was held or away and a person went on without it. It still follows when it returns.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub left_behind: bool,
     /// When it was verified on the leg's release.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub verified_at_ms: Option<u64>,
     /// Good views of the PMM Server in a row, while verifying.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub good_views: u32,
     /// When the newest good one was taken, Unix milliseconds; 0 without one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub last_good_ms: u64,
     /// Its patience ended without a verdict, and a person is asked.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub inconclusive: bool,
     /// It is to go back for this reason as soon as its group has a slot for that; while it is lost, once it has returned.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub back_wanted: Option<String>,
     /// It was taken back, by the operator or by its group's policy: that is no failure of its own.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub taken_back: bool,
     /// What it was when it was taken back.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "unset")]
     pub back_from: Option<HostPhase>,
 }
 
@@ -653,5 +673,52 @@ impl HostRow {
         let end = self.verified_at_ms.or(self.ended_at_ms).unwrap_or(self.since_ms);
         self.permitted_at_ms
             .map_or(0, |permitted| end.saturating_sub(permitted))
+    }
+}
+
+fn unset<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::rows::fresh;
+    use super::*;
+
+    #[test]
+    fn a_stored_host_has_only_what_says_something_and_needs_what_it_can_not_do_without() {
+        let row = HostRow {
+            slot: true,
+            running: Some("3.9.1".to_owned()),
+            ..fresh(HostPhase::Switching, 7)
+        };
+        let text = serde_json::to_string(&row).unwrap();
+        assert_eq!(
+            text,
+            r#"{"phase":"switching","since_ms":7,"attempt":1,"slot":true,"running":"3.9.1"}"#
+        );
+        assert_eq!(serde_json::from_str::<HostRow>(&text).unwrap(), row);
+        for torn in [
+            "{}",
+            r#"{"phase":"switching","since_ms":7}"#,
+            r#"{"since_ms":7,"attempt":1}"#,
+        ] {
+            assert!(serde_json::from_str::<HostRow>(torn).is_err(), "{torn}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_was_stored_with_everything_is_read() {
+        let stored = r#"{"phase":"ready","since_ms":7,"deadline_ms":null,"attempt":2,"order":null,"step":null,"counts":false,"slot":false,
+            "broken":true,"preflighted":true,"staged":false,"code":"","reason":"","failed_step":"","permitted_at_ms":null,"switched_at_ms":null,
+            "ended_at_ms":null,"running":null,"client_gap_ms":0,"expired":0,"marks":{},"views":0,"lost_in":null}"#;
+        let row = HostRow {
+            attempt: 2,
+            broken: true,
+            preflighted: true,
+            ..fresh(HostPhase::Ready, 7)
+        };
+        assert_eq!(serde_json::from_str::<HostRow>(stored).unwrap(), row);
     }
 }
