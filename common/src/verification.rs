@@ -85,21 +85,27 @@ impl FleetSnapshot {
             *self = later;
             return;
         };
-        let gone: BTreeSet<String> = (self.services.iter())
-            .filter(|(_, one)| nodes.contains(&one.node_id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        let names: BTreeMap<String, String> = (self.clients.values())
-            .filter(|one| nodes.contains(&one.node_id))
-            .map(|one| (one.node_id.clone(), one.node_name.clone()))
-            .collect();
-        self.clients.retain(|_, one| !nodes.contains(&one.node_id));
-        self.services.retain(|id, _| !gone.contains(id));
-        self.service_samples_ms.retain(|id, _| !gone.contains(id));
-        self.node_samples_ms.retain(|node, _| !nodes.contains(node));
+        // Of a large fleet only a few nodes are looked at: what is known of these is found in one walk each and taken out by its id.
+        let ids = |of: &mut dyn Iterator<Item = (&String, &String)>| -> Vec<String> {
+            of.filter(|(_, node)| nodes.contains(*node))
+                .map(|(id, _)| id.clone())
+                .collect()
+        };
+        let clients = ids(&mut self.clients.iter().map(|(id, one)| (id, &one.node_id)));
+        let gone = ids(&mut self.services.iter().map(|(id, one)| (id, &one.node_id)));
+        let clients = clients.iter().filter_map(|id| self.clients.remove(id));
+        let names: BTreeMap<String, String> = clients.map(|one| (one.node_id, one.node_name)).collect();
         let asked = later.qan_from_ms > 0;
-        self.qan_active
-            .retain(|id| !gone.contains(id) || (!asked && later.services.contains_key(id)));
+        for id in &gone {
+            self.services.remove(id);
+            self.service_samples_ms.remove(id);
+            if asked || !later.services.contains_key(id) {
+                self.qan_active.remove(id);
+            }
+        }
+        for node in nodes {
+            self.node_samples_ms.remove(node);
+        }
         for (id, mut client) in later.clients {
             if client.node_name.is_empty()
                 && let Some(name) = names.get(&client.node_id)

@@ -1,7 +1,9 @@
 //! The three checks of the migration guide: clients current, services there, metrics and Query Analytics flowing.
 
-use fleet_common::verification::{FleetSnapshot, PmmClient, Verification};
+use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService, Verification};
 use fleet_common::version::PmmVersion;
+use std::cmp::Ordering;
+use std::iter::Peekable;
 
 /// The server's view now beside the baseline. A client whose release the server does not tell is not current.
 #[derive(Clone, Copy)]
@@ -14,51 +16,91 @@ pub(crate) struct Comparison<'a> {
     pub since_ms: u64,
 }
 
-impl Comparison<'_> {
-    pub fn client_is_current(&self, id: &str) -> bool {
-        let client = self.now.clients.get(id);
-        client.is_some_and(|client| runs(client, self.target))
-    }
-
-    pub fn service_is_there(&self, id: &str) -> bool {
-        self.now.services.contains_key(id)
-    }
-
+/// A service of the baseline as it is now.
+pub(crate) struct ServiceNow {
+    /// The server still lists it.
+    pub is_there: bool,
     /// `None` for a service without samples in the baseline.
-    pub fn metrics_flow(&self, id: &str) -> Option<bool> {
-        let least = self.since_ms.max(*self.baseline.service_samples_ms.get(id)?);
-        let newest = self.now.service_samples_ms.get(id);
-        Some(newest.is_some_and(|newest| *newest > least))
+    pub metrics_flow: Option<bool>,
+    /// `None` for a service without queries in the baseline.
+    pub queries_flow: Option<bool>,
+}
+
+impl<'a> Comparison<'a> {
+    /// The clients of the baseline, and whether each is current.
+    pub fn clients(&self) -> impl Iterator<Item = (&'a PmmClient, bool)> {
+        let target = self.target;
+        let mut now = Beside::new(self.now.clients.iter());
+        self.baseline.clients.iter().map(move |(id, client)| {
+            let found = now.find(id);
+            (client, found.is_some_and(|found| runs(found, target)))
+        })
     }
 
-    /// `None` for a service without queries in the baseline.
-    pub fn queries_flow(&self, id: &str) -> Option<bool> {
-        let was_active = self.baseline.qan_active.contains(id);
-        was_active.then(|| self.now.qan_active.contains(id))
+    /// The services of the baseline, and how each is now.
+    pub fn services(&self) -> impl Iterator<Item = (&'a PmmService, ServiceNow)> {
+        let (baseline, now, since_ms) = (self.baseline, self.now, self.since_ms);
+        let mut listed = Beside::new(now.services.iter());
+        let mut sampled_before = Beside::new(baseline.service_samples_ms.iter());
+        let mut sampled = Beside::new(now.service_samples_ms.iter());
+        let mut active_before = Beside::new(baseline.qan_active.iter().map(|id| (id, ())));
+        let mut active = Beside::new(now.qan_active.iter().map(|id| (id, ())));
+        baseline.services.iter().map(move |(id, service)| {
+            let newest = sampled.find(id);
+            let is_active = active.find(id).is_some();
+            let state = ServiceNow {
+                is_there: listed.find(id).is_some(),
+                metrics_flow: (sampled_before.find(id))
+                    .map(|before| newest.is_some_and(|newest| newest > before.max(&since_ms))),
+                queries_flow: active_before.find(id).map(|()| is_active),
+            };
+            (service, state)
+        })
+    }
+}
+
+/// Something by id beside a walk in which ids only rise: each step goes on from the last one. A fleet has tens of thousands of them, and
+/// they are compared with every look at PMM.
+struct Beside<I: Iterator>(Peekable<I>);
+
+impl<'a, V: Copy, I: Iterator<Item = (&'a String, V)>> Beside<I> {
+    fn new(all: I) -> Self {
+        Self(all.peekable())
+    }
+
+    fn find(&mut self, id: &str) -> Option<V> {
+        while let Some((known, value)) = self.0.peek() {
+            match known.as_str().cmp(id) {
+                Ordering::Less => self.0.next(),
+                Ordering::Equal => return Some(*value),
+                Ordering::Greater => return None,
+            };
+        }
+        None
     }
 }
 
 /// Compares the server's view now with the baseline. Each `*_checked` counts what the baseline had. Names are those of the baseline.
 pub(crate) fn compare(with: &Comparison<'_>) -> Verification {
     let mut result = Verification::default();
-    for (id, client) in &with.baseline.clients {
+    for (client, current) in with.clients() {
         result.clients_checked += 1;
-        if !with.client_is_current(id) {
+        if !current {
             result.clients_not_current.push(client.node_name.clone());
         }
     }
-    for (id, service) in &with.baseline.services {
+    for (service, now) in with.services() {
         result.services_checked += 1;
-        if !with.service_is_there(id) {
+        if !now.is_there {
             result.services_missing.push(service.name.clone());
         }
-        if let Some(flow) = with.metrics_flow(id) {
+        if let Some(flow) = now.metrics_flow {
             result.metrics_checked += 1;
             if !flow {
                 result.metrics_stale.push(service.name.clone());
             }
         }
-        match with.queries_flow(id) {
+        match now.queries_flow {
             Some(flow) => {
                 result.qan_checked += 1;
                 if !flow {
@@ -86,4 +128,23 @@ pub(crate) fn runs(client: &PmmClient, release: PmmVersion) -> bool {
         .version
         .as_deref()
         .is_some_and(|text| PmmVersion::from_package_version(text) == Ok(release))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    proptest! {
+        /// A walk beside another finds what a search for each would.
+        #[test]
+        fn a_walk_beside_another_finds_what_a_search_finds(known in prop::collection::btree_map("[a-c]{0,3}", 0_u64..9, 0..20), asked in prop::collection::btree_set("[a-c]{0,3}", 0..20)) {
+            let (known, asked): (BTreeMap<String, u64>, BTreeSet<String>) = (known, asked);
+            let mut walk = Beside::new(known.iter());
+            for id in &asked {
+                prop_assert_eq!(walk.find(id), known.get(id));
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::plan::LegKind;
 use crate::verification::Comparison;
 use fleet_common::ids::HostId;
 use fleet_common::verification::FleetSnapshot;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -84,8 +85,8 @@ impl Kernel {
         } else {
             BTreeSet::new()
         };
-        let fleet = (!lacking.is_empty() || self.needs_the_fleet()) && self.fleet_is_due(now_ms);
         let nodes = self.nodes_in_turn(&lacking, now_ms);
+        let fleet = (!lacking.is_empty() || self.needs_the_fleet()) && self.fleet_is_due(now_ms);
         let since = |otherwise: u64| {
             if self.checking() {
                 self.last_change_ms()
@@ -143,7 +144,7 @@ impl Kernel {
     }
 
     /// The nodes of the next look: those that were not seen for longest.
-    fn nodes_in_turn(&self, lacking: &BTreeSet<String>, now_ms: u64) -> BTreeSet<String> {
+    fn nodes_in_turn(&self, lacking: &BTreeSet<&str>, now_ms: u64) -> BTreeSet<String> {
         let mut wanted: BTreeSet<&str> = self.verifying_nodes().collect();
         if self.breaks(Mutant::LooksAtEverybody) {
             wanted.extend(self.plan.hosts.iter().map(|host| host.node_id.as_str()));
@@ -151,7 +152,7 @@ impl Kernel {
         // One look at the fleet is cheaper than many at its parts.
         let seen_whole = || self.evidence(now_ms).is_in(self.sights.fleet);
         if lacking.len() <= NODES_AT_ONCE || seen_whole() {
-            wanted.extend(lacking.iter().map(String::as_str));
+            wanted.extend(lacking);
         }
         let seen = |node: &str| self.sights.of(node).filter(|sight| sight.at_ms <= now_ms);
         let mut turns: Vec<(u64, &str)> = wanted
@@ -164,7 +165,7 @@ impl Kernel {
     }
 
     fn verifying(&self) -> impl Iterator<Item = &HostId> {
-        let rows = self.hosts.values().flat_map(|rows| rows.iter());
+        let rows = self.client_rows().flat_map(|(_, rows)| rows);
         rows.filter(|(_, row)| row.phase == HostPhase::Verifying)
             .map(|(host, _)| host)
     }
@@ -284,8 +285,17 @@ impl Kernel {
         let Some(baseline) = &self.baseline else {
             return false;
         };
+        let mut unseen = self.unseen(baseline, now_ms);
+        unseen.next().is_none()
+    }
+
+    /// Nodes of the baseline that were not looked at since the last change.
+    fn unseen<'a>(&'a self, baseline: &'a FleetSnapshot, now_ms: u64) -> impl Iterator<Item = &'a str> {
         let evidence = self.evidence(now_ms);
-        nodes_of(baseline).all(|node| evidence.is_in(self.sights.of(node)))
+        let mut later = self.sights.nodes.values();
+        let all = evidence.is_in(self.sights.fleet) && later.all(|sight| evidence.is_in(Some(*sight)));
+        let nodes = (!all).then(|| nodes_of(baseline)).into_iter().flatten();
+        nodes.filter(move |node| !evidence.is_in(self.sights.of(node)))
     }
 
     /// The newest view beside the baseline, with samples from after a moment.
@@ -299,27 +309,25 @@ impl Kernel {
     }
 
     /// Nodes that the three checks wait for: not looked at since the last change, or something was missing there that is expected.
-    fn lacking(&self, now_ms: u64) -> BTreeSet<String> {
+    fn lacking(&self, now_ms: u64) -> BTreeSet<&str> {
         let Some(baseline) = &self.baseline else {
             return BTreeSet::new();
         };
         let Some(with) = self.comparison(self.last_change_ms()) else {
-            return nodes_of(baseline).map(str::to_owned).collect();
+            return nodes_of(baseline).collect();
         };
-        let expected = self.expected_current();
-        let clients = baseline.clients.iter().filter(|(id, client)| {
-            !with.client_is_current(id) && expected.contains(client.node_name.as_str())
-        });
-        let services = baseline.services.iter().filter(|(id, _)| {
+        let expected = LazyCell::new(|| self.expected_current());
+        let clients = with
+            .clients()
+            .filter(|(client, current)| !current && expected.contains(client.node_name.as_str()));
+        let services = with.services().filter(|(_, now)| {
             let flows = |flow: Option<bool>| flow != Some(false);
-            !(with.service_is_there(id) && flows(with.metrics_flow(id)) && flows(with.queries_flow(id)))
+            !(now.is_there && flows(now.metrics_flow) && flows(now.queries_flow))
         });
-        let evidence = self.evidence(now_ms);
-        let unseen = nodes_of(baseline).filter(|node| !evidence.is_in(self.sights.of(node)));
         let found = clients
-            .map(|(_, client)| client.node_id.as_str())
-            .chain(services.map(|(_, service)| service.node_id.as_str()));
-        found.chain(unseen).map(str::to_owned).collect()
+            .map(|(client, _)| client.node_id.as_str())
+            .chain(services.map(|(service, _)| service.node_id.as_str()));
+        found.chain(self.unseen(baseline, now_ms)).collect()
     }
 }
 
