@@ -1,15 +1,18 @@
 //! Identifiers. All of them are opaque strings outside; each has its own type so that they can't be mixed up.
 //!
-//! A copy shares its text: the kernel names a host in every row, order and event, and a fleet has tens of thousands of hosts.
+//! A copy shares its text: the kernel names a host in every row, order and event, and a fleet has tens of thousands of hosts. Copies of one
+//! are known as equal without a look at the text.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Eq, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Arc<str>);
 
@@ -17,7 +20,28 @@ macro_rules! id {
             /// Wraps a string without looking at it.
             pub fn new(value: impl AsRef<str>) -> Self { Self(value.as_ref().into()) }
             /// The text as it is stored and sent.
+            #[inline]
             pub fn as_str(&self) -> &str { &self.0 }
+        }
+        impl PartialEq for $name {
+            #[inline]
+            fn eq(&self, other: &Self) -> bool {
+                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+            }
+        }
+        impl Hash for $name {
+            #[inline]
+            fn hash<H: Hasher>(&self, state: &mut H) { self.0.hash(state); }
+        }
+        impl PartialOrd for $name {
+            #[inline]
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> { Some(self.cmp(other)) }
+        }
+        impl Ord for $name {
+            #[inline]
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+            }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }

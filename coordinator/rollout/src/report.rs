@@ -143,6 +143,7 @@ impl ReportDocument {
 /// The report as it stands now.
 pub fn report(kernel: &Kernel, now_ms: u64) -> ReportDocument {
     let outcome = progress::outcome(kernel);
+    let legs = progress::client_legs(kernel);
     ReportDocument {
         taken_at_ms: now_ms,
         reason: reason(kernel, &outcome),
@@ -156,7 +157,7 @@ pub fn report(kernel: &Kernel, now_ms: u64) -> ReportDocument {
             .hosts
             .iter()
             .skip(usize::from(kernel.breaks(crate::kernel::Mutant::ReportForgets)))
-            .map(|planned| host(kernel, planned))
+            .map(|planned| host(kernel, planned, &legs))
             .collect(),
         accepted_unmatched: kernel.rollout.accepted_unmatched.iter().cloned().collect(),
         verification: kernel.checks(),
@@ -246,8 +247,8 @@ fn leftovers(hop: &HopRow) -> impl Iterator<Item = String> + '_ {
     left.map(|text| format!("hop to {}: {text}", hop.to))
 }
 
-fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
-    let legs: Vec<HostLegReport> = progress::client_legs(kernel)
+fn host(kernel: &Kernel, planned: &PlanHost, clients: &[LegId]) -> HostReport {
+    let legs: Vec<HostLegReport> = clients
         .iter()
         .filter_map(|leg| Some(host_leg(kernel, planned, leg, kernel.host(leg, &planned.host)?)))
         .collect();
@@ -262,8 +263,7 @@ fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
         "upgraded".clone_into(&mut outcome);
         reason.clear();
     }
-    let stays = progress::client_legs(kernel);
-    let stays = stays
+    let stays = clients
         .iter()
         .find_map(|leg| kernel.stays_behind_others(leg, &planned.host));
     if let Some(stays) = stays {
@@ -286,7 +286,7 @@ fn host(kernel: &Kernel, planned: &PlanHost) -> HostReport {
             .method
             .map(|method| method.to_string())
             .unwrap_or_default(),
-        to: runs_now(kernel, planned).unwrap_or_else(|| from.clone()),
+        to: runs_now(kernel, planned, clients).unwrap_or_else(|| from.clone()),
         from,
         code: leg_row.map(|row| row.code.clone()).unwrap_or_default(),
         took_s: legs.iter().map(|leg| leg.took_s).sum(),
@@ -325,9 +325,8 @@ fn not_in_a_leg(planned: &PlanHost) -> (String, String) {
 }
 
 /// The release that the host runs, as far as it was heard of; `None` when nothing was changed.
-fn runs_now(kernel: &Kernel, planned: &PlanHost) -> Option<String> {
-    let rows = progress::client_legs(kernel);
-    rows.iter().rev().find_map(|leg| {
+fn runs_now(kernel: &Kernel, planned: &PlanHost, clients: &[LegId]) -> Option<String> {
+    clients.iter().rev().find_map(|leg| {
         let row = kernel.host(leg, &planned.host)?;
         match row.phase {
             HostPhase::Upgraded | HostPhase::Settling => Some(row.running.clone().unwrap_or_else(|| {
@@ -344,13 +343,10 @@ fn runs_now(kernel: &Kernel, planned: &PlanHost) -> Option<String> {
 }
 
 fn host_leg(kernel: &Kernel, planned: &PlanHost, leg: &LegId, row: &HostRow) -> HostLegReport {
-    let entry = kernel.plan.entry(leg, &planned.host);
     let begins = row.phase.before_permit();
     HostLegReport {
         leg: leg.to_string(),
-        from: entry
-            .as_ref()
-            .map(|entry| entry.expect.from_max)
+        from: (kernel.plan.highest_from(leg, &planned.host))
             .or(planned.from)
             .map(|version| version.to_string())
             .unwrap_or_default(),

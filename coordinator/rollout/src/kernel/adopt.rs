@@ -528,11 +528,7 @@ impl Kernel {
         let plan = Arc::clone(&self.plan);
         let leg = plan.legs[at].id.clone();
         let add = |kernel: &mut Self, host: &HostId, row: HostRow| {
-            kernel
-                .hosts
-                .entry(leg.clone())
-                .or_default()
-                .insert(host.clone(), row);
+            kernel.hosts.or_default(&leg).insert(host.clone(), row);
             kernel.dirty.insert(Key::Host(leg.clone(), host.clone()));
         };
         match &plan.legs[at].kind {
@@ -562,8 +558,7 @@ impl Kernel {
                 for group in &plan.groups {
                     if self.group(&leg, &group.name).is_none() {
                         self.groups
-                            .entry(leg.clone())
-                            .or_default()
+                            .or_default(&leg)
                             .insert(group.name.clone(), fresh_group(now_ms));
                         self.dirty.insert(Key::Group(leg.clone(), group.name.clone()));
                     }

@@ -448,8 +448,10 @@ impl Kernel {
     /// A permit that was not used is called back. Whoever is under way finishes.
     fn hold(&mut self, host: &HostId, reason: String, now_ms: u64) -> Answer {
         self.set_hold(host, now_ms, |hold| hold.operator = Some(reason));
-        let mut rows = self.hosts.values().filter_map(|rows| rows.get(host));
-        let under_way = rows
+        let under_way = self
+            .hosts
+            .values()
+            .filter_map(|rows| rows.get(host))
             .find(|row| row.phase.in_flight() || has_permit(row))
             .map(|row| {
                 if has_permit(row) {

@@ -10,6 +10,7 @@ use crate::plan::PlanGroup;
 use crate::policy::OnBreach;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::Action;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -66,6 +67,11 @@ impl Kernel {
 
     /// The same of every group, in the plan's order and in one walk: rows and the plan's index are sorted alike.
     pub(crate) fn tallies(&self, leg: &LegId, now_ms: u64) -> Vec<Tally> {
+        self.tallies_of(leg, |_| true, now_ms)
+    }
+
+    /// The same of some groups alone; the others count nothing.
+    fn tallies_of(&self, leg: &LegId, of: impl Fn(&PlanGroup) -> bool, now_ms: u64) -> Vec<Tally> {
         let groups = &self.plan.groups;
         let mut tallies = vec![Tally::default(); groups.len()];
         let Some(rows) = self.hosts.get(leg) else {
@@ -75,15 +81,23 @@ impl Kernel {
             .iter()
             .map(|group| self.group(leg, &group.name).map(|row| &row.forgiven))
             .collect();
+        let wanted: Vec<bool> = groups.iter().map(of).collect();
         let held = self.held_before(leg);
         let mut places = self.index.iter().peekable();
         for (host, row) in rows {
-            while places.next_if(|(known, _)| *known < host).is_some() {}
-            let Some((_, at)) = places.next_if(|(known, _)| *known == host) else {
-                continue;
-            };
-            let group = self.spread.group_of.get(*at).copied().flatten();
-            if let Some(at) = group {
+            let mut place = None;
+            while let Some((known, at)) = places.peek() {
+                match known.cmp(&host) {
+                    Ordering::Less => places.next(),
+                    Ordering::Equal => {
+                        place = Some(**at);
+                        break;
+                    }
+                    Ordering::Greater => break,
+                };
+            }
+            let group = place.and_then(|at| self.spread.group_of.get(at).copied().flatten());
+            if let Some(at) = group.filter(|at| wanted[*at]) {
                 let slot = row.slot || held.contains(host);
                 self.count_row(&mut tallies[at], host, (row, slot), forgiven[at], now_ms);
             }
@@ -139,7 +153,10 @@ impl Kernel {
     pub(super) fn drive_clients(&mut self, at: usize, now_ms: u64) {
         let plan = Arc::clone(&self.plan);
         let leg = self.legs[at].leg.clone();
-        let tallies = self.tallies(&leg, now_ms);
+        // Nothing is asked of a group before the earlier ones are done, and most hosts of a large fleet are in such groups.
+        let pending = |group: &PlanGroup| self.is_pending(&leg, &group.name);
+        let tallies = self.tallies_of(&leg, |group| !pending(group), now_ms);
+        let not_counted: Vec<bool> = plan.groups.iter().map(pending).collect();
         for (group, tally) in plan.groups.iter().zip(&tallies) {
             if self.had_its_turn(&leg, &group.name) {
                 self.look_at_threshold(&leg, group, tally, now_ms);
@@ -157,13 +174,16 @@ impl Kernel {
         self.retell_failures(&leg, &tallies, now_ms);
         let mut census = self.census(now_ms);
         let mut earlier_done = true;
-        for (group, tally) in plan.groups.iter().zip(&tallies) {
+        for (at, group) in plan.groups.iter().enumerate() {
             let grants = |kernel: &Self| {
                 kernel.rollout.phase == RolloutPhase::Running || kernel.breaks(super::Mutant::PauseGrants)
             };
             if grants(self) {
                 let door = self.door(group, now_ms);
                 let turn = earlier_done || self.breaks(super::Mutant::OutOfTurn);
+                let now_counted = (not_counted[at] && (turn || !self.is_pending(&leg, &group.name)))
+                    .then(|| self.tally(&leg, group, now_ms));
+                let tally = now_counted.as_ref().unwrap_or(&tallies[at]);
                 let begun = self.had_its_turn(&leg, &group.name);
                 self.drive_group(&leg, group, tally, &door, turn, now_ms);
                 if !begun && self.had_its_turn(&leg, &group.name) {
@@ -182,6 +202,11 @@ impl Kernel {
         if earlier_done {
             self.drive_end(at, now_ms);
         }
+    }
+
+    fn is_pending(&self, leg: &LegId, group: &GroupName) -> bool {
+        let row = self.group(leg, group);
+        row.is_some_and(|row| row.phase == GroupPhase::Pending)
     }
 
     /// Whether its hosts may begin, or could. A group whose window shut before its first permit waits for its turn again.

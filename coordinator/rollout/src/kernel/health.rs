@@ -174,8 +174,8 @@ impl Kernel {
             None => (
                 1,
                 self.plan
-                    .entry(leg, host)
-                    .map_or(self.plan.timing.verify_ms, |entry| entry.verify_for_ms),
+                    .verify_for_ms(leg, host)
+                    .unwrap_or(self.plan.timing.verify_ms),
             ),
         }
     }

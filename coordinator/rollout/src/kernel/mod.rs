@@ -11,7 +11,7 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | what comes in and goes out; the rows and their states | `input`, `rows`, `host_map`, `state` |
+//! | what comes in and goes out; the rows and their states | `input`, `rows`, `host_map`, `leg_map`, `state` |
 //! | what is decided each tick, and in which order | `decide` |
 //! | whose turn it is, and how many may go | `groups`, `gates` (canaries, windows, widths), `ramp`, `spread` (sets and sites), `slots` (over all legs), `limits` |
 //! | what keeps a single host | `offline`, `backup`, `baseline` (PMM's view of it from before), `unsurveyed` |
@@ -40,6 +40,7 @@ mod host_map;
 mod hosts;
 mod input;
 mod keep;
+mod leg_map;
 mod limits;
 mod looks;
 mod mutants;
@@ -87,6 +88,7 @@ use crate::plan::{Plan, PlanError, PlanHost};
 use fleet_common::ids::{Epoch, GroupName, HostId, LegId, PlanId, RolloutId};
 use fleet_common::verification::{FleetSnapshot, Verification};
 use host_map::HostMap;
+use leg_map::LegMap;
 use rows::Key;
 use state::Hold;
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,8 +139,8 @@ pub struct Kernel {
     pub(crate) kept: BTreeMap<HostId, adopt::Kept>,
     pub(crate) rollout: RolloutRow,
     pub(crate) legs: Vec<LegRow>,
-    pub(crate) groups: BTreeMap<LegId, BTreeMap<GroupName, GroupRow>>,
-    pub(crate) hosts: BTreeMap<LegId, HostMap<HostRow>>,
+    pub(crate) groups: LegMap<BTreeMap<GroupName, GroupRow>>,
+    pub(crate) hosts: LegMap<HostMap<HostRow>>,
     pub(crate) holds: BTreeMap<HostId, Hold>,
     pub(crate) baseline: Option<FleetSnapshot>,
     pub(crate) verification: Option<Verification>,

@@ -140,7 +140,7 @@ impl Kernel {
         if !self.breaks(Mutant::TakenBackBegins) {
             return;
         }
-        for (leg, rows) in &mut self.hosts {
+        for (leg, rows) in self.hosts.iter_mut() {
             let back = rows
                 .iter_mut()
                 .filter(|(_, row)| row.phase == HostPhase::RolledBack && row.taken_back);

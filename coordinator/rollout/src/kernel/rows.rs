@@ -2,6 +2,7 @@
 
 use super::adopt::{Adopted, Kept, lay_over};
 use super::host_map::HostMap;
+use super::leg_map::LegMap;
 use super::looks::Sights;
 use super::spread::Spread;
 use super::state::{
@@ -110,10 +111,10 @@ impl Kernel {
         }
         let mut keys = vec![Key::Rollout];
         keys.extend(kernel.legs.iter().map(|row| Key::Leg(row.leg.clone())));
-        for (leg, rows) in &kernel.groups {
+        for (leg, rows) in kernel.groups.iter() {
             keys.extend(rows.keys().map(|group| Key::Group(leg.clone(), group.clone())));
         }
-        for (leg, rows) in &kernel.hosts {
+        for (leg, rows) in kernel.hosts.iter() {
             keys.extend(rows.keys().map(|host| Key::Host(leg.clone(), host.clone())));
         }
         keys.extend(kernel.holds.keys().map(|host| Key::Hold(host.clone())));
@@ -133,8 +134,8 @@ impl Kernel {
             kept: BTreeMap::new(),
             rollout,
             legs: Vec::new(),
-            groups: BTreeMap::new(),
-            hosts: BTreeMap::new(),
+            groups: LegMap::default(),
+            hosts: LegMap::default(),
             holds: BTreeMap::new(),
             baseline: None,
             verification: None,

@@ -9,7 +9,7 @@ use fleet_common::ids::{HostId, LegId};
 impl Kernel {
     pub(super) fn expire(&mut self, now_ms: u64) {
         let mut due: Vec<(LegId, HostId)> = Vec::new();
-        for (leg, rows) in &self.hosts {
+        for (leg, rows) in self.hosts.iter() {
             due.extend(
                 rows.iter()
                     .filter(|(host, row)| self.is_due(host, row, now_ms))

@@ -467,16 +467,56 @@ impl PlanGroup {
 impl Plan {
     /// Reads stored bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, PlanError> {
-        let plan: Self = serde_json::from_slice(bytes).map_err(PlanError::Json)?;
+        let mut plan: Self = serde_json::from_slice(bytes).map_err(PlanError::Json)?;
         if plan.format == 1 {
+            plan.share_ids();
             Ok(plan)
         } else {
             Err(PlanError::Format(plan.format))
         }
     }
 
+    /// Groups name their hosts by copies of the hosts' own ids.
+    fn share_ids(&mut self) {
+        let own: BTreeMap<&HostId, &HostId> =
+            self.hosts.iter().map(|host| (&host.host, &host.host)).collect();
+        for id in self.groups.iter_mut().flat_map(|group| &mut group.hosts) {
+            if let Some(own) = own.get(id) {
+                *id = (*own).clone();
+            }
+        }
+    }
+
     /// The host's part of a leg.
     pub fn entry(&self, leg: &LegId, host: &HostId) -> Option<PlanEntry> {
+        self.part(leg, host)
+    }
+
+    /// How long the host is verified in a leg, milliseconds.
+    pub(crate) fn verify_for_ms(&self, leg: &LegId, host: &HostId) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Part {
+            verify_for_ms: u64,
+        }
+        Some(self.part::<Part>(leg, host)?.verify_for_ms)
+    }
+
+    /// The highest release that the host may be found with in a leg.
+    pub(crate) fn highest_from(&self, leg: &LegId, host: &HostId) -> Option<PmmVersion> {
+        #[derive(Deserialize)]
+        struct Part {
+            expect: Inner,
+        }
+        #[derive(Deserialize)]
+        struct Inner {
+            from_max: PmmVersion,
+        }
+        Some(self.part::<Part>(leg, host)?.expect.from_max)
+    }
+
+    /// Only a part of an entry: it is asked for with every look at a host and for every line of a report, and most of an entry is about
+    /// where packages come from.
+    fn part<T: serde::de::DeserializeOwned>(&self, leg: &LegId, host: &HostId) -> Option<T> {
         serde_json::from_str(self.entry_text(leg, host)?).ok()
     }
 

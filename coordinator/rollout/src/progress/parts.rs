@@ -247,7 +247,7 @@ fn counter(counts: &mut Counts, phase: HostPhase) -> &mut u32 {
 pub(super) fn in_flight(kernel: &Kernel, now_ms: u64) -> Vec<InFlight> {
     let mut views = Vec::new();
     let moment = kernel.moment(now_ms);
-    for (leg, rows) in &kernel.hosts {
+    for (leg, rows) in kernel.hosts.iter() {
         for (host, row) in rows
             .iter()
             .filter(|(_, row)| row.in_flight() || row.phase == HostPhase::Preparing)
