@@ -28,6 +28,9 @@ use rollout::kernel::{Command, Input, Kernel, Looks, NODES_EVERY_MS, Output, Rol
 use rules::Watcher;
 use std::collections::{BTreeMap, BTreeSet};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Splitmix64: small, and the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Rng(pub u64);

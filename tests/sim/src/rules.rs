@@ -3,7 +3,7 @@
 use super::hosts::SimHost;
 use super::proof;
 use super::run::operated::{self, Limits};
-use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId};
+use fleet_common::ids::{Epoch, GroupName, HostId, LegId, OrderId, PlanId};
 use fleet_common::order::Action;
 use fleet_common::server::ServerOrder;
 use fleet_common::verification::FleetSnapshot;
@@ -100,19 +100,29 @@ pub fn late(kernel: &Kernel, order: &ServerOrder) -> Option<String> {
 
 /// The different samples of each host's node that PMM showed while it was verified.
 #[derive(Debug, Default)]
-pub struct Samples(BTreeMap<HostId, BTreeSet<u64>>);
+pub struct Samples {
+    seen: BTreeMap<HostId, BTreeSet<u64>>,
+    plan: Option<PlanId>,
+    /// Where the host of a node is in that plan.
+    places: BTreeMap<String, usize>,
+}
 
 impl Samples {
     /// Before the kernel takes a view.
     pub fn shown(&mut self, kernel: &Kernel, view: &FleetSnapshot) {
-        for planned in &kernel.plan().hosts {
-            let Some(sample) = view.node_samples_ms.get(&planned.node_id) else {
+        if self.plan.as_ref() != Some(kernel.plan_id()) {
+            let hosts = kernel.plan().hosts.iter().enumerate();
+            self.places = hosts.map(|(at, planned)| (planned.node_id.clone(), at)).collect();
+            self.plan = Some(kernel.plan_id().clone());
+        }
+        for (node, sample) in &view.node_samples_ms {
+            let Some(planned) = self.places.get(node).map(|at| &kernel.plan().hosts[*at]) else {
                 continue;
             };
-            let rows = kernel.legs().iter();
-            let mut rows = rows.filter_map(|leg| kernel.host(&leg.leg, &planned.host));
+            let begun = kernel.legs().iter().filter(|leg| leg.phase != LegPhase::Waiting);
+            let mut rows = begun.filter_map(|leg| kernel.host(&leg.leg, &planned.host));
             if rows.any(|row| row.phase == HostPhase::Verifying) {
-                self.0.entry(planned.host.clone()).or_default().insert(*sample);
+                self.seen.entry(planned.host.clone()).or_default().insert(*sample);
             }
         }
     }
@@ -130,7 +140,7 @@ impl Samples {
         if (before == HostPhase::Verifying) == (now.phase == HostPhase::Verifying) {
             return None;
         }
-        let seen = self.0.remove(host).unwrap_or_default().len();
+        let seen = self.seen.remove(host).unwrap_or_default().len();
         if !verified {
             return None;
         }

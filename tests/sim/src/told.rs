@@ -9,7 +9,7 @@ use rollout::kernel::{
     Command, GroupPhase, HostOrder, HostPhase, HostRow, Input, Kernel, Output, RolloutPhase,
 };
 use rollout::plan::{LegKind, PlanGroup};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub const HOLDS: &str = "whoever is under way in a client leg holds a slot";
 pub const HELD: &str = "no permit for a host that is held";
@@ -45,7 +45,7 @@ pub struct Told {
     /// The permits that were seen leave.
     permits: BTreeSet<OrderId>,
     /// By the row's key.
-    phases: BTreeMap<String, HostPhase>,
+    phases: HashMap<String, HostPhase>,
 }
 
 impl Told {
@@ -81,6 +81,13 @@ impl Told {
     pub fn is_accepted(&self, leg: &LegId, group: &GroupName, host: &HostId) -> bool {
         let hosts = self.accepted.get(&(leg.clone(), group.clone()));
         hosts.is_some_and(|hosts| hosts.contains(host))
+    }
+
+    /// How many of these failures of a group in a leg nobody accepted.
+    pub fn unaccepted(&self, group: &(LegId, GroupName), failed: &BTreeSet<HostId>) -> usize {
+        let accepted = self.accepted.get(group);
+        let open = |host: &&HostId| !accepted.is_some_and(|hosts| hosts.contains(*host));
+        failed.iter().filter(open).count()
     }
 
     /// Failures of a group in a leg that count and that nobody accepted.

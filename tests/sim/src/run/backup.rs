@@ -13,6 +13,8 @@ impl World {
             None => self.backup = Some(self.copy()?),
             Some(backup) => {
                 self.kill_idle();
+                // The next one reads something older.
+                self.dead = None;
                 self.core = backup;
                 self.highest = Epoch::default();
                 self.closed.clear();

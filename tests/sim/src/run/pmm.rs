@@ -48,7 +48,9 @@ pub struct Listed {
     pub number: usize,
     pub agent_id: String,
     pub node_id: String,
+    pub node_name: String,
     pub service_id: String,
+    pub service_name: String,
     pub direct: bool,
     /// Its client is set up; until then nobody has heard of it.
     pub joined: bool,
@@ -232,7 +234,8 @@ impl World {
         }
         self.looks += 1;
         let view = self.snapshot(self.wall(), request);
-        for (listed, agent) in self.listed.iter().zip(&mut self.agents) {
+        for at in self.looked_at(request) {
+            let (listed, agent) = (&self.listed[at], &mut self.agents[at]);
             let version = agent.version;
             agent
                 .shown
@@ -268,6 +271,18 @@ impl World {
         self.at(when, What::LookAtNodes { life });
     }
 
+    /// Whom it asks for, in the order of the ids of their nodes.
+    fn looked_at(&self, request: &ViewRequest) -> Vec<usize> {
+        match &request.nodes {
+            None => self.places.values().copied().collect(),
+            Some(nodes) => nodes
+                .iter()
+                .filter_map(|node| self.places.get(node))
+                .copied()
+                .collect(),
+        }
+    }
+
     /// PMM's inventory as it is, as far as it is asked for; `wall_ms` is the coordinator's clock, samples carry the server's.
     pub fn snapshot(&self, wall_ms: u64, request: &ViewRequest) -> FleetSnapshot {
         let mut view = FleetSnapshot {
@@ -280,8 +295,9 @@ impl World {
         let mut clients = Vec::with_capacity(self.listed.len());
         let mut services = Vec::with_capacity(self.listed.len());
         let (mut nodes, mut samples, mut active) = (Vec::new(), Vec::new(), Vec::new());
-        let all = self.listed.iter().zip(&self.agents);
-        for (listed, agent) in all.filter(|(listed, _)| listed.joined && view.covers(&listed.node_id)) {
+        let places = self.looked_at(request).into_iter();
+        let all = places.map(|at| (&self.listed[at], &self.agents[at]));
+        for (listed, agent) in all.filter(|(listed, _)| listed.joined) {
             let flickers =
                 agent.nature == Nature::Flaky && agent.changed && !self.calm && self.looks % 2 == 1;
             let reaches = reaches(listed, agent, self.server) && !flickers;
@@ -289,7 +305,7 @@ impl World {
                 listed.agent_id.clone(),
                 PmmClient {
                     node_id: listed.node_id.clone(),
-                    node_name: listed.agent_id.replace("agent", "node"),
+                    node_name: listed.node_name.clone(),
                     connected: agent.version.is_some() && reaches,
                     version: agent.version.map(|version| version.to_string()),
                 },
@@ -297,7 +313,7 @@ impl World {
             services.push((
                 listed.service_id.clone(),
                 PmmService {
-                    name: format!("mysql-{}", listed.node_id),
+                    name: listed.service_name.clone(),
                     service_type: "mysql".to_owned(),
                     node_id: listed.node_id.clone(),
                     environment: String::new(),

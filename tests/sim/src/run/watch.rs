@@ -15,7 +15,7 @@ use rollout::kernel::{
     RolloutPhase, Row,
 };
 use rollout::plan::LegKind;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub const ENDS: &str = "every rollout comes to an end with a patient operator";
 pub const TRUTH: &str = "how a host ended agrees with what runs there";
@@ -32,6 +32,8 @@ struct Known {
     back: bool,
     /// It is to be.
     wanted: bool,
+    /// Its end counts as a failure.
+    counts: bool,
     deadline: Option<u64>,
 }
 
@@ -40,6 +42,7 @@ struct Known {
 struct Count {
     slots: u32,
     stuck: u32,
+    failed: BTreeSet<HostId>,
 }
 
 /// What the watcher looks with.
@@ -66,7 +69,7 @@ pub struct Watcher {
     cover: Cover,
     limits: Limits,
     planned: BTreeMap<HostId, (usize, GroupName)>,
-    rows: BTreeMap<String, Known>,
+    rows: HashMap<String, Known>,
     groups: BTreeMap<(LegId, GroupName), Count>,
     deadlines: BTreeSet<(u64, String)>,
     orders: BTreeSet<OrderId>,
@@ -189,10 +192,11 @@ impl Watcher {
         if let Some(what) = self.permits.look(kernel, out, wall_ms) {
             self.broken(crate::permits::LEFT, what);
         }
-        if given.what == Seen::Started
-            && let Some(what) = crate::permits::unheard(kernel, wall_ms)
-        {
-            self.broken(crate::permits::HEARD, what);
+        if given.what == Seen::Started {
+            if let Some(what) = crate::permits::unheard(kernel, wall_ms) {
+                self.broken(crate::permits::HEARD, what);
+            }
+            self.look_at_report(kernel, wall_ms);
         }
         if let Some(what) = proof::stopped_too_early(&self.told, kernel, out) {
             self.broken(proof::TOLERATED, what);
@@ -213,7 +217,11 @@ impl Watcher {
             self.gates.look_at_rollout(&self.told, kernel, &mut found);
             self.all_broken(found);
             if self.looks.is_multiple_of(97) {
-                self.look_at_everything(kernel, wall_ms);
+                self.look_at_all_duties(kernel, wall_ms);
+            }
+            // The report is the dearest of all, and it is looked at where it counts as well: at each start and at the end.
+            if self.looks.is_multiple_of(397) {
+                self.look_at_report(kernel, wall_ms);
             }
         }
         self.was_paused = kernel.phase() == RolloutPhase::Paused;
@@ -350,6 +358,7 @@ impl Watcher {
             slot: row.slot,
             back: row.phase == HostPhase::RolledBack && row.taken_back,
             wanted: row.back_wanted.is_some(),
+            counts: row.counts,
             deadline: row.deadline_ms.filter(|_| row.in_flight()),
         };
         let old = self.rows.insert(key.to_owned(), new.clone());
@@ -367,6 +376,11 @@ impl Watcher {
             if let Some(old) = &old {
                 count.slots -= u32::from(old.slot);
                 count.stuck -= u32::from(old.slot && old.phase.is_final());
+            }
+            if new.counts {
+                count.failed.insert(host.clone());
+            } else {
+                count.failed.remove(host);
             }
             count.slots += u32::from(new.slot);
             count.stuck += u32::from(new.slot && new.phase.is_final());
@@ -400,8 +414,9 @@ impl Watcher {
                 if !turn {
                     continue;
                 }
-                let failures = self.told.failures(kernel, &leg.leg, group);
                 let key = (leg.leg.clone(), group.name.clone());
+                let failed = self.groups.get(&key).map(|count| &count.failed);
+                let failures = failed.map_or(0, |failed| self.told.unaccepted(&key, failed));
                 let (most, tolerated) = self.limits.get(&key).copied().unwrap_or_default();
                 if failures > tolerated as usize {
                     self.broken(rules::THRESHOLD, format!("{failures} failed in {}", group.name));
@@ -420,19 +435,24 @@ impl Watcher {
         }
     }
 
-    /// Everything, as it is too dear to look at each time.
-    pub fn look_at_everything(&mut self, kernel: &Kernel, wall_ms: u64) {
-        if !kernel.is_final() {
-            if kernel
-                .rollout_duty(wall_ms)
-                .is_none_or(|duty| !complete(&duty, wall_ms))
-            {
-                self.broken(rules::DUTY, format!("rollout {:?}", kernel.phase()));
-            }
-            for leg in kernel.legs() {
-                self.look_at_duties(kernel, leg, wall_ms);
-            }
+    /// What everything waits for, as it is too dear to look at each time.
+    pub fn look_at_all_duties(&mut self, kernel: &Kernel, wall_ms: u64) {
+        if kernel.is_final() {
+            return;
         }
+        if kernel
+            .rollout_duty(wall_ms)
+            .is_none_or(|duty| !complete(&duty, wall_ms))
+        {
+            self.broken(rules::DUTY, format!("rollout {:?}", kernel.phase()));
+        }
+        for leg in kernel.legs() {
+            self.look_at_duties(kernel, leg, wall_ms);
+        }
+    }
+
+    /// Every host is in the report, once and with its end so far.
+    pub fn look_at_report(&mut self, kernel: &Kernel, wall_ms: u64) {
         let report = rollout::report::report(kernel, wall_ms);
         let listed: Vec<&str> = report.hosts.iter().map(|host| host.host.as_str()).collect();
         let planned: Vec<&str> = kernel

@@ -148,9 +148,11 @@ pub struct World {
     pub(super) led: Led,
     pub(super) number_of_life: u64,
     pub calm: bool,
-    queue: BTreeMap<(u64, u64), What>,
+    queue: BTreeMap<(u64, u64), Box<What>>,
     number: u64,
     pub(super) coordinator: Option<Coordinator>,
+    /// The memory of a coordinator that died with nothing in its hands: what the next one reads from the same store must be that.
+    pub(super) dead: Option<Kernel>,
     pub coordinator_life: u32,
     /// The coordinator's wall clock minus true time.
     pub skew: i64,
@@ -178,6 +180,8 @@ pub struct World {
     pub(super) conns: Vec<Conn>,
     pub machines: BTreeMap<HostId, usize>,
     pub listed: Vec<Listed>,
+    /// Where the client of a node is in that list.
+    pub(super) places: BTreeMap<String, usize>,
     pub recipe: Recipe,
     pub partitioned: BTreeMap<usize, u32>,
     pub partitions: u32,
@@ -232,6 +236,8 @@ impl World {
             .for_each(|agent| (agent.deaf, agent.faithless) = (deaf, faithless));
         let machines = agents.iter().enumerate();
         let machines = machines.map(|(at, agent)| (agent.host.clone(), at)).collect();
+        let nodes = listed.iter().enumerate();
+        let places = nodes.map(|(at, listed)| (listed.node_id.clone(), at)).collect();
         let core = Core::in_memory().map_err(|error| error.to_string())?;
         let mut world = Self {
             now: NOW,
@@ -242,6 +248,7 @@ impl World {
             queue: BTreeMap::new(),
             number: 0,
             coordinator: None,
+            dead: None,
             coordinator_life: 0,
             skew: 0,
             behind_ms: 0,
@@ -263,6 +270,7 @@ impl World {
             conns: Vec::new(),
             machines,
             listed,
+            places,
             recipe,
             partitioned: BTreeMap::new(),
             partitions: 0,
@@ -400,7 +408,7 @@ impl World {
 
     pub fn at(&mut self, when: u64, what: What) {
         self.number += 1;
-        self.queue.insert((when, self.number), what);
+        self.queue.insert((when, self.number), Box::new(what));
     }
 
     pub fn wall(&self) -> u64 {
@@ -450,7 +458,7 @@ impl World {
                 self.batch()?;
             } else if let Some(((at, _), what)) = self.queue.pop_first() {
                 self.now = self.now.max(at);
-                self.happen(what)?;
+                self.happen(*what)?;
             }
             if !self.watcher.violations.is_empty() || self.is_over() {
                 break;
@@ -499,7 +507,8 @@ impl World {
             let wall = self.now.saturating_add_signed(self.skew);
             let read = self.read_back(&coordinator.kernel)?;
             self.watcher.compare(&coordinator.kernel, &read);
-            self.watcher.look_at_everything(&coordinator.kernel, wall);
+            self.watcher.look_at_all_duties(&coordinator.kernel, wall);
+            self.watcher.look_at_report(&coordinator.kernel, wall);
             let (machines, agents) = (&self.machines, &self.agents);
             let truth = |host: &HostId| machines.get(host).and_then(|at| agents.get(*at));
             self.watcher.ended(&coordinator.kernel, &truth);
@@ -544,8 +553,8 @@ impl World {
             return Ok(());
         }
         self.core.end().map_err(text)?;
-        // Each crash compares, too.
-        if self.batches.is_multiple_of(499) || doom.is_some() {
+        // Each start compares, too, and the end.
+        if self.batches.is_multiple_of(1_999) {
             let read = self.read_back(&coordinator.kernel)?;
             self.watcher.compare(&coordinator.kernel, &read);
         }
@@ -657,7 +666,7 @@ impl World {
     /// The coordinator is dead. What was on its way to it is lost; the agents notice, soon or late.
     fn crashed(&mut self) {
         self.note(|| "the coordinator dies".to_owned());
-        self.coordinator = None;
+        self.dead = self.coordinator.take().map(|coordinator| coordinator.kernel);
         self.coordinator_life += 1;
         self.inbox.clear();
         self.looking = false;
@@ -693,6 +702,9 @@ impl World {
         self.core.end().map_err(text)?;
         if let Some((mut coordinator, term)) = restored {
             self.note(|| format!("a coordinator takes over with term {term}"));
+            if let Some(dead) = self.dead.take() {
+                self.watcher.compare(&dead, &coordinator.kernel);
+            }
             match self.breaks {
                 Some(Break::Kernel(breaks)) => breaks(&mut coordinator.kernel),
                 Some(Break::ForkServed) => coordinator.serves_forks = true,
