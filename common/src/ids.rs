@@ -104,6 +104,22 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_what_their_text_is_whether_they_share_it_or_not() {
+        let of = |id: &HostId| {
+            std::hash::BuildHasher::hash_one(
+                &std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::new(),
+                id,
+            )
+        };
+        let (first, other, later) = (HostId::new("h1"), HostId::new("h1"), HostId::new("h2"));
+        for same in [&first.clone(), &other] {
+            assert!(first == *same && first.cmp(same) == Ordering::Equal && of(&first) == of(same));
+        }
+        assert!(first < later && later > other && first != later && of(&first) != of(&later));
+        assert_eq!(first.as_str().cmp(later.as_str()), first.cmp(&later));
+    }
+
+    #[test]
     fn epochs_order_by_term_first() {
         assert!(Epoch { term: 2, counter: 0 } > Epoch { term: 1, counter: 9 });
     }

@@ -136,15 +136,51 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
+    fn service() -> PmmService {
+        PmmService {
+            name: String::new(),
+            service_type: String::new(),
+            node_id: String::new(),
+            environment: String::new(),
+            cluster: String::new(),
+            replication_set: String::new(),
+            address: String::new(),
+            custom_labels: BTreeMap::new(),
+        }
+    }
+
+    fn view(services: Vec<u8>, samples: &BTreeMap<u8, u64>, active: &BTreeSet<u8>) -> FleetSnapshot {
+        let id = |number: &u8| format!("s{number}");
+        FleetSnapshot {
+            services: services.iter().map(|number| (id(number), service())).collect(),
+            service_samples_ms: samples.iter().map(|(number, at)| (id(number), *at)).collect(),
+            qan_active: active.iter().map(id).collect(),
+            ..FleetSnapshot::default()
+        }
+    }
+
     proptest! {
-        /// A walk beside another finds what a search for each would.
+        /// A walk side by side says of each service what a search for it would.
         #[test]
-        fn a_walk_beside_another_finds_what_a_search_finds(known in prop::collection::btree_map("[a-c]{0,3}", 0_u64..9, 0..20), asked in prop::collection::btree_set("[a-c]{0,3}", 0..20)) {
-            let (known, asked): (BTreeMap<String, u64>, BTreeSet<String>) = (known, asked);
-            let mut walk = Beside::new(known.iter());
-            for id in &asked {
-                prop_assert_eq!(walk.find(id), known.get(id));
+        fn a_walk_beside_another_finds_what_a_search_finds(
+            services in prop::collection::vec(prop::collection::vec(0_u8..30, 0..20), 2),
+            samples in prop::collection::vec(prop::collection::btree_map(0_u8..30, 0_u64..9, 0..20), 2),
+            active in prop::collection::vec(prop::collection::btree_set(0_u8..30, 0..20), 2),
+            since_ms in 0_u64..9,
+        ) {
+            let of = |at: usize| view(services[at].clone(), &samples[at], &active[at]);
+            let (baseline, now) = (of(0), of(1));
+            let with = Comparison { baseline: &baseline, now: &now, target: PmmVersion::new(3, 9, 1), since_ms };
+            for ((_, found), id) in with.services().zip(baseline.services.keys()) {
+                let newest = now.service_samples_ms.get(id);
+                let before = baseline.service_samples_ms.get(id);
+                let flows = before.map(|before| newest.is_some_and(|newest| newest > before && *newest > since_ms));
+                prop_assert_eq!(found.is_there, now.services.contains_key(id));
+                prop_assert_eq!(found.metrics_flow, flows);
+                let was_active = baseline.qan_active.contains(id);
+                prop_assert_eq!(found.queries_flow, was_active.then(|| now.qan_active.contains(id)));
             }
+            prop_assert_eq!(with.services().count(), baseline.services.len());
         }
     }
 }

@@ -174,16 +174,17 @@ impl Kernel {
         self.retell_failures(&leg, &tallies, now_ms);
         let mut census = self.census(now_ms);
         let mut earlier_done = true;
-        for (at, group) in plan.groups.iter().enumerate() {
+        for (place, group) in plan.groups.iter().enumerate() {
             let grants = |kernel: &Self| {
                 kernel.rollout.phase == RolloutPhase::Running || kernel.breaks(super::Mutant::PauseGrants)
             };
             if grants(self) {
                 let door = self.door(group, now_ms);
                 let turn = earlier_done || self.breaks(super::Mutant::OutOfTurn);
-                let now_counted = (not_counted[at] && (turn || !self.is_pending(&leg, &group.name)))
+                // Its turn may have come with what was decided above.
+                let now_counted = (not_counted[place] && (turn || !self.is_pending(&leg, &group.name)))
                     .then(|| self.tally(&leg, group, now_ms));
-                let tally = now_counted.as_ref().unwrap_or(&tallies[at]);
+                let tally = now_counted.as_ref().unwrap_or(&tallies[place]);
                 let begun = self.had_its_turn(&leg, &group.name);
                 self.drive_group(&leg, group, tally, &door, turn, now_ms);
                 if !begun && self.had_its_turn(&leg, &group.name) {

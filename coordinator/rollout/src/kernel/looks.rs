@@ -292,6 +292,7 @@ impl Kernel {
     /// Nodes of the baseline that were not looked at since the last change.
     fn unseen<'a>(&'a self, baseline: &'a FleetSnapshot, now_ms: u64) -> impl Iterator<Item = &'a str> {
         let evidence = self.evidence(now_ms);
+        // Each node is judged by its own look, or else by that at the fleet: where all of these count, nobody is searched.
         let mut later = self.sights.nodes.values();
         let all = evidence.is_in(self.sights.fleet) && later.all(|sight| evidence.is_in(Some(*sight)));
         let nodes = (!all).then(|| nodes_of(baseline)).into_iter().flatten();

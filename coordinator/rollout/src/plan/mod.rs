@@ -514,8 +514,8 @@ impl Plan {
         Some(self.part::<Part>(leg, host)?.expect.from_max)
     }
 
-    /// Only a part of an entry: it is asked for with every look at a host and for every line of a report, and most of an entry is about
-    /// where packages come from.
+    /// An entry, or what `T` has of it: some parts are asked for with every look at a host and for every line of a report, and most of an
+    /// entry is about where packages come from.
     fn part<T: serde::de::DeserializeOwned>(&self, leg: &LegId, host: &HostId) -> Option<T> {
         serde_json::from_str(self.entry_text(leg, host)?).ok()
     }
