@@ -28,6 +28,7 @@ use rollout::kernel::{Command, Input, Kernel, Looks, NODES_EVERY_MS, Output, Rol
 use rules::Watcher;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Of every program that this is linked into, which are programs of ours for tests alone. A life allocates all the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

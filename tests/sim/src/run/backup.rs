@@ -14,7 +14,10 @@ impl World {
             Some(backup) => {
                 self.kill_idle();
                 // The next one reads something older.
-                self.dead = None;
+                if let Some(dead) = self.dead.take() {
+                    let read = self.read_back(&dead)?;
+                    self.watcher.compare(&dead, &read);
+                }
                 self.core = backup;
                 self.highest = Epoch::default();
                 self.closed.clear();

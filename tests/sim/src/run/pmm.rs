@@ -292,8 +292,7 @@ impl World {
             qan_from_ms: request.qan_from_ms,
             ..FleetSnapshot::default()
         };
-        let mut clients = Vec::with_capacity(self.listed.len());
-        let mut services = Vec::with_capacity(self.listed.len());
+        let (mut clients, mut services) = (Vec::new(), Vec::new());
         let (mut nodes, mut samples, mut active) = (Vec::new(), Vec::new(), Vec::new());
         let places = self.looked_at(request).into_iter();
         let all = places.map(|at| (&self.listed[at], &self.agents[at]));

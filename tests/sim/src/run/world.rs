@@ -151,7 +151,7 @@ pub struct World {
     queue: BTreeMap<(u64, u64), Box<What>>,
     number: u64,
     pub(super) coordinator: Option<Coordinator>,
-    /// The memory of a coordinator that died with nothing in its hands: what the next one reads from the same store must be that.
+    /// The memory of a coordinator that died after a commit: what the next one reads from the same store must be that.
     pub(super) dead: Option<Kernel>,
     pub coordinator_life: u32,
     /// The coordinator's wall clock minus true time.
@@ -554,7 +554,7 @@ impl World {
         }
         self.core.end().map_err(text)?;
         // Each start compares, too, and the end.
-        if self.batches.is_multiple_of(1_999) {
+        if self.batches.is_multiple_of(997) {
             let read = self.read_back(&coordinator.kernel)?;
             self.watcher.compare(&coordinator.kernel, &read);
         }
