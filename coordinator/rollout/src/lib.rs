@@ -11,6 +11,7 @@
 //! Everything here is synchronous and deterministic: no clock, no randomness, no I/O. Times are arguments (`now_ms`, Unix
 //! milliseconds). What [`kernel::Kernel::handle`] returns may leave the process only after its rows are committed.
 
+mod beside;
 pub mod explain;
 pub mod fleet;
 pub mod kernel;

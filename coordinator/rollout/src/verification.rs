@@ -1,9 +1,8 @@
 //! The three checks of the migration guide: clients current, services there, metrics and Query Analytics flowing.
 
+use crate::beside::Beside;
 use fleet_common::verification::{FleetSnapshot, PmmClient, PmmService, Verification};
 use fleet_common::version::PmmVersion;
-use std::cmp::Ordering;
-use std::iter::Peekable;
 
 /// The server's view now beside the baseline. A client whose release the server does not tell is not current.
 #[derive(Clone, Copy)]
@@ -56,27 +55,6 @@ impl<'a> Comparison<'a> {
             };
             (service, state)
         })
-    }
-}
-
-/// Something by id beside a walk in which ids only rise: each step goes on from the last one. A fleet has tens of thousands of them, and
-/// they are compared with every look at PMM.
-struct Beside<I: Iterator>(Peekable<I>);
-
-impl<'a, V: Copy, I: Iterator<Item = (&'a String, V)>> Beside<I> {
-    fn new(all: I) -> Self {
-        Self(all.peekable())
-    }
-
-    fn find(&mut self, id: &str) -> Option<V> {
-        while let Some((known, value)) = self.0.peek() {
-            match known.as_str().cmp(id) {
-                Ordering::Less => self.0.next(),
-                Ordering::Equal => return Some(*value),
-                Ordering::Greater => return None,
-            };
-        }
-        None
     }
 }
 

@@ -92,12 +92,9 @@ impl Told {
 
     /// Failures of a group in a leg that count and that nobody accepted.
     pub fn failures(&self, kernel: &Kernel, leg: &LegId, group: &PlanGroup) -> usize {
-        let hosts = self.accepted.get(&(leg.clone(), group.name.clone()));
-        let counts = |host: &&HostId| {
-            !hosts.is_some_and(|hosts| hosts.contains(*host))
-                && kernel.host(leg, host).is_some_and(|row| row.counts)
-        };
-        group.hosts.iter().filter(counts).count()
+        let counts = |host: &&HostId| kernel.host(leg, host).is_some_and(|row| row.counts);
+        let failed = group.hosts.iter().filter(counts).cloned().collect();
+        self.unaccepted(&(leg.clone(), group.name.clone()), &failed)
     }
 
     /// Before the kernel takes an input.

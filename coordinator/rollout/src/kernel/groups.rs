@@ -6,11 +6,11 @@ use super::repoint::asked_by;
 use super::rows::Key;
 use super::spread::{Census, Crowd};
 use super::state::{GroupPhase, GroupRow, HostPhase, HostRow, LegPhase, RolloutPhase};
+use crate::beside::Beside;
 use crate::plan::PlanGroup;
 use crate::policy::OnBreach;
 use fleet_common::ids::{GroupName, HostId, LegId};
 use fleet_common::order::Action;
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -83,20 +83,11 @@ impl Kernel {
             .collect();
         let wanted: Vec<bool> = groups.iter().map(of).collect();
         let held = self.held_before(leg);
-        let mut places = self.index.iter().peekable();
+        let mut places = Beside::new(self.index.iter());
         for (host, row) in rows {
-            let mut place = None;
-            while let Some((known, at)) = places.peek() {
-                match known.cmp(&host) {
-                    Ordering::Less => places.next(),
-                    Ordering::Equal => {
-                        place = Some(**at);
-                        break;
-                    }
-                    Ordering::Greater => break,
-                };
-            }
-            let group = place.and_then(|at| self.spread.group_of.get(at).copied().flatten());
+            let group = places
+                .find(host)
+                .and_then(|at| self.spread.group_of.get(*at).copied().flatten());
             if let Some(at) = group.filter(|at| wanted[*at]) {
                 let slot = row.slot || held.contains(host);
                 self.count_row(&mut tallies[at], host, (row, slot), forgiven[at], now_ms);
